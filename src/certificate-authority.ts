@@ -1,0 +1,94 @@
+import "reflect-metadata"; // @peculiar/x509 asks for it before anything else
+import type { webcrypto } from "node:crypto";
+import { isIP } from "node:net";
+import {
+  AuthorityKeyIdentifierExtension,
+  BasicConstraintsExtension,
+  cryptoProvider,
+  ExtendedKeyUsage,
+  ExtendedKeyUsageExtension,
+  KeyUsageFlags,
+  KeyUsagesExtension,
+  PemConverter,
+  SubjectAlternativeNameExtension,
+  SubjectKeyIdentifierExtension,
+  X509Certificate,
+  X509CertificateGenerator,
+} from "@peculiar/x509";
+
+const { subtle } = cryptoProvider.get();
+
+/** A certificate with its private key, both PEM (the key PKCS #8). */
+export interface KeyPair {
+  readonly certificate: string;
+  readonly privateKey: string;
+}
+
+/** ECDSA P-256: every client knows it, and a handshake costs a tenth of RSA's. */
+const algorithm = { name: "ECDSA", namedCurve: "P-256", hash: "SHA-256" } as const;
+
+const day = 24 * 60 * 60 * 1000;
+const authorityLifetime = 3650 * day;
+/** How long a leaf is valid, in milliseconds. Whoever serves it asks for a new one well before. */
+export const leafLifetime: number = 30 * day;
+/** Clocks of clients may be behind ours. */
+const clockSkew = day / 24;
+
+/** Makes an authority that signs leaves only, not further authorities. */
+export async function createAuthority(commonName: string, now: Date): Promise<KeyPair> {
+  const keys = await subtle.generateKey(algorithm, true, ["sign", "verify"]);
+  const certificate = await X509CertificateGenerator.createSelfSigned({
+    name: `CN=${commonName}`,
+    notBefore: new Date(now.getTime() - clockSkew),
+    notAfter: new Date(now.getTime() + authorityLifetime),
+    signingAlgorithm: algorithm,
+    keys,
+    extensions: [
+      new BasicConstraintsExtension(true, 0, true),
+      new KeyUsagesExtension(KeyUsageFlags.keyCertSign | KeyUsageFlags.cRLSign, true),
+      await SubjectKeyIdentifierExtension.create(keys.publicKey),
+    ],
+  });
+  return { certificate: pem(certificate), privateKey: await exportKey(keys.privateKey) };
+}
+
+/** Signs a server certificate for one DNS name or IP address (without brackets). */
+export type IssueLeaf = (name: string, now: Date) => Promise<KeyPair>;
+
+/** @throws where the authority's PEM can't be read */
+export async function leafIssuer(authority: KeyPair): Promise<IssueLeaf> {
+  const issuer = new X509Certificate(authority.certificate);
+  const signingKey = await importKey(authority.privateKey);
+  return async (name, now) => {
+    const keys = await subtle.generateKey(algorithm, true, ["sign", "verify"]);
+    const certificate = await X509CertificateGenerator.create({
+      subject: `CN=${name.slice(0, 64)}`, // RFC 5280, ub-common-name; names are checked by the SAN
+      issuer: issuer.subject,
+      notBefore: new Date(now.getTime() - clockSkew),
+      notAfter: new Date(now.getTime() + leafLifetime),
+      signingAlgorithm: algorithm,
+      publicKey: keys.publicKey,
+      signingKey,
+      extensions: [
+        new BasicConstraintsExtension(false, undefined, true),
+        new KeyUsagesExtension(KeyUsageFlags.digitalSignature, true),
+        new ExtendedKeyUsageExtension([ExtendedKeyUsage.serverAuth]),
+        new SubjectAlternativeNameExtension([{ type: isIP(name) ? "ip" : "dns", value: name }]),
+        await AuthorityKeyIdentifierExtension.create(issuer),
+      ],
+    });
+    return { certificate: pem(certificate), privateKey: await exportKey(keys.privateKey) };
+  };
+}
+
+const pem = (certificate: X509Certificate): string => `${certificate.toString("pem")}\n`;
+
+async function exportKey(key: webcrypto.CryptoKey): Promise<string> {
+  return `${PemConverter.encode(await subtle.exportKey("pkcs8", key), "PRIVATE KEY")}\n`;
+}
+
+async function importKey(text: string): Promise<webcrypto.CryptoKey> {
+  const [der] = PemConverter.decode(text);
+  if (der === undefined) throw new Error("the authority's private key is no PEM");
+  return subtle.importKey("pkcs8", der, algorithm, false, ["sign"]);
+}

@@ -1,0 +1,32 @@
+import { type AnyJson, type JsonMap, stringify } from "@iarna/toml";
+import type { ConfigurationSettings } from "./configuration-params.ts";
+import { imagePrefix } from "./proxy-address.ts";
+import { hostsOf, mirrorsByImageHost } from "./tool-hosts.ts";
+import type { VolumeContents } from "./volume-contents.ts";
+
+/**
+ * `buildkitd.toml`. A host behind TLS says `http = false`, since buildkit takes loopback for plain
+ * HTTP otherwise, even with a `ca`.
+ */
+export function* buildkitdToml(
+  { connectors }: VolumeContents,
+  settings: ConfigurationSettings,
+): Generator<readonly [string, string]> {
+  const registry: JsonMap = {};
+  for (const { host, tls } of hostsOf(connectors, settings.scheme)) {
+    registry[host] = tls ? { http: false, ...caFile(settings.mountPath) } : { http: true };
+  }
+  if (settings.mirror) {
+    for (const [imageHost, mirrors] of mirrorsByImageHost(connectors, settings.scheme)) {
+      registry[imageHost] = { mirrors: mirrors.map(({ ref, host }) => imagePrefix(ref, host)) };
+    }
+  }
+  const document = {
+    "insecure-entitlements": ["network.host", "security.insecure"],
+    registry,
+  } satisfies Record<string, AnyJson>;
+  yield ["buildkitd.toml", stringify(document)];
+}
+
+const caFile = (mountPath: string | undefined): JsonMap =>
+  mountPath === undefined ? {} : { ca: [`${mountPath}/ca.crt`] };

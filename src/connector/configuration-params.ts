@@ -1,0 +1,124 @@
+import { type Checked, type Problem, show } from "./problem.ts";
+
+/** A configuration that can be added to a volume. */
+export type ConfigurationName = "docker-config" | "buildkitd" | "registries-conf" | "containerd";
+
+/** Every name that people may write, and the configuration that it stands for. */
+export const configurationNames: ReadonlyMap<string, ConfigurationName> = new Map([
+  ["docker-config", "docker-config"],
+  ["registry-config", "docker-config"],
+  ["buildkitd", "buildkitd"],
+  ["registries-conf", "registries-conf"],
+  ["containerd", "containerd"],
+]);
+
+/** What can be said about one configuration. */
+export interface ConfigurationSettings {
+  /** Where the container mounts the volume: needed by files that name another one by its path. */
+  readonly mountPath?: string;
+  /** Also serve the registry's own name, so that images that are pulled need no new names. */
+  readonly mirror?: boolean;
+  /** Point the tool at this scheme instead of the one that the proxy prefers. */
+  readonly scheme?: "http" | "https";
+}
+
+export type ConfigurationParams = Readonly<
+  Partial<Record<ConfigurationName, ConfigurationSettings>>
+>;
+
+/** Which settings each configuration has a use for. */
+const settingsOf: Readonly<Record<ConfigurationName, readonly (keyof ConfigurationSettings)[]>> = {
+  "docker-config": [],
+  buildkitd: ["mountPath", "mirror", "scheme"],
+  "registries-conf": ["mirror", "scheme"],
+  containerd: ["mountPath", "mirror", "scheme"],
+};
+
+interface Setting {
+  readonly wanted: string;
+  /** The checked value, or undefined where it is none. */
+  readonly read: (value: unknown) => string | boolean | undefined;
+}
+
+const settings: Readonly<Record<keyof ConfigurationSettings, Setting>> = {
+  mountPath: {
+    wanted: "an absolute path of letters, digits and . _ - /, such as /connector",
+    read: (value) => (typeof value === "string" && absolutePath.test(value) ? value : undefined),
+  },
+  mirror: {
+    wanted: "true or false",
+    // Existing manifests write booleans as text.
+    read: (value) => booleans.get(String(value)),
+  },
+  scheme: {
+    wanted: '"http" or "https"',
+    read: (value) => (value === "http" || value === "https" ? value : undefined),
+  },
+};
+
+const booleans: ReadonlyMap<string, boolean> = new Map([
+  ["true", true],
+  ["false", false],
+]);
+const absolutePath = /^(\/[A-Za-z0-9_.-]+)+$/;
+const path = "configuration.params";
+
+/** Reads `{"<configuration>": {"<setting>": …}, …}` from its JSON text. */
+export function parseConfigurationParams(text: string | undefined): Checked<ConfigurationParams> {
+  if (text === undefined || text.trim() === "") return { ok: true, value: {} };
+  const document = parseObject(text);
+  if (document === undefined) {
+    const wanted = `a JSON object such as {"buildkitd": {"mountPath": "/connector"}}`;
+    return { ok: false, problems: [{ path, found: show(text), wanted }] };
+  }
+  const problems: Problem[] = [];
+  const params: Partial<Record<ConfigurationName, ConfigurationSettings>> = {};
+  for (const [name, value] of Object.entries(document)) {
+    const configuration = configurationNames.get(name);
+    if (configuration === undefined) {
+      const wanted = `one of ${[...configurationNames.keys()].join(", ")}`;
+      problems.push({ path, found: show(name), wanted });
+      continue;
+    }
+    params[configuration] = readSettings(configuration, value, problems);
+  }
+  return problems.length > 0 ? { ok: false, problems } : { ok: true, value: params };
+}
+
+function readSettings(
+  configuration: ConfigurationName,
+  value: unknown,
+  problems: Problem[],
+): ConfigurationSettings {
+  const at = `${path}.${configuration}`;
+  if (!isObject(value)) {
+    problems.push({ path: at, found: show(value), wanted: "a JSON object of settings" });
+    return {};
+  }
+  const read: Record<string, string | boolean> = {};
+  for (const [name, given] of Object.entries(value)) {
+    const known = settingsOf[configuration].find((setting) => setting === name);
+    if (known === undefined) {
+      const wanted = `settings of ${configuration}: ${settingsOf[configuration].join(", ") || "none"}`;
+      problems.push({ path: at, found: show(name), wanted });
+      continue;
+    }
+    const result = settings[known].read(given);
+    if (result !== undefined) read[known] = result;
+    else
+      problems.push({ path: `${at}.${name}`, found: show(given), wanted: settings[known].wanted });
+  }
+  return read;
+}
+
+function parseObject(text: string): object | undefined {
+  try {
+    const value: unknown = JSON.parse(text);
+    return isObject(value) ? value : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+const isObject = (value: unknown): value is object =>
+  typeof value === "object" && value !== null && !Array.isArray(value);

@@ -1,0 +1,43 @@
+import type { Checked } from "./problem.ts";
+import { show } from "./problem.ts";
+
+/** Which connector is meant. Both parts are DNS labels, so they are safe in paths, hosts and files. */
+export interface ConnectorRef {
+  readonly namespace: string;
+  readonly name: string;
+}
+
+/** RFC 1123 label: what Kubernetes allows for a namespace and for a part of a host name. */
+const label = /^[a-z0-9]([a-z0-9-]*[a-z0-9])?$/;
+
+/** A connector's Service is called `c-<name>`, and a Service name has 63 characters at most. */
+const longestName = 61;
+const longestNamespace = 63;
+
+export const connectorNameRule: string = `a DNS label of at most ${longestName} characters (a-z, 0-9, "-")`;
+export const namespaceRule: string = `a DNS label of at most ${longestNamespace} characters (a-z, 0-9, "-")`;
+
+export const isConnectorName = (text: string): boolean =>
+  text.length <= longestName && label.test(text);
+
+export const isNamespace = (text: string): boolean =>
+  text.length <= longestNamespace && label.test(text);
+
+/** `namespace/name`, as people write it. */
+export const showRef = ({ namespace, name }: ConnectorRef): string => `${namespace}/${name}`;
+
+/** Reads `namespace/name`, or `name` with the namespace given. */
+export function parseConnectorRef(
+  text: string,
+  namespaceIfAbsent: string,
+  path: string,
+): Checked<ConnectorRef> {
+  const slash = text.indexOf("/");
+  const namespace = slash < 0 ? namespaceIfAbsent : text.slice(0, slash);
+  const name = text.slice(slash + 1);
+  if (isNamespace(namespace) && isConnectorName(name)) {
+    return { ok: true, value: { namespace, name } };
+  }
+  const wanted = `<name> or <namespace>/<name>: the name ${connectorNameRule}, the namespace ${namespaceRule}`;
+  return { ok: false, problems: [{ path, found: show(text), wanted }] };
+}

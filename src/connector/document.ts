@@ -1,0 +1,50 @@
+import { type Problem, show } from "./problem.ts";
+
+/**
+ * Reads fields out of a document of unknown shape and remembers everything that is wrong with them,
+ * so that a person learns of all problems at once.
+ */
+export interface DocumentReader {
+  readonly problems: Problem[];
+  /** The value at a path such as `spec.auth.name`, undefined where nothing is there. */
+  at(path: string): unknown;
+  /** The text at a path; undefined where there is none. Something that is no text is a problem. */
+  text(path: string): string | undefined;
+  /** The list at a path, empty where there is none. Something that is no list is a problem. */
+  list(path: string): readonly unknown[];
+  /** Remembers a problem at a path, showing what stands there. */
+  refuse(path: string, wanted: string): void;
+}
+
+export function readDocument(document: unknown): DocumentReader {
+  const problems: Problem[] = [];
+  const at = (path: string): unknown =>
+    path.split(".").reduce<unknown>((value, key) => property(value, key), document);
+  const refuse = (path: string, wanted: string): void => {
+    problems.push({ path, found: show(at(path)), wanted });
+  };
+  return {
+    problems,
+    at,
+    refuse,
+    text(path) {
+      const value = at(path) ?? undefined;
+      if (value === undefined || typeof value === "string") return value;
+      refuse(path, "a text");
+      return undefined;
+    },
+    list(path) {
+      const value = at(path) ?? [];
+      if (Array.isArray(value)) return value;
+      refuse(path, "a list");
+      return [];
+    },
+  };
+}
+
+/** An own property of an object; undefined for anything else, so that `__proto__` reads as nothing. */
+export function property(value: unknown, key: string): unknown {
+  return typeof value === "object" && value !== null && Object.hasOwn(value, key)
+    ? (value as Record<string, unknown>)[key]
+    : undefined;
+}

@@ -1,0 +1,52 @@
+import { type JsonMap, stringify } from "@iarna/toml";
+import type { ConfigurationSettings } from "./configuration-params.ts";
+import { imagePrefix } from "./proxy-address.ts";
+import { hostsOf, type Mirror, mirrorsByImageHost } from "./tool-hosts.ts";
+import type { VolumeContents } from "./volume-contents.ts";
+
+/**
+ * `registries.conf` of containers/image (podman, buildah, skopeo) in its version 2, and the
+ * certificate folders that go with it.
+ */
+export function* registriesConf(
+  { connectors, caCertificate }: VolumeContents,
+  settings: ConfigurationSettings,
+): Generator<readonly [string, string]> {
+  const hosts = hostsOf(connectors, settings.scheme);
+  const registry: JsonMap[] = hosts
+    .filter(({ tls }) => !tls)
+    .map(({ host }) => ({ location: host, insecure: true }));
+  if (settings.mirror) {
+    for (const [prefix, mirrors] of mirrorsByImageHost(connectors, settings.scheme)) {
+      registry.push(rewrite(prefix, mirrors));
+    }
+  }
+  yield ["registries.conf", stringify({ registry })];
+  yield* certificateFolders(connectors, caCertificate);
+}
+
+/**
+ * The last connector takes the place of the registry itself, and earlier ones are its mirrors: mirrors are
+ * asked first, so the order of the volume holds and nothing is asked of the registry directly.
+ */
+function rewrite(prefix: string, mirrors: readonly Mirror[]): JsonMap {
+  const locations = mirrors.map(({ ref, host, tls }) => ({
+    location: imagePrefix(ref, host),
+    insecure: !tls,
+  }));
+  const earlier = locations.slice(0, -1);
+  return { prefix, ...locations.at(-1), ...(earlier.length > 0 ? { mirror: earlier } : {}) };
+}
+
+/**
+ * `certs.d/<host>/ca.crt`: containers/image and docker refuse a folder in which a `*.cert` has no
+ * `*.key`, and so the volume's root, whose `ca.cert` is part of the contract.
+ */
+export function* certificateFolders(
+  connectors: VolumeContents["connectors"],
+  caCertificate: string,
+): Generator<readonly [string, string]> {
+  for (const { proxy } of connectors) {
+    if (proxy.https !== undefined) yield [`certs.d/${proxy.https}/ca.crt`, caCertificate];
+  }
+}

@@ -1,0 +1,20 @@
+/**
+ * Names of the OCI distribution specification 1.1, "Pulling manifests". None of these expressions
+ * lets a `%`, a `..`, an empty component or an upper-case repository through, so what matches can be
+ * put into a path as it is.
+ */
+const repository = /^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(\/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*$/;
+const tag = /^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$/;
+const digest = /^[a-z0-9]+([+._-][a-z0-9]+)*:[a-zA-Z0-9=_-]+$/;
+
+const longestRepository = 255;
+const longestDigest = 300;
+
+export const isRepository = (text: string): boolean =>
+  text.length <= longestRepository && repository.test(text);
+
+export const isDigest = (text: string): boolean =>
+  text.length <= longestDigest && digest.test(text);
+
+/** A tag or a digest: what may stand behind `/manifests/`. */
+export const isReference = (text: string): boolean => tag.test(text) || isDigest(text);

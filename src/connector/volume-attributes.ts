@@ -1,0 +1,125 @@
+import {
+  type ConfigurationName,
+  type ConfigurationParams,
+  configurationNames,
+  parseConfigurationParams,
+} from "./configuration-params.ts";
+import { type ConnectorRef, parseConnectorRef, showRef } from "./connector-ref.ts";
+import { parseGoDuration } from "./duration.ts";
+import { type Checked, type Problem, show } from "./problem.ts";
+
+/** What a Pod asks of its volume. */
+export interface VolumeAttributes {
+  readonly connectors: readonly [ConnectorRef, ...ConnectorRef[]];
+  /** Configurations to add to the built-in files, each once. */
+  readonly configurations: readonly ConfigurationName[];
+  readonly params: ConfigurationParams;
+  /** Files, or folders, to leave out. */
+  readonly leaveOut: readonly string[];
+  /** Seconds, at least 600; undefined where the Pod leaves it to the driver. */
+  readonly tokenLifetime: number | undefined;
+}
+
+/** Attributes that the kubelet adds; they are not the user's. */
+const kubeletPrefix = "csi.storage.k8s.io/";
+
+const known = [
+  "connectors",
+  "connector.name",
+  "connector.namespace",
+  "configuration.names",
+  "configuration.params",
+  "token.expiration",
+] as const;
+
+const shortestLifetime = 600;
+
+/**
+ * Reads `volumeAttributes`.
+ * @param namespace the Pod's own, for connectors that are named without one
+ */
+export function parseVolumeAttributes(
+  attributes: Readonly<Record<string, string>>,
+  namespace: string,
+): Checked<VolumeAttributes> {
+  const problems: Problem[] = [];
+  const keep = <T>(checked: Checked<T>): T | undefined => {
+    if (checked.ok) return checked.value;
+    problems.push(...checked.problems);
+    return undefined;
+  };
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith(kubeletPrefix) || known.some((other) => other === name)) continue;
+    problems.push({ path: show(name), found: show(value), wanted: `one of ${known.join(", ")}` });
+  }
+  const connectors = keep(parseConnectors(attributes, namespace));
+  const names = keep(parseNames(attributes["configuration.names"] ?? ""));
+  const params = keep(parseConfigurationParams(attributes["configuration.params"]));
+  const tokenLifetime = keep(parseLifetime(attributes["token.expiration"]));
+  const [first, ...others] = connectors ?? [];
+  if (first === undefined || !names || !params || problems.length > 0) {
+    return { ok: false, problems };
+  }
+  return { ok: true, value: { connectors: [first, ...others], ...names, params, tokenLifetime } };
+}
+
+function parseConnectors(
+  attributes: Readonly<Record<string, string>>,
+  namespace: string,
+): Checked<readonly ConnectorRef[]> {
+  const listed = splitList(attributes.connectors ?? "");
+  const deprecated = attributes["connector.name"];
+  const path = listed.length > 0 ? "connectors" : "connector.name";
+  const texts = listed.length > 0 ? listed : splitList(deprecated ?? "").slice(0, 1);
+  if (texts.length === 0) {
+    const wanted = "the connectors to use: <name> or <namespace>/<name>, separated by commas";
+    return { ok: false, problems: [{ path: "connectors", found: "nothing", wanted }] };
+  }
+  const home = listed.length > 0 ? namespace : (attributes["connector.namespace"] ?? namespace);
+  const parsed = texts.map((text) => parseConnectorRef(text, home, path));
+  const problems = parsed.flatMap((result) => (result.ok ? [] : result.problems));
+  if (problems.length > 0) return { ok: false, problems };
+  const refs = parsed.flatMap((result) => (result.ok ? [result.value] : []));
+  return { ok: true, value: uniqueBy(refs, showRef) };
+}
+
+const fileName = /^[A-Za-z0-9._:[\]-]+(\/[A-Za-z0-9._:[\]-]+)*$/;
+
+function parseNames(text: string): Checked<Pick<VolumeAttributes, "configurations" | "leaveOut">> {
+  const problems: Problem[] = [];
+  const path = "configuration.names";
+  const configurations = new Set<ConfigurationName>();
+  const leaveOut: string[] = [];
+  for (const entry of splitList(text)) {
+    const configuration = configurationNames.get(entry);
+    if (configuration !== undefined) configurations.add(configuration);
+    else if (entry.startsWith("!") && fileName.test(entry.slice(1))) leaveOut.push(entry.slice(1));
+    else {
+      const wanted = `one of ${[...configurationNames.keys()].join(", ")}, or !<file> to leave a file out`;
+      problems.push({ path, found: show(entry), wanted });
+    }
+  }
+  if (problems.length > 0) return { ok: false, problems };
+  return { ok: true, value: { configurations: [...configurations], leaveOut } };
+}
+
+function parseLifetime(text: string | undefined): Checked<number | undefined> {
+  if (text === undefined || text === "") return { ok: true, value: undefined };
+  const seconds = parseGoDuration(text);
+  if (seconds !== undefined && seconds >= shortestLifetime && seconds < 2 ** 31) {
+    return { ok: true, value: Math.floor(seconds) };
+  }
+  const wanted = "a duration of at least 10m, such as 30m or 1h30m";
+  return { ok: false, problems: [{ path: "token.expiration", found: show(text), wanted }] };
+}
+
+/** Entries between commas, without the white space around them; empty ones don't count. */
+const splitList = (text: string): readonly string[] =>
+  text
+    .split(",")
+    .map((entry) => entry.trim())
+    .filter((entry) => entry !== "");
+
+const uniqueBy = <T>(items: readonly T[], key: (item: T) => string): readonly T[] => [
+  ...new Map(items.map((item) => [key(item), item])).values(),
+];

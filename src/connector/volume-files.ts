@@ -1,0 +1,103 @@
+import { buildkitdToml } from "./buildkitd.ts";
+import type { ConfigurationName, ConfigurationSettings } from "./configuration-params.ts";
+import { showRef } from "./connector-ref.ts";
+import { containerdHosts } from "./containerd.ts";
+import { dockerConfig } from "./docker-config.ts";
+import { type Checked, show } from "./problem.ts";
+import { preferredHost, proxyUrl } from "./proxy-address.ts";
+import { registriesConf } from "./registries-conf.ts";
+import type { VolumeAttributes } from "./volume-attributes.ts";
+import type { VolumeContents } from "./volume-contents.ts";
+
+/** Relative path → content. */
+export type VolumeFiles = ReadonlyMap<string, string>;
+
+type RenderConfiguration = (
+  contents: VolumeContents,
+  settings: ConfigurationSettings,
+) => Iterable<readonly [path: string, content: string]>;
+
+const renderers: Readonly<Record<ConfigurationName, RenderConfiguration>> = {
+  "docker-config": dockerConfig,
+  buildkitd: buildkitdToml,
+  "registries-conf": registriesConf,
+  containerd: containerdHosts,
+};
+
+const b64token = /^[A-Za-z0-9._~+/-]+=*$/;
+
+/**
+ * Every file of a volume. Host names, connector names and paths come from checked values, none of
+ * which can hold a quote, a newline or a control character.
+ * @param settingsIfAbsent what holds for every configuration unless its own settings say otherwise
+ * @returns a problem where a file to leave out does not exist: a misspelt one would stay in the volume
+ * @throws TypeError where the token is none that a header can carry
+ */
+export function renderVolumeFiles(
+  attributes: Pick<VolumeAttributes, "configurations" | "params" | "leaveOut">,
+  contents: VolumeContents,
+  settingsIfAbsent: ConfigurationSettings = {},
+): Checked<VolumeFiles> {
+  if (!b64token.test(contents.token)) throw new TypeError("the token is not a b64token (RFC 6750)");
+  const files = new Map(builtInFiles(contents));
+  for (const configuration of attributes.configurations) {
+    const settings = { ...settingsIfAbsent, ...attributes.params[configuration] };
+    for (const [path, content] of renderers[configuration](contents, settings)) {
+      files.set(path, content);
+    }
+  }
+  return leaveOut(files, attributes.leaveOut);
+}
+
+function builtInFiles(contents: VolumeContents): [path: string, content: string][] {
+  const last = contents.connectors.at(-1) ?? contents.connectors[0];
+  const proxy = forwardProxy(contents);
+  const noProxy = contents.noProxy.join(",");
+  const variables = [
+    ["http_proxy", proxy],
+    ["https_proxy", proxy],
+    ["no_proxy", noProxy],
+  ] as const;
+  const lines = variables.flatMap(([name, value]) => [
+    `${name}=${value}`,
+    `${name.toUpperCase()}=${value}`,
+  ]);
+  return [
+    [".env", lines.map((line) => `${line}\n`).join("")],
+    ["http.proxy", proxy],
+    ["https.proxy", proxy],
+    ["context.token", contents.token],
+    ["context.proxy.caCert", contents.caCertificate],
+    ["ca.crt", contents.caCertificate],
+    ["ca.cert", contents.caCertificate],
+    ["connector.status.proxyAddress", proxyUrl(last.ref, last.proxy)],
+  ];
+}
+
+/** `http://team-a%2Fharbor,team-b%2Fghcr:<token>@<proxy host>`; the token needs no escaping but for its few signs. */
+function forwardProxy({ connectors, token }: VolumeContents): string {
+  const last = connectors.at(-1) ?? connectors[0];
+  const scheme = last.proxy.http === undefined ? "https" : "http";
+  const host = last.proxy.http ?? preferredHost(last.proxy);
+  const user = connectors.map(({ ref }) => encodeURIComponent(showRef(ref))).join(",");
+  return `${scheme}://${user}:${encodeURIComponent(token)}@${host}`;
+}
+
+function leaveOut(files: Map<string, string>, names: readonly string[]): Checked<VolumeFiles> {
+  const covers = (name: string, path: string): boolean =>
+    path === name || path.startsWith(`${name}/`);
+  const paths = [...files.keys()];
+  const missing = names.filter((name) => !paths.some((path) => covers(name, path)));
+  if (missing.length > 0) {
+    return {
+      ok: false,
+      problems: missing.map((name) => ({
+        path: "configuration.names",
+        found: show(`!${name}`),
+        wanted: `a file of this volume behind "!": ${paths.join(", ")}`,
+      })),
+    };
+  }
+  const kept = paths.filter((path) => !names.some((name) => covers(name, path)));
+  return { ok: true, value: new Map(kept.map((path) => [path, files.get(path) ?? ""])) };
+}
