@@ -15,11 +15,28 @@ export type Checked<T> =
 
 const shownLength = 120;
 
-/** A foreign value as one short line of JSON, so that no control character reaches a terminal. */
+/**
+ * A foreign value as one short line of JSON. What a terminal would act upon (control characters, also
+ * those above ASCII, and signs that turn the direction of text) is written as its code. Never throws.
+ */
 export function show(value: unknown): string {
   if (value === undefined) return "nothing";
-  const text = JSON.stringify(value) ?? String(value);
-  return text.length > shownLength ? `${text.slice(0, shownLength)}…` : text;
+  const text = toJson(value);
+  const shown = text.length > shownLength ? `${text.slice(0, shownLength)}…` : text;
+  return shown.replace(
+    /[\p{C}\u2028\u2029]/gu,
+    (sign) => `\\u{${sign.codePointAt(0)?.toString(16)}}`,
+  );
+}
+
+/** YAML has values that JSON has not: by an alias a list can contain itself. */
+function toJson(value: unknown): string {
+  const odd = "something that can't be shown";
+  try {
+    return JSON.stringify(value) ?? odd;
+  } catch {
+    return odd;
+  }
 }
 
 /** All problems in one sentence, for an event, a condition or a terminal. */
