@@ -1,23 +1,30 @@
-const secondsPerUnit: Readonly<Record<string, number>> = {
-  ns: 1e-9,
-  us: 1e-6,
-  µs: 1e-6,
-  ms: 1e-3,
-  s: 1,
-  m: 60,
-  h: 3600,
+/** Micro is written with either of two letters, U+00B5 and U+03BC. */
+const nanosecondsPerUnit: Readonly<Record<string, number>> = {
+  ns: 1,
+  us: 1e3,
+  "\u00b5s": 1e3,
+  "\u03bcs": 1e3,
+  ms: 1e6,
+  s: 1e9,
+  m: 60e9,
+  h: 3600e9,
 };
 
-const part = /(\d+\.?\d*|\.\d+)(ns|us|µs|ms|s|m|h)/y;
+/** Nowhere do two quantifiers compete for the same digits: a long text that is no duration costs linear time. */
+const part = /(\d+(?:\.\d*)?|\.\d+)(ns|us|\u00b5s|\u03bcs|ms|s|m|h)/y;
 
-/** Seconds in a Go duration such as `30m` or `1h15m`, or undefined where the text is not one. Go's `time.ParseDuration`, without a sign. */
+/**
+ * Seconds in a Go duration such as `30m` or `1h15m`, or undefined where the text is not one. Go's
+ * `time.ParseDuration`, without a sign and without its limit of 292 years.
+ */
 export function parseGoDuration(text: string): number | undefined {
-  let seconds = 0;
+  if (text === "0") return 0;
+  let nanoseconds = 0;
   part.lastIndex = 0;
   while (part.lastIndex < text.length) {
     const match = part.exec(text);
     if (match === null) return undefined;
-    seconds += Number(match[1]) * (secondsPerUnit[match[2] ?? ""] ?? Number.NaN);
+    nanoseconds += Number(match[1]) * (nanosecondsPerUnit[match[2] ?? ""] ?? Number.NaN);
   }
-  return text === "" ? undefined : seconds;
+  return text === "" ? undefined : nanoseconds / 1e9;
 }
