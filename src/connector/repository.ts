@@ -1,7 +1,7 @@
 /**
  * Names of the OCI distribution specification 1.1, "Pulling manifests". None of these expressions
- * lets a `%`, a `..`, an empty component or an upper-case repository through, so what matches can be
- * put into a path as it is.
+ * lets a `%`, a `\`, an empty component, one of dots alone, or an upper-case repository through, so
+ * what matches can be put into a path as it is.
  */
 const repository = /^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(\/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*$/;
 const tag = /^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$/;
