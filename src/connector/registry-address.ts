@@ -33,8 +33,11 @@ const dockerHubNames: ReadonlySet<string> = new Set([
   dockerHub.hostname,
 ]);
 
+/** A host with its port names a folder, whose name has 255 bytes at most. DNS allows a host 253. */
+const longestAuthority = 253;
 /** Host names, IPv4 and bracketed IPv6. Narrower than a URL's: what passes is safe in every file that we render. */
-const authority = /^(\[[0-9a-fA-F:.]+\]|[a-zA-Z0-9]([a-zA-Z0-9._-]*[a-zA-Z0-9])?)(:\d{1,5})?$/;
+const authority =
+  /^(\[[0-9a-f:.]+\]|[a-z0-9]([a-z0-9_-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9_-]*[a-z0-9])?)*)(:\d{1,5})?$/i;
 const pathSegment = /^[A-Za-z0-9_-][A-Za-z0-9._~-]*$/;
 
 export const addressRule =
@@ -47,18 +50,22 @@ export function parseRegistryAddress(text: unknown, path: string): Checked<Regis
   return { ok: false, problems: [{ path, found: showAddress(text), wanted: addressRule }] };
 }
 
-/** An address may carry `user:password@`, put there by mistake: it is not shown. */
-const showAddress = (text: unknown): string =>
-  show(typeof text === "string" ? text.replace(/\/\/[^/]*@/, "//…@") : text);
+/**
+ * An address may carry `user:password@`, put there by mistake, perhaps without a scheme or with a slash
+ * in the password: nothing between the scheme and the last `@` is shown, and nothing that is no text.
+ */
+function showAddress(text: unknown): string {
+  if (typeof text === "string") return show(text.replace(/^(https?:\/\/)?.*@/is, "$1…@"));
+  return (text ?? undefined) === undefined ? "nothing" : "something that is no text";
+}
 
 function readAddress(text: string): RegistryAddress | undefined {
   const match = /^(https?):\/\/([^/]+)(\/.*)?$/i.exec(text);
-  if (match?.[1] === undefined || match[2] === undefined || !authority.test(match[2])) {
-    return undefined;
-  }
-  const segments = (match[3] ?? "").split("/").filter((segment) => segment !== "");
+  const host = match?.[2] ?? "";
+  if (host.length > longestAuthority || !authority.test(host)) return undefined;
+  const segments = (match?.[3] ?? "").split("/").filter((segment) => segment !== "");
   if (!segments.every((segment) => pathSegment.test(segment))) return undefined;
-  const url = URL.parse(`${match[1]}://${match[2]}`);
+  const url = URL.parse(`${match?.[1]}://${host}`);
   if (url === null || url.port === "0") return undefined;
   if (dockerHubNames.has(url.hostname)) return dockerHub;
   const scheme = url.protocol === "http:" ? "http" : "https";
