@@ -12,6 +12,8 @@ export interface DocumentReader {
   text(path: string): string | undefined;
   /** The list at a path, empty where there is none. Something that is no list is a problem. */
   list(path: string): readonly unknown[];
+  /** Whether there is an object at a path. Something that is no object is a problem. */
+  hasObject(path: string): boolean;
   /** Remembers a problem at a path, showing what stands there. */
   refuse(path: string, wanted: string): void;
 }
@@ -38,6 +40,13 @@ export function readDocument(document: unknown): DocumentReader {
       if (Array.isArray(value)) return value;
       refuse(path, "a list");
       return [];
+    },
+    hasObject(path) {
+      const value = at(path) ?? undefined;
+      if (value === undefined) return false;
+      if (typeof value === "object" && !Array.isArray(value)) return true;
+      refuse(path, "an object");
+      return false;
     },
   };
 }

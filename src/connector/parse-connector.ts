@@ -1,7 +1,7 @@
 import { type Connector, connectorApiVersion, connectorClass, connectorKind } from "./connector.ts";
 import { connectorNameRule, isConnectorName, isNamespace, namespaceRule } from "./connector-ref.ts";
 import { type DocumentReader, property, readDocument } from "./document.ts";
-import { type Checked, show } from "./problem.ts";
+import type { Checked } from "./problem.ts";
 import { parseRegistryAddress, type RegistryAddress } from "./registry-address.ts";
 import { isRepository } from "./repository.ts";
 
@@ -27,16 +27,15 @@ export function parseConnector(document: unknown): Checked<Connector> {
     (text) => text === connectorClass,
     `"${connectorClass}", the one connector class there is`,
   );
-  const address = addressAt(reader, reader.at("spec.address"), "spec.address");
-  const addressExtensions = reader
-    .list("spec.addressExtensions")
-    .flatMap((text, index) => addressAt(reader, text, `spec.addressExtensions.${index}`) ?? []);
-  const secret = secretNameAt(reader, namespace);
-  const caCertSecret = optional(reader, "spec.caCertSecretRef.name", secretName, secretNameRule);
+  const address = addressAt(reader, "spec.address");
+  const addressExtensions = addressExtensionsOf(reader);
+  const secret = credentialSecretOf(reader, namespace);
+  const caCertSecret = secretAt(reader, "spec.caCertSecretRef");
   const probeRepository = probeRepositoryOf(reader);
-  const allowedRealmHosts = hostsOf(reader, "allowedRealmHosts");
-  const allowedRedirectHosts = hostsOf(reader, "allowedRedirectHosts");
-  const uid = reader.text("metadata.uid") ?? `${namespace}/${name}`;
+  const params = reader.list("spec.params");
+  const allowedRealmHosts = hostsIn(reader, params, "allowedRealmHosts");
+  const allowedRedirectHosts = hostsIn(reader, params, "allowedRedirectHosts");
+  const uid = reader.text("metadata.uid") || `${namespace}/${name}`;
   if (!(name && namespace && className && address) || reader.problems.length > 0) {
     return { ok: false, problems: reader.problems };
   }
@@ -69,81 +68,92 @@ function required(
   return undefined;
 }
 
-function optional(
-  reader: DocumentReader,
-  path: string,
-  pattern: RegExp,
-  wanted: string,
-): string | undefined {
-  const value = reader.at(path) ?? undefined;
-  if (value === undefined || (typeof value === "string" && pattern.test(value))) return value;
-  reader.refuse(path, wanted);
-  return undefined;
-}
-
-function addressAt(
-  reader: DocumentReader,
-  text: unknown,
-  path: string,
-): RegistryAddress | undefined {
-  const address = parseRegistryAddress(text, path);
+function addressAt(reader: DocumentReader, path: string): RegistryAddress | undefined {
+  const address = parseRegistryAddress(reader.at(path), path);
   if (address.ok) return address.value;
   reader.problems.push(...address.problems);
   return undefined;
 }
 
+/** Existing manifests write `{name, value}`; the name says nothing here, so a text alone will do. */
+function addressExtensionsOf(reader: DocumentReader): readonly RegistryAddress[] {
+  const path = "spec.addressExtensions";
+  return reader.list(path).flatMap((entry, index) => {
+    const at = typeof entry === "object" ? `${path}.${index}.value` : `${path}.${index}`;
+    return addressAt(reader, at) ?? [];
+  });
+}
+
 /** Undefined for an anonymous connector. A Secret of another namespace would hand one tenant the password of another. */
-function secretNameAt(reader: DocumentReader, namespace: string | undefined): string | undefined {
-  const auth = reader.at("spec.auth") ?? undefined;
-  if (auth === undefined) return undefined;
+function credentialSecretOf(
+  reader: DocumentReader,
+  namespace: string | undefined,
+): string | undefined {
+  if (!reader.hasObject("spec.auth")) return undefined;
   const method = reader.text("spec.auth.name");
-  if (method !== undefined && method !== "tokenAuth")
+  if (method !== undefined && method !== "tokenAuth") {
     reader.refuse("spec.auth.name", '"tokenAuth"');
-  if ((reader.at("spec.auth.secretRef") ?? undefined) === undefined) return undefined;
+  }
   const owner = reader.text("spec.auth.secretRef.namespace");
   if (owner !== undefined && owner !== "" && owner !== namespace) {
-    reader.refuse("spec.auth.secretRef.namespace", `the Connector's own namespace, ${namespace}`);
+    reader.refuse("spec.auth.secretRef.namespace", "nothing, or the Connector's own namespace");
   }
-  return required(
-    reader,
-    "spec.auth.secretRef.name",
-    (text) => secretName.test(text),
-    secretNameRule,
-  );
+  return secretAt(reader, "spec.auth.secretRef");
+}
+
+function secretAt(reader: DocumentReader, path: string): string | undefined {
+  if (!reader.hasObject(path)) return undefined;
+  return required(reader, `${path}.name`, (text) => secretName.test(text), secretNameRule);
 }
 
 function probeRepositoryOf(reader: DocumentReader): string | undefined {
-  const value = paramAt(reader, "spec.auth.params", "repository");
-  if (value === undefined || value.content === "") return undefined;
-  if (typeof value.content === "string" && isRepository(value.content)) return value.content;
-  reader.refuse(value.path, "the name of a repository, such as library/busybox");
+  const param = paramIn(reader.list("spec.auth.params"), "repository");
+  if (param === undefined || param.value === "") return undefined;
+  if (typeof param.value === "string" && isRepository(param.value)) return param.value;
+  reader.refuse(
+    `spec.auth.params.${param.index}.value`,
+    "the name of a repository, such as library/busybox",
+  );
   return undefined;
 }
 
 /** Host names of a parameter whose value is a list, or a text with commas. */
-function hostsOf(reader: DocumentReader, name: string): readonly string[] {
-  const value = paramAt(reader, "spec.params", name);
-  if (value === undefined) return [];
-  const hosts =
-    typeof value.content === "string"
-      ? value.content.split(",").map((host) => host.trim())
-      : value.content;
-  if (Array.isArray(hosts) && hosts.every((host) => hostPattern.test(String(host)))) return hosts;
-  reader.problems.push({
-    path: value.path,
-    found: show(value.content),
-    wanted: "host names without scheme and port, separated by commas: auth.example.com,10.1.2.3",
-  });
-  return [];
+function hostsIn(
+  reader: DocumentReader,
+  params: readonly unknown[],
+  name: string,
+): readonly string[] {
+  const param = paramIn(params, name);
+  if (param === undefined) return [];
+  const hosts = hostNames(param.value);
+  if (hosts === undefined) {
+    reader.refuse(
+      `spec.params.${param.index}.value`,
+      "host names without scheme and port, separated by commas: auth.example.com,10.1.2.3",
+    );
+  }
+  return hosts ?? [];
 }
 
-function paramAt(
-  reader: DocumentReader,
-  path: string,
-  name: string,
-): { readonly content: unknown; readonly path: string } | undefined {
-  const index = reader.list(path).findIndex((param) => property(param, "name") === name);
-  if (index < 0) return undefined;
-  const at = `${path}.${index}.value`;
-  return { content: reader.at(at), path: at };
+function hostNames(value: unknown): readonly string[] | undefined {
+  const entries = typeof value === "string" ? value.split(",") : value;
+  if (!Array.isArray(entries)) return undefined;
+  const hosts = entries
+    .map((entry) => (typeof entry === "string" ? entry.trim().toLowerCase() : entry))
+    .filter((entry) => entry !== "");
+  return hosts.every(isHostName) ? hosts : undefined;
+}
+
+const isHostName = (value: unknown): value is string =>
+  typeof value === "string" && hostPattern.test(value);
+
+interface Param {
+  readonly index: number;
+  readonly value: unknown;
+}
+
+/** The first parameter of that name; one without a value counts as empty. */
+function paramIn(params: readonly unknown[], name: string): Param | undefined {
+  const index = params.findIndex((param) => property(param, "name") === name);
+  return index < 0 ? undefined : { index, value: property(params[index], "value") ?? "" };
 }
