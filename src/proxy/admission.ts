@@ -1,0 +1,94 @@
+import type { IncomingMessage } from "node:http";
+import type { Connector } from "../connector/connector.ts";
+import { type ConnectorRef, showRef } from "../connector/connector-ref.ts";
+import {
+  type FindConnector,
+  type Identity,
+  type MayUse,
+  Unavailable,
+  type Verb,
+  type VerifyToken,
+} from "../connector/surroundings.ts";
+import { challengeOfOurs, clientToken } from "./client-token.ts";
+import { denied, RegistryError, unavailable } from "./registry-error.ts";
+import type { RepositoryTarget } from "./request-target.ts";
+
+export interface AdmissionOptions {
+  readonly verifyToken: VerifyToken;
+  readonly mayUse: MayUse;
+  readonly findConnector: FindConnector;
+  /** The connector whose own host this is; undefined where hosts say nothing. */
+  readonly connectorOfHost: (host: string) => ConnectorRef | undefined;
+}
+
+/**
+ * Who asks?
+ * @throws RegistryError 401 with the one challenge, or 503
+ */
+export async function authenticate(
+  request: IncomingMessage,
+  { verifyToken }: AdmissionOptions,
+): Promise<Identity> {
+  const token = clientToken(request.headers.authorization);
+  if (token === undefined) {
+    throw unauthorized("this proxy wants the token of a connectors volume", tokenHint);
+  }
+  const answer = await orUnavailable(verifyToken(token));
+  if (!answer.ok) throw unauthorized(answer.reason, tokenHint);
+  return answer.value;
+}
+
+const tokenHint =
+  "use the volume's config.json (DOCKER_CONFIG, --authfile), or its context.token as the password of any user";
+
+/**
+ * The connector that is meant, once its use is allowed. The path decides, then the host; the right is
+ * always asked for the connector that results, and before anything is said about it.
+ * @throws RegistryError 403, 404 or 503
+ */
+export async function authorize(
+  target: RepositoryTarget,
+  verb: Verb,
+  identity: Identity,
+  host: string | undefined,
+  { mayUse, findConnector, connectorOfHost }: AdmissionOptions,
+): Promise<Connector> {
+  const ref = target.connector ?? connectorOfHost(host ?? "");
+  if (ref === undefined) {
+    throw new RegistryError(
+      404,
+      "NAME_UNKNOWN",
+      "neither the path nor the host names a connector",
+      {
+        detail:
+          "image names start with <proxy host>/namespaces/<namespace>/connectors/<connector>/; the volume's connector.status.proxyAddress has it",
+      },
+    );
+  }
+  const allowed = await orUnavailable(mayUse(identity, ref, verb));
+  if (!allowed.ok) throw denied(allowed.reason);
+  const answer = await orUnavailable(findConnector(ref));
+  if (answer.state === "found") return answer.connector;
+  if (answer.state === "missing") {
+    throw new RegistryError(404, "NAME_UNKNOWN", answer.reason, {
+      detail: `create the connector ${showRef(ref)}, or mend the name`,
+    });
+  }
+  throw denied(`the connector ${showRef(ref)} can't be used: ${answer.reason}`);
+}
+
+const unauthorized = (message: string, detail: string): RegistryError =>
+  new RegistryError(401, "UNAUTHORIZED", message, {
+    detail,
+    headers: { "www-authenticate": challengeOfOurs },
+  });
+
+/** Whatever the surroundings can't answer now may be answered in some seconds. */
+export async function orUnavailable<T>(answer: Promise<T>): Promise<T> {
+  try {
+    return await answer;
+  } catch (error) {
+    if (error instanceof Unavailable) throw unavailable(error.message, { cause: error });
+    throw error;
+  }
+}

@@ -1,0 +1,46 @@
+/** A challenge of a registry: RFC 9110, section 11.6.1. */
+export interface Challenge {
+  /** In lower case: `bearer`, `basic`. */
+  readonly scheme: string;
+  /** Names in lower case. */
+  readonly params: ReadonlyMap<string, string>;
+}
+
+const token = /[!#$%&'*+.^_`|~0-9A-Za-z-]+/y;
+const quoted = /"((?:[^"\\]|\\.)*)"/y;
+const separators = /[\s,]*/y;
+
+/**
+ * Every challenge in the WWW-Authenticate headers of a response: several headers, several challenges
+ * in one, quoted texts with commas. What follows something unreadable is left out.
+ */
+export function parseChallenges(headers: string | readonly string[] | undefined): Challenge[] {
+  return [headers ?? []].flat().flatMap(parseHeader);
+}
+
+function parseHeader(header: string): Challenge[] {
+  const challenges: Challenge[] = [];
+  let params = new Map<string, string>();
+  let at = 0;
+  const take = (expression: RegExp): string | undefined => {
+    expression.lastIndex = at;
+    const match = expression.exec(header);
+    if (match === null) return undefined;
+    at = expression.lastIndex;
+    return match[1] ?? match[0];
+  };
+  for (take(separators); at < header.length; take(separators)) {
+    const word = take(token);
+    if (word === undefined) break;
+    if (header[at] !== "=") {
+      params = new Map();
+      challenges.push({ scheme: word.toLowerCase(), params });
+      continue;
+    }
+    at += 1;
+    const value = take(quoted)?.replace(/\\(.)/g, "$1") ?? take(token);
+    if (value === undefined) break;
+    params.set(word.toLowerCase(), value);
+  }
+  return challenges;
+}

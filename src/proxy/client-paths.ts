@@ -1,0 +1,58 @@
+import { type RegistryAddress, upstreamRepository } from "../connector/registry-address.ts";
+import type { RepositoryTarget } from "./request-target.ts";
+
+/**
+ * The URL that a registry names in a Location or Link, resolved against the URL that was asked; undefined where it is none.
+ *
+ * Registries behind a load balancer often name the wrong scheme or port for themselves
+ * (distribution#970, #2225, #2862): what lies below their API is asked where the API is.
+ */
+export function resolveUpstream(
+  text: string,
+  asked: URL,
+  address: RegistryAddress,
+): URL | undefined {
+  const url = URL.parse(text, asked.href);
+  if (url === null || !["http:", "https:"].includes(url.protocol)) return undefined;
+  const sameHost = url.hostname.replace(/^\[|\]$/g, "") === address.hostname;
+  if (!sameHost || !url.pathname.startsWith(`${address.basePath}/v2/`)) return url;
+  return URL.parse(`${address.origin}${url.pathname}${url.search}`) ?? undefined;
+}
+
+/** Where a registry has the thing that a client's target names. */
+export function upstreamPath(target: RepositoryTarget, address: RegistryAddress): string {
+  const repository = upstreamRepository(address, target.repository);
+  return `${address.basePath}/v2/${repository}/`;
+}
+
+/**
+ * What a client has to ask for a URL of the registry: a path in the form that the client used itself. Undefined for
+ * anything outside the repository. Paths are always absolute and hosts never named, since clients
+ * refuse other hosts or send their credential there (CVE-2026-50151).
+ */
+export function clientPath(
+  url: URL,
+  target: RepositoryTarget,
+  address: RegistryAddress,
+): string | undefined {
+  const inside = upstreamPath(target, address);
+  if (url.origin !== address.origin || !url.pathname.startsWith(inside)) return undefined;
+  return `${target.prefix}${target.repository}/${url.pathname.slice(inside.length)}${url.search}`;
+}
+
+/** A Link header (RFC 8288) with the paths of its targets as clients have to ask for them; undefined where one lies outside. */
+export function clientLink(
+  link: string,
+  asked: URL,
+  target: RepositoryTarget,
+  address: RegistryAddress,
+): string | undefined {
+  let outside = false;
+  const rewritten = link.replace(/<([^>]*)>/g, (_whole, text: string) => {
+    const url = resolveUpstream(text, asked, address);
+    const path = url && clientPath(url, target, address);
+    outside ||= path === undefined;
+    return `<${path}>`;
+  });
+  return outside ? undefined : rewritten;
+}

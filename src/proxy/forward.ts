@@ -1,0 +1,202 @@
+import type { IncomingMessage } from "node:http";
+import { upstreamRepository } from "../connector/registry-address.ts";
+import { upstreamPath } from "./client-paths.ts";
+import type { CollectedResponse } from "./exchange.ts";
+import { headersForRegistry } from "./headers.ts";
+import { translateMount } from "./mount.ts";
+import { joinQueries, withoutParameters, withQuery } from "./query.ts";
+import { RegistryError, unavailable } from "./registry-error.ts";
+import { type FinalRequest, type Replayed, type ReplayOptions, replay } from "./replay.ts";
+import type { Endpoint } from "./request-target.ts";
+import { type Admitted, clientHeaders, respondCollected, type Sealing } from "./respond.ts";
+import { scopesFor } from "./scopes.ts";
+import { unreachable } from "./unreachable.ts";
+import { passUpload } from "./upload.ts";
+import type { Upstream } from "./upstream.ts";
+import type { UpstreamLogin } from "./upstream-login.ts";
+
+export interface ForwardOptions extends Sealing {
+  readonly login: UpstreamLogin;
+}
+
+/** What the registry is asked. */
+interface Asked {
+  readonly url: URL;
+  readonly scopes: readonly string[];
+}
+
+/** Mirrors of buildkit and containerd name the registry that they stand for. */
+const mirrorParameter = "ns";
+
+/**
+ * Asks the registry what the client has asked, and answers the client.
+ * @throws RegistryError, ClientGone, BodyCut
+ */
+export async function forward(
+  admitted: Admitted,
+  upstream: Upstream,
+  options: ForwardOptions,
+): Promise<void> {
+  const { target, method, request, held, connector } = admitted;
+  const query = withoutParameters(target.query, [mirrorParameter]);
+  const isPassedOn = hasBody(request) && held === undefined;
+  if (target.endpoint.kind === "uploads" && !isPassedOn) {
+    if (await mount(admitted, upstream, query, options)) return;
+  }
+  const repository = upstreamRepository(connector.address, target.repository);
+  const asked = {
+    url: upstreamUrl(admitted, withoutParameters(query, ["mount", "from", "origin"]), options),
+    scopes: scopesFor(method, target.endpoint, repository),
+  };
+  if (isPassedOn) await relayUpload(admitted, upstream, asked, options);
+  else await relay(admitted, upstream, asked, options);
+}
+
+/** RFC 9112, section 6: a request has a body where one of these says so. */
+export const hasBody = ({ headers }: IncomingMessage): boolean =>
+  headers["transfer-encoding"] !== undefined || Number(headers["content-length"] ?? 0) > 0;
+
+function upstreamUrl(
+  { target, connector, identity }: Admitted,
+  query: string,
+  { seal }: Sealing,
+): URL {
+  const { endpoint, repository } = target;
+  const { address, uid } = connector;
+  if (endpoint.kind !== "upload") {
+    const path = `${upstreamPath(target, address)}${lastPart(endpoint)}`;
+    return new URL(withQuery(`${address.origin}${path}`, query));
+  }
+  const session = seal.open(endpoint.session);
+  const url = URL.parse(session?.url ?? "");
+  const isOwn =
+    session?.connectorUid === uid &&
+    session.repository === repository &&
+    session.subject === identity.subject;
+  if (url === null || !isOwn || url.origin !== address.origin) {
+    throw new RegistryError(404, "BLOB_UPLOAD_UNKNOWN", "there is no such upload here", {
+      detail:
+        "it has expired, or was begun by another volume or in another repository; start it again",
+    });
+  }
+  url.search = joinQueries(url.search.slice(1), query);
+  return url;
+}
+
+function lastPart(endpoint: Exclude<Endpoint, { kind: "upload" }>): string {
+  switch (endpoint.kind) {
+    case "manifest":
+      return `manifests/${endpoint.reference}`;
+    case "blob":
+      return `blobs/${endpoint.digest}`;
+    case "uploads":
+      return "blobs/uploads/";
+    case "tags":
+      return "tags/list";
+    case "referrers":
+      return `referrers/${endpoint.digest}`;
+  }
+}
+
+/** Tries a cross-repository mount; false where a plain upload has to be begun instead. */
+async function mount(
+  admitted: Admitted,
+  upstream: Upstream,
+  query: string,
+  options: ForwardOptions,
+): Promise<boolean> {
+  const { target, connector, method } = admitted;
+  const translated = translateMount(query, connector, connector.address);
+  if (translated === undefined) return false;
+  const { mountFrom } = translated;
+  const repository = upstreamRepository(connector.address, target.repository);
+  const asked = {
+    url: upstreamUrl(admitted, translated.query, options),
+    scopes: scopesFor(method, target.endpoint, repository, mountFrom),
+  };
+  const begin = beginWith(admitted, options);
+  try {
+    const { handling } = await sendAgain(admitted, upstream, asked, {
+      ...options,
+      response: admitted.response,
+      begin: (head, final) => (head.status === 201 || head.status === 202) && begin(head, final),
+    });
+    return handling === "stream";
+  } catch (error) {
+    // The account may lack the right to read the other repository alone.
+    if (error instanceof RegistryError && error.status === 403) return false;
+    throw error;
+  }
+}
+
+async function relay(
+  admitted: Admitted,
+  upstream: Upstream,
+  asked: Asked,
+  options: ForwardOptions,
+): Promise<void> {
+  const { response } = admitted;
+  const begin = beginWith(admitted, options);
+  const replayed = await sendAgain(admitted, upstream, asked, { ...options, response, begin });
+  if (replayed.handling === "collect") finish(admitted, replayed, replayed.asked, options);
+}
+
+function sendAgain(
+  { request, method, held }: Admitted,
+  upstream: Upstream,
+  { url, scopes }: Asked,
+  options: ReplayOptions,
+): Promise<Replayed> {
+  const { "content-length": _, ...headers } = headersForRegistry(request.headers);
+  const body = held === undefined ? {} : { body: held };
+  return replay({ upstream, url, method, headers, scopes, ...body }, options);
+}
+
+const beginWith =
+  (admitted: Admitted, options: Sealing): ReplayOptions["begin"] =>
+  (head, asked) => {
+    admitted.response.writeHead(head.status, clientHeaders(admitted, head, asked, options));
+    return true;
+  };
+
+async function relayUpload(
+  admitted: Admitted,
+  upstream: Upstream,
+  { url, scopes }: Asked,
+  { login, ...sealing }: ForwardOptions,
+): Promise<void> {
+  const { request, response, connector } = admitted;
+  const authorization = await login.authorization(upstream, scopes);
+  const headers = headersForRegistry(request.headers);
+  if (authorization !== undefined) headers.authorization = authorization;
+  if (request.headers.expect !== undefined) response.writeContinue();
+  const agent = upstream.uploadAgent;
+  const answer = await passUpload({ request, response, url, headers, agent }).catch(
+    (error: unknown) => {
+      throw response.destroyed ? error : unreachable(connector.address.origin, error);
+    },
+  );
+  const challenge = answer.headers["www-authenticate"];
+  if (answer.status === 401 && login.refused(upstream, scopes, authorization, challenge)) {
+    throw unavailable("the registry took back its token in the middle of the upload", {
+      detail: "the next attempt gets a new one: push again",
+    });
+  }
+  finish(admitted, answer, { url, isStorage: false, digest: undefined }, sealing);
+}
+
+function finish(
+  admitted: Admitted,
+  collected: CollectedResponse,
+  asked: FinalRequest,
+  sealing: Sealing,
+): void {
+  const { method, target, response } = admitted;
+  const isCancel = method === "DELETE" && target.endpoint.kind === "upload";
+  if (isCancel && (collected.status === 401 || collected.status === 403)) {
+    // Few accounts may delete, and an upload that is left alone ends by itself.
+    response.writeHead(204).end();
+    return;
+  }
+  respondCollected(admitted, collected, clientHeaders(admitted, collected, asked, sealing));
+}

@@ -1,0 +1,114 @@
+import type { IncomingMessage, ServerResponse } from "node:http";
+import { showRef } from "../connector/connector-ref.ts";
+import type { ReadUpstreamSecrets, Verb } from "../connector/surroundings.ts";
+import type { Log } from "../log.ts";
+import { type AdmissionOptions, authenticate, authorize, orUnavailable } from "./admission.ts";
+import { BodyCut, ClientGone } from "./exchange.ts";
+import { forward } from "./forward.ts";
+import { readManifest } from "./held-body.ts";
+import { denied, RegistryError, respondWithError } from "./registry-error.ts";
+import { checkMethod, parseRequestTarget } from "./request-target.ts";
+import { type Admitted, drain } from "./respond.ts";
+import type { SessionSeal } from "./upload-session.ts";
+import type { Upstream, Upstreams } from "./upstream.ts";
+import type { UpstreamLogin } from "./upstream-login.ts";
+
+export interface HandlerOptions extends AdmissionOptions {
+  readonly readUpstreamSecrets: ReadUpstreamSecrets;
+  readonly upstreams: Upstreams;
+  readonly login: UpstreamLogin;
+  readonly seal: SessionSeal;
+  readonly now: () => number;
+  readonly log: Log;
+}
+
+export type Handler = (request: IncomingMessage, response: ServerResponse) => void;
+
+/** Answers registry requests: who asks, for which connector, may they, and what does the registry say? */
+export function createHandler(options: HandlerOptions): Handler {
+  return (request, response) => {
+    handle(request, response, options).catch((error: unknown) =>
+      answerError(request, response, error, options.log),
+    );
+  };
+}
+
+async function handle(
+  request: IncomingMessage,
+  response: ServerResponse,
+  options: HandlerOptions,
+): Promise<void> {
+  const method = request.method ?? "GET";
+  const target = parseRequestTarget(request.url ?? "");
+  const identity = await authenticate(request, options);
+  if (target === "base") {
+    response.writeHead(200, baseHeaders).end("{}");
+    return;
+  }
+  checkMethod(method, target.endpoint);
+  const verb: Verb = method === "GET" || method === "HEAD" ? "pull" : "push";
+  const { host } = request.headers;
+  const connector = await authorize(target, verb, identity, host, options);
+  const held =
+    target.endpoint.kind === "manifest" ? await readManifest(request, response) : undefined;
+  const admitted: Admitted = { request, response, method, target, connector, identity, held };
+  await withCurrentSecrets(admitted, options, (upstream) => forward(admitted, upstream, options));
+}
+
+const baseHeaders = {
+  "content-type": "application/json",
+  "content-length": "2",
+  "docker-distribution-api-version": "registry/2.0",
+};
+
+/**
+ * Does something with the connector's credential and, where the registry refuses it and the Secret
+ * has changed since it was read, once more with the new one.
+ */
+async function withCurrentSecrets(
+  { connector, request, held }: Admitted,
+  { readUpstreamSecrets, upstreams }: HandlerOptions,
+  act: (upstream: Upstream) => Promise<void>,
+): Promise<void> {
+  const read = async (fresh: boolean): Promise<Upstream> => {
+    const secrets = await orUnavailable(readUpstreamSecrets(connector, { fresh }));
+    if (!secrets.ok) {
+      throw denied(`the connector ${showRef(connector)} has no login: ${secrets.reason}`);
+    }
+    return upstreams.of(connector, secrets.value);
+  };
+  const upstream = await read(false);
+  try {
+    await act(upstream);
+  } catch (error) {
+    const isGone = request.readableDidRead && held === undefined;
+    if (isGone || !(error instanceof RegistryError && error.status === 403)) throw error;
+    const renewed = await read(true);
+    if (renewed.tokenKey === upstream.tokenKey) throw error;
+    await act(renewed);
+  }
+}
+
+/** The one place where an error ends: as the answer where there is none yet, else as a destroyed connection. */
+function answerError(
+  request: IncomingMessage,
+  response: ServerResponse,
+  error: unknown,
+  log: Log,
+): void {
+  if (error instanceof ClientGone || response.destroyed) return;
+  const known = error instanceof RegistryError;
+  const path = { method: request.method ?? "" };
+  if (!known || error.status >= 500) {
+    const reason = known || error instanceof BodyCut ? error.message : "unexpected error";
+    log("warning", "request failed", { ...path, reason, error: known ? error.cause : error });
+  }
+  if (response.headersSent) {
+    response.destroy();
+    return;
+  }
+  respondWithError(response, known ? error : unexpected);
+  drain(request);
+}
+
+const unexpected = new RegistryError(500, "UNKNOWN", "internal error; the proxy's log says more");

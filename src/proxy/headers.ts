@@ -1,0 +1,112 @@
+import type { IncomingHttpHeaders } from "node:http";
+
+export type Headers = Record<string, string | string[]>;
+
+/** RFC 9110, section 7.6.1, and what older intermediaries use. */
+const hopByHop = [
+  "connection",
+  "keep-alive",
+  "proxy-authenticate",
+  "proxy-authorization",
+  "proxy-connection",
+  "te",
+  "trailer",
+  "transfer-encoding",
+  "upgrade",
+];
+
+/**
+ * What a registry must not hear of a client: its credentials, and what registries build absolute
+ * URLs from (docker-registry makes its Location out of X-Forwarded-Proto and Host).
+ */
+const notForRegistries: ReadonlySet<string> = new Set([
+  ...hopByHop,
+  "authorization",
+  "cookie",
+  "expect",
+  "forwarded",
+  "host",
+  "user-agent",
+  "via",
+  "x-forwarded-for",
+  "x-forwarded-host",
+  "x-forwarded-port",
+  "x-forwarded-prefix",
+  "x-forwarded-proto",
+  "x-real-ip",
+]);
+
+/** What a client must not hear of a registry: how to log in to it, and what is said to browsers of that host. */
+const notForClients: ReadonlySet<string> = new Set([
+  ...hopByHop,
+  "alt-svc",
+  "location", // rewritten
+  "link", // rewritten
+  "proxy-authentication-info",
+  "public-key-pins",
+  "set-cookie",
+  "strict-transport-security",
+  "www-authenticate",
+  "x-registry-supports-signatures", // makes containers/image ask /extensions/v2/, which is no part of the API
+]);
+
+/** Headers that a storage host gets to hear; it needs no more to serve a blob. */
+const forStorage = ["accept", "accept-encoding", "range", "if-range"];
+
+/** Headers of a storage host that describe the blob. Its others are about the storage, or about us. */
+const fromStorage: ReadonlySet<string> = new Set([
+  "accept-ranges",
+  "age",
+  "cache-control",
+  "content-encoding",
+  "content-length",
+  "content-range",
+  "content-type",
+  "date",
+  "docker-content-digest",
+  "etag",
+  "last-modified",
+  "retry-after",
+]);
+
+const product = "oci-connector";
+
+/** The client's headers as a registry gets them; the client's User-Agent stands behind ours. */
+export function headersForRegistry(headers: IncomingHttpHeaders): Headers {
+  const named = connectionTokens(headers.connection);
+  const kept = pick(headers, (name) => !notForRegistries.has(name) && !named.has(name));
+  const agent = headers["user-agent"];
+  return { ...kept, "user-agent": agent === undefined ? product : `${product} ${agent}` };
+}
+
+/** The same for a host that a registry redirects to. */
+export function headersForStorage(headers: Headers): Headers {
+  return { ...pick(headers, (name) => forStorage.includes(name)), "user-agent": product };
+}
+
+/** A registry's headers as the client gets them, but for Location and Link. */
+export function headersForClient(headers: IncomingHttpHeaders): Headers {
+  const named = connectionTokens(headers.connection);
+  return pick(headers, (name) => !notForClients.has(name) && !named.has(name));
+}
+
+/** The same for a host that a registry redirected to. */
+export const storageHeadersForClient = (headers: IncomingHttpHeaders): Headers =>
+  pick(headers, (name) => fromStorage.has(name));
+
+function pick(headers: IncomingHttpHeaders, wanted: (name: string) => boolean): Headers {
+  const picked: Headers = {};
+  for (const [name, value] of Object.entries(headers)) {
+    if (value !== undefined && wanted(name)) picked[name] = value;
+  }
+  return picked;
+}
+
+const nothing: ReadonlySet<string> = new Set();
+
+/** Headers that `Connection` names go no further than this hop. */
+function connectionTokens(connection: string | readonly string[] | undefined): ReadonlySet<string> {
+  if (connection === undefined) return nothing;
+  const tokens = [connection].flat().join(",").toLowerCase().split(",");
+  return new Set(tokens.map((token) => token.trim()));
+}

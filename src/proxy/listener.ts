@@ -1,0 +1,114 @@
+import { once } from "node:events";
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import { createServer as createTlsServer } from "node:https";
+import type { AddressInfo, Socket } from "node:net";
+import { leafLifetime } from "../certificate-authority.ts";
+import type { Handler } from "./handler.ts";
+import { RegistryError, respondWithError } from "./registry-error.ts";
+import type { ServerCertificates } from "./server-certificates.ts";
+import { maxHeaderSize } from "./upstream.ts";
+
+/** Where to listen. */
+export interface ListenAddress {
+  readonly scheme: "http" | "https";
+  /** A host name or an IP address without brackets. */
+  readonly host: string;
+  /** 0 for any that is free. */
+  readonly port: number;
+}
+
+export interface Listener {
+  /** As asked for, with the port that was found. */
+  readonly address: ListenAddress;
+  /** Takes no new connections, waits for requests under way, and ends after `grace` milliseconds at the latest. */
+  stop(grace: number): Promise<void>;
+}
+
+const serverOptions = {
+  maxHeaderSize,
+  requestTimeout: 0, // a push of many GB takes longer than Node's 300 s (nodejs/node#46574)
+  headersTimeout: 60_000,
+  // Go's clients keep connections for 30 to 120 s; one that we close first resets an upload that can't be sent again.
+  keepAliveTimeout: 130_000,
+  noDelay: true,
+};
+
+/** Listens for registry clients. @throws the socket's error where the address can't be had */
+export async function listen(
+  { scheme, host, port }: ListenAddress,
+  handler: Handler,
+  certificates: ServerCertificates,
+): Promise<Listener> {
+  const server =
+    scheme === "http" ? createServer(serverOptions) : await tlsServer(host, certificates);
+  server.on("request", handler);
+  server.on("checkContinue", handler); // the handler says 100 once the request is let in
+  server.on("checkExpectation", refuseExpectation);
+  server.on("clientError", refuseMalformed);
+  server.listen(port, host);
+  await once(server, "listening");
+  const found = (server.address() as AddressInfo).port;
+  return { address: { scheme, host, port: found }, stop: (grace) => stop(server, grace) };
+}
+
+/** Clients that connect to an IP address send no name (RFC 6066, section 3); they get the certificate for the host that is listened on. */
+async function tlsServer(host: string, certificates: ServerCertificates): Promise<Server> {
+  const own = async (): Promise<{ readonly cert: string; readonly key: string }> => {
+    const { certificate, privateKey } = await certificates.leaf(host);
+    return { cert: certificate, key: privateKey };
+  };
+  const server = createTlsServer({
+    ...serverOptions,
+    ...(await own()),
+    minVersion: "TLSv1.2",
+    ALPNProtocols: ["http/1.1"],
+    SNICallback(name, callback) {
+      certificates.context(name).then(
+        (context) => callback(null, context),
+        (error: Error) => callback(error),
+      );
+    },
+  });
+  const renewal = setInterval(() => {
+    own().then(
+      (pair) => server.setSecureContext(pair),
+      () => undefined, // the one in use is good for as long again
+    );
+  }, renewalInterval).unref();
+  server.once("close", () => clearInterval(renewal));
+  return server;
+}
+
+/** Half of a leaf's life, as far as a timer reaches (2^31 - 1 ms). */
+const renewalInterval = Math.min(leafLifetime / 2, 2 ** 31 - 1);
+
+function refuseExpectation(_request: IncomingMessage, response: ServerResponse): void {
+  respondWithError(
+    response,
+    new RegistryError(417, "UNSUPPORTED", "the only expectation known here is 100-continue"),
+  );
+}
+
+/** Errors of the HTTP parser: there is no request and no response, just a socket. */
+function refuseMalformed(error: NodeJS.ErrnoException, socket: Socket): void {
+  if (!socket.writable || error.code === "ECONNRESET") {
+    socket.destroy();
+    return;
+  }
+  const status =
+    error.code === "HPE_HEADER_OVERFLOW"
+      ? "431 Request Header Fields Too Large"
+      : "400 Bad Request";
+  socket.end(`HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`);
+}
+
+async function stop(server: Server, grace: number): Promise<void> {
+  const closed = once(server, "close");
+  server.close();
+  // A connection that was busy is idle, and kept alive, once its response is out.
+  const idle = setInterval(() => server.closeIdleConnections(), 50);
+  const end = setTimeout(() => server.closeAllConnections(), grace);
+  await closed;
+  clearInterval(idle);
+  clearTimeout(end);
+}

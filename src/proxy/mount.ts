@@ -1,0 +1,49 @@
+import { type ConnectorRef, showRef } from "../connector/connector-ref.ts";
+import { type RegistryAddress, upstreamRepository } from "../connector/registry-address.ts";
+import { isDigest, isRepository } from "../connector/repository.ts";
+import { joinQueries, parameter, withoutParameters } from "./query.ts";
+
+/** A mount as it goes to the registry. */
+export interface Mount {
+  readonly query: string;
+  /** The repository to mount from, as the registry calls it; undefined where the registry may choose. */
+  readonly mountFrom: string | undefined;
+}
+
+const ownForm = /^namespaces\/([^/]+)\/connectors\/([^/]+)\/(.+)$/;
+
+/**
+ * Translates a cross-repository mount. Clients name `from` as they know it: with our prefix, or,
+ * through a mirror, without it.
+ * @returns undefined where a plain upload has to be begun: no mount is asked for, or one from behind
+ *   another connector or from another registry (`origin`). It is never refused, since containerd gives up a push then (containerd#14086).
+ */
+export function translateMount(
+  query: string,
+  connector: ConnectorRef,
+  address: RegistryAddress,
+): Mount | undefined {
+  const digest = parameter(query, "mount");
+  if (digest === undefined || !isDigest(digest) || parameter(query, "origin") !== undefined) {
+    return undefined;
+  }
+  const mount = `mount=${encodeURIComponent(digest)}`;
+  const others = withoutParameters(query, ["mount", "from"]);
+  const from = parameter(query, "from");
+  // Without `from`, a registry may look for the blob wherever it likes (distribution-spec 1.1).
+  if (from === undefined) return { query: joinQueries(others, mount), mountFrom: undefined };
+  const repository = repositoryOf(from, connector);
+  if (repository === undefined) return undefined;
+  const mountFrom = upstreamRepository(address, repository);
+  return {
+    query: joinQueries(others, mount, `from=${encodeURIComponent(mountFrom)}`),
+    mountFrom,
+  };
+}
+
+function repositoryOf(from: string, connector: ConnectorRef): string | undefined {
+  const [, namespace = "", name = "", inside] = ownForm.exec(from) ?? [];
+  if (inside === undefined) return isRepository(from) ? from : undefined;
+  const same = showRef({ namespace, name }) === showRef(connector);
+  return same && isRepository(inside) ? inside : undefined;
+}

@@ -1,0 +1,54 @@
+import type { IssueLeaf } from "../certificate-authority.ts";
+import type { ReadUpstreamSecrets } from "../connector/surroundings.ts";
+import type { Log } from "../log.ts";
+import type { AdmissionOptions } from "./admission.ts";
+import { createHandler } from "./handler.ts";
+import { type ListenAddress, listen } from "./listener.ts";
+import { createServerCertificates } from "./server-certificates.ts";
+import { createTokenCache } from "./token-cache.ts";
+import { createSessionSeal } from "./upload-session.ts";
+import { createUpstreams } from "./upstream.ts";
+import { createUpstreamLogin } from "./upstream-login.ts";
+
+export interface ProxyOptions extends AdmissionOptions {
+  readonly listen: readonly ListenAddress[];
+  readonly readUpstreamSecrets: ReadUpstreamSecrets;
+  readonly issueLeaf: IssueLeaf;
+  /** Whether a name is one that the proxy answers under over TLS. */
+  readonly servesName: (name: string) => boolean;
+  /** 32 bytes, the same for all replicas. */
+  readonly sealKey: Buffer;
+  /** Milliseconds since 1970. */
+  readonly now: () => number;
+  readonly log: Log;
+}
+
+export interface Proxy {
+  /** As asked for, with the ports that were found. */
+  readonly addresses: readonly ListenAddress[];
+  /** Takes no new connections, finishes what is under way, and ends after `grace` milliseconds at the latest. */
+  stop(grace: number): Promise<void>;
+}
+
+/** The proxy role: registry requests of Pods, answered with the credentials of connectors. */
+export async function startProxy(options: ProxyOptions): Promise<Proxy> {
+  const { now } = options;
+  const upstreams = createUpstreams();
+  const handler = createHandler({
+    ...options,
+    upstreams,
+    login: createUpstreamLogin(createTokenCache(now)),
+    seal: createSessionSeal(options.sealKey, now),
+  });
+  const certificates = createServerCertificates(options);
+  const listeners = await Promise.all(
+    options.listen.map((address) => listen(address, handler, certificates)),
+  );
+  return {
+    addresses: listeners.map(({ address }) => address),
+    async stop(grace) {
+      await Promise.all(listeners.map((listener) => listener.stop(grace)));
+      await upstreams.close();
+    },
+  };
+}

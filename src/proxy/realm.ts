@@ -1,0 +1,44 @@
+import type { Connector } from "../connector/connector.ts";
+import type { Answer } from "../connector/surroundings.ts";
+import { registrableDomain } from "./address-guard.ts";
+
+/** Registries whose token server is known to be under another domain. */
+const knownRealms: ReadonlyMap<string, string> = new Map([
+  ["registry-1.docker.io", "auth.docker.io"],
+  ["registry.gitlab.com", "gitlab.com"],
+  ["nvcr.io", "authn.nvidia.com"],
+]);
+
+/**
+ * May the registry's password go to this realm? A registry that could send it anywhere would be all
+ * that is needed to steal it (CVE-2026-33540, CVE-2026-48978 and others).
+ */
+export function checkRealm(realm: string, connector: Connector): Answer<URL> {
+  const { address, allowedRealmHosts } = connector;
+  const url = URL.parse(realm);
+  if (url === null || !["http:", "https:"].includes(url.protocol)) {
+    return refuse("the registry names a token server that is no http or https URL");
+  }
+  if (url.username !== "" || url.password !== "") {
+    return refuse(`the registry names a token server (${url.host}) with a user in its URL`);
+  }
+  if (url.protocol === "http:" && address.scheme === "https") {
+    return refuse(`the registry is asked over https, and its token server ${url.host} is not`);
+  }
+  const hostname = url.hostname.replace(/^\[|\]$/g, "");
+  const known = knownRealms.get(address.hostname) === hostname;
+  if (known || isNear(hostname, address.hostname) || allowedRealmHosts.includes(hostname)) {
+    return { ok: true, value: url };
+  }
+  return refuse(
+    `the registry ${address.hostname} sends to the token server ${hostname}, of another domain; ` +
+      `if that is right, add {name: allowedRealmHosts, value: "${hostname}"} to the connector's spec.params`,
+  );
+}
+
+function isNear(hostname: string, registry: string): boolean {
+  const domain = registrableDomain(registry);
+  return hostname === registry || (domain !== undefined && registrableDomain(hostname) === domain);
+}
+
+const refuse = (reason: string): Answer<URL> => ({ ok: false, reason });

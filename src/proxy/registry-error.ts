@@ -1,0 +1,73 @@
+import type { ServerResponse } from "node:http";
+
+/** Error codes of the OCI distribution specification 1.1, and the three that docker's registry adds for the server's side. */
+export type RegistryErrorCode =
+  | "BLOB_UPLOAD_INVALID"
+  | "BLOB_UPLOAD_UNKNOWN"
+  | "DENIED"
+  | "DIGEST_INVALID"
+  | "NAME_INVALID"
+  | "NAME_UNKNOWN"
+  | "SIZE_INVALID"
+  | "TOOMANYREQUESTS"
+  | "UNAUTHORIZED"
+  | "UNAVAILABLE"
+  | "UNKNOWN"
+  | "UNSUPPORTED";
+
+export interface RegistryErrorOptions extends ErrorOptions {
+  /** What to do about it; clients show it where they show details. */
+  readonly detail?: string;
+  readonly headers?: Readonly<Record<string, string>>;
+}
+
+/** An error whose message is meant for a registry client, and so for a person at a build's output. */
+export class RegistryError extends Error {
+  override readonly name = "RegistryError";
+  readonly status: number;
+  readonly code: RegistryErrorCode;
+  readonly detail: string | undefined;
+  readonly headers: Readonly<Record<string, string>>;
+
+  constructor(
+    status: number,
+    code: RegistryErrorCode,
+    message: string,
+    options: RegistryErrorOptions = {},
+  ) {
+    super(message, options);
+    this.status = status;
+    this.code = code;
+    this.detail = options.detail;
+    this.headers = options.headers ?? {};
+  }
+}
+
+/** 502: the registry, or what it sent us to, did not answer as it has to. */
+export const badGateway = (message: string, options?: RegistryErrorOptions): RegistryError =>
+  new RegistryError(502, "UNKNOWN", message, options);
+
+/** 503 with Retry-After: it may work in some seconds. */
+export const unavailable = (message: string, options?: RegistryErrorOptions): RegistryError =>
+  new RegistryError(503, "UNAVAILABLE", message, {
+    ...options,
+    headers: { "retry-after": "5", ...options?.headers },
+  });
+
+/** 403: somebody has to grant a right, or to mend the connector; asking again does not help. */
+export const denied = (message: string, options?: RegistryErrorOptions): RegistryError =>
+  new RegistryError(403, "DENIED", message, options);
+
+/** Writes the error body of the distribution specification, "Error Codes". HEAD gets the head alone. */
+export function respondWithError(response: ServerResponse, error: RegistryError): void {
+  const { code, message, detail } = error;
+  const body = JSON.stringify({
+    errors: [detail === undefined ? { code, message } : { code, message, detail }],
+  });
+  response.writeHead(error.status, {
+    "content-type": "application/json",
+    "content-length": Buffer.byteLength(body),
+    ...error.headers,
+  });
+  response.end(body);
+}

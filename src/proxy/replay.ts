@@ -1,0 +1,154 @@
+import type { ServerResponse } from "node:http";
+import { resolveUpstream } from "./client-paths.ts";
+import { type Exchanged, exchange, type Handling, type ResponseHead } from "./exchange.ts";
+import { type Headers, headersForStorage } from "./headers.ts";
+import { badGateway, denied } from "./registry-error.ts";
+import { unreachable } from "./unreachable.ts";
+import type { Upstream } from "./upstream.ts";
+import type { UpstreamLogin } from "./upstream-login.ts";
+
+/** A request that can be sent again: it has no body, or one that is held. */
+export interface ReplayableRequest {
+  readonly upstream: Upstream;
+  readonly url: URL;
+  readonly method: string;
+  readonly headers: Headers;
+  readonly body?: Buffer;
+  readonly scopes: readonly string[];
+}
+
+export interface ReplayOptions {
+  readonly login: UpstreamLogin;
+  readonly response: ServerResponse;
+  /** Whether this final response goes to the client as it comes, and if so writes its head; others are collected. */
+  readonly begin: (head: ResponseHead, asked: FinalRequest) => boolean;
+}
+
+/** Where the response came from in the end. */
+export interface FinalRequest {
+  readonly url: URL;
+  /** A host that the registry redirected to. */
+  readonly isStorage: boolean;
+  /** The digest that the registry named when it redirected; the storage does not know it. */
+  readonly digest: string | undefined;
+}
+
+export interface Replayed extends Exchanged {
+  readonly asked: FinalRequest;
+}
+
+const mostRedirects = 5;
+/** A registry that commits an upload hashes it first, which takes minutes. */
+const commitTimeout = 300_000;
+const answerTimeout = 25_000;
+
+/**
+ * Sends a request until it has its final answer: with another token after a 401, and along redirects.
+ * The registry's credential goes to the registry's own origin alone; a presigned URL is a credential
+ * by itself, so the client never sees it.
+ * @throws RegistryError, ClientGone, BodyCut
+ */
+export async function replay(
+  request: ReplayableRequest,
+  options: ReplayOptions,
+): Promise<Replayed> {
+  let asked: FinalRequest = { url: request.url, isStorage: false, digest: undefined };
+  for (let redirects = 0; redirects <= mostRedirects; redirects += 1) {
+    const exchanged = asked.isStorage
+      ? await askStorage(request, asked, options)
+      : await askRegistry(request, asked, options);
+    if (exchanged.handling !== "discard") return { ...exchanged, asked };
+    asked = nextHop(request, asked, exchanged);
+  }
+  throw badGateway(`${request.url.host} redirects without end`);
+}
+
+async function askRegistry(
+  request: ReplayableRequest,
+  asked: FinalRequest,
+  options: ReplayOptions,
+): Promise<Exchanged> {
+  const { upstream, scopes } = request;
+  const { login } = options;
+  const attempt = async (): Promise<[Exchanged, string | undefined]> => {
+    const authorization = await login.authorization(upstream, scopes);
+    const headers =
+      authorization === undefined ? request.headers : { ...request.headers, authorization };
+    return [await send(request, asked, headers, options), authorization];
+  };
+  const [exchanged, authorization] = await attempt();
+  if (exchanged.status !== 401) return exchanged;
+  const challenge = exchanged.headers["www-authenticate"];
+  const again = login.refused(upstream, scopes, authorization, challenge);
+  return again ? (await attempt())[0] : exchanged;
+}
+
+async function askStorage(
+  request: ReplayableRequest,
+  asked: FinalRequest,
+  options: ReplayOptions,
+): Promise<Exchanged> {
+  const exchanged = await send(request, asked, headersForStorage(request.headers), options);
+  const { status } = exchanged;
+  if (status < 400 || storageStatuses.has(status)) return exchanged;
+  throw badGateway(`${asked.url.host}, where the registry keeps its blobs, answered ${status}`);
+}
+
+/** What a storage host may say to a client: no such blob, no such range, try again later. */
+const storageStatuses: ReadonlySet<number> = new Set([404, 412, 416, 429, 503]);
+
+async function send(
+  request: ReplayableRequest,
+  asked: FinalRequest,
+  headers: Headers,
+  { response, begin }: ReplayOptions,
+): Promise<Exchanged> {
+  const { method, body, upstream } = request;
+  const choose = (head: ResponseHead): Handling => {
+    if (isFollowed(request, head)) return "discard";
+    return head.status < 400 && begin(head, asked) ? "stream" : "collect";
+  };
+  try {
+    return await exchange({
+      dispatcher: upstream.agent,
+      url: asked.url,
+      method,
+      headers,
+      body,
+      headersTimeout: method === "PUT" ? commitTimeout : answerTimeout,
+      response,
+      choose,
+    });
+  } catch (error) {
+    if (response.destroyed) throw error;
+    throw unreachable(asked.url.origin, error);
+  }
+}
+
+/** RFC 9110, section 15.4: 307 and 308 keep the method; the others turn all but GET and HEAD into GET, which no registry means. */
+function isFollowed({ method }: ReplayableRequest, { status, headers }: ResponseHead): boolean {
+  if (headers.location === undefined) return false;
+  if (status === 307 || status === 308) return true;
+  return [301, 302, 303].includes(status) && (method === "GET" || method === "HEAD");
+}
+
+function nextHop(
+  { upstream }: ReplayableRequest,
+  { url, digest }: FinalRequest,
+  { headers }: ResponseHead,
+): FinalRequest {
+  const { address } = upstream.connector;
+  const next = resolveUpstream(headers.location ?? "", url, address);
+  if (next === undefined) throw badGateway(`${url.host} redirects to something that is no URL`);
+  if (next.protocol === "http:" && address.scheme === "https") {
+    throw badGateway(`${url.host} redirects from https to http, to ${next.host}`);
+  }
+  const host = upstream.guard.checkHost(next.hostname.replace(/^\[|\]$/g, ""));
+  if (!host.ok) throw denied(host.reason);
+  const named = headers["docker-content-digest"];
+  return {
+    url: next,
+    isStorage: next.origin !== address.origin,
+    digest: typeof named === "string" ? named : digest,
+  };
+}

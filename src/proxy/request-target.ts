@@ -1,0 +1,116 @@
+import { type ConnectorRef, isConnectorName, isNamespace } from "../connector/connector-ref.ts";
+import { isDigest, isReference, isRepository } from "../connector/repository.ts";
+import { RegistryError } from "./registry-error.ts";
+
+/** What of a repository is meant. */
+export type Endpoint =
+  | { readonly kind: "manifest"; readonly reference: string }
+  | { readonly kind: "blob"; readonly digest: string }
+  | { readonly kind: "uploads" }
+  | { readonly kind: "upload"; readonly session: string }
+  | { readonly kind: "tags" }
+  | { readonly kind: "referrers"; readonly digest: string };
+
+export interface RepositoryTarget {
+  /** Undefined in the short form: the Host header names the connector. */
+  readonly connector: ConnectorRef | undefined;
+  /** What the client puts before a repository: `/v2/namespaces/team-a/connectors/harbor/`, or `/v2/`. */
+  readonly prefix: string;
+  readonly repository: string;
+  readonly endpoint: Endpoint;
+  /** The raw query without its question mark. */
+  readonly query: string;
+}
+
+/** `/v2/` itself, or something in a repository. */
+export type RequestTarget = "base" | RepositoryTarget;
+
+const connectorForm = /^\/v2\/namespaces\/([^/]+)\/connectors\/([^/]+)\/(.*)$/;
+/** What a path can be made of; `%`, `\` and control characters would be read differently by a registry than by us. */
+const plainPath = /^\/[A-Za-z0-9._~:@+=/-]*$/;
+const plainQuery = /^[\x21\x22\x24-\x7e]*$/;
+
+/**
+ * Reads a request target in origin form (RFC 9112, section 3.2.1), strictly: what is returned is what
+ * is checked and what is forwarded, so there is no second way to read it.
+ * @throws RegistryError with what a target has to look like
+ */
+export function parseRequestTarget(target: string): RequestTarget {
+  const mark = target.indexOf("?");
+  const path = mark < 0 ? target : target.slice(0, mark);
+  const query = mark < 0 ? "" : target.slice(mark + 1);
+  if (!plainPath.test(path) || !plainQuery.test(query)) throw badTarget();
+  if (path === "/v2/" || path === "/v2") return "base";
+  const full = connectorForm.exec(path);
+  if (full === null) {
+    if (!path.startsWith("/v2/")) throw badTarget();
+    return inRepository(undefined, "/v2/", path.slice("/v2/".length), query);
+  }
+  const [, namespace = "", name = "", rest = ""] = full;
+  if (!isNamespace(namespace) || !isConnectorName(name)) throw badTarget();
+  if (rest === "") return "base";
+  const prefix = path.slice(0, path.length - rest.length);
+  return inRepository({ namespace, name }, prefix, rest, query);
+}
+
+function inRepository(
+  connector: ConnectorRef | undefined,
+  prefix: string,
+  rest: string,
+  query: string,
+): RepositoryTarget {
+  const segments = rest.split("/");
+  const parsed = parseEndpoint(segments);
+  const repository = parsed && segments.slice(0, -parsed.length).join("/");
+  if (!parsed || !repository || !isRepository(repository)) throw badTarget();
+  return { connector, prefix, repository, endpoint: parsed.endpoint, query };
+}
+
+/** Read from the end, since a repository may itself have a component called `manifests` or `blobs`. */
+function parseEndpoint(
+  segments: readonly string[],
+): { readonly endpoint: Endpoint; readonly length: number } | undefined {
+  const [third, second, last] = segments.slice(-3);
+  if (last === undefined || second === undefined) return undefined;
+  if (third === "blobs" && second === "uploads") return { endpoint: uploadOf(last), length: 3 };
+  if (second === "blobs" && last === "uploads") return { endpoint: { kind: "uploads" }, length: 2 };
+  if (second === "tags" && last === "list") return { endpoint: { kind: "tags" }, length: 2 };
+  const endpoint = endpointOf(second, last);
+  return endpoint && { endpoint, length: 2 };
+}
+
+const uploadOf = (session: string): Endpoint =>
+  session === "" ? { kind: "uploads" } : { kind: "upload", session };
+
+function endpointOf(kind: string, last: string): Endpoint | undefined {
+  if (kind === "manifests" && isReference(last)) return { kind: "manifest", reference: last };
+  if (kind === "blobs" && isDigest(last)) return { kind: "blob", digest: last };
+  if (kind === "referrers" && isDigest(last)) return { kind: "referrers", digest: last };
+  return undefined;
+}
+
+const badTarget = (): RegistryError =>
+  new RegistryError(404, "NAME_INVALID", "this path is none of the registry API", {
+    detail:
+      "expected /v2/namespaces/<namespace>/connectors/<connector>/<repository>/(manifests|blobs|tags|referrers)/…, " +
+      'the repository in lower case, without "%", "//" or ".."',
+  });
+
+const methods: Readonly<Record<Endpoint["kind"], readonly string[]>> = {
+  manifest: ["GET", "HEAD", "PUT", "DELETE"],
+  blob: ["GET", "HEAD", "DELETE"],
+  uploads: ["POST"],
+  upload: ["GET", "PATCH", "PUT", "DELETE"],
+  tags: ["GET", "HEAD"],
+  referrers: ["GET", "HEAD"],
+};
+
+/** @throws RegistryError 405 where the endpoint has no such method */
+export function checkMethod(method: string, { kind }: Endpoint): void {
+  if (methods[kind].includes(method)) return;
+  const allow = methods[kind].join(", ");
+  throw new RegistryError(405, "UNSUPPORTED", `${method} does not go with this path`, {
+    detail: `allowed: ${allow}`,
+    headers: { allow },
+  });
+}

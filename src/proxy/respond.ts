@@ -1,0 +1,147 @@
+import type { IncomingMessage, ServerResponse } from "node:http";
+import type { Connector } from "../connector/connector.ts";
+import { showRef } from "../connector/connector-ref.ts";
+import { property } from "../connector/document.ts";
+import type { Identity } from "../connector/surroundings.ts";
+import { clientLink, clientPath, resolveUpstream } from "./client-paths.ts";
+import type { CollectedResponse, ResponseHead } from "./exchange.ts";
+import { type Headers, headersForClient, storageHeadersForClient } from "./headers.ts";
+import { parameter } from "./query.ts";
+import { badGateway, denied, type RegistryError } from "./registry-error.ts";
+import type { FinalRequest } from "./replay.ts";
+import type { RepositoryTarget } from "./request-target.ts";
+import type { SessionSeal } from "./upload-session.ts";
+
+/** A request that has been let in, and whose answer is to be made. */
+export interface Admitted {
+  readonly request: IncomingMessage;
+  readonly response: ServerResponse;
+  readonly method: string;
+  readonly target: RepositoryTarget;
+  readonly connector: Connector;
+  readonly identity: Identity;
+  /** A body that is small enough to be held, so that the request can be sent again. */
+  readonly held: Buffer | undefined;
+}
+
+export interface Sealing {
+  readonly seal: SessionSeal;
+  /** Milliseconds since 1970. */
+  readonly now: () => number;
+}
+
+/** Seconds that an upload may rest between two requests. Every answer of it starts them anew. */
+const sessionLifetime = 24 * 60 * 60;
+
+/**
+ * The registry's headers as the client gets them.
+ * @throws RegistryError where the registry sends an upload to another host
+ */
+export function clientHeaders(
+  admitted: Admitted,
+  { status, headers }: ResponseHead,
+  asked: FinalRequest,
+  sealing: Sealing,
+): Headers {
+  const { target, connector } = admitted;
+  const kept = asked.isStorage ? storageHeadersForClient(headers) : headersForClient(headers);
+  if (asked.digest !== undefined) kept["docker-content-digest"] ??= asked.digest;
+  const link = [headers.link ?? []].flat().join(", ");
+  const rewritten = link && clientLink(link, asked.url, target, connector.address);
+  if (rewritten) kept.link = rewritten;
+  const location =
+    headers.location && locationFor(admitted, status, headers.location, asked, sealing);
+  if (location) kept.location = location;
+  return kept;
+}
+
+function locationFor(
+  { target, connector, identity }: Admitted,
+  status: number,
+  text: string,
+  asked: FinalRequest,
+  { seal, now }: Sealing,
+): string | undefined {
+  const { address } = connector;
+  const url = resolveUpstream(text, asked.url, address);
+  if (url === undefined) throw badGateway("the registry names a Location that is no URL");
+  const isUpload = target.endpoint.kind === "uploads" || target.endpoint.kind === "upload";
+  if (!isUpload || status === 201) return clientPath(url, target, address) ?? created(target);
+  if (url.origin !== address.origin) {
+    throw badGateway(
+      `the registry ${address.origin} sends the upload to ${url.origin}, which the connector's credential is not for`,
+      {
+        detail: "if that is the registry itself, its own address is set wrong (REGISTRY_HTTP_HOST)",
+      },
+    );
+  }
+  const sealed = seal.seal({
+    url: url.href,
+    connectorUid: connector.uid,
+    repository: target.repository,
+    subject: identity.subject,
+    expires: Math.floor(now() / 1000) + sessionLifetime,
+  });
+  return `${target.prefix}${target.repository}/blobs/uploads/${sealed}`;
+}
+
+/** Where a thing is that was just made, for registries that name it in a way of their own. */
+function created({ prefix, repository, endpoint, query }: RepositoryTarget): string | undefined {
+  const digest = parameter(query, "digest") ?? parameter(query, "mount");
+  if (endpoint.kind === "manifest") return `${prefix}${repository}/manifests/${endpoint.reference}`;
+  return digest === undefined ? undefined : `${prefix}${repository}/blobs/${digest}`;
+}
+
+/** Sends a collected response on as it is, but for a refusal of the connector's own account. */
+export function respondCollected(
+  admitted: Admitted,
+  collected: CollectedResponse,
+  headers: Headers,
+): void {
+  const { status, body } = collected;
+  const { connector, response, method, request } = admitted;
+  if (status === 401 || status === 403) throw refusedByRegistry(connector, collected);
+  // A HEAD's Content-Length is of the thing that was asked about; an error's may promise more than came.
+  const length =
+    method === "HEAD" || status === 204 ? {} : { "content-length": String(body.length) };
+  response.writeHead(status, { ...headers, ...length });
+  response.end(body);
+  drain(request);
+}
+
+/** Time for a client that is still sending to notice the answer. */
+const lingering = 10_000;
+
+/** Reads on what a client still sends after its answer: a closed connection would make it lose the answer. */
+export function drain(request: IncomingMessage): void {
+  if (request.complete || request.destroyed) return;
+  request.unpipe();
+  request.resume();
+  const timer = setTimeout(() => request.destroy(), lingering);
+  request.once("close", () => clearTimeout(timer));
+}
+
+/**
+ * The stored credential is at fault, not the client's: a 401 would make containerd ask five times and
+ * others ask a person for a password. The registry's own words are not passed on, but for its error code.
+ */
+export function refusedByRegistry(
+  connector: Connector,
+  { status, body }: CollectedResponse,
+): RegistryError {
+  const code = upstreamCode(body);
+  return denied(
+    `the registry ${connector.address.origin} answered ${status}${code} to the account of the connector ${showRef(connector)}`,
+    { detail: "check what that account may do in this repository, and the connector's Secret" },
+  );
+}
+
+function upstreamCode(body: Buffer): string {
+  try {
+    const errors = property(JSON.parse(body.toString("utf8")), "errors");
+    const code = Array.isArray(errors) ? property(errors[0], "code") : undefined;
+    return typeof code === "string" && /^[A-Z_]{1,40}$/.test(code) ? ` ${code}` : "";
+  } catch {
+    return "";
+  }
+}

@@ -1,0 +1,86 @@
+import { denied, RegistryError } from "./registry-error.ts";
+import { fetchToken, type TokenRequest, type UpstreamToken } from "./token-client.ts";
+
+export interface TokenCache {
+  /**
+   * A token that is good for some time yet.
+   * @param owner what may share a token: connector, address and credential
+   * @throws RegistryError
+   */
+  token(owner: string, wanted: TokenRequest): Promise<string>;
+  /** Forgets a token that the registry has refused, unless a newer one took its place. */
+  drop(owner: string, wanted: TokenKeyParts, token: string): void;
+}
+
+type TokenKeyParts = Pick<TokenRequest, "realm" | "service" | "scopes">;
+
+interface Entry {
+  readonly token: Promise<UpstreamToken>;
+  /** The token itself, once it is there. */
+  value?: string;
+  /** Milliseconds of the clock after which a new one is fetched; endless while it is being fetched. */
+  freshUntil: number;
+}
+
+/** Renewed when 85 % of its life is over: a request that starts now has to be answered with it. */
+const usedShare = 0.85;
+/** A refused login is not tried again for so long, since token servers lock accounts out. Milliseconds. */
+const refusedFor = 10_000;
+const mostTokens = 5_000;
+
+/**
+ * Registry tokens by (owner, realm, service, scopes). Many requests that want the same token cause
+ * one fetch.
+ */
+export function createTokenCache(now: () => number): TokenCache {
+  const entries = new Map<string, Entry>();
+  const refusals = new Map<string, { readonly error: RegistryError; readonly until: number }>();
+
+  const fetchInto = (key: string, account: string, wanted: TokenRequest): Entry => {
+    const entry: Entry = { token: fetchToken(wanted), freshUntil: Number.POSITIVE_INFINITY };
+    remember(entries, key, entry);
+    entry.token.then(
+      ({ value, lifetime }) => {
+        entry.value = value;
+        entry.freshUntil = now() + lifetime * 1000 * usedShare;
+      },
+      (error: unknown) => {
+        if (entries.get(key) === entry) entries.delete(key);
+        if (error instanceof RegistryError && error.status === 403) {
+          remember(refusals, account, { error, until: now() + refusedFor });
+        }
+      },
+    );
+    return entry;
+  };
+  return {
+    async token(owner, wanted) {
+      const key = keyOf(owner, wanted);
+      const entry = entries.get(key);
+      if (entry !== undefined && entry.freshUntil > now()) return (await entry.token).value;
+      const account = accountOf(owner, wanted);
+      const refused = refusals.get(account);
+      if (refused !== undefined && refused.until > now()) throw again(refused.error);
+      return (await fetchInto(key, account, wanted).token).value;
+    },
+    drop(owner, wanted, token) {
+      const key = keyOf(owner, wanted);
+      if (entries.get(key)?.value === token) entries.delete(key);
+    },
+  };
+}
+
+const keyOf = (owner: string, { realm, service, scopes }: TokenKeyParts): string =>
+  [owner, realm.href, service ?? "", ...scopes.toSorted()].join("\n");
+
+const accountOf = (owner: string, { realm }: TokenKeyParts): string => `${owner}\n${realm.href}`;
+
+const again = ({ message, detail }: RegistryError): RegistryError =>
+  denied(message, detail === undefined ? {} : { detail });
+
+function remember<T>(map: Map<string, T>, key: string, value: T): void {
+  map.delete(key);
+  map.set(key, value);
+  const [oldest] = map.keys();
+  if (map.size > mostTokens && oldest !== undefined) map.delete(oldest);
+}

@@ -1,0 +1,118 @@
+import { type Dispatcher, request } from "undici";
+import type { Credential } from "../connector/credential.ts";
+import { property } from "../connector/document.ts";
+import { badGateway, denied, type RegistryError, unavailable } from "./registry-error.ts";
+
+/** Where a registry's tokens come from: the `realm` and `service` of its Bearer challenge. */
+export interface TokenServer {
+  readonly realm: URL;
+  readonly service: string | undefined;
+}
+
+export interface TokenRequest extends TokenServer {
+  readonly scopes: readonly string[];
+  /** Undefined for an anonymous token. */
+  readonly credential: Credential | undefined;
+  readonly dispatcher: Dispatcher;
+}
+
+/** A registry token. */
+export interface UpstreamToken {
+  readonly value: string;
+  /** Seconds from now; 60 where the server does not say (distribution, "Token Response Fields"). */
+  readonly lifetime: number;
+}
+
+const largestAnswer = 128 * 1024;
+const defaultLifetime = 60;
+const timeout = 15_000;
+
+/**
+ * Asks a token server for a token: GET with Basic, the form that every one of them knows. Redirects
+ * are not followed, since the password would go along.
+ * @throws RegistryError, 403 where the server refuses the credential, else 502 or 503
+ */
+export async function fetchToken(wanted: TokenRequest): Promise<UpstreamToken> {
+  const { status, text } = await ask(wanted);
+  if (status !== 200) throw refusal(wanted, status);
+  const answer = parseAnswer(text);
+  if (answer === undefined) {
+    throw badGateway(`the token server ${wanted.realm.host} answered 200 without a token`);
+  }
+  return answer;
+}
+
+async function ask(
+  wanted: TokenRequest,
+): Promise<{ readonly status: number; readonly text: string | undefined }> {
+  const { realm, dispatcher, credential } = wanted;
+  try {
+    const { statusCode, body } = await request(tokenUrl(wanted), {
+      dispatcher,
+      headers: credential === undefined ? {} : { authorization: basic(credential) },
+      headersTimeout: timeout,
+      bodyTimeout: timeout,
+      signal: AbortSignal.timeout(timeout),
+    });
+    const text = await readCapped(body, largestAnswer);
+    return { status: statusCode, text };
+  } catch (error) {
+    throw unavailable(`the token server ${realm.host} can't be reached`, {
+      cause: error,
+      detail: "this is between the proxy and the registry; the push or pull can be tried again",
+    });
+  }
+}
+
+function tokenUrl({ realm, service, scopes, credential }: TokenRequest): URL {
+  const url = new URL(realm);
+  if (service !== undefined) url.searchParams.set("service", service);
+  for (const scope of scopes) url.searchParams.append("scope", scope);
+  if (credential !== undefined) url.searchParams.set("account", credential.username);
+  url.searchParams.set("client_id", "oci-connector");
+  return url;
+}
+
+/** RFC 7617: user and password in UTF-8. */
+export const basic = ({ username, password }: Credential): string =>
+  `Basic ${Buffer.from(`${username}:${password}`).toString("base64")}`;
+
+async function readCapped(body: AsyncIterable<Buffer>, limit: number): Promise<string | undefined> {
+  const chunks: Buffer[] = [];
+  let size = 0;
+  for await (const chunk of body) {
+    size += chunk.length;
+    if (size > limit) return undefined; // leaving the loop ends the connection
+    chunks.push(chunk);
+  }
+  return Buffer.concat(chunks).toString("utf8");
+}
+
+/** Undefined for anything but a token; JSON.parse's own error would quote the answer. */
+function parseAnswer(text: string | undefined): UpstreamToken | undefined {
+  let answer: unknown;
+  try {
+    answer = JSON.parse(text ?? "");
+  } catch {
+    return undefined;
+  }
+  const value = property(answer, "token") || property(answer, "access_token"); // ACR sends the second alone
+  if (typeof value !== "string" || !/^[\x21-\x7e]+$/.test(value)) return undefined;
+  const lifetime = Number(property(answer, "expires_in") ?? defaultLifetime);
+  return { value, lifetime: lifetime > 0 ? lifetime : defaultLifetime };
+}
+
+function refusal({ realm, credential }: TokenRequest, status: number): RegistryError {
+  if (status === 429 || status >= 500) {
+    return unavailable(`the token server ${realm.host} answered ${status}`);
+  }
+  if (status === 401 || status === 403) {
+    return denied(`the token server ${realm.host} refused the connector's login (${status})`, {
+      detail:
+        credential === undefined
+          ? "the registry wants a login and the connector has none: give it spec.auth.secretRef"
+          : "check the username and the password in the connector's Secret, and what that account may do",
+    });
+  }
+  return badGateway(`the token server ${realm.host} answered ${status} instead of a token`);
+}

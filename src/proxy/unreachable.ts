@@ -1,0 +1,48 @@
+import { AddressRefused } from "./address-guard.ts";
+import { denied, RegistryError, unavailable } from "./registry-error.ts";
+
+const sentences: Readonly<Record<string, string>> = {
+  ECONNREFUSED: "nothing listens there",
+  ENOTFOUND: "its name is unknown to DNS",
+  EAI_AGAIN: "DNS does not answer",
+  ETIMEDOUT: "it does not answer",
+  EHOSTUNREACH: "there is no way to it",
+  ENETUNREACH: "there is no way to it",
+  ECONNRESET: "it closed the connection",
+  EPIPE: "it closed the connection",
+  UND_ERR_SOCKET: "it closed the connection",
+  UND_ERR_CONNECT_TIMEOUT: "it does not answer",
+  ECONNECT_TIMEOUT: "it does not answer",
+  UND_ERR_HEADERS_TIMEOUT: "it took the request and does not answer",
+  UND_ERR_BODY_TIMEOUT: "it stopped in the middle of its answer",
+  UND_ERR_HEADERS_OVERFLOW: "its answer's head is longer than 64 KiB",
+  HPE_HEADER_OVERFLOW: "its answer's head is longer than 64 KiB",
+  ERR_TLS_CERT_ALTNAME_INVALID: "its certificate is for another name",
+  CERT_HAS_EXPIRED: "its certificate has expired",
+  DEPTH_ZERO_SELF_SIGNED_CERT: "its certificate is self-signed",
+  SELF_SIGNED_CERT_IN_CHAIN: "its certificate is by an authority that is not trusted",
+  UNABLE_TO_VERIFY_LEAF_SIGNATURE: "its certificate is by an authority that is not trusted",
+  UNABLE_TO_GET_ISSUER_CERT_LOCALLY: "its certificate is by an authority that is not trusted",
+};
+
+const certificateCodes = /CERT|SIGNATURE/;
+
+/** The one place where errors of sockets, DNS, TLS and HTTP clients become words for a registry client. */
+export function unreachable(origin: string, error: unknown): RegistryError {
+  if (error instanceof RegistryError) return error;
+  if (error instanceof AddressRefused) return denied(error.message);
+  const code = codeOf(error);
+  const why = sentences[code] ?? (code === "" ? "the connection failed" : code);
+  const detail = certificateCodes.test(code)
+    ? "name the Secret with the registry's CA certificate in the connector's spec.caCertSecretRef"
+    : "this is between the proxy and the registry; the push or pull can be tried again";
+  return unavailable(`the registry ${origin} can't be reached: ${why}`, { cause: error, detail });
+}
+
+/** The first code among an error and its causes; several tries at one host are one AggregateError. */
+function codeOf(error: unknown): string {
+  if (!(error instanceof Error)) return "";
+  if (error instanceof AggregateError) return codeOf(error.errors[0]);
+  const code = "code" in error && typeof error.code === "string" ? error.code : "";
+  return code !== "" ? code : codeOf(error.cause);
+}

@@ -1,0 +1,131 @@
+import { type Dispatcher, request } from "undici";
+import type { Connector } from "../connector/connector.ts";
+import { parseChallenges } from "./challenge.ts";
+import { checkRealm } from "./realm.ts";
+import { badGateway, denied, unavailable } from "./registry-error.ts";
+import type { TokenCache } from "./token-cache.ts";
+import { basic, type TokenServer } from "./token-client.ts";
+import { unreachable } from "./unreachable.ts";
+import type { Upstream } from "./upstream.ts";
+
+/** How a registry wants to be logged in to. */
+type Scheme =
+  | { readonly kind: "none" }
+  | { readonly kind: "basic" }
+  | { readonly kind: "bearer"; readonly server: TokenServer };
+
+/** Logs in to registries: knows how each one wants it, and has the Authorization header for a request. */
+export interface UpstreamLogin {
+  /**
+   * The Authorization header for a request with these scopes, undefined where the registry wants none.
+   * @throws RegistryError
+   */
+  authorization(upstream: Upstream, scopes: readonly string[]): Promise<string | undefined>;
+  /**
+   * The registry has answered 401 to a request with that header. Learns from its challenge, forgets
+   * the token, and tells whether another attempt can have a better header.
+   * @throws RegistryError where the challenge asks for what must not be done
+   */
+  refused(
+    upstream: Upstream,
+    scopes: readonly string[],
+    authorization: string | undefined,
+    challenge: string | readonly string[] | undefined,
+  ): boolean;
+}
+
+const pingTimeout = 15_000;
+const mostRegistries = 2_000;
+
+interface Knowledge {
+  readonly asked: Promise<Scheme>;
+  /** What came of it, once it has come. */
+  scheme?: Scheme;
+}
+
+export function createUpstreamLogin(tokens: TokenCache): UpstreamLogin {
+  const registries = new Map<string, Knowledge>();
+  const learn = (key: string, asked: Promise<Scheme>): Knowledge => {
+    const knowledge: Knowledge = { asked };
+    if (registries.size >= mostRegistries) registries.clear();
+    registries.set(key, knowledge);
+    asked.then(
+      (scheme) => {
+        knowledge.scheme = scheme;
+      },
+      () => registries.get(key) === knowledge && registries.delete(key),
+    );
+    return knowledge;
+  };
+  return {
+    async authorization(upstream, scopes) {
+      const { agent: dispatcher, tokenKey } = upstream;
+      const { credential } = upstream.secrets;
+      const knowledge = registries.get(tokenKey) ?? learn(tokenKey, askForScheme(upstream));
+      const scheme = knowledge.scheme ?? (await knowledge.asked);
+      if (scheme.kind === "none") return undefined;
+      if (scheme.kind === "basic") return credential === undefined ? undefined : basic(credential);
+      const wanted = { ...scheme.server, scopes, credential, dispatcher };
+      return `Bearer ${await tokens.token(tokenKey, wanted)}`;
+    },
+    refused({ connector, tokenKey }, scopes, authorization, challenge) {
+      const asked = schemeIn(connector, challenge);
+      const before = registries.get(tokenKey)?.scheme;
+      if (before === undefined || !isSame(before, asked)) {
+        learn(tokenKey, Promise.resolve(asked)).scheme = asked;
+        return true;
+      }
+      if (asked.kind !== "bearer" || authorization === undefined) return false;
+      tokens.drop(tokenKey, { ...asked.server, scopes }, authorization.slice("Bearer ".length));
+      return true;
+    },
+  };
+}
+
+/** `GET /v2/` without a login, as every client begins. */
+async function askForScheme({ connector, agent, guard }: Upstream): Promise<Scheme> {
+  const { origin, basePath, hostname } = connector.address;
+  const host = guard.checkHost(hostname);
+  if (!host.ok) throw denied(host.reason);
+  const { status, challenge } = await ping(`${origin}${basePath}/v2/`, agent).catch((error) => {
+    throw unreachable(origin, error);
+  });
+  if (status >= 500) throw unavailable(`the registry ${origin} answered ${status} to GET /v2/`);
+  return status === 401 ? schemeIn(connector, challenge) : { kind: "none" };
+}
+
+async function ping(
+  url: string,
+  dispatcher: Dispatcher,
+): Promise<{ readonly status: number; readonly challenge: string | string[] | undefined }> {
+  const signal = AbortSignal.timeout(pingTimeout);
+  const { statusCode, headers, body } = await request(url, { dispatcher, signal });
+  await body.dump({ limit: 64 * 1024 });
+  return { status: statusCode, challenge: headers["www-authenticate"] };
+}
+
+/** Bearer, where there is a choice: a Basic challenge beside it is often for people. */
+function schemeIn(connector: Connector, header: string | readonly string[] | undefined): Scheme {
+  const challenges = parseChallenges(header);
+  const bearer = challenges.find(({ scheme }) => scheme === "bearer");
+  const realm = bearer?.params.get("realm");
+  if (bearer !== undefined && realm !== undefined) {
+    const checked = checkRealm(realm, connector);
+    if (!checked.ok) throw denied(checked.reason);
+    const service = bearer.params.get("service");
+    return { kind: "bearer", server: { realm: checked.value, service } };
+  }
+  if (challenges.some(({ scheme }) => scheme === "basic")) return { kind: "basic" };
+  throw badGateway(
+    `the registry ${connector.address.origin} wants a login of a kind unknown here`,
+    {
+      detail: "known are Basic and Bearer (the distribution token protocol)",
+    },
+  );
+}
+
+const isSame = (one: Scheme, other: Scheme): boolean =>
+  one.kind === "bearer" && other.kind === "bearer"
+    ? one.server.realm.href === other.server.realm.href &&
+      one.server.service === other.server.service
+    : one.kind === other.kind;

@@ -1,0 +1,132 @@
+import { createHash } from "node:crypto";
+import { Agent as HttpAgent } from "node:http";
+import { Agent as HttpsAgent } from "node:https";
+import { createSecureContext, getCACertificates, type SecureContext } from "node:tls";
+import { Agent } from "undici";
+import type { Connector } from "../connector/connector.ts";
+import type { UpstreamSecrets } from "../connector/surroundings.ts";
+import { type AddressGuard, createAddressGuard } from "./address-guard.ts";
+
+/** A registry as it can be asked now: its address, its credential, and the connections to it. */
+export interface Upstream {
+  readonly connector: Connector;
+  readonly secrets: UpstreamSecrets;
+  /** Differs where connector, address or credential differ: what may share a token. */
+  readonly tokenKey: string;
+  /** For requests that can be sent again. */
+  readonly agent: Agent;
+  /** For uploads. */
+  readonly uploadAgent: HttpAgent;
+  readonly guard: AddressGuard;
+}
+
+export interface Upstreams {
+  /** The upstream of a connector; connections are kept until its address, hosts or certificates change. */
+  of(connector: Connector, secrets: UpstreamSecrets): Upstream;
+  /** Ends idle connections, and busy ones when they are done. */
+  close(): Promise<void>;
+}
+
+/** Registries send heads of 21 KB (Google's); Node's own limit is 16 KiB. */
+export const maxHeaderSize: number = 64 * 1024;
+
+const connectTimeout = 10_000;
+/** Clients give up after 30 s without a head (containerd); we say why before that. */
+const headersTimeout = 25_000;
+/** Milliseconds without a byte after which a body counts as cut. */
+export const bodyTimeout = 60_000;
+/** Connections are kept this long; a load balancer that drops idle ones waits longer. */
+const keepAliveTimeout = 15_000;
+const mostConnectors = 512;
+
+export function createUpstreams(): Upstreams {
+  const upstreams = new Map<string, Upstream & Connections>();
+  const close = ({ agent, uploadAgent }: Connections): Promise<void> => {
+    uploadAgent.destroy();
+    return agent.close();
+  };
+  /** A request that is under way may still have to ask for a token or to follow a redirect. */
+  const retire = (connections: Connections): void => {
+    setTimeout(() => void close(connections), bodyTimeout).unref();
+  };
+  const remember = (upstream: Upstream & Connections): Upstream => {
+    const { uid } = upstream.connector;
+    upstreams.delete(uid);
+    upstreams.set(uid, upstream);
+    const [oldest] = upstreams.values();
+    if (upstreams.size > mostConnectors && oldest !== undefined) {
+      upstreams.delete(oldest.connector.uid);
+      retire(oldest);
+    }
+    return upstream;
+  };
+  return {
+    of(connector, secrets) {
+      const before = upstreams.get(connector.uid);
+      if (before?.connector === connector && before.secrets === secrets) return before;
+      const key = connectionKey(connector, secrets);
+      const keep = before?.connectionKey === key;
+      if (before !== undefined && !keep) retire(before);
+      const connections = keep ? before : connect(connector, secrets, key);
+      return remember({
+        ...connections,
+        connector,
+        secrets,
+        tokenKey: tokenKey(connector, secrets),
+      });
+    },
+    async close() {
+      await Promise.all([...upstreams.values()].map(close));
+    },
+  };
+}
+
+interface Connections extends Pick<Upstream, "agent" | "uploadAgent" | "guard"> {
+  readonly connectionKey: string;
+}
+
+function connect(connector: Connector, secrets: UpstreamSecrets, key: string): Connections {
+  const guard = createAddressGuard(connector);
+  const secureContext = trust(secrets.caCertificates);
+  const { lookup } = guard;
+  const agent = new Agent({
+    allowH2: false, // its flow control slows pushes, and registries' own clients leave it off (golang/go#14077)
+    maxHeaderSize,
+    headersTimeout,
+    bodyTimeout,
+    keepAliveTimeout,
+    connect: { timeout: connectTimeout, lookup, secureContext },
+  });
+  const uploadOptions = { keepAlive: true, timeout: keepAliveTimeout, lookup };
+  const uploadAgent =
+    connector.address.scheme === "https"
+      ? new HttpsAgent({ ...uploadOptions, secureContext })
+      : new HttpAgent(uploadOptions);
+  return { agent, uploadAgent, guard, connectionKey: key };
+}
+
+/** The system's and Node's own roots, and the connector's. Made once: 300 certificates take some 20 ms to read. */
+function trust(caCertificates: readonly string[]): SecureContext {
+  const roots = new Set([...getCACertificates("default"), ...getCACertificates("system")]);
+  return createSecureContext({ ca: [...roots, ...caCertificates], minVersion: "TLSv1.2" });
+}
+
+const connectionKey = (
+  { address, addressExtensions, allowedRealmHosts, allowedRedirectHosts }: Connector,
+  { caCertificates }: UpstreamSecrets,
+): string =>
+  JSON.stringify([
+    address,
+    addressExtensions,
+    allowedRealmHosts,
+    allowedRedirectHosts,
+    caCertificates,
+  ]);
+
+/** Without the credential in it, a connector that has none could be served a privileged token (artifact-keeper#3606). */
+function tokenKey({ uid, address }: Connector, { credential }: UpstreamSecrets): string {
+  const hash = createHash("sha256")
+    .update(JSON.stringify(credential ?? null))
+    .digest("base64");
+  return JSON.stringify([uid, address.origin, hash]);
+}
