@@ -1,5 +1,7 @@
+import { isUtf8 } from "node:buffer";
+import { X509Certificate } from "node:crypto";
 import { property } from "./document.ts";
-import type { Checked, Problem } from "./problem.ts";
+import { type Checked, type Problem, show } from "./problem.ts";
 
 /** What a registry wants to hear. Never logged, never part of an error. */
 export interface Credential {
@@ -20,8 +22,7 @@ export function parseCredential(secret: unknown): Checked<Credential> {
   const problems: Problem[] = [];
   const type = property(secret, "type");
   if (typeof type !== "string" || !credentialSecretTypes.includes(type)) {
-    const found = typeof type === "string" ? `"${type.replace(/[^\w./-]/g, "?")}"` : "nothing";
-    problems.push({ path: "type", found, wanted: credentialSecretTypes.join(" or ") });
+    problems.push({ path: "type", found: show(type), wanted: credentialSecretTypes.join(" or ") });
   }
   const username = textOf(secret, "username", problems);
   const password = textOf(secret, "password", problems);
@@ -36,16 +37,17 @@ export function parseCredential(secret: unknown): Checked<Credential> {
 }
 
 function textOf(secret: unknown, key: string, problems: Problem[]): string | undefined {
-  const text = secretValue(secret, key)?.toString("utf8");
-  const wrong = whatIsWrongWith(text);
-  if (wrong === undefined) return text;
+  const value = secretValue(secret, key);
+  const wrong = typeof value === "string" ? value : whatIsWrongWith(value);
+  if (wrong === undefined) return value.toString("utf8");
   problems.push({ path: key, found: wrong, wanted: "one line of text" });
   return undefined;
 }
 
-function whatIsWrongWith(text: string | undefined): string | undefined {
-  if (text === undefined) return "nothing";
-  if (text === "") return "an empty value";
+function whatIsWrongWith(value: Buffer): string | undefined {
+  if (value.length === 0) return "an empty value";
+  if (!isUtf8(value)) return "bytes that are not UTF-8";
+  const text = value.toString("utf8");
   if (/[\r\n]$/.test(text)) return "a value that ends in a newline (written with echo? use printf)";
   // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
   if (/[\u0000-\u001f\u007f]/.test(text)) return "a control character";
@@ -54,21 +56,37 @@ function whatIsWrongWith(text: string | undefined): string | undefined {
 
 const pemCertificate = /-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----/g;
 
-/** Every PEM certificate in a Secret document whose key ends in `.crt` or `.pem`, or whose value is PEM. */
+/**
+ * Every PEM certificate in a Secret document whose key ends in `.crt` or `.pem`, or whose value is
+ * PEM. What looks like one and can't be read is left out, since TLS would pass over it in silence.
+ */
 export function parseCertificates(secret: unknown): readonly string[] {
   const keys = new Set(
     ["data", "stringData"].flatMap((part) => Object.keys(property(secret, part) ?? {})),
   );
   // A key that ends in .crt but holds no PEM has nothing to give, so looking at values finds them all.
-  return [...keys].flatMap(
-    (key) => secretValue(secret, key)?.toString().match(pemCertificate) ?? [],
-  );
+  const values = [...keys].map((key) => secretValue(secret, key));
+  return values.flatMap((value) => value.toString().match(pemCertificate) ?? []).filter(isReadable);
 }
 
-/** `stringData` wins over `data`, as on the API server. */
-function secretValue(secret: unknown, key: string): Buffer | undefined {
-  const plain = property(property(secret, "stringData"), key);
+function isReadable(certificate: string): boolean {
+  try {
+    return new X509Certificate(certificate).raw.length > 0;
+  } catch {
+    return false;
+  }
+}
+
+const notBase64 = "a value under data that is not base64 (plain text belongs under stringData)";
+
+/** The bytes under a key, or why there are none. `stringData` wins over `data`, as on the API server. */
+function secretValue(secret: unknown, key: string): Buffer | string {
+  const plain = property(property(secret, "stringData"), key) ?? undefined;
   if (typeof plain === "string") return Buffer.from(plain);
-  const encoded = property(property(secret, "data"), key);
-  return typeof encoded === "string" ? Buffer.from(encoded, "base64") : undefined;
+  if (plain !== undefined) return `a ${typeof plain} that is no text (put it in quotes)`;
+  const encoded = property(property(secret, "data"), key) ?? undefined;
+  if (encoded === undefined) return "nothing";
+  if (typeof encoded !== "string") return notBase64;
+  const bytes = Buffer.from(encoded, "base64");
+  return bytes.toString("base64") === encoded.replace(/\s/g, "") ? bytes : notBase64;
 }
