@@ -47,8 +47,7 @@ const settings: Readonly<Record<keyof ConfigurationSettings, Setting>> = {
   },
   mirror: {
     wanted: "true or false",
-    // Existing manifests write booleans as text.
-    read: (value) => booleans.get(String(value)),
+    read: (value) => booleans.get(value),
   },
   scheme: {
     wanted: '"http" or "https"',
@@ -56,7 +55,10 @@ const settings: Readonly<Record<keyof ConfigurationSettings, Setting>> = {
   },
 };
 
-const booleans: ReadonlyMap<string, boolean> = new Map([
+/** Existing manifests write booleans as text. */
+const booleans: ReadonlyMap<unknown, boolean> = new Map<unknown, boolean>([
+  [true, true],
+  [false, false],
   ["true", true],
   ["false", false],
 ]);
@@ -80,7 +82,7 @@ export function parseConfigurationParams(text: string | undefined): Checked<Conf
       problems.push({ path, found: show(name), wanted });
       continue;
     }
-    params[configuration] = readSettings(configuration, value, problems);
+    params[configuration] = readSettings(configuration, value, `${path}.${name}`, problems);
   }
   return problems.length > 0 ? { ok: false, problems } : { ok: true, value: params };
 }
@@ -88,9 +90,9 @@ export function parseConfigurationParams(text: string | undefined): Checked<Conf
 function readSettings(
   configuration: ConfigurationName,
   value: unknown,
+  at: string,
   problems: Problem[],
 ): ConfigurationSettings {
-  const at = `${path}.${configuration}`;
   if (!isObject(value)) {
     problems.push({ path: at, found: show(value), wanted: "a JSON object of settings" });
     return {};
