@@ -39,9 +39,14 @@ function toJson(value: unknown): string {
   }
 }
 
-/** All problems in one sentence, for an event, a condition or a terminal. */
+/** An event has room for 1024 characters, and a gRPC status goes into a header. */
+const describedProblems = 20;
+
+/** All problems in one sentence, for an event, a condition or a terminal; of very many, the first. */
 export function describeProblems(problems: readonly Problem[]): string {
-  return problems
-    .map(({ path, found, wanted }) => `${path}: found ${found}, wanted ${wanted}`)
-    .join("; ");
+  const sentences = problems
+    .slice(0, describedProblems)
+    .map(({ path, found, wanted }) => `${path}: found ${found}, wanted ${wanted}`);
+  const more = problems.length - sentences.length;
+  return [...sentences, ...(more > 0 ? [`and ${more} more problems`] : [])].join("; ");
 }

@@ -49,4 +49,11 @@ describe("the sentence about all problems", () => {
       'kind: found "Pod", wanted Connector; spec.address: found nothing, wanted a URL',
     );
   });
+
+  it("stays short where there are very many", () => {
+    const problem = { path: "a", found: "b", wanted: "c" };
+    const sentence = describeProblems(Array.from({ length: 100_000 }, () => problem));
+    expect(sentence.match(/a: found b, wanted c; /g)).to.have.length(20);
+    expect(sentence).to.match(/; and 99980 more problems$/);
+  });
 });
