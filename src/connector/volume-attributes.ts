@@ -34,6 +34,9 @@ const known = [
 
 const shortestLifetime = 600;
 
+/** All names go into one header of a request to the forward proxy, and 16 KiB is what many programs allow for it. */
+const mostConnectors = 64;
+
 /**
  * Reads `volumeAttributes`.
  * @param namespace the Pod's own, for connectors that are named without one
@@ -42,16 +45,12 @@ export function parseVolumeAttributes(
   attributes: Readonly<Record<string, string>>,
   namespace: string,
 ): Checked<VolumeAttributes> {
-  const problems: Problem[] = [];
+  let problems: readonly Problem[] = unknownAttributes(attributes);
   const keep = <T>(checked: Checked<T>): T | undefined => {
     if (checked.ok) return checked.value;
-    problems.push(...checked.problems);
+    problems = [...problems, ...checked.problems];
     return undefined;
   };
-  for (const [name, value] of Object.entries(attributes)) {
-    if (name.startsWith(kubeletPrefix) || known.some((other) => other === name)) continue;
-    problems.push({ path: show(name), found: show(value), wanted: `one of ${known.join(", ")}` });
-  }
   const connectors = keep(parseConnectors(attributes, namespace));
   const names = keep(parseNames(attributes["configuration.names"] ?? ""));
   const params = keep(parseConfigurationParams(attributes["configuration.params"]));
@@ -63,24 +62,47 @@ export function parseVolumeAttributes(
   return { ok: true, value: { connectors: [first, ...others], ...names, params, tokenLifetime } };
 }
 
+/** What is misspelt would be passed over, so it is a problem. Its value is nobody's business. */
+const unknownAttributes = (attributes: Readonly<Record<string, string>>): readonly Problem[] =>
+  Object.keys(attributes)
+    .filter((name) => !name.startsWith(kubeletPrefix) && !known.some((other) => other === name))
+    .map((name) => ({
+      path: "volumeAttributes",
+      found: show(name),
+      wanted: `one of ${known.join(", ")}`,
+    }));
+
 function parseConnectors(
   attributes: Readonly<Record<string, string>>,
   namespace: string,
 ): Checked<readonly ConnectorRef[]> {
   const listed = splitList(attributes.connectors ?? "");
-  const deprecated = attributes["connector.name"];
-  const path = listed.length > 0 ? "connectors" : "connector.name";
-  const texts = listed.length > 0 ? listed : splitList(deprecated ?? "").slice(0, 1);
-  if (texts.length === 0) {
-    const wanted = "the connectors to use: <name> or <namespace>/<name>, separated by commas";
-    return { ok: false, problems: [{ path: "connectors", found: "nothing", wanted }] };
+  if (listed.length === 0) return parseDeprecatedConnector(attributes, namespace);
+  if (listed.length > mostConnectors) {
+    const wanted = `at most ${mostConnectors} connectors in one volume`;
+    return { ok: false, problems: [{ path: "connectors", found: `${listed.length}`, wanted }] };
   }
-  const home = listed.length > 0 ? namespace : (attributes["connector.namespace"] ?? namespace);
-  const parsed = texts.map((text) => parseConnectorRef(text, home, path));
+  const parsed = listed.map((text) => parseConnectorRef(text, namespace, "connectors"));
   const problems = parsed.flatMap((result) => (result.ok ? [] : result.problems));
   if (problems.length > 0) return { ok: false, problems };
   const refs = parsed.flatMap((result) => (result.ok ? [result.value] : []));
   return { ok: true, value: uniqueBy(refs, showRef) };
+}
+
+/** The spelling of old: one connector, in its own attributes. Manifests leave the namespace empty. */
+function parseDeprecatedConnector(
+  attributes: Readonly<Record<string, string>>,
+  podNamespace: string,
+): Checked<readonly ConnectorRef[]> {
+  const name = attributes["connector.name"]?.trim();
+  if (!name) {
+    const wanted = "the connectors to use: <name> or <namespace>/<name>, separated by commas";
+    return { ok: false, problems: [{ path: "connectors", found: "nothing", wanted }] };
+  }
+  const namespace = attributes["connector.namespace"]?.trim() || podNamespace;
+  const text = name.includes("/") ? name : `${namespace}/${name}`;
+  const ref = parseConnectorRef(text, podNamespace, "connector.name");
+  return ref.ok ? { ok: true, value: [ref.value] } : ref;
 }
 
 const fileName = /^[A-Za-z0-9._:[\]-]+(\/[A-Za-z0-9._:[\]-]+)*$/;
