@@ -8,11 +8,13 @@
  */
 import { spawn } from "node:child_process";
 import { accessSync, constants, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
-import { delimiter, join } from "node:path";
+import { delimiter, resolve } from "node:path";
 
 /** The Debian package of each program that is not called like its package. */
 const packages: ReadonlyMap<string, string> = new Map([
+  ["/usr/lib/cni/bridge", "containernetworking-plugins"],
   ["busybox", "busybox-static"],
+  ["etcd", "etcd-server"],
   ["htpasswd", "apache2-utils"],
   ["ip", "iproute2"],
   ["mount", "mount"],
@@ -34,11 +36,11 @@ export class MissingPrograms extends Error {
   override readonly name = "MissingPrograms";
 }
 
-/** Those of the programs that are neither in the PATH nor in a folder of the system's own. */
+/** Those of the programs that are neither in the PATH nor in a folder of the system's own; one may be named by its path. */
 export function missingPrograms(programs: readonly string[]): readonly string[] {
   const folders = [...(process.env.PATH ?? "").split(delimiter), ...systemFolders];
   return programs.filter(
-    (program) => !folders.some((folder) => folder !== "" && isExecutable(join(folder, program))),
+    (program) => !folders.some((folder) => folder !== "" && isExecutable(resolve(folder, program))),
   );
 }
 
