@@ -1,0 +1,37 @@
+import { readFile } from "node:fs/promises";
+import { setTimeout as sleep } from "node:timers/promises";
+
+/** A process, told from a later one with the same number by the time it started. */
+export interface ProcessId {
+  readonly pid: number;
+  /** In clock ticks since boot. */
+  readonly startTime: string;
+}
+
+/** @throws where there is no such process */
+export async function processIdOf(pid: number): Promise<ProcessId> {
+  const fields = await statFields(pid);
+  if (fields === undefined) throw new Error(`there is no process ${pid}`);
+  return { pid, startTime: fields.startTime };
+}
+
+/** A process that has ended but was not waited for is not alive. */
+export async function isAlive({ pid, startTime }: ProcessId): Promise<boolean> {
+  const fields = await statFields(pid);
+  return fields !== undefined && fields.startTime === startTime && fields.state !== "Z";
+}
+
+/** Sends a signal and waits until the process has ended. Nothing happens where it has ended before. */
+export async function endProcess(process_: ProcessId, signal: NodeJS.Signals): Promise<void> {
+  if (!(await isAlive(process_))) return;
+  process.kill(process_.pid, signal);
+  while (await isAlive(process_)) await sleep(20);
+}
+
+/** proc_pid_stat(5): the name, in parentheses, may hold blanks and parentheses of its own. */
+async function statFields(pid: number): Promise<{ state: string; startTime: string } | undefined> {
+  const text = await readFile(`/proc/${pid}/stat`, "utf8").catch(() => undefined);
+  if (text === undefined) return undefined;
+  const fields = text.slice(text.lastIndexOf(")") + 2).split(" ");
+  return { state: fields[0] ?? "", startTime: fields[19] ?? "" };
+}
