@@ -1,0 +1,37 @@
+import { realpath } from "node:fs/promises";
+import { basename, dirname, join } from "node:path";
+import type { MountSettings } from "../config.ts";
+import { publishVolume, unpublishVolume } from "../csi/client.ts";
+import { volumeIdOf } from "../standalone/volume-id.ts";
+
+/**
+ * Mounts a volume through the standalone process's CSI socket, as a kubelet does.
+ * @returns what to tell the person
+ * @throws Error with the driver's message
+ */
+export async function mount(settings: MountSettings): Promise<string> {
+  const targetPath = await resolveTarget(settings.target);
+  await publishVolume(settings.socket, {
+    volumeId: volumeIdOf(targetPath),
+    targetPath,
+    namespace: settings.namespace,
+    attributes: settings.attributes,
+    mountGroup: settings.group,
+  });
+  return `mounted ${targetPath}\n`;
+}
+
+/** Unmounts what `mount` has mounted; from then on the volume's token is refused. A target that is not mounted is none either way. */
+export async function unmount(settings: Pick<MountSettings, "socket" | "target">): Promise<string> {
+  const targetPath = await resolveTarget(settings.target);
+  await unpublishVolume(settings.socket, { volumeId: volumeIdOf(targetPath), targetPath });
+  return `unmounted ${targetPath}\n`;
+}
+
+/** The id of a volume follows from its path, so the path is the real one, whichever way a person names it. */
+async function resolveTarget(target: string): Promise<string> {
+  const parent = await realpath(dirname(target)).catch((error: NodeJS.ErrnoException) => {
+    throw new Error(`${dirname(target)} can't be reached (${error.code}): make that folder first`);
+  });
+  return join(parent, basename(target));
+}

@@ -1,0 +1,144 @@
+import { randomUUID } from "node:crypto";
+import { leafIssuer } from "../certificate-authority.ts";
+import type { StandaloneSettings } from "../config.ts";
+import { listenerHosts, type ProxyHosts } from "../connector/proxy-address.ts";
+import type { NodePublishVolumeRequest__Output as PublishRequest } from "../csi/generated/csi/v1/NodePublishVolumeRequest.ts";
+import { invalidArgument } from "../csi/rpc-error.ts";
+import { serveCsi } from "../csi/server.ts";
+import { systemMounts } from "../csi/volume-mounts.ts";
+import { createNode, type VolumeNode } from "../csi/volume-node.ts";
+import type { Log } from "../log.ts";
+import type { ListenAddress } from "../proxy/listener.ts";
+import { startProxy } from "../proxy/proxy.ts";
+import { openConnectorFolder } from "../standalone/connector-folder.ts";
+import { every } from "../standalone/every.ts";
+import { openStateFolder } from "../standalone/state-folder.ts";
+import { findInFolder, mayUseNamed, secretsInFolder } from "../standalone/surroundings.ts";
+import { tokenSigner, tokenVerifier } from "../standalone/tokens.ts";
+import { startVolumeKeeper, type VolumeKeeper } from "../standalone/volume-keeper.ts";
+import { volumeRecords } from "../standalone/volume-record.ts";
+
+export interface Role {
+  /** Ends in order: nothing new is taken, what is under way is finished, volumes stay mounted. */
+  stop(): Promise<void>;
+}
+
+const audience = "connectors-proxy";
+const version = "0.1.0";
+const nodeId = "standalone";
+/** Hosts that tools on this machine ask directly, whatever the proxy variables say. */
+const noProxy = ["localhost", "127.0.0.1", "::1"];
+
+/** csi and proxy in one process, over a folder of YAML. @throws Error with what to do, where it can't start */
+export async function startStandalone(settings: StandaloneSettings, log: Log): Promise<Role> {
+  const undo: (() => Promise<unknown>)[] = [];
+  const stop = async (): Promise<void> => {
+    for (const action of undo.splice(0).reverse()) await action();
+  };
+  try {
+    await start(settings, log, undo);
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+  return { stop };
+}
+
+async function start(
+  settings: StandaloneSettings,
+  log: Log,
+  undo: (() => Promise<unknown>)[],
+): Promise<void> {
+  const now = (): Date => new Date();
+  const state = await openStateFolder({ folder: settings.state, log, now, pid: process.pid });
+  undo.push(() => state.close());
+  const folder = await openConnectorFolder({ folder: settings.connectors, log });
+  undo.push(() => folder.stop());
+
+  // The proxy has to be there before volumes can name it, and asks the keeper of volumes about tokens.
+  const keeperStarted = Promise.withResolvers<VolumeKeeper<PublishRequest>>();
+  let keeper: VolumeKeeper<PublishRequest> | undefined;
+  const tokens = { key: state.tokenKey, audience, now };
+  const verify = tokenVerifier({
+    ...tokens,
+    isMounted: (volumeId, mount) => keeper?.isMounted(volumeId, mount) ?? false,
+  });
+  const surroundings = { findConnector: findInFolder(folder), mayUse: mayUseNamed };
+  const proxy = await startProxy({
+    ...surroundings,
+    listen: settings.listen,
+    readUpstreamSecrets: secretsInFolder(folder),
+    verifyToken: async (token) => {
+      await keeperStarted.promise;
+      return verify(token);
+    },
+    connectorOfHost: () => undefined,
+    issueLeaf: await leafIssuer(state.authority),
+    servesName: (name) =>
+      name === "localhost" || settings.listen.some(({ host }) => host.toLowerCase() === name),
+    sealKey: state.sealKey,
+    now: Date.now,
+    log,
+  });
+  undo.push(() => proxy.stop(settings.grace));
+
+  const node = createNode({
+    ...surroundings,
+    audience,
+    proxyHostsOf: listenerHosts(hostsOf(proxy.addresses)),
+    caCertificate: () => state.authority.certificate,
+    noProxy,
+    toolsSeeTargetPath: true,
+    mounts: systemMounts,
+    now,
+    log,
+  });
+  keeper = await startVolumeKeeper<PublishRequest>({
+    publish: node.publish,
+    unpublish: node.unpublish,
+    records: volumeRecords(state.volumesFolder),
+    signToken: tokenSigner({ ...tokens, newTokenId: randomUUID }),
+    audience,
+    tokenLifetime: settings.tokenLifetime,
+    now,
+    newMount: randomUUID,
+    every,
+    log,
+  });
+  undo.push(() => keeper.stop());
+  keeperStarted.resolve(keeper);
+  folder.onChange(keeper.connectorsChanged);
+
+  const csi = await serveCsi({
+    socketPath: settings.socket,
+    node: keptNode(node, keeper),
+    nodeId,
+    version,
+    isReady: () => true,
+    gracePeriod: settings.grace,
+    log,
+  });
+  undo.push(() => csi.stop());
+  log("info", "ready", {
+    address: proxy.addresses.map(urlOf).join(" "),
+    connectors: [...folder.contents().connectors.keys()].join(","),
+  });
+}
+
+/** The csi role's volumes, with the keeper in the kubelet's place. */
+const keptNode = (node: VolumeNode, keeper: VolumeKeeper<PublishRequest>): VolumeNode => ({
+  stats: node.stats,
+  async publish(request, signal) {
+    const answer = await keeper.publish(request, signal);
+    if (!answer.ok) throw invalidArgument(answer.reason);
+  },
+  unpublish: keeper.unpublish,
+});
+
+const hostsOf = (addresses: readonly ListenAddress[]): Pick<ProxyHosts, "http" | "https"> =>
+  Object.fromEntries(addresses.map((address) => [address.scheme, hostAndPort(address)]));
+
+const hostAndPort = ({ host, port }: ListenAddress): string =>
+  `${host.includes(":") ? `[${host}]` : host}:${port}`;
+
+const urlOf = (address: ListenAddress): string => `${address.scheme}://${hostAndPort(address)}`;
