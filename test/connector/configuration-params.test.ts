@@ -151,7 +151,7 @@ describe("configuration.params", () => {
       }),
       { numRuns: 500 },
     );
-  });
+  }).timeout(20_000);
 
   it("are refused without an exception where they are too deep to be shown", () => {
     const deep = "[".repeat(100_000) + "]".repeat(100_000);

@@ -89,5 +89,5 @@ describe("a reference to a connector", () => {
         expect(parseConnectorRef(showRef(ref.value), "other", "connectors")).to.deep.equal(ref);
       }),
     );
-  });
+  }).timeout(20_000);
 });

@@ -164,7 +164,7 @@ describe("a credential", () => {
       }),
       { numRuns: 500 },
     );
-  });
+  }).timeout(20_000);
 
   it("that is accepted is what was written, from either part", () => {
     const text = fc.string({ unit: "grapheme", minLength: 1 });
@@ -177,7 +177,7 @@ describe("a credential", () => {
         if (typeof credential !== "string") expect(credential).to.deep.equal(stringData);
       }),
     );
-  });
+  }).timeout(20_000);
 
   it("is looked for in any document without an exception", () => {
     const odd = fc.oneof(fc.jsonValue(), fc.constant({ toString: 1 }));
@@ -188,7 +188,7 @@ describe("a credential", () => {
         expect(parseCertificates(any)).to.deep.equal([]);
       }),
     );
-  });
+  }).timeout(20_000);
 });
 
 describe("certificates in a Secret", () => {
@@ -252,5 +252,5 @@ describe("certificates in a Secret", () => {
   it("are looked for in linear time", () => {
     const text = "-----BEGIN CERTIFICATE-----\n".repeat(40_000);
     expect(parseCertificates({ stringData: { "ca.crt": text } })).to.deep.equal([]);
-  });
+  }).timeout(20_000);
 });

@@ -57,9 +57,9 @@ describe("a Go duration", () => {
         expect(parseGoDuration(text)).to.equal(seconds);
       }),
     );
-  });
+  }).timeout(20_000);
 
-  it("costs linear time: 100,000 digits without a unit are refused before the time limit", () => {
-    expect(parseGoDuration("1".repeat(100_000))).to.equal(undefined);
-  });
+  it("costs linear time: 300,000 digits without a unit are refused before the time limit", () => {
+    expect(parseGoDuration("1".repeat(300_000))).to.equal(undefined);
+  }).timeout(20_000);
 });

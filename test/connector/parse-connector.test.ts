@@ -416,7 +416,7 @@ describe("whatever document is read", () => {
       }),
       { numRuns: 1000 },
     );
-  });
+  }).timeout(20_000);
 
   it("an accepted connector holds nothing but checked texts", () => {
     fc.assert(
@@ -431,5 +431,5 @@ describe("whatever document is read", () => {
       }),
       { numRuns: 1000 },
     );
-  });
+  }).timeout(20_000);
 });

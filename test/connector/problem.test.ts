@@ -37,7 +37,7 @@ describe("what a person is shown of a foreign value", () => {
         expect(show(value)).to.match(/^[^\p{C}\u2028\u2029]{1,1300}$/u);
       }),
     );
-  });
+  }).timeout(20_000);
 });
 
 describe("the sentence about all problems", () => {

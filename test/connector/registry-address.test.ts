@@ -160,7 +160,7 @@ describe("the address of a registry", () => {
         expect(found(`${start}${before}S3CR3T${after}@r.test`)).not.to.contain("S3CR3T");
       }),
     );
-  });
+  }).timeout(20_000);
 });
 
 describe("Docker Hub", () => {
@@ -243,7 +243,7 @@ describe("whatever address is accepted", () => {
       expect(url.hostname.replace(/[[\]]/g, "")).to.equal(hostname);
       expect(Number(url.port || (scheme === "http" ? 80 : 443))).to.equal(port);
     });
-  });
+  }).timeout(20_000);
 
   it("has no sign that could break out of a file or a path", () => {
     forAccepted(({ origin, basePath, imageHost }) => {
@@ -254,11 +254,11 @@ describe("whatever address is accepted", () => {
       expect(basePath).to.match(/^(\/[A-Za-z0-9_-][A-Za-z0-9._~-]*)*$/);
       expect(`${origin}${basePath}${imageHost}`).not.to.match(/["'\\%\s\p{C}]/u);
     });
-  });
+  }).timeout(20_000);
 
   it("is read the same from its own origin and base path", () => {
     forAccepted((address) => {
       expect(accepted(address.origin + address.basePath)).to.deep.equal(address);
     });
-  });
+  }).timeout(20_000);
 });

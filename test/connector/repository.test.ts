@@ -54,7 +54,7 @@ describe("the name of a repository", () => {
         expect(isRepository(written)).to.equal(true);
       }),
     );
-  });
+  }).timeout(20_000);
 
   it("reads in a path as it stands: no %, no .., no //, no slash at an end", () => {
     const sign = fc.constantFrom(..."ab0._-/%\\A: \n");
@@ -69,7 +69,7 @@ describe("the name of a repository", () => {
       }),
       { numRuns: 2000 },
     );
-  });
+  }).timeout(20_000);
 });
 
 describe("a reference to a manifest", () => {

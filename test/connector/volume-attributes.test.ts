@@ -279,7 +279,7 @@ describe("whatever the attributes say", () => {
       }),
       { numRuns: 2000 },
     );
-  });
+  }).timeout(20_000);
 
   it("it is found in linear time", () => {
     const long = 100_000;
@@ -291,5 +291,5 @@ describe("whatever the attributes say", () => {
     };
     const sentence = String(read(hostile));
     expect(sentence).to.contain("more problems").and.have.length.below(10_000);
-  });
+  }).timeout(20_000);
 });

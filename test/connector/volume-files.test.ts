@@ -354,7 +354,7 @@ describe("whatever attributes and addresses are accepted", () => {
         }
       }),
     );
-  });
+  }).timeout(20_000);
 
   it("every file can be read", () => {
     const readers: readonly [name: RegExp, read: (text: string) => unknown][] = [
@@ -373,7 +373,7 @@ describe("whatever attributes and addresses are accepted", () => {
         }
       }),
     );
-  });
+  }).timeout(20_000);
 
   /** The hosts that each kind of file has. */
   function hostsOf(files: VolumeFiles): Record<string, readonly string[]> {
@@ -410,5 +410,5 @@ describe("whatever attributes and addresses are accepted", () => {
       }),
       { numRuns: 300 },
     );
-  });
+  }).timeout(20_000);
 });
