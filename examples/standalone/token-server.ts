@@ -100,7 +100,7 @@ export async function createTokenHandler(options: TokenServerOptions): Promise<T
 export const defaultIssuer = "token-server";
 const defaultLifetime = 300;
 
-interface Login {
+export interface Login {
   readonly user: string;
   readonly password: string;
 }
@@ -135,7 +135,8 @@ async function readText(request: IncomingMessage): Promise<string> {
   return text;
 }
 
-function readBasic(authorization: string | undefined): Login | undefined {
+/** The user and the password of an `Authorization: Basic` header (RFC 7617). */
+export function readBasic(authorization: string | undefined): Login | undefined {
   const encoded = /^basic +(\S+)$/i.exec(authorization ?? "")?.[1];
   if (encoded === undefined) return undefined;
   const text = Buffer.from(encoded, "base64").toString("utf8");
@@ -144,7 +145,7 @@ function readBasic(authorization: string | undefined): Login | undefined {
 }
 
 /** Scopes come as several parameters, as one with spaces between them, or both. */
-function readScopes(parameters: readonly string[]): readonly Access[] {
+export function readScopes(parameters: readonly string[]): readonly Access[] {
   return parameters
     .flatMap((parameter) => parameter.split(" "))
     .flatMap((scope) => {

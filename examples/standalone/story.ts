@@ -1,0 +1,89 @@
+import { waitForPort } from "./registry.ts";
+import type { Shell } from "./shell.ts";
+import type { Login } from "./token-server.ts";
+
+export interface StoryOptions {
+  readonly login: Login;
+  /** Where the proxy serves TLS. */
+  readonly httpsPort: number;
+}
+
+/** The story of the demo. Every command is run just as it is shown. @throws where one does not end as told */
+export async function tellStory(shell: Shell, { login, httpsPort }: StoryOptions): Promise<void> {
+  const { say, run, background } = shell;
+
+  say("\n1. A registry that demands a login for everything.\n");
+  await run("curl -si http://localhost:5010/v2/ | grep -iE '^(http|www-authenticate)'");
+
+  say("2. A connector says where it is, and a Secret has the login: here, and nowhere else.\n");
+  await run("grep -v password: $DEMO/connectors/team-a.yaml");
+
+  say("3. One process serves the connectors of that folder, without Kubernetes.\n");
+  background(
+    "oci-connector standalone --connectors $DEMO/connectors --state $DEMO/state \\\n" +
+      "    --listen http://127.0.0.1:5080 --listen https://127.0.0.1:5443 2> $DEMO/standalone.log",
+  );
+  await waitForPort(httpsPort);
+  await run("until [ -S $DEMO/state/csi.sock ]; do sleep 0.1; done", { silent: true });
+
+  say("4. A build gets a volume that opens this connector, with all that tools have to know.\n");
+  await run(
+    "oci-connector mount --state $DEMO/state --connectors team-a/registry \\\n" +
+      "    --configuration docker-config,registries-conf,buildkitd $VOLUME",
+  );
+  await run("ls -A $VOLUME");
+  await run("cut -c 1-60 $VOLUME/config.json");
+
+  say("5. A base image is built, and pushed over TLS, verified with the volume's certificate.\n");
+  await run(
+    "c=$(buildah from scratch) && buildah copy -q $c $(which busybox) /bin/sh > /dev/null \\\n" +
+      "    && buildah copy -q $c $(which busybox) /bin/cat > /dev/null && buildah commit -q $c base",
+  );
+  await run(
+    "buildah push --authfile $VOLUME/config.json --cert-dir $CERTS base docker://$HTTPS/base:1",
+  );
+
+  say("6. skopeo pulls it: over TLS, and over plain HTTP as the volume's registries.conf says.\n");
+  await run(
+    "skopeo copy --authfile $VOLUME/config.json --src-cert-dir $CERTS \\\n" +
+      "    docker://$HTTPS/base:1 dir:$DEMO/pulled",
+  );
+  await run(
+    "skopeo --registries-conf $VOLUME/registries.conf inspect --authfile $VOLUME/config.json \\\n" +
+      "    --format '{{.Name}} {{.Digest}}' docker://$HTTP/base:1",
+  );
+
+  say("7. buildah builds on the private base image, and pushes what it built.\n");
+  await run("cat examples/standalone/app/Containerfile");
+  await run(
+    "buildah bud --authfile $VOLUME/config.json --cert-dir $CERTS \\\n" +
+      "    --build-arg BASE=$HTTPS/base:1 -t app examples/standalone/app",
+  );
+  await run(
+    "buildah push --authfile $VOLUME/config.json --cert-dir $CERTS app docker://$HTTPS/app:1",
+  );
+  await run(
+    "CONTAINERS_REGISTRIES_CONF=$VOLUME/registries.conf \\\n" +
+      "    buildah push --authfile $VOLUME/config.json app docker://$HTTP/app:2",
+  );
+
+  say("8. Without the volume's config.json the same commands are refused.\n");
+  await run("skopeo inspect --cert-dir $CERTS docker://$HTTPS/app:1", { fails: true });
+  await run("buildah push --cert-dir $CERTS app docker://$HTTPS/app:3", { fails: true });
+
+  say(
+    "9. The registry's password is in no file of the volume, and in nothing that was said here.\n",
+  );
+  await run("grep -rF \"$(sed -n 's/.*password: //p' $DEMO/connectors/team-a.yaml)\" $VOLUME/", {
+    fails: true,
+  });
+  if (shell.transcript().includes(login.password)) throw new Error("the password was shown");
+
+  say("10. After unmount the volume's token is worth nothing, even to who has kept a copy.\n");
+  await run("mkdir $DEMO/kept && cp $VOLUME/config.json $VOLUME/ca.crt $DEMO/kept/");
+  await run("oci-connector unmount --state $DEMO/state $VOLUME");
+  await run(
+    "skopeo inspect --authfile $DEMO/kept/config.json --cert-dir $DEMO/kept docker://$HTTPS/app:1",
+    { fails: true },
+  );
+}
