@@ -4,13 +4,13 @@ import { expect } from "chai";
 import { cleanup } from "./cleanup.ts";
 import { type Clients, prepareClients } from "./clients.ts";
 import { type DockerRegistry, startDockerRegistry } from "./docker-registry.ts";
-import { type TestImage, writeTestImage } from "./oci-image.ts";
+import { writeTestImage } from "./oci-image.ts";
 
 describe("docker-registry, skopeo and buildah", function () {
   this.timeout(120_000);
   const resources = cleanup();
   let clients: Clients;
-  let image: TestImage;
+  let image: Awaited<ReturnType<typeof writeTestImage>>;
 
   before(async () => {
     clients = resources.add(await prepareClients());

@@ -16,58 +16,68 @@ export interface Descriptor {
   readonly size: number;
 }
 
-/** An image in a folder, as an OCI layout. */
+/** An image made of nothing. */
 export interface TestImage {
-  /** What skopeo and buildah call it: `oci:/tmp/…:latest`. */
-  readonly reference: string;
-  readonly folder: string;
   readonly manifest: Descriptor;
   readonly config: Descriptor;
   readonly layers: readonly Descriptor[];
+  /** Everything it consists of, the manifest too, by digest. */
+  readonly blobs: ReadonlyMap<string, Buffer>;
 }
 
+const manifestType = "application/vnd.oci.image.manifest.v1+json";
+const configType = "application/vnd.oci.image.config.v1+json";
+const layerType = "application/vnd.oci.image.layer.v1.tar+gzip";
+
 /**
- * Writes an image made of nothing to a folder. Its layers hold bytes that no compression makes
- * smaller, and are stored as gzip already, so that clients push them as they are and digests stay.
+ * Makes an image. Its layers hold bytes that no compression makes smaller, and are stored as gzip
+ * already, so that clients push them as they are and digests stay.
  */
-export async function writeTestImage(
-  folder: string,
-  { layerSizes = [1024], seed = "image" }: TestImageOptions = {},
-): Promise<TestImage> {
-  const blobs = join(folder, "blobs", "sha256");
-  await mkdir(blobs, { recursive: true });
-  const store = async (mediaType: string, bytes: Buffer): Promise<Descriptor> => {
-    await writeFile(join(blobs, sha256(bytes)), bytes);
-    return { mediaType, digest: `sha256:${sha256(bytes)}`, size: bytes.length };
+export function makeTestImage({
+  layerSizes = [1024],
+  seed = "image",
+}: TestImageOptions = {}): TestImage {
+  const blobs = new Map<string, Buffer>();
+  const store = (mediaType: string, bytes: Buffer): Descriptor => {
+    const digest = sha256(bytes);
+    blobs.set(digest, bytes);
+    return { mediaType, digest, size: bytes.length };
   };
-  const layers: Descriptor[] = [];
-  const diffIds: string[] = [];
-  for (const [index, size] of layerSizes.entries()) {
-    const tar = tarOf(`file-${index}`, noise(`${seed}/${index}`, size));
-    diffIds.push(`sha256:${sha256(tar)}`);
-    layers.push(
-      await store("application/vnd.oci.image.layer.v1.tar+gzip", gzipSync(tar, { level: 0 })),
-    );
-  }
-  const config = await store(
-    "application/vnd.oci.image.config.v1+json",
+  const tars = layerSizes.map((size, index) =>
+    tarOf(`file-${index}`, noise(`${seed}/${index}`, size)),
+  );
+  const layers = tars.map((tar) => store(layerType, gzipSync(tar, { level: 0 })));
+  const config = store(
+    configType,
     json({
       architecture: "amd64",
       os: "linux",
       config: { Labels: { seed } },
-      rootfs: { type: "layers", diff_ids: diffIds },
+      rootfs: { type: "layers", diff_ids: tars.map(sha256) },
     }),
   );
-  const mediaType = "application/vnd.oci.image.manifest.v1+json";
-  const manifest = await store(mediaType, json({ schemaVersion: 2, mediaType, config, layers }));
-  const tag = "latest";
-  const annotations = { "org.opencontainers.image.ref.name": tag };
-  await writeFile(
-    join(folder, "index.json"),
-    json({ schemaVersion: 2, manifests: [{ ...manifest, annotations }] }),
-  );
+  const document = { schemaVersion: 2, mediaType: manifestType, config, layers };
+  return { manifest: store(manifestType, json(document)), config, layers, blobs };
+}
+
+/** Writes an image to a folder as an OCI layout. */
+export async function writeTestImage(
+  folder: string,
+  options?: TestImageOptions,
+): Promise<
+  TestImage & { /** `oci:<folder>:latest`, for skopeo and buildah. */ reference: string }
+> {
+  const image = makeTestImage(options);
+  const blobs = join(folder, "blobs", "sha256");
+  await mkdir(blobs, { recursive: true });
+  for (const [digest, bytes] of image.blobs) {
+    await writeFile(join(blobs, digest.replace("sha256:", "")), bytes);
+  }
+  const annotations = { "org.opencontainers.image.ref.name": "latest" };
+  const manifests = [{ ...image.manifest, annotations }];
+  await writeFile(join(folder, "index.json"), json({ schemaVersion: 2, manifests }));
   await writeFile(join(folder, "oci-layout"), json({ imageLayoutVersion: "1.0.0" }));
-  return { reference: `oci:${folder}:${tag}`, folder, manifest, config, layers };
+  return { ...image, reference: `oci:${folder}:latest` };
 }
 
 /** Bytes that look random and are the same for the same seed. */
@@ -76,7 +86,9 @@ export function noise(seed: string, size: number): Buffer {
   return createCipheriv("aes-256-ctr", key, Buffer.alloc(16)).update(Buffer.alloc(size));
 }
 
-const sha256 = (bytes: Buffer): string => createHash("sha256").update(bytes).digest("hex");
+/** `sha256:<hex>` */
+export const sha256 = (bytes: Buffer): string =>
+  `sha256:${createHash("sha256").update(bytes).digest("hex")}`;
 
 const json = (value: unknown): Buffer => Buffer.from(JSON.stringify(value));
 

@@ -1,6 +1,7 @@
 import { type ChildProcess, type ChildProcessWithoutNullStreams, spawn } from "node:child_process";
 import { accessSync } from "node:fs";
 import type { Stoppable } from "./cleanup.ts";
+import { eventually } from "./eventually.ts";
 
 /** How a program has ended. */
 export interface Outcome {
@@ -73,7 +74,17 @@ export async function startProgram(
     ended,
     signal: (signal) => kill(child, signal),
     waitFor: (pattern, timeout = 20_000) =>
-      waitForOutput({ command, child, output, pattern, timeout }),
+      eventually(
+        () => {
+          const hasEnded = child.stdout.readableEnded && child.stderr.readableEnded;
+          const match = pattern.exec(output());
+          if (match !== null) return match;
+          if (hasEnded) throw new Error(`${command} ended before it wrote ${pattern}: ${output()}`);
+          return undefined;
+        },
+        () => `${command} has not written ${pattern}: ${output()}`,
+        timeout,
+      ),
     async stop() {
       kill(child, "SIGTERM");
       const timer = setTimeout(() => kill(child, "SIGKILL"), 2000);
@@ -156,26 +167,5 @@ function kill(child: ChildProcess, signal: NodeJS.Signals): void {
     process.kill(-child.pid, signal);
   } catch {
     // It has ended by itself.
-  }
-}
-
-async function waitForOutput(options: {
-  readonly command: string;
-  readonly child: ChildProcess;
-  readonly output: () => string;
-  readonly pattern: RegExp;
-  readonly timeout: number;
-}): Promise<RegExpExecArray> {
-  const { child, command, output, pattern } = options;
-  const deadline = performance.now() + options.timeout;
-  for (;;) {
-    const ended = child.exitCode !== null || child.signalCode !== null;
-    const match = pattern.exec(output());
-    if (match !== null) return match;
-    if (ended || performance.now() > deadline) {
-      const how = ended ? "ended" : "took too long";
-      throw new Error(`${command} ${how} before it wrote ${pattern}:\n${output()}`);
-    }
-    await new Promise((resolve) => setTimeout(resolve, 10));
   }
 }

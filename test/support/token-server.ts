@@ -5,6 +5,7 @@ import {
   createTokenHandler,
   defaultIssuer,
   type Rights,
+  readBasic,
 } from "../../examples/standalone/token-server.ts";
 import type { Stoppable } from "./cleanup.ts";
 
@@ -52,7 +53,7 @@ export async function startTestTokenServer(
       (state.rights ?? ((who) => (who === undefined ? [] : wanted.actions)))(user, wanted),
   });
   const server = createServer(async (request, response) => {
-    const user = userOf(request.headers.authorization);
+    const user = readBasic(request.headers.authorization)?.user;
     state.requests.push({
       method: request.method ?? "",
       url: new URL(request.url ?? "", "http://localhost"),
@@ -73,9 +74,4 @@ export async function startTestTokenServer(
         server.closeAllConnections();
       }),
   });
-}
-
-function userOf(authorization: string | undefined): string | undefined {
-  const encoded = /^basic (.*)$/i.exec(authorization ?? "")?.[1];
-  return encoded && Buffer.from(encoded, "base64").toString().split(":", 1)[0];
 }

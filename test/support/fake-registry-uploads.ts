@@ -1,0 +1,129 @@
+import { randomUUID } from "node:crypto";
+import type { Exchange } from "./fake-registry.ts";
+import { addBlob, type Repositories, repositoryIn } from "./fake-registry-content.ts";
+import { sha256 } from "./oci-image.ts";
+
+/** An upload that has begun. */
+export interface Upload {
+  readonly id: string;
+  readonly repository: string;
+  readonly chunks: Buffer[];
+  /** Grows with each answer. */
+  step: number;
+  /** What the registry named last as the place to go on, without scheme and host. */
+  location: string;
+}
+
+/** By the path of the URL. */
+export type Uploads = Map<string, Upload>;
+
+/**
+ * What the `Location` of an upload looks like:
+ * - `relative`: `/v2/<repository>/blobs/uploads/<id>`
+ * - `absolute`: the same with scheme and host
+ * - `state`: absolute, with another `_state` in its query each time, as docker-registry does
+ * - `gar`: `/artifacts-uploads/…`, without the repository
+ * - `ghcr`: relative, with `upload` in the singular
+ */
+export type LocationStyle = "relative" | "absolute" | "state" | "gar" | "ghcr";
+
+const pathOf: Readonly<Record<LocationStyle, (repository: string, id: string) => string>> = {
+  relative: (repository, id) => `/v2/${repository}/blobs/uploads/${id}`,
+  absolute: (repository, id) => `/v2/${repository}/blobs/uploads/${id}`,
+  state: (repository, id) => `/v2/${repository}/blobs/uploads/${id}`,
+  gar: (_, id) => `/artifacts-uploads/namespaces/project/repositories/store/uploads/${id}`,
+  ghcr: (repository, id) => `/v2/${repository}/blobs/upload/${id}`,
+};
+
+export interface UploadOptions {
+  readonly repositories: Repositories;
+  readonly uploads: Uploads;
+  readonly origin: string;
+  readonly style: LocationStyle;
+}
+
+/** POST: a mount, a blob in one request, or the begin of an upload. */
+export async function beginUpload(options: UploadOptions, exchange: Exchange): Promise<void> {
+  const { repositories, uploads } = options;
+  const { target, query } = exchange;
+  const repository = repositoryIn(repositories, target.repository);
+  const mount = query.get("mount");
+  const from = query.get("from");
+  if (mount !== null && from !== null) {
+    const blob = repositories.get(from)?.blobs.get(mount);
+    if (blob !== undefined) {
+      return sendCreated(exchange, target.repository, addBlob(repository, blob));
+    }
+  }
+  const id = randomUUID();
+  const path = pathOf[options.style](target.repository, id);
+  const upload = { id, repository: target.repository, chunks: [], step: 0, location: path };
+  if (query.has("digest")) return finish(options, exchange, upload);
+  uploads.set(path, upload);
+  sendProgress(options, exchange, upload, 202);
+}
+
+/** Whatever is done to an upload that has begun. */
+export async function continueUpload(
+  options: UploadOptions,
+  exchange: Exchange,
+  upload: Upload,
+): Promise<void> {
+  const { request } = exchange;
+  if (!isWhereWeSaid(exchange, upload)) return exchange.fail(404, "BLOB_UPLOAD_UNKNOWN");
+  if (request.method === "GET") return sendProgress(options, exchange, upload, 204);
+  if (request.method === "PUT") return finish(options, exchange, upload);
+  if (request.method === "PATCH") return addChunk(options, exchange, upload);
+  if (request.method !== "DELETE") return exchange.fail(405, "UNSUPPORTED");
+  options.uploads.delete(exchange.path);
+  exchange.send(204, {});
+}
+
+/** An upload URL is opaque: it must come back byte for byte, with nothing added but the digest. */
+function isWhereWeSaid({ path, rawQuery }: Exchange, { location }: Upload): boolean {
+  const kept = rawQuery.split("&").filter((part) => part !== "" && !part.startsWith("digest="));
+  return [path, kept.join("&")].filter((part) => part !== "").join("?") === location;
+}
+
+async function addChunk(options: UploadOptions, exchange: Exchange, upload: Upload): Promise<void> {
+  const first = /^(?:bytes )?(\d+)-\d+/.exec(exchange.request.headers["content-range"] ?? "")?.[1];
+  if (first !== undefined && Number(first) !== sizeOf(upload)) {
+    return sendProgress(options, exchange, upload, 416);
+  }
+  upload.chunks.push(await exchange.body());
+  sendProgress(options, exchange, upload, 202);
+}
+
+async function finish(options: UploadOptions, exchange: Exchange, upload: Upload): Promise<void> {
+  upload.chunks.push(await exchange.body());
+  const blob = Buffer.concat(upload.chunks);
+  if (sha256(blob) !== exchange.query.get("digest")) return exchange.fail(400, "DIGEST_INVALID");
+  options.uploads.delete(exchange.path);
+  const digest = addBlob(repositoryIn(options.repositories, upload.repository), blob);
+  sendCreated(exchange, upload.repository, digest);
+}
+
+function sendCreated(exchange: Exchange, repository: string, digest: string): void {
+  const Location = `/v2/${repository}/blobs/${digest}`;
+  exchange.send(201, { Location, "Docker-Content-Digest": digest });
+}
+
+const sizeOf = ({ chunks }: Upload): number => chunks.reduce((sum, { length }) => sum + length, 0);
+
+function sendProgress(
+  { style, origin }: UploadOptions,
+  exchange: Exchange,
+  upload: Upload,
+  status: number,
+): void {
+  const path = pathOf[style](upload.repository, upload.id);
+  upload.step += 1;
+  // With "==" at its end, as base64 has it: clients and proxies must not encode it once more.
+  const state = Buffer.from(`step ${upload.step}`).toString("base64url").padEnd(12, "=");
+  upload.location = style === "state" ? `${path}?_state=${encodeURIComponent(state)}` : path;
+  exchange.send(status, {
+    Location: `${style === "absolute" || style === "state" ? origin : ""}${upload.location}`,
+    Range: `0-${Math.max(0, sizeOf(upload) - 1)}`,
+    "Docker-Upload-UUID": upload.id,
+  });
+}

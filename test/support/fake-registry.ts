@@ -1,0 +1,305 @@
+import {
+  createServer,
+  type IncomingHttpHeaders,
+  type IncomingMessage,
+  type ServerResponse,
+} from "node:http";
+import { createServer as createTlsServer } from "node:https";
+import { type AddressInfo, isIP } from "node:net";
+import { createAuthority, leafIssuer } from "../../src/certificate-authority.ts";
+import type { Stoppable } from "./cleanup.ts";
+import {
+  answerTokenRequest,
+  createFakeAuth,
+  type FakeAuth,
+  fakeService,
+  refusal,
+  wantedAccess,
+} from "./fake-registry-auth.ts";
+import { type Repositories, type Repository, repositoryIn } from "./fake-registry-content.ts";
+import {
+  answerBlob,
+  answerCatalog,
+  answerManifest,
+  answerReferrers,
+  answerTags,
+} from "./fake-registry-reads.ts";
+import { readTarget, type Target, type TargetKind } from "./fake-registry-target.ts";
+import {
+  beginUpload,
+  continueUpload,
+  type LocationStyle,
+  type Uploads,
+} from "./fake-registry-uploads.ts";
+
+export interface FakeRegistryOptions {
+  readonly auth?: FakeAuth["mode"];
+  /** User name → password; `{alice: "secret-of-alice"}` where nothing is said. */
+  readonly users?: Readonly<Record<string, string>>;
+  readonly tls?: boolean;
+  /** `127.0.0.1`, unless another loopback address, or `localhost`, is wanted. */
+  readonly hostname?: string;
+  /** Milliseconds; a test that lets tokens expire brings its own clock. */
+  readonly now?: () => number;
+}
+
+/** One request that has arrived. */
+export interface RecordedRequest {
+  readonly method: string;
+  /** The request target as it came, with nothing decoded. */
+  readonly url: string;
+  readonly target: Target;
+  readonly headers: IncomingHttpHeaders;
+  readonly rawHeaders: readonly string[];
+  /** The client's port: tells connections apart. */
+  readonly remotePort: number | undefined;
+  /** Bytes of the body that the registry has read. */
+  bodyLength: number;
+  /** What was answered, once that is known. */
+  readonly status: number | undefined;
+}
+
+/** A request and the means to answer it. */
+export interface Exchange {
+  readonly request: IncomingMessage;
+  readonly response: ServerResponse;
+  readonly record: RecordedRequest;
+  readonly target: Target;
+  readonly path: string;
+  readonly query: URLSearchParams;
+  readonly rawQuery: string;
+  /** Reads the whole body. */
+  body(): Promise<Buffer>;
+  send(status: number, headers: Readonly<Record<string, string>>, body?: Buffer): void;
+  json(status: number, value: unknown, headers?: Readonly<Record<string, string>>): void;
+  /** Sends an error of the distribution protocol. */
+  fail(status: number, code: string, message?: string): void;
+  /** Goes on with what would have been done without this handler. */
+  next(): Promise<void>;
+}
+
+export type Handler = (exchange: Exchange) => Promise<void> | void;
+
+/** A registry in memory that a test can look into, and whose every behaviour it can change. */
+export interface FakeRegistry extends Stoppable {
+  /** `127.0.0.1:34567` */
+  readonly host: string;
+  /** `http://127.0.0.1:34567`, or https */
+  readonly url: string;
+  /** PEM of the authority that has signed its certificate, with TLS. */
+  readonly ca: string | undefined;
+  readonly auth: FakeAuth;
+  readonly repositories: Repositories;
+  repository(name: string): Repository;
+  uploadLocation: LocationStyle;
+  /** Everything that has arrived, in order. */
+  readonly requests: RecordedRequest[];
+  /**
+   * Puts a handler before what the registry does by itself. The latest comes first; `next()` goes on
+   * to the one before.
+   * @param route `GET blob`, `* upload`, `* *`: a method and what the request is about; or
+   *   `GET /path`, where a `*` at the end stands for any rest
+   * @param when `before auth` also sees requests that lack credentials
+   * @returns a function that takes the handler away
+   */
+  on(route: Route, handler: Handler, when?: "after auth" | "before auth"): () => void;
+  stop(): Promise<void>;
+}
+
+export type Route = `${string} ${TargetKind | "*" | `/${string}`}`;
+
+/** Starts a registry on a free port. */
+export async function startFakeRegistry(options: FakeRegistryOptions = {}): Promise<FakeRegistry> {
+  const hostname = options.hostname ?? "127.0.0.1";
+  const keys = options.tls ? await makeKeys(hostname) : undefined;
+  const settings = { requestTimeout: 0, maxHeaderSize: 65_536 };
+  const listener = (request: IncomingMessage, response: ServerResponse): void => {
+    void answer(request, response);
+  };
+  const server = keys
+    ? createTlsServer({ ...settings, key: keys.key, cert: keys.cert }, listener)
+    : createServer(settings, listener);
+  const address = isIP(hostname) ? hostname : "127.0.0.1";
+  await new Promise<void>((resolve, reject) => {
+    server.once("error", reject).listen(0, address, resolve);
+  });
+  const host = `${hostname}:${(server.address() as AddressInfo).port}`;
+  const uploads: Uploads = new Map();
+  const early: Override[] = [];
+  const late: Override[] = [];
+  const registry: FakeRegistry = {
+    host,
+    url: `${keys ? "https" : "http"}://${host}`,
+    ca: keys?.ca,
+    auth: createFakeAuth(options.auth ?? "none", options.users ?? { alice: "secret-of-alice" }),
+    repositories: new Map(),
+    repository: (name) => repositoryIn(registry.repositories, name),
+    uploadLocation: "relative",
+    requests: [],
+    on(route, handler, when = "after auth") {
+      const overrides = when === "after auth" ? late : early;
+      const override = { matches: routeMatcher(route), handler };
+      overrides.unshift(override);
+      return () => void overrides.splice(overrides.indexOf(override), 1);
+    },
+    stop: () =>
+      new Promise((resolve) => {
+        server.close(() => resolve());
+        server.closeAllConnections();
+      }),
+  };
+  const now = options.now ?? Date.now;
+
+  async function answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const exchange = makeExchange(request, response, uploads);
+    registry.requests.push(exchange.record);
+    const steps: Handler[] = [
+      ...early.filter(({ matches }) => matches(exchange)).map(({ handler }) => handler),
+      (inner) => authorize(registry, inner, now()),
+      ...late.filter(({ matches }) => matches(exchange)).map(({ handler }) => handler),
+      (inner) => answerByItself(registry, uploads, inner, now()),
+    ];
+    try {
+      await run(steps, exchange);
+    } catch (error) {
+      response.destroy();
+      // A client that goes away in the middle of its request is no mistake of the test's.
+      if (!request.destroyed) throw error;
+    }
+  }
+  return registry;
+}
+
+interface Override {
+  readonly matches: (exchange: Exchange) => boolean;
+  readonly handler: Handler;
+}
+
+async function run(steps: readonly Handler[], exchange: Exchange): Promise<void> {
+  const [first, ...rest] = steps;
+  await first?.({ ...exchange, next: () => run(rest, exchange) });
+}
+
+function routeMatcher(route: Route): (exchange: Exchange) => boolean {
+  const [method = "", what = ""] = route.split(" ");
+  const isWanted = what.startsWith("/") ? pathMatcher(what) : kindMatcher(what);
+  return (exchange) => (method === "*" || method === exchange.request.method) && isWanted(exchange);
+}
+
+const pathMatcher =
+  (pattern: string) =>
+  ({ path }: Exchange): boolean =>
+    pattern.endsWith("*") ? path.startsWith(pattern.slice(0, -1)) : path === pattern;
+
+const kindMatcher =
+  (kind: string) =>
+  ({ target }: Exchange): boolean =>
+    kind === "*" || kind === target.kind;
+
+function makeExchange(
+  request: IncomingMessage,
+  response: ServerResponse,
+  uploads: Uploads,
+): Exchange {
+  const [path = "", ...rest] = (request.url ?? "").split("?");
+  const rawQuery = rest.join("?");
+  const upload = uploads.get(path);
+  const target: Target = upload
+    ? { kind: "upload", repository: upload.repository, reference: upload.id }
+    : readTarget(path);
+  const record: RecordedRequest = {
+    method: request.method ?? "",
+    url: request.url ?? "",
+    target,
+    headers: request.headers,
+    rawHeaders: request.rawHeaders,
+    remotePort: request.socket.remotePort,
+    bodyLength: 0,
+    get status() {
+      return response.headersSent ? response.statusCode : undefined;
+    },
+  };
+  const send: Exchange["send"] = (status, headers, body = Buffer.alloc(0)) => {
+    const length = status === 204 || status === 304 ? {} : { "Content-Length": body.length };
+    response.writeHead(status, { ...length, ...headers }).end(body);
+  };
+  const json: Exchange["json"] = (status, value, headers) => {
+    const body = Buffer.from(JSON.stringify(value));
+    send(status, { "Content-Type": "application/json", ...headers }, body);
+  };
+  return {
+    ...{ request, response, record, target, path, rawQuery, send, json },
+    query: new URLSearchParams(rawQuery),
+    fail: (status, code, message = code) => json(status, { errors: [{ code, message }] }),
+    async body() {
+      const chunks: Buffer[] = [];
+      for await (const chunk of request) {
+        record.bodyLength += chunk.length;
+        chunks.push(chunk);
+      }
+      return Buffer.concat(chunks);
+    },
+    next: async () => {},
+  };
+}
+
+async function authorize(registry: FakeRegistry, exchange: Exchange, now: number): Promise<void> {
+  const { request, target, query } = exchange;
+  if (target.kind === "token") return exchange.next();
+  const from = target.kind === "uploads" ? (query.get("from") ?? undefined) : undefined;
+  const access = wantedAccess(request.method ?? "", target, from);
+  const { authorization } = request.headers;
+  const refused = refusal(registry.auth, {
+    ...(authorization !== undefined && { authorization }),
+    access,
+    now,
+  });
+  if (refused === undefined) return exchange.next();
+  const scope = access.map(({ type, name, actions }) => `${type}:${name}:${actions}`).join(" ");
+  const realm = `${registry.url}/token`;
+  const challenge = registry.auth.challenge({ realm, service: fakeService, scope, ...refused });
+  exchange.response.setHeader("WWW-Authenticate", challenge);
+  exchange.fail(401, "UNAUTHORIZED");
+}
+
+async function answerByItself(
+  registry: FakeRegistry,
+  uploads: Uploads,
+  exchange: Exchange,
+  now: number,
+): Promise<void> {
+  const { repositories } = registry;
+  const options = { repositories, uploads, origin: registry.url, style: registry.uploadLocation };
+  switch (exchange.target.kind) {
+    case "ping":
+      return exchange.json(200, {}, { "Docker-Distribution-Api-Version": "registry/2.0" });
+    case "token":
+      return answerTokenRequest(registry.auth, exchange, now);
+    case "catalog":
+      return answerCatalog(repositories, exchange);
+    case "blob":
+      return answerBlob(repositories, exchange);
+    case "manifest":
+      return answerManifest(repositories, exchange);
+    case "tags":
+      return answerTags(repositories, exchange);
+    case "referrers":
+      return answerReferrers(repositories, exchange);
+    case "uploads":
+      return beginUpload(options, exchange);
+    case "upload": {
+      const upload = uploads.get(exchange.path);
+      if (upload !== undefined) return continueUpload(options, exchange, upload);
+      break;
+    }
+    default:
+  }
+  exchange.fail(404, "NOT_FOUND");
+}
+
+async function makeKeys(hostname: string): Promise<{ ca: string; key: string; cert: string }> {
+  const now = new Date();
+  const authority = await createAuthority("fake registry", now);
+  const { certificate, privateKey } = await (await leafIssuer(authority))(hostname, now);
+  return { ca: authority.certificate, key: privateKey, cert: certificate };
+}
