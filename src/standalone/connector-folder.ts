@@ -1,0 +1,141 @@
+import type { Log } from "../log.ts";
+import { every } from "./every.ts";
+import { type FolderContents, folderContents } from "./folder-contents.ts";
+import { readFolderFiles } from "./folder-file.ts";
+import { folderFindings } from "./folder-findings.ts";
+import { watchFolder } from "./folder-watch.ts";
+import { type KeptFile, keepFile } from "./kept-file.ts";
+import { oneAtATime } from "./one-at-a-time.ts";
+
+export interface ConnectorFolderOptions {
+  readonly folder: string;
+  readonly log: Log;
+  /** How long a folder must be quiet before it is read: 100 ms unless told. */
+  readonly debounceMs?: number;
+  /** How often it is read without any event, since network file systems send none: 10 s unless told. */
+  readonly rescanMs?: number;
+}
+
+/** The Connectors and Secrets of a folder, as they are now. */
+export interface ConnectorFolder {
+  readonly path: string;
+  contents(): FolderContents;
+  /** Settles when all that lies in the folder at the time of the call has been read. Never rejects. */
+  rescan(): Promise<void>;
+  /** Tells which connectors (`namespace/name`) came, went or changed. Returns how to stop listening. */
+  onChange(listener: ConnectorsChanged): () => void;
+  stop(): Promise<void>;
+}
+
+export type ConnectorsChanged = (refs: ReadonlySet<string>) => void;
+
+/**
+ * Reads a folder and keeps reading it. What is wrong in it is logged, once for each change, and what
+ * was right before stays in use (see `keepFile`); the objects of a deleted file go. A folder that
+ * can't be read any more keeps everything.
+ * @throws where the folder isn't there, or can't be read, at the start
+ */
+export async function openConnectorFolder(
+  options: ConnectorFolderOptions,
+): Promise<ConnectorFolder> {
+  const { folder, log, debounceMs = 100, rescanMs = 10_000 } = options;
+  const listeners = new Set<ConnectorsChanged>();
+  let files: ReadonlyMap<string, KeptFile> = new Map();
+  let contents = folderContents(files);
+  let told: ReadonlySet<string> = new Set();
+  let unreadable: string | undefined;
+  let stopped = false;
+
+  const read = async (): Promise<void> => {
+    const found = await readFolderFiles(folder);
+    if (stopped) return;
+    const before = contents.connectors;
+    files = new Map([...found].map(([name, file]) => [name, keepFile(files.get(name), file)]));
+    contents = folderContents(files);
+    const findings = folderFindings(folder, files, contents);
+    for (const { key, level, message, fields } of findings) {
+      if (!told.has(key)) log(level, message, fields);
+    }
+    told = new Set(findings.map(({ key }) => key));
+    const changed = changedKeys(before, contents.connectors);
+    if (changed.size === 0) return;
+    log("info", "connectors came, went or changed", { file: folder, connectors: list(changed) });
+    for (const listener of listeners) listener(changed);
+  };
+  const readAgain = async (): Promise<void> => {
+    try {
+      await watcher.follow();
+      await read();
+      if (unreadable !== undefined) log("info", "the folder can be read again", { file: folder });
+      unreadable = undefined;
+    } catch (error) {
+      if (unreadable !== String(error)) {
+        log("error", "the folder can't be read, what it held stays in use", {
+          file: folder,
+          error,
+        });
+      }
+      unreadable = String(error);
+    }
+  };
+  const rescan = oneAtATime(async () => {
+    if (!stopped) await readAgain();
+  });
+  const watcher = watchFolder({
+    folder,
+    debounceMs,
+    onQuiet: () => void rescan(),
+    onError: (error) => {
+      const message =
+        "changes are not signalled, so they are seen only when the folder is read anew";
+      log("warning", message, { file: folder, durationMs: rescanMs, error });
+    },
+  });
+
+  try {
+    // Watched first, so that no change falls between.
+    await watcher.follow();
+    await read();
+  } catch (error) {
+    watcher.stop();
+    throw new Error(whatToDo(folder, error), { cause: error });
+  }
+  const stopRescans = every(rescanMs, () => void rescan());
+  return {
+    path: folder,
+    contents: () => contents,
+    rescan,
+    onChange(listener) {
+      listeners.add(listener);
+      return () => void listeners.delete(listener);
+    },
+    async stop() {
+      stopped = true;
+      stopRescans();
+      watcher.stop();
+      await rescan();
+    },
+  };
+}
+
+function changedKeys(
+  before: FolderContents["connectors"],
+  after: FolderContents["connectors"],
+): ReadonlySet<string> {
+  const refs = [...new Set([...before.keys(), ...after.keys()])].sort();
+  const isChanged = (ref: string): boolean =>
+    JSON.stringify(before.get(ref)) !== JSON.stringify(after.get(ref));
+  return new Set(refs.filter(isChanged));
+}
+
+const list = (refs: Iterable<string>): string => [...refs].join(", ");
+
+function whatToDo(folder: string, error: unknown): string {
+  const code = error instanceof Error && "code" in error ? error.code : undefined;
+  if (code === "ENOENT") {
+    return `the connectors folder ${folder} doesn't exist: make it, with a YAML file of Connectors and Secrets in it`;
+  }
+  if (code === "ENOTDIR")
+    return `the connectors folder ${folder} is a file: name the folder it is in`;
+  return `the connectors folder ${folder} can't be read (${String(code)}): grant this user read and search on it`;
+}

@@ -1,0 +1,68 @@
+import { createHash } from "node:crypto";
+import { readdir, readFile, stat } from "node:fs/promises";
+import { join } from "node:path";
+
+/** What lies in one file of the folder now. */
+export interface FolderFile {
+  /** Its text, or why there is none. */
+  readonly content:
+    | { readonly ok: true; readonly text: string }
+    | { readonly ok: false; readonly reason: string };
+  /** Differs whenever the content does. */
+  readonly digest: string;
+  /** Every user of the machine may read it. */
+  readonly openToAll: boolean;
+}
+
+/** Room for thousands of connectors. A longer file is something else that got in by mistake. */
+const longestFile = 1024 * 1024;
+
+/**
+ * Reads every `*.yaml` and `*.yml` of a folder, by name in the order of their code units. Hidden
+ * files are left out, since editors keep their own there, and so are folders and links to nothing.
+ * @throws where the folder itself can't be read
+ */
+export async function readFolderFiles(folder: string): Promise<ReadonlyMap<string, FolderFile>> {
+  const names = (await readdir(folder)).filter((name) => /^[^.].*\.ya?ml$/.test(name)).sort();
+  const files = await Promise.all(names.map((name) => readFolderFile(join(folder, name))));
+  return new Map(
+    names.flatMap((name, index) => {
+      const file = files[index];
+      return file === undefined ? [] : [[name, file] as const];
+    }),
+  );
+}
+
+async function readFolderFile(path: string): Promise<FolderFile | undefined> {
+  try {
+    const status = await stat(path);
+    if (status.isDirectory()) return undefined;
+    const openToAll = (status.mode & 0o004) !== 0;
+    // Reading a pipe or a device may never end.
+    if (!status.isFile()) return unreadable("it is no regular file", openToAll);
+    if (status.size > longestFile) return unreadable("it has more than 1 MiB", openToAll);
+    return readable(await readFile(path), openToAll);
+  } catch (error) {
+    const code = codeOf(error);
+    return code === "ENOENT" ? undefined : unreadable(`it can't be read: ${code}`, false);
+  }
+}
+
+function readable(bytes: Buffer, openToAll: boolean): FolderFile {
+  const digest = createHash("sha256").update(bytes).digest("hex");
+  try {
+    const text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+    return { content: { ok: true, text }, digest, openToAll };
+  } catch {
+    return unreadable("it is no UTF-8 text", openToAll);
+  }
+}
+
+const unreadable = (reason: string, openToAll: boolean): FolderFile => ({
+  content: { ok: false, reason },
+  digest: reason,
+  openToAll,
+});
+
+const codeOf = (error: unknown): string =>
+  error instanceof Error && "code" in error ? String(error.code) : String(error);

@@ -1,0 +1,102 @@
+import { type Connector, connectorApiVersion, connectorKind } from "../connector/connector.ts";
+import { showRef } from "../connector/connector-ref.ts";
+import { property } from "../connector/document.ts";
+import { parseConnector } from "../connector/parse-connector.ts";
+import { type Checked, describeProblems } from "../connector/problem.ts";
+import { parseSecretDocument, type SecretDocument } from "./secret-document.ts";
+import { readYamlDocuments, type YamlDocument } from "./yaml-documents.ts";
+
+/** What the text of one file says. */
+export interface Manifest {
+  readonly connectors: readonly Connector[];
+  readonly secrets: readonly SecretDocument[];
+  /** Connectors that are there but wrong: `namespace/name`, and why. */
+  readonly invalid: ReadonlyMap<string, string>;
+  /** Everything that is wrong, one sentence for each document. Never a value of a Secret. */
+  readonly problems: readonly string[];
+  /** Documents of other kinds: what they are, and where. */
+  readonly passedOver: readonly string[];
+}
+
+export const emptyManifest: Manifest = {
+  connectors: [],
+  secrets: [],
+  invalid: new Map(),
+  problems: [],
+  passedOver: [],
+};
+
+/** A Connector or a Secret that names no namespace is in this one. */
+export const namespaceIfAbsent = "default";
+
+/** Reads Connectors and Secrets out of YAML text. */
+export function readManifest(text: string): Manifest {
+  const yaml = readYamlDocuments(text);
+  const read = yaml.documents.map(readOne);
+  return {
+    connectors: read.flatMap(({ connector }) => connector ?? []),
+    secrets: read.flatMap(({ secret }) => secret ?? []),
+    invalid: new Map(read.flatMap(({ invalid }) => (invalid === undefined ? [] : [invalid]))),
+    problems: [...yaml.problems, ...read.flatMap(({ problem }) => problem ?? [])],
+    passedOver: read.flatMap(({ passedOver }) => passedOver ?? []),
+  };
+}
+
+/** What one document turned out to be. */
+interface ReadOne {
+  readonly connector?: Connector;
+  readonly secret?: SecretDocument;
+  readonly invalid?: readonly [ref: string, reason: string];
+  readonly problem?: string;
+  readonly passedOver?: string;
+}
+
+function readOne({ line, value }: YamlDocument): ReadOne {
+  const kind = kindOf(value);
+  if (kind === undefined) {
+    const wanted = `apiVersion and kind, such as ${connectorApiVersion} ${connectorKind} or v1 Secret`;
+    return { problem: `the document in line ${line}: found none or half of one, wanted ${wanted}` };
+  }
+  const document = withNamespace(value);
+  const ref = refOf(document);
+  const refuse = ({ problems }: Refused): ReadOne & { readonly problem: string } => ({
+    problem: `${kind} ${ref ?? "without a name"} in line ${line}: ${describeProblems(problems)}`,
+  });
+  if (kind === connectorKind) {
+    const connector = parseConnector(document);
+    if (connector.ok) return { connector: connector.value };
+    const { problem } = refuse(connector);
+    return ref === undefined ? { problem } : { problem, invalid: [ref, problem] };
+  }
+  if (kind === "Secret") {
+    const secret = parseSecretDocument(document);
+    return secret.ok ? { secret: secret.value } : refuse(secret);
+  }
+  return { passedOver: `${kind} in line ${line}` };
+}
+
+type Refused = Extract<Checked<never>, { readonly ok: false }>;
+
+/** A half-written file may end within a kind or before it; such text is not repeated. */
+function kindOf(value: unknown): string | undefined {
+  const kind = property(value, "kind");
+  const version = property(value, "apiVersion");
+  if (typeof kind !== "string" || !/^[A-Za-z]{1,63}$/.test(kind)) return undefined;
+  return typeof version === "string" ? kind : undefined;
+}
+
+function withNamespace(value: unknown): unknown {
+  const metadata = property(value, "metadata");
+  if (typeof metadata !== "object" || metadata === null) return value;
+  const namespace = property(metadata, "namespace") ?? namespaceIfAbsent;
+  return { ...(value as object), metadata: { ...metadata, namespace } };
+}
+
+function refOf(document: unknown): string | undefined {
+  const metadata = property(document, "metadata");
+  const namespace = property(metadata, "namespace");
+  const name = property(metadata, "name");
+  const isPlain = (part: unknown): part is string =>
+    typeof part === "string" && /^[a-z0-9.-]{1,253}$/.test(part);
+  return isPlain(namespace) && isPlain(name) ? showRef({ namespace, name }) : undefined;
+}
