@@ -1,0 +1,50 @@
+import { showRef } from "../connector/connector-ref.ts";
+import type { FindConnector, MayUse, ReadUpstreamSecrets } from "../connector/surroundings.ts";
+import type { ConnectorFolder } from "./connector-folder.ts";
+import { credentialOf, ownCertificatesOf, sharedCertificates } from "./upstream-secrets.ts";
+
+type Folder = Pick<ConnectorFolder, "path" | "contents" | "rescan">;
+
+/** Finds connectors in a folder. */
+export const findInFolder =
+  (folder: Folder): FindConnector =>
+  async (ref) => {
+    const { connectors, invalid } = folder.contents();
+    const key = showRef(ref);
+    const connector = connectors.get(key);
+    if (connector !== undefined) return { state: "found", connector };
+    const wrong = invalid.get(key);
+    if (wrong !== undefined) return { state: "invalid", reason: `${folder.path}/${wrong}` };
+    const present = [...connectors.keys()].sort().join(", ") || "none";
+    const reason = `there is no Connector ${key} in ${folder.path}; there is: ${present}`;
+    return { state: "missing", reason };
+  };
+
+/**
+ * Reads Secrets in a folder; `fresh` reads the folder anew. A CA Secret that is missing adds nothing,
+ * as in a cluster, where it doesn't make a connector unready either; the folder's log tells of it.
+ */
+export const secretsInFolder =
+  (folder: Folder): ReadUpstreamSecrets =>
+  async (connector, options) => {
+    if (options?.fresh) await folder.rescan();
+    const contents = folder.contents();
+    const credential = credentialOf(contents, connector);
+    if (!credential.ok) {
+      return { ok: false, reason: `in ${folder.path}: ${credential.reason}` };
+    }
+    const own = ownCertificatesOf(contents, connector);
+    const caCertificates = [...(own.ok ? own.value : []), ...sharedCertificates(contents)];
+    return { ok: true, value: { credential: credential.value, caCertificates } };
+  };
+
+/**
+ * A volume's token opens the connectors that the volume names, for pulls and pushes alike. Who has
+ * no such list asks for a volume that is about to be mounted, and whoever may mount may name any.
+ */
+export const mayUseNamed: MayUse = async ({ connectors }, connector) => {
+  const ref = showRef(connector);
+  if (connectors === undefined || connectors.includes(ref)) return { ok: true, value: undefined };
+  const opened = connectors.join(", ") || "nothing";
+  return { ok: false, reason: `this volume opens ${opened}, not ${ref}: mount one that names it` };
+};

@@ -1,0 +1,176 @@
+import { writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { expect } from "chai";
+import fc from "fast-check";
+import { createAuthority } from "../../src/certificate-authority.ts";
+import type { Connector } from "../../src/connector/connector.ts";
+import type { Answer, UpstreamSecrets } from "../../src/connector/surroundings.ts";
+import {
+  type ConnectorFolder,
+  openConnectorFolder,
+} from "../../src/standalone/connector-folder.ts";
+import { findInFolder, mayUseNamed, secretsInFolder } from "../../src/standalone/surroundings.ts";
+import { cleanup } from "../support/cleanup.ts";
+import { makeTempFolder } from "../support/temp-folder.ts";
+import { connectorYaml, pairYaml, password, secretYaml } from "./manifests.ts";
+
+describe("the surroundings of a role in a folder", () => {
+  const resources = cleanup();
+  let path: string;
+  let folder: ConnectorFolder;
+
+  const write = async (name: string, text: string): Promise<void> => {
+    await writeFile(join(path, name), text, { mode: 0o600 });
+  };
+  const connectorCalled = async (name: string): Promise<Connector> => {
+    const found = await findInFolder(folder)({ namespace: "default", name });
+    if (found.state !== "found") throw new Error(found.reason);
+    return found.connector;
+  };
+  const secretsOf = async (name: string, fresh = false): Promise<Answer<UpstreamSecrets>> =>
+    secretsInFolder(folder)(await connectorCalled(name), { fresh });
+
+  beforeEach(async () => {
+    path = resources.add(makeTempFolder("surroundings")).path;
+    await write("a.yaml", pairYaml("harbor"));
+    folder = resources.add(
+      await openConnectorFolder({
+        folder: path,
+        log: () => {},
+        debounceMs: 3_600_000,
+        rescanMs: 3_600_000,
+      }),
+    );
+  });
+  afterEach(resources.stop);
+
+  it("find a connector, or say which there are", async () => {
+    expect(await connectorCalled("harbor")).to.include({ uid: "default/harbor" });
+    expect(await findInFolder(folder)({ namespace: "team-b", name: "ghcr" })).to.deep.equal({
+      state: "missing",
+      reason: `there is no Connector team-b/ghcr in ${path}; there is: default/harbor`,
+    });
+  });
+
+  it("say what is wrong with a connector, and in which file", async () => {
+    await write("b.yaml", connectorYaml("bad", "nowhere"));
+    await folder.rescan();
+    const answer = await findInFolder(folder)({ namespace: "default", name: "bad" });
+    expect(answer).to.have.property("state", "invalid");
+    expect(answer)
+      .to.have.property("reason")
+      .that.includes(join(path, "b.yaml"))
+      .and.includes("spec.address: found");
+  });
+
+  it("read the credential and the certificates of a connector", async () => {
+    const [own, shared] = await Promise.all(
+      ["own", "shared"].map(async (name) =>
+        (await createAuthority(name, new Date())).certificate.trim(),
+      ),
+    );
+    const base64 = (text = ""): string => Buffer.from(text).toString("base64");
+    await write(
+      "b.yaml",
+      `${connectorYaml("nexus").replace("  auth", "  caCertSecretRef: {name: ca}\n  auth")}---
+apiVersion: v1
+kind: Secret
+metadata: {name: nexus}
+type: cpaas.io/distribution-registry-token
+data: {username: ${base64("me")}, password: ${base64(password)}}
+---
+{"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "ca"}, "data": {"ca.crt": "${base64(own)}"}}
+---
+${JSON.stringify({
+  apiVersion: "v1",
+  kind: "Secret",
+  metadata: { name: "any", namespace: "other", labels: { "connectors.cpaas.io/ca-cert": "true" } },
+  stringData: { "x.pem": shared },
+})}`,
+    );
+    await folder.rescan();
+    expect(await secretsOf("nexus")).to.deep.equal({
+      ok: true,
+      value: { credential: { username: "me", password }, caCertificates: [own, shared] },
+    });
+    expect(await secretsOf("harbor")).to.deep.equal({
+      ok: true,
+      value: { credential: { username: "robot", password }, caCertificates: [shared] },
+    });
+  });
+
+  it("have no credential for an anonymous connector", async () => {
+    await write("b.yaml", connectorYaml("public").replace(/ {2}auth.*\n/, ""));
+    await folder.rescan();
+    expect(await secretsOf("public")).to.deep.equal({
+      ok: true,
+      value: { credential: undefined, caCertificates: [] },
+    });
+  });
+
+  it("say which Secret is missing in which folder, and what is wrong with it", async () => {
+    await write("b.yaml", connectorYaml("ghcr"));
+    await folder.rescan();
+    expect(await secretsOf("ghcr"))
+      .to.have.property("reason")
+      .that.includes(`in ${path}: there is no Secret default/ghcr`);
+    await write("c.yaml", secretYaml("ghcr").replace("robot", "ro:bot"));
+    await folder.rescan();
+    const answer = await secretsOf("ghcr");
+    expect(answer).to.have.property("reason").that.includes('username: found a ":"');
+    expect(JSON.stringify(answer)).not.to.include(password);
+  });
+
+  it("read the folder anew when asked for fresh Secrets", async () => {
+    await write("a.yaml", pairYaml("harbor").replace("robot", "robot2"));
+    const usernames = [await secretsOf("harbor"), await secretsOf("harbor", true)].map((answer) =>
+      answer.ok ? answer.value.credential?.username : answer.reason,
+    );
+    expect(usernames).to.deep.equal(["robot", "robot2"]);
+  });
+
+  it("show no part of a Secret, whatever happens to its file", async () => {
+    const text = pairYaml("harbor");
+    const signs = fc.constantFrom("", "\n", "\t", "'", '"', "{", "]", ": ", "---\n", "|", "\0");
+    await fc.assert(
+      fc.asyncProperty(fc.nat(text.length), fc.nat(10), signs, async (at, cut, put) => {
+        await write("a.yaml", text.slice(0, at) + put + text.slice(at + cut));
+        const lines: unknown[] = [];
+        const mutant = await openConnectorFolder({
+          folder: path,
+          log: (...line) => lines.push(line),
+        });
+        const found = await findInFolder(mutant)({ namespace: "default", name: "harbor" });
+        const secrets =
+          found.state === "found" ? await secretsInFolder(mutant)(found.connector) : found;
+        await mutant.stop();
+        const told = JSON.stringify([lines, "reason" in secrets && secrets.reason]);
+        expect(told).not.to.include("horse");
+      }),
+      { numRuns: 300 },
+    );
+  });
+
+  it("let a volume's token open the connectors that the volume names", async () => {
+    const who = { user: "volume:1", groups: [], connectors: ["team-a/harbor"] };
+    const harbor = { namespace: "team-a", name: "harbor" };
+    for (const verb of ["pull", "push"] as const) {
+      expect(await mayUseNamed(who, harbor, verb)).to.have.property("ok", true);
+      expect(await mayUseNamed(who, { namespace: "team-b", name: "ghcr" }, verb)).to.deep.equal({
+        ok: false,
+        reason: "this volume opens team-a/harbor, not team-b/ghcr: mount one that names it",
+      });
+      const nobody = { ...who, connectors: [] };
+      expect(await mayUseNamed(nobody, harbor, verb)).to.have.property("ok", false);
+    }
+  });
+
+  it("let whoever mounts a volume name any connector", async () => {
+    const answer = await mayUseNamed(
+      { user: "", groups: [] },
+      { namespace: "a", name: "b" },
+      "push",
+    );
+    expect(answer).to.have.property("ok", true);
+  });
+});
