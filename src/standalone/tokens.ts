@@ -1,0 +1,124 @@
+import { createPublicKey, type KeyObject } from "node:crypto";
+import { errors, type JWTPayload, jwtVerify, SignJWT } from "jose";
+import type { Answer, Identity, VerifyToken } from "../connector/surroundings.ts";
+
+/** Whose token it is, and what it opens. */
+export interface TokenHolder {
+  readonly volumeId: string;
+  /** Random, and another one each time the volume is mounted. */
+  readonly mount: string;
+  /** `namespace/name` */
+  readonly connectors: readonly string[];
+}
+
+export interface TokenOptions {
+  /** Ed25519, private. */
+  readonly key: KeyObject;
+  /** Who is meant to accept the tokens. */
+  readonly audience: string;
+  readonly now: () => Date;
+}
+
+export interface SignedToken {
+  readonly token: string;
+  readonly expires: Date;
+}
+
+/** Signs a token that lives for so many seconds. */
+export type SignToken = (holder: TokenHolder, lifetime: number) => Promise<SignedToken>;
+
+const issuer = "oci-connector";
+const algorithm = "EdDSA";
+/** Seconds that this machine's clock may have been set back since a token was signed. */
+const clockTolerance = 5;
+
+/** Signs JWTs (RFC 7519) for volumes. */
+export function tokenSigner({
+  key,
+  audience,
+  now,
+  newTokenId,
+}: TokenOptions & { readonly newTokenId: () => string }): SignToken {
+  return async ({ volumeId, mount, connectors }, lifetime) => {
+    const issuedAt = Math.floor(now().getTime() / 1000);
+    const token = await new SignJWT({ mount, connectors })
+      .setProtectedHeader({ alg: algorithm })
+      .setIssuer(issuer)
+      .setAudience(audience)
+      .setSubject(volumeId)
+      .setIssuedAt(issuedAt)
+      .setExpirationTime(issuedAt + lifetime)
+      .setJti(newTokenId())
+      .sign(key);
+    return { token, expires: new Date((issuedAt + lifetime) * 1000) };
+  };
+}
+
+/**
+ * Verifies what `tokenSigner` signs. A token lives no longer than the mount that it was signed for,
+ * so an unmount takes back all of its tokens. A refusal shows no part of the token.
+ */
+export function tokenVerifier({
+  key,
+  audience,
+  now,
+  isMounted,
+}: TokenOptions & {
+  readonly isMounted: (volumeId: string, mount: string) => boolean;
+}): VerifyToken {
+  const publicKey = createPublicKey(key);
+  return async (token) => {
+    try {
+      if (!endsCanonically(token)) return refuse(notOurs);
+      const { payload } = await jwtVerify(token, publicKey, {
+        algorithms: [algorithm],
+        issuer,
+        audience,
+        clockTolerance,
+        currentDate: now(),
+        requiredClaims: ["exp", "iat", "jti", "sub"],
+      });
+      const holder = holderOf(payload);
+      if (holder === undefined) return refuse(notOurs);
+      if (!isMounted(holder.volumeId, holder.mount)) return refuse(unmounted);
+      return { ok: true, value: identityOf(holder) };
+    } catch (error) {
+      if (error instanceof errors.JOSEError) return refuse(reasons[error.code] ?? notOurs);
+      throw error;
+    }
+  };
+}
+
+const readItAgain = "read it from the mounted volume (context.token, config.json)";
+const notOurs = `this is no token of this connector proxy: ${readItAgain}`;
+const unmounted =
+  "the volume of this token is not mounted any more: mount it, and read the token from there";
+const reasons: Readonly<Record<string, string>> = {
+  [errors.JWTExpired.code]:
+    `this token has expired: ${readItAgain} anew, where it is renewed in time`,
+  [errors.JWTClaimValidationFailed.code]: `this token was made for somebody else: ${readItAgain}`,
+  [errors.JWSSignatureVerificationFailed.code]:
+    `this token was signed with another key: ${readItAgain}`,
+};
+
+const refuse = (reason: string): Answer<never> => ({ ok: false, reason });
+
+/** The last character of a signature in base64url has bits that mean nothing: one spelling is enough. */
+function endsCanonically(token: string): boolean {
+  const signature = token.slice(token.lastIndexOf(".") + 1);
+  return Buffer.from(signature, "base64url").toString("base64url") === signature;
+}
+
+function holderOf({ sub, mount, connectors }: JWTPayload): TokenHolder | undefined {
+  const isText = (value: unknown): value is string => typeof value === "string";
+  if (!isText(sub) || !isText(mount)) return undefined;
+  if (!Array.isArray(connectors) || !connectors.every(isText)) return undefined;
+  return { volumeId: sub, mount, connectors };
+}
+
+const identityOf = ({ volumeId, mount, connectors }: TokenHolder): Identity => ({
+  user: `volume:${volumeId}`,
+  groups: [],
+  subject: mount,
+  connectors,
+});
