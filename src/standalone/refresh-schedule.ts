@@ -1,0 +1,76 @@
+import { describeError, type Log, type LogFields } from "../log.ts";
+import type { Every } from "./every.ts";
+
+export interface RefreshScheduleOptions {
+  /** Brings something up to date, and tells when it is due next: milliseconds, as `now` gives them. */
+  readonly refresh: (id: string) => Promise<number>;
+  readonly now: () => number;
+  readonly every: Every;
+  readonly log: Log;
+  /** What a log line says of it. */
+  readonly fieldsOf: (id: string) => LogFields;
+}
+
+/** What is due when. One that takes its time, or fails, holds up no other. */
+export interface RefreshSchedule {
+  /** It has been brought up to date, and is due again at this time. */
+  set(id: string, dueAt: number): void;
+  /** It is due now. */
+  hurry(id: string): void;
+  forget(id: string): void;
+  stop(): void;
+}
+
+/**
+ * The clock is looked at each second, instead of a timer for each due time: timers stand still while
+ * a machine sleeps, and fire at once where the time is more than 24 days away.
+ */
+const tickMs = 1000;
+const firstRetryMs = 1000;
+const longestRetryMs = 60_000;
+
+interface Entry {
+  dueAt: number;
+  failures: number;
+  /** What is wrong, as it was logged. */
+  trouble: string | undefined;
+}
+
+export function refreshSchedule(options: RefreshScheduleOptions): RefreshSchedule {
+  const { refresh, now, log, fieldsOf } = options;
+  const entries = new Map<string, Entry>();
+
+  const attempt = async (id: string, entry: Entry): Promise<void> => {
+    entry.dueAt = Number.POSITIVE_INFINITY;
+    try {
+      const next = await refresh(id);
+      if (entry.trouble !== undefined) log("info", "a volume is up to date again", fieldsOf(id));
+      entry.failures = 0;
+      entry.trouble = undefined;
+      entry.dueAt = Math.min(entry.dueAt, next);
+    } catch (error) {
+      const trouble = describeError(error);
+      if (entry.trouble !== trouble) {
+        const message = "a volume can't be brought up to date, and is tried again";
+        log("error", message, { ...fieldsOf(id), error });
+      }
+      entry.trouble = trouble;
+      const retryMs = Math.min(longestRetryMs, firstRetryMs * 2 ** entry.failures++);
+      // It may have been hurried in the meantime.
+      entry.dueAt = Math.min(entry.dueAt, now() + retryMs);
+    }
+  };
+  const stop = options.every(tickMs, () => {
+    for (const [id, entry] of entries) if (entry.dueAt <= now()) void attempt(id, entry);
+  });
+
+  return {
+    set: (id, dueAt) => void entries.set(id, { dueAt, failures: 0, trouble: undefined }),
+    hurry(id) {
+      const entry = entries.get(id);
+      if (entry !== undefined) entry.dueAt = now();
+    },
+    forget: (id) => void entries.delete(id),
+    stop,
+  };
+}

@@ -1,0 +1,194 @@
+import { isDeepStrictEqual } from "node:util";
+import type { Answer } from "../connector/surroundings.ts";
+import type { Log, LogFields } from "../log.ts";
+import type { Every } from "./every.ts";
+import { keyedQueue } from "./keyed-queue.ts";
+import { recordedVolumes, type UnpublishRequest } from "./recorded-volumes.ts";
+import { refreshSchedule } from "./refresh-schedule.ts";
+import type { SignToken } from "./tokens.ts";
+import { type VolumeNeeds, volumeNeeds } from "./volume-needs.ts";
+import type { VolumeRecord, VolumeRecords, VolumeRequest } from "./volume-record.ts";
+
+export interface VolumeKeeperOptions<Request extends VolumeRequest> {
+  /** The csi role's own. A first one that fails undoes what it has begun. */
+  readonly publish: (request: Request, signal?: AbortSignal) => Promise<void>;
+  /** The csi role's own. A volume that isn't mounted is no error. */
+  readonly unpublish: (request: UnpublishRequest) => Promise<void>;
+  readonly records: VolumeRecords<Request>;
+  readonly signToken: SignToken;
+  /** Under which the csi role looks for its token. */
+  readonly audience: string;
+  /** Seconds, for volumes without a `token.expiration`. */
+  readonly tokenLifetime: number;
+  readonly now: () => Date;
+  /** Random, different each time. */
+  readonly newMount: () => string;
+  readonly every: Every;
+  readonly log: Log;
+}
+
+/** The part of the kubelet: it gives volumes their tokens, and keeps fresh what is mounted. */
+export interface VolumeKeeper<Request extends VolumeRequest> {
+  /**
+   * Mounts a volume, or brings a mounted one up to date. Another request for a mounted volume
+   * replaces it: that is an unmount and a new mount, so tokens of the old one are refused; where the
+   * new one fails, the old one is put back. A refusal says what is wrong with the request.
+   * @throws what the csi role throws; then nothing has changed
+   */
+  publish(request: Request, signal?: AbortSignal): Promise<Answer<void>>;
+  /**
+   * Unmounts a volume, mounted or not, and from then on its tokens are refused.
+   * @throws what the csi role throws; then the volume stays
+   */
+  unpublish(request: UnpublishRequest): Promise<void>;
+  /** Whether a token of this mount may still be accepted. */
+  isMounted(volumeId: string, mount: string): boolean;
+  /** Brings the volumes of these connectors (`namespace/name`) up to date. */
+  connectorsChanged(refs: ReadonlySet<string>): void;
+  /** Refreshes nothing any more. Volumes stay mounted, for the next process to go on with. */
+  stop(): Promise<void>;
+}
+
+/**
+ * Four hours, in seconds. A token is renewed when a quarter of its lifetime is used up, so a tool
+ * that reads it once and never again (buildctl) has three hours at least. Shorter would break long
+ * builds and gain little: an unmount takes a token back, and it opens nothing but this proxy.
+ */
+export const defaultTokenLifetime: number = 4 * 60 * 60;
+
+const tokensKey = "csi.storage.k8s.io/serviceAccount.tokens";
+
+/**
+ * Takes up all recorded volumes again, as the mounts that their tokens name, and goes on keeping
+ * them; what a killed process has left in doubt is unmounted.
+ */
+export async function startVolumeKeeper<Request extends VolumeRequest>(
+  options: VolumeKeeperOptions<Request>,
+): Promise<VolumeKeeper<Request>> {
+  type Volume = VolumeRecord<Request>;
+  const { log } = options;
+  const now = (): number => options.now().getTime();
+  const queue = keyedQueue();
+
+  const needsOf = ({ request }: Volume): VolumeNeeds => {
+    const needs = volumeNeeds(request, options.tokenLifetime);
+    if (needs.ok) return needs.value;
+    throw new Error(`the recorded volume can't be mounted any more: ${needs.reason}`);
+  };
+  const dueAt = (volume: Volume): number => now() + (needsOf(volume).tokenLifetime * 1000) / 4;
+
+  const publishWithToken = async (volume: Volume, signal?: AbortSignal): Promise<void> => {
+    const { mount, request } = volume;
+    const { connectors, tokenLifetime } = needsOf(volume);
+    const holder = { volumeId: request.volumeId, mount, connectors };
+    const { token, expires } = await options.signToken(holder, tokenLifetime);
+    const tokens = { [options.audience]: { token, expirationTimestamp: expires.toISOString() } };
+    const secrets = { [tokensKey]: JSON.stringify(tokens) };
+    await options.publish({ ...request, secrets }, signal);
+  };
+
+  const loaded = await options.records.load();
+  for (const file of loaded.damaged) {
+    const message = "a damaged record is passed over: mount its volume again, or remove the file";
+    log("error", message, { file });
+  }
+  const volumes = recordedVolumes({
+    records: options.records,
+    recorded: loaded.records,
+    publish: publishWithToken,
+    unpublish: options.unpublish,
+  });
+
+  const mount = async (volume: Volume, signal?: AbortSignal): Promise<void> => {
+    const { volumeId } = volume.request;
+    try {
+      await volumes.mount(volume, signal);
+      schedule.set(volumeId, dueAt(volume));
+    } catch (error) {
+      if (volumes.get(volumeId) !== undefined) schedule.set(volumeId, now());
+      throw error;
+    }
+  };
+  const unmount = async (request: UnpublishRequest): Promise<void> => {
+    await volumes.unmount(request);
+    schedule.forget(request.volumeId);
+  };
+  const replace = async (old: Volume, volume: Volume, signal?: AbortSignal): Promise<void> => {
+    await unmount(old.request);
+    try {
+      await mount(volume, signal);
+    } catch (error) {
+      const isGone = volumes.get(old.request.volumeId) === undefined;
+      if (isGone && !old.inDoubt) await mount(old).catch((lost: unknown) => tellOfLoss(old, lost));
+      throw error;
+    }
+  };
+  const tellOfLoss = ({ request }: Volume, error: unknown): void =>
+    log("error", "the volume that was to be replaced is lost", { ...fieldsOf(request), error });
+
+  const bringUpToDate = async (volumeId: string): Promise<number> => {
+    const volume = volumes.get(volumeId);
+    if (volume?.inDoubt === false) {
+      await publishWithToken(volume);
+      return dueAt(volume);
+    }
+    if (volume !== undefined) await unmount(volume.request);
+    return Number.POSITIVE_INFINITY;
+  };
+  const schedule = refreshSchedule({
+    refresh: (volumeId) => queue.run(volumeId, () => bringUpToDate(volumeId)),
+    now,
+    every: options.every,
+    log,
+    fieldsOf: (volumeId) => fieldsOf(volumes.get(volumeId)?.request ?? { volumeId }),
+  });
+  for (const { request } of volumes.all()) schedule.set(request.volumeId, now());
+
+  return {
+    async publish(request, signal) {
+      const needs = volumeNeeds(request, options.tokenLifetime);
+      if (!needs.ok) return needs;
+      const asked = withoutSecrets(request);
+      await queue.run(request.volumeId, async () => {
+        const known = volumes.get(request.volumeId);
+        const volume = { mount: options.newMount(), inDoubt: false, request: asked };
+        if (known === undefined) await mount(volume, signal);
+        else if (known.inDoubt || !isDeepStrictEqual(known.request, asked)) {
+          await replace(known, volume, signal);
+        } else {
+          await publishWithToken(known, signal);
+          schedule.set(request.volumeId, dueAt(known));
+        }
+      });
+      return { ok: true, value: undefined };
+    },
+    unpublish: (request) => queue.run(request.volumeId, () => unmount(request)),
+    isMounted(volumeId, mount) {
+      const volume = volumes.get(volumeId);
+      return volume?.mount === mount && !volume.inDoubt;
+    },
+    connectorsChanged(refs) {
+      for (const volume of volumes.all()) {
+        const needs = volumeNeeds(volume.request, options.tokenLifetime);
+        const isMeant = needs.ok && needs.value.connectors.some((ref) => refs.has(ref));
+        if (isMeant) schedule.hurry(volume.request.volumeId);
+      }
+    },
+    async stop() {
+      schedule.stop();
+      await queue.idle();
+    },
+  };
+}
+
+/** The request as it reads from a record, so that the two can be compared. */
+function withoutSecrets<Request extends VolumeRequest>(request: Request): Request {
+  return JSON.parse(JSON.stringify({ ...request, secrets: {} }));
+}
+
+function fieldsOf({ volumeId, targetPath }: Partial<VolumeRequest>): LogFields {
+  return {
+    ...(volumeId === undefined ? {} : { volume: volumeId }),
+    ...(targetPath === undefined ? {} : { target: targetPath }),
+  };
+}

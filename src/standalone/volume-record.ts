@@ -1,0 +1,100 @@
+import { readdir } from "node:fs/promises";
+import { join } from "node:path";
+import { property } from "../connector/document.ts";
+import { readPrivateFile, removePrivateFile, writePrivateFile } from "./private-file.ts";
+
+/** What the keeper knows of a request to publish; the rest of it is kept as it is. */
+export interface VolumeRequest {
+  readonly volumeId: string;
+  readonly targetPath: string;
+  readonly volumeContext: Readonly<Record<string, string>>;
+  readonly secrets: Readonly<Record<string, string>>;
+}
+
+/** A volume as it is remembered across restarts. */
+export interface VolumeRecord<Request extends VolumeRequest> {
+  /** Names this mount in its tokens. */
+  readonly mount: string;
+  /**
+   * A mount or an unmount was begun and has not ended. Whoever asked for it has no answer yet, and
+   * gets none from a process that was killed, so the next one ends it by an unmount.
+   */
+  readonly inDoubt: boolean;
+  /** Without secrets. */
+  readonly request: Request;
+}
+
+/** Records of volumes, in a folder of their own. */
+export interface VolumeRecords<Request extends VolumeRequest> {
+  /** All records, and the files that hold none. */
+  load(): Promise<LoadedRecords<Request>>;
+  /** Only for what `isVolumeId` allows. */
+  save(record: VolumeRecord<Request>): Promise<void>;
+  /** One that isn't there is no error. */
+  remove(volumeId: string): Promise<void>;
+}
+
+export interface LoadedRecords<Request extends VolumeRequest> {
+  readonly records: readonly VolumeRecord<Request>[];
+  readonly damaged: readonly string[];
+}
+
+/** Volume ids are file names here. */
+export const isVolumeId = (text: string): boolean =>
+  /^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/.test(text);
+
+export function volumeRecords<Request extends VolumeRequest>(
+  folder: string,
+): VolumeRecords<Request> {
+  const fileOf = (volumeId: string): string => join(folder, `${volumeId}.json`);
+  return {
+    async load() {
+      const names = (await readdir(folder)).filter((name) => name.endsWith(".json")).sort();
+      const records: VolumeRecord<Request>[] = [];
+      const damaged: string[] = [];
+      for (const name of names) {
+        const path = join(folder, name);
+        const record = parseRecord<Request>(await readPrivateFile(path));
+        if (record !== undefined && fileOf(record.request.volumeId) === path) records.push(record);
+        else damaged.push(path);
+      }
+      return { records, damaged };
+    },
+    async save(record) {
+      const request = { ...record.request, secrets: {} };
+      const text = JSON.stringify({ ...record, request }, undefined, 2);
+      await writePrivateFile(fileOf(record.request.volumeId), `${text}\n`);
+    },
+    async remove(volumeId) {
+      if (isVolumeId(volumeId)) await removePrivateFile(fileOf(volumeId));
+    },
+  };
+}
+
+function parseRecord<Request extends VolumeRequest>(
+  content: Buffer | undefined,
+): VolumeRecord<Request> | undefined {
+  try {
+    const record: unknown = JSON.parse(content?.toString("utf8") ?? "");
+    return isRecord<Request>(record) ? record : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/** The parts of the request that the keeper does not know are taken as they were saved. */
+function isRecord<Request extends VolumeRequest>(value: unknown): value is VolumeRecord<Request> {
+  const request = property(value, "request");
+  const context = property(request, "volumeContext");
+  return (
+    [
+      property(value, "mount"),
+      property(request, "volumeId"),
+      property(request, "targetPath"),
+    ].every((text) => typeof text === "string" && text !== "") &&
+    typeof property(value, "inDoubt") === "boolean" &&
+    typeof context === "object" &&
+    context !== null &&
+    Object.values(context).every((text) => typeof text === "string")
+  );
+}
