@@ -1,0 +1,92 @@
+import http, { type IncomingMessage } from "node:http";
+import https, { type RequestOptions } from "node:https";
+import type { ApiAccess } from "./api-access.ts";
+import type { ApiCall } from "./api-client.ts";
+
+export interface ExchangeOptions {
+  /** Ends the exchange, also while its answer is read. */
+  readonly signal: AbortSignal;
+  /** Within how many milliseconds an answer has to begin. */
+  readonly headMs: number;
+  /** For how many milliseconds nothing may come in the middle of an answer. */
+  readonly silenceMs: number;
+}
+
+/** A peer that is gone shows after some 25 s: this, and ten probes of a second each. */
+const keepAliveMs = 15_000;
+
+/** A connection that was kept, and that the API server has closed just before we used it. */
+class StaleConnection extends Error {}
+
+const staleCodes: ReadonlySet<string> = new Set(["ECONNRESET", "EPIPE"]);
+
+/** As many kept connections may all have been closed: the API server has been restarted. */
+const mostStale = 5;
+
+/** Sends a request and awaits the head of its answer. */
+export async function exchange(
+  access: ApiAccess,
+  call: ApiCall,
+  options: ExchangeOptions,
+): Promise<IncomingMessage> {
+  const url = urlOf(access.server, call);
+  for (let stale = 0; ; stale += 1) {
+    const settings = await settingsOf(access, call, options.signal);
+    try {
+      return await sendOnce(url, settings, bodyOf(call), options);
+    } catch (error) {
+      if (!(error instanceof StaleConnection) || stale === mostStale) throw error;
+    }
+  }
+}
+
+function urlOf(server: URL, { path, query = {} }: ApiCall): URL {
+  const url = new URL(server);
+  url.pathname = `${server.pathname.replace(/\/$/, "")}${path}`;
+  url.search = new URLSearchParams(query).toString();
+  return url;
+}
+
+const bodyOf = ({ body }: ApiCall): string | undefined =>
+  body === undefined ? undefined : JSON.stringify(body);
+
+async function settingsOf(
+  access: ApiAccess,
+  call: ApiCall,
+  signal: AbortSignal,
+): Promise<RequestOptions> {
+  const given = await access.requestOptions();
+  const type = call.body === undefined ? {} : { "content-type": call.contentType ?? json };
+  return {
+    ...given,
+    method: call.method ?? "GET",
+    signal,
+    headers: { ...given.headers, accept: json, "user-agent": "oci-connector", ...type },
+  };
+}
+
+const json = "application/json";
+
+function sendOnce(
+  url: URL,
+  settings: RequestOptions,
+  body: string | undefined,
+  { headMs, silenceMs }: ExchangeOptions,
+): Promise<IncomingMessage> {
+  return new Promise((resolve, reject) => {
+    const { request } = url.protocol === "http:" ? http : https;
+    const outgoing = request(url, settings, (incoming) => {
+      incoming.setTimeout(silenceMs, () => incoming.destroy(silent(silenceMs)));
+      resolve(incoming);
+    });
+    outgoing.once("socket", (socket) => socket.setKeepAlive(true, keepAliveMs));
+    outgoing.setTimeout(headMs, () => outgoing.destroy(silent(headMs)));
+    outgoing.on("error", (error: NodeJS.ErrnoException) => {
+      const isStale = outgoing.reusedSocket && staleCodes.has(error.code ?? "");
+      reject(isStale ? new StaleConnection() : error);
+    });
+    outgoing.end(body);
+  });
+}
+
+const silent = (ms: number): Error => new Error(`nothing came for ${ms / 1000} s`);

@@ -1,0 +1,43 @@
+import { type ConnectorRef, showRef } from "../connector/connector-ref.ts";
+import { parseConnector } from "../connector/parse-connector.ts";
+import { describeProblems } from "../connector/problem.ts";
+import {
+  type ConnectorAnswer,
+  type FindConnector,
+  Unavailable,
+} from "../connector/surroundings.ts";
+import type { KubeObject } from "./object-store.ts";
+import type { WatchedCache } from "./watched-cache.ts";
+
+/** The collection of the Connectors of all namespaces. */
+export const connectorsPath = "/apis/connectors.alauda.io/v1alpha1/connectors";
+
+/** Finds connectors in a cache of them. Before its first list nothing is known, also not that there is none. */
+export function findInCache(
+  cache: Pick<WatchedCache<KubeObject>, "get" | "ready" | "trouble">,
+): FindConnector {
+  const parsed = new WeakMap<KubeObject, ConnectorAnswer>();
+  return async (ref) => {
+    if (!cache.ready) {
+      throw new Unavailable(`the Connectors of the cluster are not known yet: ${cache.trouble}`);
+    }
+    const object = cache.get(ref.name, ref.namespace);
+    if (object === undefined) return missing(ref);
+    const known = parsed.get(object) ?? parse(object);
+    parsed.set(object, known);
+    return known;
+  };
+}
+
+function parse(object: KubeObject): ConnectorAnswer {
+  const connector = parseConnector(object);
+  return connector.ok
+    ? { state: "found", connector: connector.value }
+    : { state: "invalid", reason: describeProblems(connector.problems) };
+}
+
+function missing(ref: ConnectorRef): ConnectorAnswer {
+  const list = `kubectl get connectors -n ${ref.namespace}`;
+  const reason = `there is no Connector ${showRef(ref)}; \`${list}\` lists those that there are`;
+  return { state: "missing", reason };
+}

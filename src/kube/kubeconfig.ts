@@ -1,0 +1,35 @@
+import type { RequestOptions } from "node:https";
+import type { ApiAccess } from "./api-access.ts";
+
+export interface KubeconfigOptions {
+  /** A kubeconfig file; without it what kubectl would take: KUBECONFIG, or the one in the home folder. */
+  readonly file?: string;
+  /** The context to use; the file's current one unless given. */
+  readonly context?: string;
+}
+
+/**
+ * Access as the user of a kubeconfig, with tokens, certificates, exec plugins and so on. The library
+ * is loaded only here, since it takes more memory than a role has: see in-cluster.ts.
+ * @throws where the file can't be read or names no cluster
+ */
+export async function kubeconfigAccess({ file, context }: KubeconfigOptions): Promise<ApiAccess> {
+  const { KubeConfig } = await import("@kubernetes/client-node");
+  const kubeConfig = new KubeConfig();
+  if (file === undefined) kubeConfig.loadFromDefault();
+  else kubeConfig.loadFromFile(file);
+  if (context !== undefined) kubeConfig.setCurrentContext(context);
+  const cluster = kubeConfig.getCurrentCluster();
+  if (cluster === null) {
+    const name = context ?? kubeConfig.getCurrentContext();
+    throw new Error(`the kubeconfig has no cluster for its context "${name}"`);
+  }
+  return {
+    server: new URL(cluster.server),
+    async requestOptions() {
+      const options: RequestOptions = {};
+      await kubeConfig.applyToHTTPSOptions(options);
+      return options;
+    },
+  };
+}

@@ -1,0 +1,96 @@
+import { expect } from "chai";
+import { Unavailable } from "../../src/connector/surroundings.ts";
+import { type ApiCall, createApiClient } from "../../src/kube/api-client.ts";
+import { ApiError } from "../../src/kube/api-error.ts";
+import { cleanup } from "../support/cleanup.ts";
+import {
+  type FakeAnswer,
+  type FakeApiServer,
+  startFakeApiServer,
+  statusOf,
+} from "./fake-api-server.ts";
+
+const path = "/api/v1/namespaces/ns/secrets/s";
+
+describe("createApiClient()", () => {
+  const resources = cleanup();
+  let server: FakeApiServer;
+
+  before(async () => {
+    server = resources.add(await startFakeApiServer());
+  });
+  beforeEach(() => {
+    server.intercept = undefined;
+  });
+  after(resources.stop);
+
+  const ask = (call: ApiCall, timeoutMs = 5_000): Promise<unknown> =>
+    createApiClient({ access: server.access, timeoutMs }).request(call);
+  const failure = (call: ApiCall, timeoutMs?: number): Promise<unknown> =>
+    ask(call, timeoutMs).then(
+      () => expect.fail("it was answered"),
+      (error: unknown) => error,
+    );
+
+  it("sends what it is given, and gives back what it gets", async () => {
+    server.intercept = () => ({ status: 201, body: { made: true } });
+    const body = { kind: "Secret", text: "ä" };
+    const query = { fieldManager: "connectors", force: "true" };
+    const contentType = "application/apply-patch+yaml";
+    const answer = await ask({ method: "PATCH", path, query, body, contentType });
+    expect(answer).to.deep.equal({ made: true });
+    const request = server.requests.at(-1);
+    expect(request).to.deep.include({ method: "PATCH", path, body });
+    expect(Object.fromEntries(request?.query ?? [])).to.deep.equal(query);
+  });
+
+  it("keeps the path of the API server's own URL", async () => {
+    const proxied = { ...server.access, server: new URL("/clusters/a/", server.access.server) };
+    server.intercept = () => ({ status: 200 });
+    await createApiClient({ access: proxied }).request({ path });
+    expect(server.requests.at(-1)?.path).to.equal(`/clusters/a${path}`);
+  });
+
+  for (const status of [400, 403, 404, 409, 410, 422]) {
+    it(`takes ${status} for a refusal`, async () => {
+      server.intercept = () => ({ status, body: statusOf(status, "we said no") });
+      const error = await failure({ path });
+      expect(error).to.be.instanceOf(ApiError).and.include({ status, message: "we said no" });
+    });
+  }
+
+  const away: readonly (readonly [string, FakeAnswer])[] = [
+    ["401, which is about ourselves", { status: 401, body: statusOf(401, "Unauthorized") }],
+    ["429", { status: 429, body: statusOf(429, "too many requests") }],
+    ["500", { status: 500, body: "plain text" }],
+    ["503", { status: 503 }],
+    ["a connection that is cut", "cut"],
+    ["no answer", "silence"],
+  ];
+  for (const [what, answer] of away) {
+    it(`takes ${what} for an API server that is away`, async () => {
+      server.intercept = () => answer;
+      expect(await failure({ path }, 100)).to.be.instanceOf(Unavailable);
+    });
+  }
+
+  it("says how it can't reach an API server", async () => {
+    await server.goAway();
+    const error = await failure({ path });
+    await server.comeBack();
+    expect(error).to.be.instanceOf(Unavailable);
+    expect((error as Error).message).to.match(/^the API server can't be reached: .*ECONNREFUSED/);
+  });
+
+  it("shows nothing of an answer that is no JSON", async () => {
+    server.intercept = () => ({ status: 422, body: "password=hunter2" });
+    expect(String(await failure({ path }))).not.to.contain("hunter2");
+  });
+
+  it("is not confused by a long message", async () => {
+    server.intercept = () => ({ status: 422, body: statusOf(422, "x".repeat(100_000)) });
+    expect((await failure({ path })) as Error)
+      .to.have.property("message")
+      .with.length.below(2_000);
+  });
+});

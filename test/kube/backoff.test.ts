@@ -1,0 +1,33 @@
+import { expect } from "chai";
+import fc from "fast-check";
+import { createBackoff } from "../../src/kube/backoff.ts";
+
+describe("createBackoff()", () => {
+  const delays = (random: () => number): number[] => {
+    const backoff = createBackoff({ firstMs: 100, longestMs: 1000, random });
+    return Array.from({ length: 6 }, () => backoff.next());
+  };
+
+  it("doubles up to the longest", () => {
+    expect(delays(() => 0)).to.deep.equal([50, 100, 200, 400, 500, 500]);
+  });
+
+  it("spreads each delay over the half before it", () => {
+    fc.assert(
+      fc.property(fc.double({ min: 0, max: 1, maxExcluded: true, noNaN: true }), (chance) => {
+        for (const [index, delay] of delays(() => chance).entries()) {
+          const longest = Math.min(100 * 2 ** index, 1000);
+          expect(delay).to.be.within(longest / 2, longest);
+        }
+      }),
+    );
+  });
+
+  it("starts again after a success", () => {
+    const backoff = createBackoff({ firstMs: 100, longestMs: 1000, random: () => 0 });
+    backoff.next();
+    backoff.next();
+    backoff.reset();
+    expect(backoff.next()).to.equal(50);
+  });
+});

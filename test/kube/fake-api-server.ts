@@ -1,0 +1,264 @@
+import { once } from "node:events";
+import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
+import type { AddressInfo } from "node:net";
+import type { ApiAccess } from "../../src/kube/api-access.ts";
+import type { KubeObject } from "../../src/kube/object-store.ts";
+import type { Stoppable } from "../support/cleanup.ts";
+
+export interface FakeRequest {
+  readonly method: string;
+  readonly path: string;
+  readonly query: URLSearchParams;
+  readonly body: unknown;
+}
+
+/** What a test makes of a request: a status with a body, or nothing at all for as long as it is open. */
+export type FakeAnswer = { readonly status: number; readonly body?: unknown } | "silence" | "cut";
+
+/** An object as a test writes it; what it leaves out is made up. */
+export type FakeObject = { readonly metadata: { name: string; namespace?: string } } & Record<
+  string,
+  unknown
+>;
+
+/**
+ * Enough of an API server to see how its clients bear what goes wrong: lists in pages, watches with
+ * their past, and every way in which they fail. A real one is used in test/cluster.
+ */
+export interface FakeApiServer extends Stoppable {
+  readonly access: ApiAccess;
+  /** Every request, from the first. */
+  readonly requests: readonly FakeRequest[];
+  /** Creates or changes an object of a collection, which is called by its plural. */
+  put(plural: string, object: FakeObject): void;
+  remove(plural: string, name: string, namespace?: string): void;
+  /** Forgets all that has happened, as etcd does from time to time: older watches can't go on. */
+  compact(): void;
+  /** Tells every watch of the version it is at. */
+  bookmark(): void;
+  /** Ends all watches as agreed. */
+  endWatches(): void;
+  /** Cuts all connections. */
+  cut(): void;
+  /** How many watches are open. */
+  readonly watches: number;
+  /** What is answered instead of what would be; undefined where the request is served as usual. */
+  intercept: ((request: FakeRequest) => FakeAnswer | undefined) | undefined;
+  /** Nobody listens any more, all connections are cut. */
+  goAway(): Promise<void>;
+  /** Listens again, at the same port. */
+  comeBack(): Promise<void>;
+  stop(): Promise<void>;
+}
+
+interface HistoricEvent {
+  readonly plural: string;
+  readonly version: number;
+  readonly type: "ADDED" | "MODIFIED" | "DELETED";
+  readonly object: KubeObject;
+}
+
+interface Watcher {
+  readonly plural: string;
+  readonly accepts: (object: KubeObject) => boolean;
+  readonly response: ServerResponse;
+}
+
+export async function startFakeApiServer(): Promise<FakeApiServer> {
+  const collections = new Map<string, Map<string, KubeObject>>();
+  const watchers = new Set<Watcher>();
+  const requests: FakeRequest[] = [];
+  let history: HistoricEvent[] = [];
+  let version = 100;
+  let oldest = 0;
+  let made = 0;
+
+  const collection = (plural: string): Map<string, KubeObject> => {
+    const found = collections.get(plural) ?? new Map<string, KubeObject>();
+    collections.set(plural, found);
+    return found;
+  };
+  const write = ({ response }: Watcher, type: string, object: unknown): void =>
+    void response.write(`${JSON.stringify({ type, object })}\n`);
+  const happen = (plural: string, type: HistoricEvent["type"], object: KubeObject): void => {
+    history.push({ plural, version, type, object });
+    for (const watcher of watchers) {
+      if (watcher.plural === plural && watcher.accepts(object)) write(watcher, type, object);
+    }
+  };
+
+  const server = createServer((request, response) => {
+    void readRequest(request).then((call) => {
+      requests.push(call);
+      const answer = fake.intercept?.(call);
+      if (answer === "silence") return;
+      if (answer === "cut") request.socket.destroy();
+      else if (answer !== undefined) respond(response, answer.status, answer.body);
+      else serve(call, response);
+    });
+  });
+
+  function serve(call: FakeRequest, response: ServerResponse): void {
+    const target = targetOf(call.path);
+    if (target === undefined) {
+      respond(response, 404, statusOf(404, "no such path"));
+      return;
+    }
+    const { plural, namespace, name } = target;
+    const accepts = selection(namespace, call.query.get("labelSelector"));
+    if (name !== undefined) {
+      const object = collection(plural).get(`${namespace ?? ""}/${name}`);
+      const missing = statusOf(404, `${plural} "${name}" not found`);
+      respond(response, object ? 200 : 404, object ?? missing);
+    } else if (call.query.get("watch") === "true") {
+      watch({ plural, accepts, response }, call.query);
+    } else list(plural, accepts, call.query, response);
+  }
+
+  function list(
+    plural: string,
+    accepts: Watcher["accepts"],
+    query: URLSearchParams,
+    response: ServerResponse,
+  ): void {
+    const start = Number(query.get("continue") ?? 0);
+    const end = start + Number(query.get("limit") ?? Number.POSITIVE_INFINITY);
+    const all = [...collection(plural).values()].filter(accepts);
+    const more = end < all.length ? { continue: `${end}` } : {};
+    const metadata = { resourceVersion: `${version}`, ...more };
+    respond(response, 200, { kind: "List", metadata, items: all.slice(start, end) });
+  }
+
+  function watch(watcher: Watcher, query: URLSearchParams): void {
+    const { response, plural, accepts } = watcher;
+    response.writeHead(200, { "content-type": "application/json" }).flushHeaders();
+    const from = Number(query.get("resourceVersion"));
+    if (from < oldest) {
+      write(watcher, "ERROR", statusOf(410, `too old resource version: ${from}`));
+      response.end();
+      return;
+    }
+    for (const event of history) {
+      const isMissed = event.version > from && event.plural === plural && accepts(event.object);
+      if (isMissed) write(watcher, event.type, event.object);
+    }
+    watchers.add(watcher);
+    response.on("close", () => watchers.delete(watcher));
+  }
+
+  const listen = async (port: number): Promise<void> => {
+    server.listen(port, "127.0.0.1");
+    await once(server, "listening");
+  };
+  const close = async (): Promise<void> => {
+    const closed = once(server, "close");
+    server.close();
+    server.closeAllConnections();
+    await closed;
+  };
+  await listen(0);
+  const { port } = server.address() as AddressInfo;
+
+  const fake: FakeApiServer = {
+    access: {
+      server: new URL(`http://127.0.0.1:${port}`),
+      requestOptions: async () => ({ headers: { authorization: "Bearer our-own-token" } }),
+    },
+    requests,
+    intercept: undefined,
+    put(plural, object) {
+      version += 1;
+      const { name, namespace = "" } = object.metadata;
+      const key = `${namespace}/${name}`;
+      const before = collection(plural).get(key);
+      made += 1;
+      const metadata = {
+        uid: before?.metadata.uid ?? `uid-${made}`,
+        ...object.metadata,
+        resourceVersion: `${version}`,
+        managedFields: [{ manager: "test" }],
+      };
+      const stored = { ...object, metadata };
+      collection(plural).set(key, stored);
+      happen(plural, before === undefined ? "ADDED" : "MODIFIED", stored);
+    },
+    remove(plural, name, namespace = "") {
+      const key = `${namespace}/${name}`;
+      const object = collection(plural).get(key);
+      if (object === undefined) throw new Error(`there is no ${plural} ${key}`);
+      version += 1;
+      collection(plural).delete(key);
+      const metadata = { ...object.metadata, resourceVersion: `${version}` };
+      happen(plural, "DELETED", { ...object, metadata });
+    },
+    compact() {
+      history = [];
+      version += 1;
+      oldest = version;
+    },
+    bookmark() {
+      for (const watcher of watchers) {
+        write(watcher, "BOOKMARK", { metadata: { resourceVersion: `${version}` } });
+      }
+    },
+    endWatches() {
+      for (const { response } of watchers) response.end();
+      watchers.clear();
+    },
+    cut: () => server.closeAllConnections(),
+    get watches() {
+      return watchers.size;
+    },
+    goAway: close,
+    comeBack: () => listen(port),
+    async stop() {
+      if (server.listening) await close();
+    },
+  };
+  return fake;
+}
+
+async function readRequest(request: IncomingMessage): Promise<FakeRequest> {
+  const chunks: Buffer[] = [];
+  for await (const chunk of request) chunks.push(chunk as Buffer);
+  const text = Buffer.concat(chunks).toString();
+  const url = new URL(request.url ?? "/", "http://fake");
+  const body: unknown = text === "" ? undefined : JSON.parse(text);
+  return { method: request.method ?? "", path: url.pathname, query: url.searchParams, body };
+}
+
+function respond(response: ServerResponse, status: number, body: unknown = {}): void {
+  response.writeHead(status, { "content-type": "application/json" });
+  response.end(typeof body === "string" ? body : JSON.stringify(body));
+}
+
+/** What the API server says of a failure. */
+export const statusOf = (code: number, message: string): object => ({
+  kind: "Status",
+  status: "Failure",
+  code,
+  message,
+});
+
+const pathForm =
+  /^(?:\/api\/v1|\/apis\/[^/]+\/[^/]+)(?:\/namespaces\/([^/]+))?\/([^/]+)(?:\/([^/]+))?$/;
+
+function targetOf(
+  path: string,
+): { plural: string; namespace: string | undefined; name: string | undefined } | undefined {
+  const match = pathForm.exec(path);
+  if (match?.[2] === undefined) return undefined;
+  return { namespace: match[1], plural: match[2], name: match[3] };
+}
+
+function selection(
+  namespace: string | undefined,
+  selector: string | null,
+): (object: KubeObject) => boolean {
+  const [key = "", value] = selector?.split("=") ?? [];
+  return ({ metadata }) => {
+    const { labels = {} } = metadata as { labels?: Record<string, string> };
+    const isLabelled = selector === null || labels[key] === value;
+    return isLabelled && (namespace === undefined || metadata.namespace === namespace);
+  };
+}

@@ -1,0 +1,98 @@
+import { once } from "node:events";
+import { writeFile } from "node:fs/promises";
+import { createServer, type Server } from "node:https";
+import type { AddressInfo } from "node:net";
+import { join } from "node:path";
+import { expect } from "chai";
+import { createAuthority, leafIssuer } from "../../src/certificate-authority.ts";
+import { Unavailable } from "../../src/connector/surroundings.ts";
+import { createApiClient } from "../../src/kube/api-client.ts";
+import { inClusterAccess } from "../../src/kube/in-cluster.ts";
+import { kubeconfigAccess } from "../../src/kube/kubeconfig.ts";
+import { cleanup } from "../support/cleanup.ts";
+import { makeTempFolder } from "../support/temp-folder.ts";
+
+describe("access to the API server", () => {
+  const resources = cleanup();
+  let folder: string;
+  let server: Server;
+  let port: number;
+
+  /** Gives the server a certificate of a new authority. @returns that one's, PEM */
+  const renewCertificate = async (): Promise<string> => {
+    const authority = await createAuthority("kubernetes", new Date());
+    const leaf = await (await leafIssuer(authority))("127.0.0.1", new Date());
+    server.setSecureContext({ cert: leaf.certificate, key: leaf.privateKey });
+    return authority.certificate;
+  };
+
+  before(async () => {
+    folder = resources.add(makeTempFolder("access")).path;
+    server = createServer((request, response) => {
+      response.end(JSON.stringify({ authorization: request.headers.authorization }));
+    });
+    server.listen(0, "127.0.0.1");
+    await once(server, "listening");
+    resources.defer(() => {
+      server.close();
+      server.closeAllConnections();
+    });
+    port = (server.address() as AddressInfo).port;
+    await writeFile(join(folder, "ca.crt"), await renewCertificate());
+    await writeFile(join(folder, "token"), "first\n");
+  });
+  after(resources.stop);
+
+  const authorizationOf = (answer: unknown): unknown =>
+    (answer as { authorization: unknown }).authorization;
+
+  it("in the cluster goes by files that are replaced while we run", async () => {
+    const access = inClusterAccess({ host: "127.0.0.1", port: `${port}`, folder });
+    const client = createApiClient({ access });
+    expect(authorizationOf(await client.request({ path: "/" }))).to.equal("Bearer first");
+    await writeFile(join(folder, "token"), "second");
+    expect(authorizationOf(await client.request({ path: "/" }))).to.equal("Bearer second");
+
+    const ca = await renewCertificate();
+    server.closeAllConnections();
+    const error = await client.request({ path: "/" }).catch((e: unknown) => e);
+    expect(error).to.be.instanceOf(Unavailable);
+    await writeFile(join(folder, "ca.crt"), ca);
+    expect(authorizationOf(await client.request({ path: "/" }))).to.equal("Bearer second");
+  });
+
+  it("in the cluster says what is missing, and recovers", async () => {
+    const access = inClusterAccess({
+      host: "127.0.0.1",
+      port: `${port}`,
+      folder: join(folder, "none"),
+    });
+    const error = await createApiClient({ access })
+      .request({ path: "/" })
+      .catch((e: unknown) => e);
+    expect(error).to.be.instanceOf(Unavailable);
+    expect(String(error)).to.contain(join(folder, "none"));
+  });
+
+  it("in the cluster may have an IPv6 address", () => {
+    const { server: url } = inClusterAccess({ host: "fd00::1", port: "443", folder });
+    expect(url.href).to.equal("https://[fd00::1]/");
+  });
+
+  it("from outside goes by a kubeconfig", async () => {
+    const file = join(folder, "kubeconfig");
+    const cluster = { server: `https://127.0.0.1:${port}`, "certificate-authority": "ca.crt" };
+    const config = {
+      clusters: [{ name: "c", cluster }],
+      users: [{ name: "u", user: { token: "third" } }],
+      contexts: [{ name: "x", context: { cluster: "c", user: "u" } }],
+    };
+    await writeFile(file, JSON.stringify(config));
+    const access = await kubeconfigAccess({ file, context: "x" });
+    const answer = await createApiClient({ access }).request({ path: "/" });
+    expect(authorizationOf(answer)).to.equal("Bearer third");
+
+    const error = await kubeconfigAccess({ file, context: "y" }).catch((e: unknown) => e);
+    expect(String(error)).to.contain('no cluster for its context "y"');
+  });
+});
