@@ -1,0 +1,122 @@
+import type { ConnectorRef } from "../connector/connector-ref.ts";
+import { property } from "../connector/document.ts";
+import {
+  type Answer,
+  type MayUse,
+  type Requester,
+  Unavailable,
+  type Verb,
+} from "../connector/surroundings.ts";
+import type { ApiClient } from "./api-client.ts";
+import { ApiError } from "./api-error.ts";
+import { createLookupCache } from "./lookup-cache.ts";
+
+export interface AccessReviewOptions {
+  readonly client: Pick<ApiClient, "request">;
+  /** Milliseconds since the epoch. */
+  readonly now: () => number;
+  /** Whether a push needs a right of its own. */
+  readonly separatePush: boolean;
+  /** Whether to read a Connector is not enough to use it. */
+  readonly requireProxyVerb: boolean;
+}
+
+const group = "connectors.alauda.io";
+
+/** A right on one connector, as RBAC sees it. */
+interface Right {
+  readonly verb: "get" | "update";
+  readonly resource: "connectors" | "connectors/proxy";
+}
+
+const positiveMs = 60_000;
+const negativeMs = 5_000;
+/** While the API server is away nobody can take a right back, either. */
+const usableMs = 10 * 60_000;
+const capacity = 10_000;
+
+/** Asks the API server for the rights of whoever wants to use a connector. */
+export function reviewAccess(options: AccessReviewOptions): MayUse {
+  const { client, now } = options;
+  const answers = createLookupCache<boolean>({ capacity, now });
+  const has = (who: Requester, ref: ConnectorRef, right: Right): Promise<boolean> => {
+    const { user, groups } = who;
+    const key = JSON.stringify([user, groups, ref.namespace, ref.name, right.verb, right.resource]);
+    return answers.get(key, async () => {
+      const value = await review(client, who, ref, right);
+      return value ? { value, freshMs: positiveMs, usableMs } : { value, freshMs: negativeMs };
+    });
+  };
+  return async (who, ref, verb) => {
+    const rights = rightsFor(verb, options);
+    const held = await Promise.all(rights.map((right) => has(who, ref, right)));
+    const missing = rights.filter((_, index) => !held[index]);
+    return missing.length === 0 ? { ok: true, value: undefined } : refuse(who, ref, missing);
+  };
+}
+
+function rightsFor(
+  verb: Verb,
+  { separatePush, requireProxyVerb }: AccessReviewOptions,
+): readonly Right[] {
+  return [
+    { verb: "get", resource: "connectors" },
+    ...(requireProxyVerb ? [{ verb: "get", resource: "connectors/proxy" } as const] : []),
+    ...(verb === "push" && separatePush
+      ? [{ verb: "update", resource: "connectors/proxy" } as const]
+      : []),
+  ];
+}
+
+async function review(
+  client: Pick<ApiClient, "request">,
+  { user, groups }: Requester,
+  { namespace, name }: ConnectorRef,
+  { verb, resource }: Right,
+): Promise<boolean> {
+  const [plural, subresource] = resource.split("/");
+  const body = {
+    apiVersion: "authorization.k8s.io/v1",
+    kind: "SubjectAccessReview",
+    spec: {
+      user,
+      groups,
+      resourceAttributes: {
+        group,
+        resource: plural,
+        verb,
+        namespace,
+        name,
+        ...(subresource === undefined ? {} : { subresource }),
+      },
+    },
+  };
+  const path = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
+  const answer = await client.request({ method: "POST", path, body }).catch(asUnavailable);
+  return property(property(answer, "status"), "allowed") === true;
+}
+
+/** We may not ask, which is not the fault of whoever wants to use the connector. */
+function asUnavailable(error: unknown): never {
+  if (!(error instanceof ApiError)) throw error;
+  throw new Unavailable(`access can't be reviewed: ${error.message}`, { cause: error });
+}
+
+/** The sentence ends in the rules of the Role that is missing, to be pasted. */
+function refuse(
+  { user }: Requester,
+  { namespace, name }: ConnectorRef,
+  missing: readonly Right[],
+): Answer<void> {
+  const wanted = missing.map(
+    ({ verb, resource }) => `${verb} ${resource.replace("connectors", `connectors.${group}`)}`,
+  );
+  const rules = missing.map(
+    ({ verb, resource }) =>
+      `{apiGroups: [${group}], resources: [${resource}], resourceNames: [${name}], verbs: [${verb}]}`,
+  );
+  const reason =
+    `allow ${user} to ${wanted.join(" and ")} "${name}" in namespace ${namespace}: ` +
+    `bind it there to a Role with rules: [${rules.join(", ")}]`;
+  return { ok: false, reason };
+}

@@ -1,0 +1,109 @@
+import { createHash } from "node:crypto";
+import { property } from "../connector/document.ts";
+import { show } from "../connector/problem.ts";
+import {
+  type Answer,
+  type Identity,
+  Unavailable,
+  type VerifyToken,
+} from "../connector/surroundings.ts";
+import type { ApiClient } from "./api-client.ts";
+import { ApiError } from "./api-error.ts";
+import { createLookupCache, type Lookup } from "./lookup-cache.ts";
+import { readClaims } from "./token-claims.ts";
+
+export interface TokenReviewOptions {
+  readonly client: Pick<ApiClient, "request">;
+  /** Whom tokens have to be made for: that of the CSIDriver's tokenRequests. */
+  readonly audience: string;
+  /** Milliseconds since the epoch. */
+  readonly now: () => number;
+}
+
+/** So soon a token that was taken back, or whose Pod is gone, is refused. */
+const positiveMs = 60_000;
+const negativeMs = 5_000;
+const capacity = 10_000;
+
+const advice =
+  "use the volume's files as they are at the moment, since the kubelet renews the token in them";
+
+/**
+ * Asks the API server who holds a token. While it is away, those whom it knew before are still known,
+ * until their tokens expire. Tokens are kept as their hashes only.
+ */
+export function reviewTokens({ client, audience, now }: TokenReviewOptions): VerifyToken {
+  const answers = createLookupCache<Answer<Identity>>({ capacity, now });
+  return async (token) => {
+    const claims = readClaims(token);
+    // Whatever else people type as a password is not for the API server, nor for its audit log.
+    if (claims === undefined) return refuse("this is no token of a ServiceAccount");
+    if (!claims.audiences.includes(audience)) {
+      const found = claims.audiences.map(show).join(", ") || "nobody";
+      return refuse(`the token is for ${found}, and has to be for ${show(audience)}`);
+    }
+    const restMs = Math.max(0, (claims.expiresAt ?? 0) - now());
+    const key = createHash("sha256").update(token).digest("base64");
+    return answers.get(key, async (): Promise<Lookup<Answer<Identity>>> => {
+      const value = await review(client, audience, token);
+      if (!value.ok) return { value, freshMs: negativeMs };
+      return { value, freshMs: Math.min(restMs, positiveMs), usableMs: restMs };
+    });
+  };
+}
+
+const refuse = (reason: string): Answer<Identity> => ({
+  ok: false,
+  reason: `${reason}; ${advice}`,
+});
+
+async function review(
+  client: Pick<ApiClient, "request">,
+  audience: string,
+  token: string,
+): Promise<Answer<Identity>> {
+  const body = {
+    apiVersion: "authentication.k8s.io/v1",
+    kind: "TokenReview",
+    spec: { token, audiences: [audience] },
+  };
+  const path = "/apis/authentication.k8s.io/v1/tokenreviews";
+  const answer = await client.request({ method: "POST", path, body }).catch(asUnavailable);
+  const status = property(answer, "status");
+  if (property(status, "authenticated") !== true) {
+    const error = String(property(status, "error") ?? "no reason given").replaceAll(token, "…");
+    return refuse(`the API server does not accept the token (${error.slice(0, 300)})`);
+  }
+  // One that knows no audiences says nothing of them, and would take any token.
+  const audiences = property(status, "audiences");
+  if (!Array.isArray(audiences) || !audiences.includes(audience)) {
+    return refuse(`the API server does not say that the token is for ${show(audience)}`);
+  }
+  return { ok: true, value: identityOf(property(status, "user")) };
+}
+
+/** We may not ask, which is not the fault of whoever holds the token. */
+function asUnavailable(error: unknown): never {
+  if (!(error instanceof ApiError)) throw error;
+  throw new Unavailable(`tokens can't be reviewed: ${error.message}`, { cause: error });
+}
+
+function identityOf(user: unknown): Identity {
+  const name = String(property(user, "username"));
+  const groups = property(user, "groups");
+  const extra = (key: string): string | undefined => {
+    const values = property(property(user, "extra"), `authentication.kubernetes.io/${key}`);
+    return Array.isArray(values) && typeof values[0] === "string" ? values[0] : undefined;
+  };
+  const podName = extra("pod-name");
+  const podUid = extra("pod-uid");
+  const namespace = /^system:serviceaccount:([^:]+):/.exec(name)?.[1];
+  return {
+    user: name,
+    groups: Array.isArray(groups) ? groups.map(String) : [],
+    subject: podUid === undefined ? name : `${name}/${podUid}`,
+    ...(podName === undefined || namespace === undefined
+      ? {}
+      : { pod: { namespace, name: podName } }),
+  };
+}

@@ -1,0 +1,125 @@
+import { expect } from "chai";
+import { type Answer, type MayUse, Unavailable } from "../../src/connector/surroundings.ts";
+import { createApiClient } from "../../src/kube/api-client.ts";
+import { type AccessReviewOptions, reviewAccess } from "../../src/kube/may-use.ts";
+import { cleanup } from "../support/cleanup.ts";
+import { type FakeApiServer, startFakeApiServer, statusOf } from "./fake-api-server.ts";
+
+const who = { user: "system:serviceaccount:team-a:builder", groups: ["system:authenticated"] };
+const harbor = { namespace: "team-a", name: "harbor" };
+
+interface ReviewBody {
+  readonly spec: {
+    readonly user: string;
+    readonly groups: readonly string[];
+    readonly resourceAttributes: Readonly<Record<string, string>>;
+  };
+}
+
+describe("reviewAccess()", () => {
+  const resources = cleanup();
+  let server: FakeApiServer;
+  let time = 0;
+  /** `get connectors team-a/harbor` */
+  let granted: Set<string>;
+  let asked: string[];
+
+  before(async () => {
+    server = resources.add(await startFakeApiServer());
+  });
+  beforeEach(() => {
+    granted = new Set();
+    asked = [];
+    server.intercept = ({ body }) => {
+      const { resourceAttributes: attributes, ...subject } = (body as ReviewBody).spec;
+      expect(subject).to.deep.equal(who);
+      expect(attributes.group).to.equal("connectors.alauda.io");
+      const { verb, resource, subresource, namespace, name } = attributes;
+      const path = subresource === undefined ? resource : `${resource}/${subresource}`;
+      const right = `${verb} ${path} ${namespace}/${name}`;
+      asked.push(right);
+      return { status: 201, body: { status: { allowed: granted.has(right) } } };
+    };
+  });
+  after(resources.stop);
+
+  const reviewer = (options: Partial<AccessReviewOptions> = {}): MayUse =>
+    reviewAccess({
+      client: createApiClient({ access: server.access }),
+      now: () => time,
+      separatePush: false,
+      requireProxyVerb: false,
+      ...options,
+    });
+  const reasonOf = (answer: Answer<void>): string =>
+    answer.ok ? expect.fail("it was allowed") : answer.reason;
+
+  it("asks for the right to read the connector", async () => {
+    granted.add("get connectors team-a/harbor");
+    const mayUse = reviewer();
+    for (const verb of ["pull", "push"] as const) {
+      expect(await mayUse(who, harbor, verb)).to.deep.equal({ ok: true, value: undefined });
+    }
+    const reason = reasonOf(await mayUse(who, { ...harbor, name: "other" }, "pull"));
+    expect(reason).to.equal(
+      'allow system:serviceaccount:team-a:builder to get connectors.connectors.alauda.io "other" in namespace team-a: ' +
+        "bind it there to a Role with rules: [{apiGroups: [connectors.alauda.io], resources: [connectors], resourceNames: [other], verbs: [get]}]",
+    );
+  });
+
+  it("asks for more where that is wanted, and names all that is missing", async () => {
+    granted.add("get connectors team-a/harbor");
+    const mayUse = reviewer({ separatePush: true, requireProxyVerb: true });
+    expect(reasonOf(await mayUse(who, harbor, "pull"))).to.contain(
+      'to get connectors.connectors.alauda.io/proxy "harbor"',
+    );
+    time += 10_000;
+    granted.add("get connectors/proxy team-a/harbor");
+    expect((await mayUse(who, harbor, "pull")).ok).to.equal(true);
+    expect(reasonOf(await mayUse(who, harbor, "push"))).to.contain(
+      "resources: [connectors/proxy], resourceNames: [harbor], verbs: [update]",
+    );
+    time += 10_000;
+    granted.add("update connectors/proxy team-a/harbor");
+    expect((await mayUse(who, harbor, "push")).ok).to.equal(true);
+  });
+
+  it("asks once a minute for a right that is there, and after seconds for another one", async () => {
+    const mayUse = reviewer();
+    reasonOf(await mayUse(who, harbor, "pull"));
+    granted.add("get connectors team-a/harbor");
+    time += 4_999;
+    reasonOf(await mayUse(who, harbor, "pull"));
+    time += 1;
+    expect((await mayUse(who, harbor, "pull")).ok).to.equal(true);
+    granted.clear();
+    time += 59_999;
+    expect((await mayUse(who, harbor, "pull")).ok).to.equal(true);
+    expect(asked).to.have.length(2);
+    time += 1;
+    reasonOf(await mayUse(who, harbor, "pull"));
+  });
+
+  it("remembers rights while the API server is away, and knows of no others", async () => {
+    granted.add("get connectors team-a/harbor");
+    const mayUse = reviewer();
+    await mayUse(who, harbor, "pull");
+    server.intercept = () => ({ status: 503 });
+    time += 9 * 60_000;
+    expect((await mayUse(who, harbor, "pull")).ok).to.equal(true);
+    const other = { ...harbor, name: "other" };
+    expect(await mayUse(who, other, "pull").catch((e: unknown) => e)).to.be.instanceOf(Unavailable);
+    time += 60_000;
+    expect(await mayUse(who, harbor, "pull").catch((e: unknown) => e)).to.be.instanceOf(
+      Unavailable,
+    );
+  });
+
+  it("does not blame those who ask when it may not ask itself", async () => {
+    const forbidden = statusOf(403, "subjectaccessreviews is forbidden");
+    server.intercept = () => ({ status: 403, body: forbidden });
+    const error = await reviewer()(who, harbor, "pull").catch((e: unknown) => e);
+    expect(error).to.be.instanceOf(Unavailable);
+    expect(String(error)).to.contain("subjectaccessreviews is forbidden");
+  });
+});

@@ -1,0 +1,154 @@
+import { expect } from "chai";
+import {
+  type Answer,
+  type Identity,
+  Unavailable,
+  type VerifyToken,
+} from "../../src/connector/surroundings.ts";
+import { createApiClient } from "../../src/kube/api-client.ts";
+import { reviewTokens } from "../../src/kube/verify-token.ts";
+import { cleanup } from "../support/cleanup.ts";
+import { type FakeApiServer, startFakeApiServer, statusOf } from "./fake-api-server.ts";
+
+const audience = "connectors-proxy";
+const epoch = 1_800_000_000_000;
+
+const tokenWith = (claims: object): string =>
+  ["{}", JSON.stringify(claims), "signature"]
+    .map((part) => Buffer.from(part).toString("base64url"))
+    .join(".");
+const goodToken = tokenWith({ aud: [audience], exp: epoch / 1000 + 600 });
+
+const user = {
+  username: "system:serviceaccount:team-a:builder",
+  groups: ["system:serviceaccounts", "system:authenticated"],
+  extra: {
+    "authentication.kubernetes.io/pod-name": ["build-1"],
+    "authentication.kubernetes.io/pod-uid": ["pod-uid-1"],
+  },
+};
+
+describe("reviewTokens()", () => {
+  const resources = cleanup();
+  let server: FakeApiServer;
+  let verify: VerifyToken;
+  let time = epoch;
+  let reviews = 0;
+  let status: object = {};
+
+  before(async () => {
+    server = resources.add(await startFakeApiServer());
+  });
+  beforeEach(() => {
+    time = epoch;
+    reviews = 0;
+    status = { authenticated: true, audiences: [audience], user };
+    server.intercept = () => {
+      reviews += 1;
+      return { status: 201, body: { status } };
+    };
+    const client = createApiClient({ access: server.access });
+    verify = reviewTokens({ client, audience, now: () => time });
+  });
+  after(resources.stop);
+
+  const reasonOf = (answer: Answer<Identity>): string =>
+    answer.ok ? expect.fail("it was accepted") : answer.reason;
+
+  it("says who holds a token", async () => {
+    expect(await verify(goodToken)).to.deep.equal({
+      ok: true,
+      value: {
+        user: user.username,
+        groups: user.groups,
+        subject: `${user.username}/pod-uid-1`,
+        pod: { namespace: "team-a", name: "build-1" },
+      },
+    });
+    expect(server.requests.at(-1)?.body).to.deep.include({
+      spec: { token: goodToken, audiences: [audience] },
+    });
+  });
+
+  it("knows a token that is bound to no Pod by its user alone", async () => {
+    status = { authenticated: true, audiences: [audience], user: { username: user.username } };
+    expect(await verify(goodToken)).to.deep.equal({
+      ok: true,
+      value: { user: user.username, groups: [], subject: user.username },
+    });
+  });
+
+  for (const [what, token] of [
+    ["a password", "hunter2"],
+    ["nothing", ""],
+    ["a token of no form", "a.b"],
+    ["a token whose claims are no JSON", `e30.${Buffer.from("hunter2").toString("base64url")}.x`],
+    ["a token for nobody", tokenWith({})],
+    ["a token for another audience", tokenWith({ aud: ["https://kubernetes.default.svc"] })],
+    ["a token for one other", tokenWith({ aud: "vault" })],
+  ] as const) {
+    it(`refuses ${what} without telling the API server of it`, async () => {
+      const reason = reasonOf(await verify(token));
+      expect(reviews).to.equal(0);
+      expect(reason).not.to.contain("hunter2");
+      if (token !== "") expect(reason).not.to.contain(token);
+    });
+  }
+
+  it("refuses a token that the API server does not know, without showing it", async () => {
+    status = { error: `[invalid bearer token: ${goodToken}]` };
+    const reason = reasonOf(await verify(goodToken));
+    expect(reason).to.contain("invalid bearer token").and.not.contain(goodToken);
+  });
+
+  it("refuses one that was found good for another audience, or for any", async () => {
+    for (const audiences of [["vault"], undefined]) {
+      status = { authenticated: true, audiences, user };
+      reasonOf(await verify(goodToken));
+      time += 10_000;
+    }
+    expect(reviews).to.equal(2);
+  });
+
+  it("asks once a minute for a good token, and after seconds for another one", async () => {
+    await verify(goodToken);
+    time += 59_000;
+    await verify(goodToken);
+    expect(reviews).to.equal(1);
+    time += 1_000;
+    status = { error: "the Pod is gone" };
+    reasonOf(await verify(goodToken));
+    time += 4_000;
+    reasonOf(await verify(goodToken));
+    expect(reviews).to.equal(2);
+    time += 1_000;
+    status = { authenticated: true, audiences: [audience], user };
+    expect((await verify(goodToken)).ok).to.equal(true);
+  });
+
+  it("does not accept a token longer than it lasts", async () => {
+    const shortLived = tokenWith({ aud: audience, exp: epoch / 1000 + 20 });
+    await verify(shortLived);
+    time += 20_000;
+    status = { error: "token has expired" };
+    reasonOf(await verify(shortLived));
+  });
+
+  it("still knows whom it knew while the API server is away, until the token expires", async () => {
+    await verify(goodToken);
+    server.intercept = () => ({ status: 503 });
+    time += 599_000;
+    expect((await verify(goodToken)).ok).to.equal(true);
+    time += 1_000;
+    expect(await verify(goodToken).catch((e: unknown) => e)).to.be.instanceOf(Unavailable);
+  });
+
+  it("knows nobody else while the API server is away, or may not be asked", async () => {
+    server.intercept = () => ({ status: 503 });
+    expect(await verify(goodToken).catch((e: unknown) => e)).to.be.instanceOf(Unavailable);
+    server.intercept = () => ({ status: 403, body: statusOf(403, "tokenreviews is forbidden") });
+    const error = await verify(goodToken).catch((e: unknown) => e);
+    expect(error).to.be.instanceOf(Unavailable);
+    expect(String(error)).to.contain("tokenreviews is forbidden");
+  });
+});
