@@ -9,6 +9,8 @@ export interface Challenge {
 const token = /[!#$%&'*+.^_`|~0-9A-Za-z-]+/y;
 const quoted = /"((?:[^"\\]|\\.)*)"/y;
 const separators = /[\s,]*/y;
+/** With the whitespace that RFC 9110, section 11.2, has recipients pass over. */
+const equals = /[ \t]*=[ \t]*/y;
 
 /**
  * Every challenge in the WWW-Authenticate headers of a response: several headers, several challenges
@@ -32,12 +34,11 @@ function parseHeader(header: string): Challenge[] {
   for (take(separators); at < header.length; take(separators)) {
     const word = take(token);
     if (word === undefined) break;
-    if (header[at] !== "=") {
+    if (take(equals) === undefined) {
       params = new Map();
       challenges.push({ scheme: word.toLowerCase(), params });
       continue;
     }
-    at += 1;
     const value = take(quoted)?.replace(/\\(.)/g, "$1") ?? take(token);
     if (value === undefined) break;
     params.set(word.toLowerCase(), value);
