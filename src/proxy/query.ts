@@ -10,16 +10,10 @@ export function withoutParameters(query: string, names: readonly string[]): stri
     .join("&");
 }
 
-/** The decoded value of the first parameter of that name; undefined where there is none or it is malformed. */
+/** The decoded value of the first parameter of that name; undefined where there is none. */
 export function parameter(query: string, name: string): string | undefined {
   const part = query.split("&").find((candidate) => nameOf(candidate) === name);
-  if (part === undefined) return undefined;
-  const value = part.slice(nameOf(part).length + 1);
-  try {
-    return decodeURIComponent(value.replaceAll("+", " "));
-  } catch {
-    return undefined;
-  }
+  return part === undefined ? undefined : decode(part.slice(rawNameOf(part).length + 1));
 }
 
 /** Joins two queries. */
@@ -30,4 +24,16 @@ export const joinQueries = (...queries: readonly string[]): string =>
 export const withQuery = (path: string, query: string): string =>
   query === "" ? path : `${path}${path.includes("?") ? "&" : "?"}${query}`;
 
-const nameOf = (part: string): string => part.split("=", 1)[0] ?? "";
+const rawNameOf = (part: string): string => part.split("=", 1)[0] ?? "";
+
+/** Decoded, as a registry reads it: `fr%6Fm` is `from` too. */
+const nameOf = (part: string): string => decode(rawNameOf(part));
+
+/** What can't be decoded stands for itself, as registries have it. */
+function decode(text: string): string {
+  try {
+    return decodeURIComponent(text.replaceAll("+", " "));
+  } catch {
+    return text;
+  }
+}
