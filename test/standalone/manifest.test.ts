@@ -3,7 +3,8 @@ import fc from "fast-check";
 import { readManifest } from "../../src/standalone/manifest.ts";
 import { connectorYaml, pairYaml, password, secretYaml } from "./manifests.ts";
 
-describe("the manifest in a file's text", () => {
+describe("the manifest in a file's text", function () {
+  this.timeout(30_000);
   const everything = (text: string): string => JSON.stringify(readManifest(text).problems);
 
   it("holds Connectors and Secrets, in the namespace default unless they name another", () => {

@@ -10,7 +10,8 @@ import { makeTempFolder } from "../support/temp-folder.ts";
 import { eventually } from "./eventually.ts";
 import { type RecordedLog, recordedLog } from "./recorded-log.ts";
 
-describe("the state folder", () => {
+describe("the state folder", function () {
+  this.timeout(30_000);
   const resources = cleanup();
   let path: string;
   let log: RecordedLog;

@@ -10,7 +10,8 @@ import {
   tokenVerifier,
 } from "../../src/standalone/tokens.ts";
 
-describe("the tokens of volumes", () => {
+describe("the tokens of volumes", function () {
+  this.timeout(30_000);
   const { privateKey: key, publicKey } = generateKeyPairSync("ed25519");
   const start = Date.parse("2026-01-01T00:00:00Z");
   const holder: TokenHolder = {
