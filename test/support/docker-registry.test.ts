@@ -1,6 +1,7 @@
-import { mkdir, writeFile } from "node:fs/promises";
+import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expect } from "chai";
+import { requirePrograms } from "../../tools/require-programs.ts";
 import { cleanup } from "./cleanup.ts";
 import { type Clients, prepareClients } from "./clients.ts";
 import { type DockerRegistry, startDockerRegistry } from "./docker-registry.ts";
@@ -48,18 +49,22 @@ describe("docker-registry, skopeo and buildah", function () {
     });
   }
 
-  it("buildah builds from a registry's image and pushes the result", async () => {
+  it("buildah builds on a registry's image and pushes the result", async () => {
     const registry = resources.add(await startDockerRegistry({ auth: "token" }));
     const login = `${registry.username}:${registry.password}`;
     const flags = ["--tls-verify=false", "--creds", login];
     const base = `${registry.host}/base:1`;
+    await requirePrograms(["busybox"]);
+    const withShell = await writeTestImage(join(clients.folder, "shell"), {
+      files: { "bin/sh": await readFile("/bin/busybox") },
+    });
     await clients.skopeo([
       ...["copy", "--dest-tls-verify=false", "--dest-creds", login],
-      ...[image.reference, `docker://${base}`],
+      ...[withShell.reference, `docker://${base}`],
     ]);
     const context = join(clients.folder, "context");
     await mkdir(context);
-    await writeFile(join(context, "Dockerfile"), `FROM ${base}\nCOPY Dockerfile /\n`);
+    await writeFile(join(context, "Dockerfile"), `FROM ${base}\nRUN echo hello > /hello\n`);
 
     const built = await clients.buildah(["bud", ...flags, "-t", "app", context]);
     expect(built.status).to.equal(0, built.stderr);

@@ -21,6 +21,7 @@ export interface DockerRegistryOptions {
 export interface DockerRegistry extends Stoppable {
   /** `localhost:34567` */
   readonly host: string;
+  readonly port: number;
   /** `http://localhost:34567`, or https */
   readonly url: string;
   /** Its only user; the password is another one each time, so that a search for it finds no other. */
@@ -82,6 +83,7 @@ async function start(
   return {
     ...login,
     host,
+    port: Number(port),
     url: `${tls ? "https" : "http"}://${host}`,
     tls,
     tokens,

@@ -6,7 +6,7 @@ import {
   readBasic,
   readScopes,
 } from "../../examples/standalone/token-server.ts";
-import type { Exchange } from "./fake-registry.ts";
+import type { Exchange } from "./fake-registry-exchange.ts";
 import type { Target } from "./fake-registry-target.ts";
 
 /** How a fake registry lets people in. All of it may be changed while the registry runs. */

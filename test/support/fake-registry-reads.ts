@@ -1,4 +1,3 @@
-import type { Exchange } from "./fake-registry.ts";
 import {
   addManifest,
   type Repositories,
@@ -6,6 +5,7 @@ import {
   repositoryIn,
   type StoredManifest,
 } from "./fake-registry-content.ts";
+import type { Exchange } from "./fake-registry-exchange.ts";
 import { sha256 } from "./oci-image.ts";
 
 /** What the registry does with blobs, by method. */
@@ -89,7 +89,7 @@ async function putManifest(repository: Repository, exchange: Exchange): Promise<
   if (missing !== undefined) return exchange.fail(400, "MANIFEST_BLOB_UNKNOWN", missing.digest);
   const digest = addManifest(repository, target.reference, manifest);
   exchange.send(201, {
-    Location: `/v2/${target.repository}/manifests/${digest}`,
+    Location: `${exchange.basePath}/v2/${target.repository}/manifests/${digest}`,
     "Docker-Content-Digest": digest,
     ...(subject && { "OCI-Subject": subject.digest }),
   });

@@ -40,9 +40,11 @@ const patterns: readonly (readonly [TargetKind, RegExp])[] = [
  * Reads a path as it came, with nothing decoded or normalised: a path with a `%` or a `//` in it is
  * "other". Uploads are none of its business, since their URLs are opaque.
  */
-export function readTarget(path: string): Target {
+export function readTarget(path: string, basePath: string): Target {
+  // The token endpoint is not the registry's, and stays where it is.
+  const own = path.startsWith(basePath) ? path.slice(basePath.length) : "";
   for (const [kind, pattern] of patterns) {
-    const match = pattern.exec(path);
+    const match = pattern.exec(kind === "token" ? path : own);
     if (match !== null) return { kind, repository: match[1] ?? "", reference: match[2] ?? "" };
   }
   return { kind: "other", repository: "", reference: "" };

@@ -1,6 +1,6 @@
 import { randomUUID } from "node:crypto";
-import type { Exchange } from "./fake-registry.ts";
 import { addBlob, type Repositories, repositoryIn } from "./fake-registry-content.ts";
+import type { Exchange } from "./fake-registry-exchange.ts";
 import { sha256 } from "./oci-image.ts";
 
 /** An upload that has begun. */
@@ -27,13 +27,16 @@ export type Uploads = Map<string, Upload>;
  */
 export type LocationStyle = "relative" | "absolute" | "state" | "gar" | "ghcr";
 
-const pathOf: Readonly<Record<LocationStyle, (repository: string, id: string) => string>> = {
-  relative: (repository, id) => `/v2/${repository}/blobs/uploads/${id}`,
-  absolute: (repository, id) => `/v2/${repository}/blobs/uploads/${id}`,
-  state: (repository, id) => `/v2/${repository}/blobs/uploads/${id}`,
-  gar: (_, id) => `/artifacts-uploads/namespaces/project/repositories/store/uploads/${id}`,
-  ghcr: (repository, id) => `/v2/${repository}/blobs/upload/${id}`,
-};
+function pathOf(
+  style: LocationStyle,
+  basePath: string,
+  { repository, id }: { readonly repository: string; readonly id: string },
+): string {
+  if (style === "gar") {
+    return `/artifacts-uploads/namespaces/project/repositories/store/uploads/${id}`;
+  }
+  return `${basePath}/v2/${repository}/blobs/${style === "ghcr" ? "upload" : "uploads"}/${id}`;
+}
 
 export interface UploadOptions {
   readonly repositories: Repositories;
@@ -56,8 +59,9 @@ export async function beginUpload(options: UploadOptions, exchange: Exchange): P
     }
   }
   const id = randomUUID();
-  const path = pathOf[options.style](target.repository, id);
-  const upload = { id, repository: target.repository, chunks: [], step: 0, location: path };
+  const { repository: name } = target;
+  const path = pathOf(options.style, exchange.basePath, { repository: name, id });
+  const upload = { id, repository: name, chunks: [], step: 0, location: path };
   if (query.has("digest")) return finish(options, exchange, upload);
   uploads.set(path, upload);
   sendProgress(options, exchange, upload, 202);
@@ -104,7 +108,7 @@ async function finish(options: UploadOptions, exchange: Exchange, upload: Upload
 }
 
 function sendCreated(exchange: Exchange, repository: string, digest: string): void {
-  const Location = `/v2/${repository}/blobs/${digest}`;
+  const Location = `${exchange.basePath}/v2/${repository}/blobs/${digest}`;
   exchange.send(201, { Location, "Docker-Content-Digest": digest });
 }
 
@@ -116,7 +120,7 @@ function sendProgress(
   upload: Upload,
   status: number,
 ): void {
-  const path = pathOf[style](upload.repository, upload.id);
+  const path = pathOf(style, exchange.basePath, upload);
   upload.step += 1;
   // With "==" at its end, as base64 has it: clients and proxies must not encode it once more.
   const state = Buffer.from(`step ${upload.step}`).toString("base64url").padEnd(12, "=");

@@ -89,6 +89,16 @@ describe("the fake registry", function () {
     expect(statuses).to.deep.equal([404, 404, 400]);
   });
 
+  it("may lie below a base path", async () => {
+    const registry = resources.add(await startFakeRegistry({ basePath: "/docker/x" }));
+    const start = `${registry.url}/docker/x/v2/app/blobs/uploads/`;
+    const { headers } = await plainRequest(start, { method: "POST" });
+    expect(headers.location).to.match(/^\/docker\/x\/v2\/app\/blobs\/uploads\//);
+    const chunk = await plainRequest(registry.url + headers.location, { method: "PATCH" });
+    expect(chunk.status).to.equal(202);
+    expect(await plainRequest(`${registry.url}/v2/`)).to.include({ status: 404 });
+  });
+
   it("mounts a blob that is there, serves parts of it, and pages of tags", async () => {
     const registry = resources.add(await startFakeRegistry({ tls: true }));
     const ask = (path: string, options: object = {}) =>

@@ -1,9 +1,4 @@
-import {
-  createServer,
-  type IncomingHttpHeaders,
-  type IncomingMessage,
-  type ServerResponse,
-} from "node:http";
+import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import { createServer as createTlsServer } from "node:https";
 import { type AddressInfo, isIP } from "node:net";
 import { createAuthority, leafIssuer } from "../../src/certificate-authority.ts";
@@ -17,6 +12,7 @@ import {
   wantedAccess,
 } from "./fake-registry-auth.ts";
 import { type Repositories, type Repository, repositoryIn } from "./fake-registry-content.ts";
+import { type Exchange, makeExchange, type RecordedRequest } from "./fake-registry-exchange.ts";
 import {
   answerBlob,
   answerCatalog,
@@ -24,7 +20,7 @@ import {
   answerReferrers,
   answerTags,
 } from "./fake-registry-reads.ts";
-import { readTarget, type Target, type TargetKind } from "./fake-registry-target.ts";
+import type { TargetKind } from "./fake-registry-target.ts";
 import {
   beginUpload,
   continueUpload,
@@ -39,43 +35,10 @@ export interface FakeRegistryOptions {
   readonly tls?: boolean;
   /** `127.0.0.1`, unless another loopback address, or `localhost`, is wanted. */
   readonly hostname?: string;
+  /** What stands before `/v2/`, such as `/artifactory/api/docker/x`. */
+  readonly basePath?: string;
   /** Milliseconds; a test that lets tokens expire brings its own clock. */
   readonly now?: () => number;
-}
-
-/** One request that has arrived. */
-export interface RecordedRequest {
-  readonly method: string;
-  /** The request target as it came, with nothing decoded. */
-  readonly url: string;
-  readonly target: Target;
-  readonly headers: IncomingHttpHeaders;
-  readonly rawHeaders: readonly string[];
-  /** The client's port: tells connections apart. */
-  readonly remotePort: number | undefined;
-  /** Bytes of the body that the registry has read. */
-  bodyLength: number;
-  /** What was answered, once that is known. */
-  readonly status: number | undefined;
-}
-
-/** A request and the means to answer it. */
-export interface Exchange {
-  readonly request: IncomingMessage;
-  readonly response: ServerResponse;
-  readonly record: RecordedRequest;
-  readonly target: Target;
-  readonly path: string;
-  readonly query: URLSearchParams;
-  readonly rawQuery: string;
-  /** Reads the whole body. */
-  body(): Promise<Buffer>;
-  send(status: number, headers: Readonly<Record<string, string>>, body?: Buffer): void;
-  json(status: number, value: unknown, headers?: Readonly<Record<string, string>>): void;
-  /** Sends an error of the distribution protocol. */
-  fail(status: number, code: string, message?: string): void;
-  /** Goes on with what would have been done without this handler. */
-  next(): Promise<void>;
 }
 
 export type Handler = (exchange: Exchange) => Promise<void> | void;
@@ -84,7 +47,8 @@ export type Handler = (exchange: Exchange) => Promise<void> | void;
 export interface FakeRegistry extends Stoppable {
   /** `127.0.0.1:34567` */
   readonly host: string;
-  /** `http://127.0.0.1:34567`, or https */
+  readonly port: number;
+  /** `http://127.0.0.1:34567`, or https; without the base path. */
   readonly url: string;
   /** PEM of the authority that has signed its certificate, with TLS. */
   readonly ca: string | undefined;
@@ -123,12 +87,15 @@ export async function startFakeRegistry(options: FakeRegistryOptions = {}): Prom
   await new Promise<void>((resolve, reject) => {
     server.once("error", reject).listen(0, address, resolve);
   });
-  const host = `${hostname}:${(server.address() as AddressInfo).port}`;
+  const { port } = server.address() as AddressInfo;
+  const host = `${hostname}:${port}`;
+  const basePath = options.basePath ?? "";
   const uploads: Uploads = new Map();
   const early: Override[] = [];
   const late: Override[] = [];
   const registry: FakeRegistry = {
     host,
+    port,
     url: `${keys ? "https" : "http"}://${host}`,
     ca: keys?.ca,
     auth: createFakeAuth(options.auth ?? "none", options.users ?? { alice: "secret-of-alice" }),
@@ -151,7 +118,7 @@ export async function startFakeRegistry(options: FakeRegistryOptions = {}): Prom
   const now = options.now ?? Date.now;
 
   async function answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
-    const exchange = makeExchange(request, response, uploads);
+    const exchange = makeExchange(request, response, { uploads, basePath });
     registry.requests.push(exchange.record);
     const steps: Handler[] = [
       ...early.filter(({ matches }) => matches(exchange)).map(({ handler }) => handler),
@@ -195,53 +162,6 @@ const kindMatcher =
   (kind: string) =>
   ({ target }: Exchange): boolean =>
     kind === "*" || kind === target.kind;
-
-function makeExchange(
-  request: IncomingMessage,
-  response: ServerResponse,
-  uploads: Uploads,
-): Exchange {
-  const [path = "", ...rest] = (request.url ?? "").split("?");
-  const rawQuery = rest.join("?");
-  const upload = uploads.get(path);
-  const target: Target = upload
-    ? { kind: "upload", repository: upload.repository, reference: upload.id }
-    : readTarget(path);
-  const record: RecordedRequest = {
-    method: request.method ?? "",
-    url: request.url ?? "",
-    target,
-    headers: request.headers,
-    rawHeaders: request.rawHeaders,
-    remotePort: request.socket.remotePort,
-    bodyLength: 0,
-    get status() {
-      return response.headersSent ? response.statusCode : undefined;
-    },
-  };
-  const send: Exchange["send"] = (status, headers, body = Buffer.alloc(0)) => {
-    const length = status === 204 || status === 304 ? {} : { "Content-Length": body.length };
-    response.writeHead(status, { ...length, ...headers }).end(body);
-  };
-  const json: Exchange["json"] = (status, value, headers) => {
-    const body = Buffer.from(JSON.stringify(value));
-    send(status, { "Content-Type": "application/json", ...headers }, body);
-  };
-  return {
-    ...{ request, response, record, target, path, rawQuery, send, json },
-    query: new URLSearchParams(rawQuery),
-    fail: (status, code, message = code) => json(status, { errors: [{ code, message }] }),
-    async body() {
-      const chunks: Buffer[] = [];
-      for await (const chunk of request) {
-        record.bodyLength += chunk.length;
-        chunks.push(chunk);
-      }
-      return Buffer.concat(chunks);
-    },
-    next: async () => {},
-  };
-}
 
 async function authorize(registry: FakeRegistry, exchange: Exchange, now: number): Promise<void> {
   const { request, target, query } = exchange;

@@ -13,7 +13,6 @@ export function forbiddenRealms(
   registry: FakeRegistry,
   elsewhere: FakeRegistry,
 ): ReadonlyMap<string, string> {
-  const port = elsewhere.host.split(":")[1];
   return new Map([
     ["another host", `${elsewhere.url}/token`],
     ["a user and a password", `${registry.url.replace("://", "://user:password@")}/token`],
@@ -26,7 +25,7 @@ export function forbiddenRealms(
     ["the same, as one number", "http://2852039166/token"],
     ["the same, octal", "http://0251.0376.0251.0376/token"],
     ["the same, another cloud's", "http://100.100.100.200/token"],
-    ["the unspecified address", `http://0.0.0.0:${port}/token`],
+    ["the unspecified address", `http://0.0.0.0:${elsewhere.port}/token`],
     ["a link-local address", "http://[fe80::1]/token"],
     ["a file", "file:///etc/passwd"],
     ["another protocol", `gopher://${registry.host}/token`],

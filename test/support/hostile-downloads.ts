@@ -1,4 +1,5 @@
-import type { Exchange, FakeRegistry } from "./fake-registry.ts";
+import type { FakeRegistry } from "./fake-registry.ts";
+import type { Exchange } from "./fake-registry-exchange.ts";
 import type { Undo } from "./hostile-auth.ts";
 
 /** How often a behaviour shows before the registry behaves well; for ever where it isn't said. */

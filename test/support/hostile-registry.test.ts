@@ -116,7 +116,7 @@ describe("hostile registries", function () {
   it("token endpoints: endless, no JSON, late", async () => {
     const token = `${registry.url}/token`;
     const undo = tokenEndpoint.endless(registry);
-    const connection = resources.add(await openRaw({ port: Number(registry.host.split(":")[1]) }));
+    const connection = resources.add(await openRaw({ port: registry.port }));
     connection.send("GET /token HTTP/1.1\r\nHost: x\r\n\r\n");
     await eventually(
       () => connection.received().length > 1_000_000,

@@ -6,6 +6,8 @@ import { gzipSync } from "node:zlib";
 export interface TestImageOptions {
   /** A layer for each, with one file of so many bytes. */
   readonly layerSizes?: readonly number[];
+  /** One more layer, of executable files: path → content. */
+  readonly files?: Readonly<Record<string, Buffer>>;
   /** Images of the same seed and sizes are the same, byte for byte. */
   readonly seed?: string;
 }
@@ -35,6 +37,7 @@ const layerType = "application/vnd.oci.image.layer.v1.tar+gzip";
  */
 export function makeTestImage({
   layerSizes = [1024],
+  files,
   seed = "image",
 }: TestImageOptions = {}): TestImage {
   const blobs = new Map<string, Buffer>();
@@ -43,9 +46,10 @@ export function makeTestImage({
     blobs.set(digest, bytes);
     return { mediaType, digest, size: bytes.length };
   };
-  const tars = layerSizes.map((size, index) =>
-    tarOf(`file-${index}`, noise(`${seed}/${index}`, size)),
-  );
+  const layerFiles = layerSizes.map((size, index) => ({
+    [`file-${index}`]: noise(`${seed}/${index}`, size),
+  }));
+  const tars = [...layerFiles, ...(files ? [files] : [])].map(tarOf);
   const layers = tars.map((tar) => store(layerType, gzipSync(tar, { level: 0 })));
   const config = store(
     configType,
@@ -92,27 +96,30 @@ export const sha256 = (bytes: Buffer): string =>
 
 const json = (value: unknown): Buffer => Buffer.from(JSON.stringify(value));
 
-/** A tar archive (POSIX ustar) of one file. */
-function tarOf(name: string, content: Buffer): Buffer {
+/** A tar archive (POSIX ustar) of executable files. */
+function tarOf(files: Readonly<Record<string, Buffer>>): Buffer {
+  const entries = Object.entries(files).flatMap(([path, content]) => [
+    tarHeader(path, content.length),
+    content,
+    Buffer.alloc((512 - (content.length % 512)) % 512),
+  ]);
+  return Buffer.concat([...entries, Buffer.alloc(1024)]);
+}
+
+function tarHeader(path: string, size: number): Buffer {
   const header = Buffer.alloc(512);
   const octal = (value: number, length: number): string =>
     `${value.toString(8).padStart(length - 1, "0")}\0`;
-  header.write(name, 0);
-  header.write(octal(0o644, 8), 100);
-  header.write(octal(0, 8), 108);
-  header.write(octal(0, 8), 116);
-  header.write(octal(content.length, 12), 124);
-  header.write(octal(0, 12), 136);
+  header.write(path, 0);
+  header.write(octal(0o755, 8), 100);
+  header.write(octal(0, 8), 108); // owner
+  header.write(octal(0, 8), 116); // group
+  header.write(octal(size, 12), 124);
+  header.write(octal(0, 12), 136); // time
   header.write(" ".repeat(8), 148); // the checksum counts itself as spaces
-  header.write("0", 156);
+  header.write("0", 156); // a file
   header.write("ustar\x0000", 257);
-  header.write(
-    octal(
-      header.reduce((sum, byte) => sum + byte, 0),
-      7,
-    ),
-    148,
-  );
-  const padding = Buffer.alloc((512 - (content.length % 512)) % 512);
-  return Buffer.concat([header, content, padding, Buffer.alloc(1024)]);
+  const checksum = header.reduce((sum, byte) => sum + byte, 0);
+  header.write(octal(checksum, 7), 148);
+  return header;
 }

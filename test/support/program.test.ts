@@ -23,7 +23,9 @@ describe("programs that tests run", function () {
       setInterval(() => {}, 1000);`;
     const parent = await startProgram(process.execPath, ["--input-type=module", "-e", code]);
     const pid = Number((await parent.waitFor(/started (\d+)/))[1]);
-    expect(isAlive(pid)).to.equal(true);
+    // Once it is the program itself, the kernel has been told.
+    const isTied = (): boolean => readFileSync(`/proc/${pid}/comm`, "utf8") === "sleep\n";
+    await eventually(isTied, () => "sleep has not begun");
     process.kill(parent.pid, "SIGKILL");
     await eventually(
       () => !isAlive(pid),

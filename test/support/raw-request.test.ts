@@ -9,7 +9,7 @@ describe("raw requests", () => {
 
   it("sends what no client would, and shows every answer, over TLS too", async () => {
     const registry = resources.add(await startFakeRegistry({ tls: true }));
-    const target = { port: Number(registry.host.split(":")[1]), ca: registry.ca ?? "" };
+    const target = { port: registry.port, ca: registry.ca ?? "" };
     const both = await rawRequest(
       target,
       "POST /v2/a/blobs/uploads/ HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
@@ -33,7 +33,7 @@ describe("raw requests", () => {
   it("waits for the word to go on", async () => {
     const registry = resources.add(await startFakeRegistry());
     registry.on("POST uploads", async ({ body, json }) => json(200, String(await body())));
-    const connection = resources.add(await openRaw({ port: Number(registry.host.split(":")[1]) }));
+    const connection = resources.add(await openRaw({ port: registry.port }));
     const head = "POST /v2/a/blobs/uploads/ HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n";
     connection.send(`${head}Expect: 100-continue\r\n\r\n`);
     await connection.waitFor(/100 Continue\r\n\r\n$/);

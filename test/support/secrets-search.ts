@@ -72,10 +72,11 @@ export async function searchProcessesDuring<T>(
   const watching = watch();
   try {
     const result = await action();
+    isOver = true;
+    await watching;
     return { result, findings: [...findings.values()] };
   } finally {
     isOver = true;
-    await watching;
   }
 }
 

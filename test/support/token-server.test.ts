@@ -15,7 +15,7 @@ describe("the token server", () => {
       "repository:localhost:5000/a:pull,push repository:b:pull",
       "registry:catalog:*",
     ];
-    const query = new URLSearchParams(scopes.map((scope) => ["scope", scope]));
+    const query = new URLSearchParams(scopes.map((scope): [string, string] => ["scope", scope]));
     const basic = (text: string) => ({ authorization: `Basic ${btoa(text)}` });
     const form = (password: string) =>
       plainRequest(server.realm, {
