@@ -102,6 +102,11 @@ status:
       {},
     ],
     [
+      "may have null inside of its authentication",
+      withSpec({ auth: { name: null, secretRef: { name: "s", namespace: null }, params: null } }),
+      { secretName: "s" },
+    ],
+    [
       "has a uid of its own even where it says an empty one",
       withSpec({}, { uid: "" }),
       { uid: "team-a/harbor" },

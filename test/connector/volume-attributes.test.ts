@@ -63,6 +63,8 @@ describe("the attributes of a volume", () => {
 });
 
 describe("the connectors of a volume", () => {
+  const many = (count: number): string[] =>
+    Array.from({ length: count }, (_, index) => `c${index}`);
   const cases: readonly [claim: string, attributes: Record<string, string>, refs: string[]][] = [
     [
       "are in the Pod's namespace unless they say another",
@@ -73,6 +75,11 @@ describe("the connectors of a volume", () => {
     ["may have white space around them", { connectors: " a , b\n" }, ["team-a/a", "team-a/b"]],
     ["may have empty entries among them", { connectors: "a,,b," }, ["team-a/a", "team-a/b"]],
     ["count once, however they are written", { connectors: "a,team-a/a,a" }, ["team-a/a"]],
+    [
+      "are 64 at most",
+      { connectors: many(64).join(",") },
+      many(64).map((name) => `team-a/${name}`),
+    ],
     ["in the old spelling are one", { "connector.name": "harbor" }, ["team-a/harbor"]],
     [
       "in the old spelling have their namespace beside them",
@@ -125,7 +132,7 @@ describe("the connectors of a volume", () => {
       ],
       [
         "more than one header can name",
-        { connectors: Array.from({ length: 65 }, (_, index) => `c${index}`).join(",") },
+        { connectors: many(65).join(",") },
         "connectors: found 65, wanted at most 64 connectors in one volume",
       ],
     ];
