@@ -34,8 +34,9 @@ describe("the tokens of volumes", function () {
   const refusal = async (token: string): Promise<string | undefined> => {
     const answer = await verify(token);
     if (answer.ok) return undefined;
-    for (const part of token.split("."))
-      if (part !== "") expect(answer.reason).not.to.include(part);
+    // A shorter part may be a word of the sentence by chance.
+    const parts = token.split(".").filter((part) => part.length >= 8);
+    for (const part of parts) expect(answer.reason).not.to.include(part);
     return answer.reason;
   };
 
