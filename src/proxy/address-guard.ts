@@ -99,8 +99,13 @@ const forbidden: ReadonlySet<string> = new Set([
   "invalid",
 ]);
 
-/** Alibaba's and Amazon's metadata services; the others sit on link-local addresses. */
-const metadata: ReadonlySet<string> = new Set(["100.100.100.200", "fd00:ec2::254"]);
+/** Metadata services of Alibaba, Azure, Amazon and Google; the others sit on link-local addresses. */
+const metadata: ReadonlySet<string> = new Set([
+  "100.100.100.200",
+  "168.63.129.16",
+  "fd00:ec2::254",
+  "fd20:ce::254",
+]);
 
 /** What an address is for, seen through IPv4-mapped (RFC 4291) and NAT64 (RFC 6052) forms. */
 function kindOf(text: string): string {
@@ -108,8 +113,11 @@ function kindOf(text: string): string {
   const address = ipaddr.process(text);
   if (metadata.has(address.toString())) return "metadata";
   const range = address.range();
-  if (range !== "rfc6052") return range;
-  return kindOf(address.toByteArray().slice(-4).join("."));
+  const bytes = address.toByteArray();
+  if (range === "rfc6052") return kindOf(bytes.slice(-4).join("."));
+  // IANA gives out 2000::/3 alone; `::127.0.0.1` (RFC 4291, 2.5.5.1) and the like lie elsewhere.
+  const isGlobal = bytes.length === 4 || ((bytes[0] ?? 0) & 0xe0) === 0x20;
+  return range === "unicast" && !isGlobal ? "reserved" : range;
 }
 
 interface ResolvedAddress {
