@@ -48,7 +48,7 @@ export function clientLink(
   address: RegistryAddress,
 ): string | undefined {
   let outside = false;
-  const rewritten = link.replace(/<([^>]*)>/g, (_whole, text: string) => {
+  const rewritten = link.replace(/<([^<>]*)>/g, (_whole, text: string) => {
     const url = resolveUpstream(text, asked, address);
     const path = url && clientPath(url, target, address);
     outside ||= path === undefined;
