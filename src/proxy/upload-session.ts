@@ -43,7 +43,9 @@ export function createSessionSeal(key: Buffer, now: () => number): SessionSeal {
       return Buffer.concat([sealed, cipher.getAuthTag()]).toString("base64url");
     },
     open(sealed) {
-      const session = decrypt(key, Buffer.from(sealed, "base64url"));
+      const bytes = Buffer.from(sealed, "base64url");
+      if (bytes.toString("base64url") !== sealed) return undefined; // one spelling, and no other
+      const session = decrypt(key, bytes);
       return session !== undefined && session.expires * 1000 > now() ? session : undefined;
     },
   };
