@@ -173,7 +173,9 @@ async function relayUpload(
   const agent = upstream.uploadAgent;
   const answer = await passUpload({ request, response, url, headers, agent }).catch(
     (error: unknown) => {
-      throw response.destroyed ? error : unreachable(connector.address.origin, error);
+      throw response.destroyed
+        ? error
+        : unreachable(`the registry ${connector.address.origin}`, error);
     },
   );
   const challenge = answer.headers["www-authenticate"];

@@ -121,7 +121,8 @@ async function send(
     });
   } catch (error) {
     if (response.destroyed) throw error;
-    throw unreachable(asked.url.origin, error);
+    const who = asked.isStorage ? "the registry's storage" : "the registry";
+    throw unreachable(`${who} ${asked.url.origin}`, error);
   }
 }
 

@@ -2,6 +2,7 @@ import { type Dispatcher, request } from "undici";
 import type { Credential } from "../connector/credential.ts";
 import { property } from "../connector/document.ts";
 import { badGateway, denied, type RegistryError, unavailable } from "./registry-error.ts";
+import { unreachable } from "./unreachable.ts";
 
 /** Where a registry's tokens come from: the `realm` and `service` of its Bearer challenge. */
 export interface TokenServer {
@@ -57,10 +58,7 @@ async function ask(
     const text = await readCapped(body, largestAnswer);
     return { status: statusCode, text };
   } catch (error) {
-    throw unavailable(`the token server ${realm.host} can't be reached`, {
-      cause: error,
-      detail: "this is between the proxy and the registry; the push or pull can be tried again",
-    });
+    throw unreachable(`the token server ${realm.host}`, error);
   }
 }
 

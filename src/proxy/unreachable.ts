@@ -25,18 +25,22 @@ const sentences: Readonly<Record<string, string>> = {
   UNABLE_TO_GET_ISSUER_CERT_LOCALLY: "its certificate is by an authority that is not trusted",
 };
 
-const certificateCodes = /CERT|SIGNATURE/;
+/** What another trusted authority may mend; an expired certificate, or one for another name, it does not. */
+const untrusted = /SELF_SIGNED|^UNABLE_TO/;
 
-/** The one place where errors of sockets, DNS, TLS and HTTP clients become words for a registry client. */
-export function unreachable(origin: string, error: unknown): RegistryError {
+/**
+ * The one place where errors of sockets, DNS, TLS and HTTP clients become words for a registry client.
+ * @param who "the registry https://harbor.test"
+ */
+export function unreachable(who: string, error: unknown): RegistryError {
   if (error instanceof RegistryError) return error;
   if (error instanceof AddressRefused) return denied(error.message);
   const code = codeOf(error);
   const why = sentences[code] ?? (code === "" ? "the connection failed" : code);
-  const detail = certificateCodes.test(code)
+  const detail = untrusted.test(code)
     ? "name the Secret with the registry's CA certificate in the connector's spec.caCertSecretRef"
     : "this is between the proxy and the registry; the push or pull can be tried again";
-  return unavailable(`the registry ${origin} can't be reached: ${why}`, { cause: error, detail });
+  return unavailable(`${who} can't be reached: ${why}`, { cause: error, detail });
 }
 
 /** The first code among an error and its causes; several tries at one host are one AggregateError. */

@@ -88,7 +88,7 @@ async function askForScheme({ connector, agent, guard }: Upstream): Promise<Sche
   const host = guard.checkHost(hostname);
   if (!host.ok) throw denied(host.reason);
   const { status, challenge } = await ping(`${origin}${basePath}/v2/`, agent).catch((error) => {
-    throw unreachable(origin, error);
+    throw unreachable(`the registry ${origin}`, error);
   });
   if (status >= 500) throw unavailable(`the registry ${origin} answered ${status} to GET /v2/`);
   return status === 401 ? schemeIn(connector, challenge) : { kind: "none" };
