@@ -18,7 +18,11 @@ export interface VolumeKeeperOptions<Request extends VolumeRequest> {
   readonly signToken: SignToken;
   /** Under which the csi role looks for its token. */
   readonly audience: string;
-  /** Seconds, for volumes without a `token.expiration`. */
+  /**
+   * Seconds, for volumes without a `token.expiration`. A token is renewed when a quarter of it is used
+   * up, so a tool that reads its token once and never again (buildctl) has three quarters at least.
+   * Hours are right: an unmount takes a token back long before, and it opens this proxy alone.
+   */
   readonly tokenLifetime: number;
   readonly now: () => Date;
   /** Random, different each time. */
@@ -48,13 +52,6 @@ export interface VolumeKeeper<Request extends VolumeRequest> {
   /** Refreshes nothing any more. Volumes stay mounted, for the next process to go on with. */
   stop(): Promise<void>;
 }
-
-/**
- * Four hours, in seconds. A token is renewed when a quarter of its lifetime is used up, so a tool
- * that reads it once and never again (buildctl) has three hours at least. Shorter would break long
- * builds and gain little: an unmount takes a token back, and it opens nothing but this proxy.
- */
-export const defaultTokenLifetime: number = 4 * 60 * 60;
 
 const tokensKey = "csi.storage.k8s.io/serviceAccount.tokens";
 
