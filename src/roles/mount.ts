@@ -23,7 +23,8 @@ export async function mount(settings: MountSettings): Promise<string> {
 
 /** Unmounts what `mount` has mounted; from then on the volume's token is refused. A target that is not mounted is none either way. */
 export async function unmount(settings: Pick<MountSettings, "socket" | "target">): Promise<string> {
-  const targetPath = await resolveTarget(settings.target);
+  // A job's folder may be gone already, and its volume has to be forgotten all the same.
+  const targetPath = await resolveTarget(settings.target).catch(() => settings.target);
   await unpublishVolume(settings.socket, { volumeId: volumeIdOf(targetPath), targetPath });
   return `unmounted ${targetPath}\n`;
 }
