@@ -1,0 +1,231 @@
+import { randomBytes } from "node:crypto";
+import { join } from "node:path";
+import { expect } from "chai";
+import { parse } from "yaml";
+import { parseConnector } from "../../src/connector/parse-connector.ts";
+import { cleanup } from "../support/cleanup.ts";
+import { eventually } from "../support/eventually.ts";
+import { type Cluster, startCluster } from "./cluster.ts";
+
+const manifests = join(import.meta.dirname, "../../daemonset");
+
+const connectorWith = (spec: object, name = "harbor"): Record<string, unknown> => ({
+  apiVersion: "connectors.alauda.io/v1alpha1",
+  kind: "Connector",
+  metadata: { name },
+  spec: { connectorClassName: "oci", address: "https://harbor.example.com", ...spec },
+});
+
+/** A document with everything that may stand in one. */
+const whole = `
+apiVersion: connectors.alauda.io/v1alpha1
+kind: Connector
+metadata:
+  name: harbor
+  annotations: {cpaas.io/description: "Pull and push for team A"}
+spec:
+  connectorClassName: oci
+  address: https://harbor.example.com:8443/base/path
+  addressExtensions: [{name: mirror, value: "https://mirror.example.com"}]
+  auth:
+    name: tokenAuth
+    secretRef: {apiVersion: v1, kind: Secret, name: harbor, namespace: NAMESPACE}
+    params: [{name: repository, value: library/busybox}]
+  caCertSecretRef: {name: harbor-ca}
+  params:
+  - {name: allowedRealmHosts, value: "auth.example.com, login.example.com"}
+  - {name: allowedRedirectHosts, value: [10.1.2.3, storage.example.com]}
+status:
+  observedGeneration: 3
+  annotations: {a: b}
+  api: {path: /kubernetes/api}
+  proxy: {httpAddress: {url: "http://c-harbor.team-a.svc.cluster.local/namespaces/team-a/connectors/harbor"}}
+  conditions: [{type: Ready, status: "True", reason: Ready, severity: Info, lastTransitionTime: "2026-01-01T00:00:00Z"}]
+`;
+
+describe("the Connectors' definition", function () {
+  this.timeout(60_000);
+  const resources = cleanup();
+  const namespace = `connectors-test-${randomBytes(4).toString("hex")}`;
+  let cluster: Cluster;
+
+  before(async function () {
+    this.timeout(30 * 60_000); // building the API server cold
+    cluster = resources.add(await startCluster({ nodes: 0 }));
+    await cluster.kubectl(["create", "namespace", namespace]);
+    resources.defer(() => cluster.kubectl(["delete", "namespace", namespace, "--wait=false"]));
+    const files = ["crd.yaml", "connector-policy.yaml"].flatMap((file) => [
+      "-f",
+      join(manifests, file),
+    ]);
+    await cluster.kubectl(["apply", "--server-side", ...files]);
+    await cluster.kubectl(["wait", "--for=condition=Established", "crd", "--all"]);
+    // A policy takes effect some time after it is there.
+    const foreign = connectorWith({ auth: { secretRef: { name: "s", namespace: "other" } } });
+    await eventually(
+      async () => (await dryRun(foreign)).refused,
+      () => "the policy has no effect",
+      30_000,
+    );
+  });
+  after(resources.stop);
+
+  const dryRun = async (
+    document: unknown,
+  ): Promise<{ readonly refused: boolean; readonly output: string }> => {
+    const command = ["apply", "--dry-run=server", "--validate=strict", "-n", namespace, "-f", "-"];
+    try {
+      return { refused: false, output: await cluster.kubectl(command, JSON.stringify(document)) };
+    } catch (error) {
+      return { refused: true, output: String(error) };
+    }
+  };
+  const inNamespace = (document: Record<string, unknown>): unknown => ({
+    ...document,
+    metadata: { ...(document.metadata as object), namespace },
+  });
+
+  const accepted: readonly (readonly [string, Record<string, unknown>])[] = [
+    ["as small as it may be", connectorWith({})],
+    ["of Docker Hub", connectorWith({ address: "https://index.docker.io/v1/" })],
+    ["with a port", connectorWith({ address: "http://registry.example.com:5000" })],
+    ["with the largest port", connectorWith({ address: "HTTPS://Registry.example.com:65535/" })],
+    ["of an IPv6 address", connectorWith({ address: "https://[fd00::1]:5000/a//b-1/c_2~x" })],
+    ["of a host without a dot", connectorWith({ address: "http://my_registry" })],
+    ["with authentication but no Secret", connectorWith({ auth: { name: "tokenAuth" } })],
+    ["with a Secret alone", connectorWith({ auth: { secretRef: { name: "a.b-c" } } })],
+    [
+      "with a Secret whose namespace is empty",
+      connectorWith({ auth: { secretRef: { name: "s", namespace: "" } } }),
+    ],
+    [
+      "without a repository to probe",
+      connectorWith({ auth: { params: [{ name: "repository", value: "" }] } }),
+    ],
+    ["with parameters that nobody knows", connectorWith({ params: [{ name: "x", value: {} }] })],
+    ["with the longest name", connectorWith({}, "n".repeat(61))],
+  ];
+  for (const [what, document] of accepted) {
+    it(`accepts one ${what}`, async () => {
+      const { output } = await dryRun(document);
+      expect(output).to.contain("created (server dry run)");
+      expect(parseConnector(inNamespace(document)).ok).to.equal(true);
+    });
+  }
+
+  it("accepts one of another class as it is", async () => {
+    const spec = {
+      connectorClassName: "git",
+      address: "https://github.com",
+      auth: { name: "basicAuth", secretRef: { name: "login", namespace: "elsewhere" } },
+    };
+    expect((await dryRun(connectorWith(spec))).output).to.contain("created");
+  });
+
+  const refused: readonly (readonly [what: string, document: unknown, said: string])[] = [
+    ["no address", connectorWith({ address: undefined }), "spec.address: Required value"],
+    [
+      "no class",
+      connectorWith({ connectorClassName: undefined }),
+      "spec.connectorClassName: Required value",
+    ],
+    ...[
+      ["an address without scheme", "harbor.example.com"],
+      ["an address of another scheme", "ftp://harbor.example.com"],
+      ["an address with a user", "https://user:secret@harbor.example.com"],
+      ["an address with a query", "https://harbor.example.com/?a=b"],
+      ["an address with a fragment", "https://harbor.example.com/#a"],
+      ["an address with a blank", "https://harbor.example.com/a b"],
+      ["an address with a dot-dot", "https://harbor.example.com/../a"],
+      ["an address without host", "https:///a"],
+      ["an address with a port that is none", "https://harbor.example.com:65536"],
+      ["an address with port 0", "https://harbor.example.com:0"],
+      ["an address of two lines", "https://harbor.example.com\nx"],
+      ["an empty address", ""],
+    ].map(
+      ([what = "", address = ""]) =>
+        [what, connectorWith({ address }), "spec.address: Invalid value"] as const,
+    ),
+    [
+      "another address that is none",
+      connectorWith({ addressExtensions: [{ value: "https://a" }, { value: "a" }] }),
+      "spec.addressExtensions[1].value: Invalid value",
+    ],
+    [
+      "a method that the class does not have",
+      connectorWith({ auth: { name: "basicAuth" } }),
+      'spec.auth.name: Invalid value: must be "tokenAuth"',
+    ],
+    [
+      "a Secret without a name",
+      connectorWith({ auth: { secretRef: {} } }),
+      "spec.auth.secretRef.name: Required value",
+    ],
+    [
+      "a Secret whose name is none",
+      connectorWith({ auth: { secretRef: { name: "../x" } } }),
+      "spec.auth.secretRef.name: Invalid value",
+    ],
+    [
+      "a Secret of another namespace",
+      connectorWith({ auth: { secretRef: { name: "s", namespace: "other" } } }),
+      'spec.auth.secretRef.namespace: found "other", wanted nothing, or the Connector\'s own namespace',
+    ],
+    [
+      "a name in place of a Secret",
+      connectorWith({ auth: { secretRef: "s" } }),
+      "spec.auth.secretRef",
+    ],
+    [
+      "a CA Secret whose name is none",
+      connectorWith({ caCertSecretRef: { name: "A" } }),
+      "spec.caCertSecretRef.name: Invalid value",
+    ],
+    [
+      "a repository that is none",
+      connectorWith({ auth: { params: [{ name: "repository", value: "Library/A" }] } }),
+      'spec.auth.params: Invalid value: the value of "repository" must be',
+    ],
+    ["a name that is too long", connectorWith({}, "n".repeat(62)), "metadata.name: Invalid value"],
+    ["a name with a dot", connectorWith({}, "a.b"), "metadata.name: Invalid value"],
+    ["a misspelt field", connectorWith({ adress: "x" }), 'unknown field "spec.adress"'],
+    [
+      "a misspelt field of a Secret",
+      connectorWith({ auth: { secretRef: { nmae: "x" } } }),
+      'unknown field "spec.auth.secretRef.nmae"',
+    ],
+  ];
+  for (const [what, document, said] of refused) {
+    it(`refuses ${what}, and says where it stands`, async () => {
+      const { refused: isRefused, output } = await dryRun(document);
+      expect(isRefused, output).to.equal(true);
+      expect(output).to.contain(said);
+      const isMisspelt = said.startsWith("unknown field"); // those are passed over otherwise
+      const read = parseConnector(inNamespace(document as Record<string, unknown>));
+      if (!isMisspelt) expect(read.ok).to.equal(false);
+    });
+  }
+
+  it("takes a whole document, and shows it in a line", async () => {
+    const text = whole.replace("NAMESPACE", namespace);
+    const apply = ["apply", "--validate=strict", "-n", namespace, "-f", "-"];
+    expect(await cluster.kubectl(apply, text)).to.contain("created");
+    const { spec, status } = parse(text) as { spec: unknown; status: object };
+    const stored = JSON.parse(
+      await cluster.kubectl(["get", "conn", "harbor", "-n", namespace, "-o", "json"]),
+    ) as Record<string, unknown>;
+    expect(stored.spec).to.deep.equal(spec);
+    expect(stored).not.to.have.property("status"); // it has an API of its own
+    const patch = ["--subresource=status", "--type=merge", "-p", JSON.stringify({ status })];
+    await cluster.kubectl(["patch", "connector", "harbor", "-n", namespace, ...patch]);
+    const table = await cluster.kubectl(["get", "alauda", "-n", namespace]);
+    const [header = "", line = ""] = table.split("\n").map((row) => row.split(/\s+/));
+    expect(header).to.deep.equal(["NAME", "CLASS", "ADDRESS", "READY", "REASON", "AGE"]);
+    expect(line.slice(1, 5)).to.deep.equal([
+      "oci",
+      "https://harbor.example.com:8443/base/path",
+      "True",
+      "Ready",
+    ]);
+  });
+});
