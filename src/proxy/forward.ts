@@ -1,4 +1,3 @@
-import type { IncomingMessage } from "node:http";
 import { upstreamRepository } from "../connector/registry-address.ts";
 import { upstreamPath } from "./client-paths.ts";
 import type { CollectedResponse } from "./exchange.ts";
@@ -7,6 +6,7 @@ import { translateMount } from "./mount.ts";
 import { joinQueries, withoutParameters, withQuery } from "./query.ts";
 import { RegistryError, unavailable } from "./registry-error.ts";
 import { type FinalRequest, type Replayed, type ReplayOptions, replay } from "./replay.ts";
+import { hasBody } from "./request-body.ts";
 import type { Endpoint } from "./request-target.ts";
 import { type Admitted, clientHeaders, respondCollected, type Sealing } from "./respond.ts";
 import { scopesFor } from "./scopes.ts";
@@ -51,10 +51,6 @@ export async function forward(
   if (isPassedOn) await relayUpload(admitted, upstream, asked, options);
   else await relay(admitted, upstream, asked, options);
 }
-
-/** RFC 9112, section 6: a request has a body where one of these says so. */
-export const hasBody = ({ headers }: IncomingMessage): boolean =>
-  headers["transfer-encoding"] !== undefined || Number(headers["content-length"] ?? 0) > 0;
 
 function upstreamUrl(
   { target, connector, identity }: Admitted,

@@ -7,6 +7,7 @@ import { BodyCut, ClientGone } from "./exchange.ts";
 import { forward } from "./forward.ts";
 import { readManifest } from "./held-body.ts";
 import { denied, RegistryError, respondWithError } from "./registry-error.ts";
+import { checkBody } from "./request-body.ts";
 import { checkMethod, parseRequestTarget } from "./request-target.ts";
 import { type Admitted, drain } from "./respond.ts";
 import type { SessionSeal } from "./upload-session.ts";
@@ -41,11 +42,12 @@ async function handle(
   const method = request.method ?? "GET";
   const target = parseRequestTarget(request.url ?? "");
   const identity = await authenticate(request, options);
+  checkMethod(method, target);
+  checkBody(request, method);
   if (target === "base") {
     response.writeHead(200, baseHeaders).end("{}");
     return;
   }
-  checkMethod(method, target.endpoint);
   const verb: Verb = method === "GET" || method === "HEAD" ? "pull" : "push";
   const { host } = request.headers;
   const connector = await authorize(target, verb, identity, host, options);

@@ -1,6 +1,6 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
-import { hasBody } from "./forward.ts";
 import { RegistryError } from "./registry-error.ts";
+import { hasBody } from "./request-body.ts";
 
 /**
  * Registries take manifests of 4 MiB (distribution-spec 1.1, "Pushing Manifests"), clients send none that is much larger.

@@ -96,7 +96,8 @@ const badTarget = (): RegistryError =>
       'the repository in lower case, without "%", "//" or ".."',
   });
 
-const methods: Readonly<Record<Endpoint["kind"], readonly string[]>> = {
+const methods: Readonly<Record<Endpoint["kind"] | "base", readonly string[]>> = {
+  base: ["GET", "HEAD"],
   manifest: ["GET", "HEAD", "PUT", "DELETE"],
   blob: ["GET", "HEAD", "DELETE"],
   uploads: ["POST"],
@@ -105,8 +106,9 @@ const methods: Readonly<Record<Endpoint["kind"], readonly string[]>> = {
   referrers: ["GET", "HEAD"],
 };
 
-/** @throws RegistryError 405 where the endpoint has no such method */
-export function checkMethod(method: string, { kind }: Endpoint): void {
+/** @throws RegistryError 405 where the target has no such method */
+export function checkMethod(method: string, target: RequestTarget): void {
+  const kind = target === "base" ? target : target.endpoint.kind;
   if (methods[kind].includes(method)) return;
   const allow = methods[kind].join(", ");
   throw new RegistryError(405, "UNSUPPORTED", `${method} does not go with this path`, {

@@ -146,7 +146,8 @@ describe("request target", () => {
 });
 
 describe("methods", () => {
-  const allowed: Readonly<Record<Endpoint["kind"], string>> = {
+  const allowed: Readonly<Record<Endpoint["kind"] | "base", string>> = {
+    base: "GET HEAD",
     manifest: "DELETE GET HEAD PUT",
     blob: "DELETE GET HEAD",
     uploads: "POST",
@@ -158,10 +159,10 @@ describe("methods", () => {
 
   for (const [kind, expected] of Object.entries(allowed)) {
     it(`of ${kind}`, () => {
-      const endpoint = { kind } as Endpoint;
+      const target = kind === "base" ? kind : ({ endpoint: { kind } } as RequestTarget);
       const passed = methods.filter((method) => {
         try {
-          checkMethod(method, endpoint);
+          checkMethod(method, target);
           return true;
         } catch (error) {
           expect(error).to.have.property("status", 405);
