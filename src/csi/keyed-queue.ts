@@ -1,0 +1,45 @@
+/**
+ * Runs tasks of the same key one after the other, in the order in which they came.
+ * A task whose signal is aborted while it waits leaves the queue and rejects with the signal's
+ * reason; once it runs, it is waited for.
+ */
+export type KeyedQueue = <T>(
+  key: string,
+  task: () => Promise<T>,
+  signal?: AbortSignal,
+) => Promise<T>;
+
+export function createKeyedQueue(): KeyedQueue {
+  const tails = new Map<string, Promise<unknown>>();
+  return async (key, task, signal) => {
+    const before = tails.get(key);
+    const { promise: done, resolve: leave } = Promise.withResolvers<void>();
+    // Who leaves early must not let the next one in before those ahead are through.
+    const tail = Promise.all([before, done]);
+    tails.set(key, tail);
+    try {
+      signal?.throwIfAborted();
+      if (before !== undefined) await settledOrAborted(before, signal);
+      return await task();
+    } finally {
+      leave();
+      void tail.then(() => {
+        if (tails.get(key) === tail) tails.delete(key);
+      });
+    }
+  };
+}
+
+function settledOrAborted(
+  promise: Promise<unknown>,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const abort = () => reject(signal?.reason);
+    signal?.addEventListener("abort", abort, { once: true });
+    void promise.then(() => {
+      signal?.removeEventListener("abort", abort);
+      resolve();
+    });
+  });
+}

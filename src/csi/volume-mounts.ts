@@ -1,0 +1,110 @@
+import { execFile } from "node:child_process";
+import { readFile } from "node:fs/promises";
+import { promisify } from "node:util";
+import { status } from "@grpc/grpc-js";
+import { type Mount, mountsAt } from "./mount-info.ts";
+import { failedPrecondition, RpcError, unavailable } from "./rpc-error.ts";
+import type { Access } from "./volume-access.ts";
+
+/** What is asked of the operating system, since Node has no mount(2). */
+export interface MountEffects {
+  /** The text of `/proc/self/mountinfo`. */
+  readonly readMountInfo: () => Promise<string>;
+  /** Runs mount(8) or umount(8); rejects with what it said to stderr as `stderr`. */
+  readonly run: (program: "mount" | "umount", args: readonly string[]) => Promise<unknown>;
+}
+
+export const systemMounts: MountEffects = {
+  readMountInfo: () => readFile("/proc/self/mountinfo", "utf8"),
+  run: promisify(execFile),
+};
+
+/** The volumes of this driver as mounts: a tmpfs each, at the target path. */
+export interface VolumeMounts {
+  /**
+   * Leaves one tmpfs of ours at the path, and tells whether there is any. More than one there may be
+   * where a driver was killed and its mount(8) ran on.
+   * @throws RpcError where something else is mounted there
+   */
+  readonly keepOne: (path: string) => Promise<boolean>;
+  /** Mounts an empty tmpfs on the folder. */
+  readonly mount: (path: string, access: Access, options: readonly string[]) => Promise<void>;
+  /**
+   * Unmounts all of ours at the path; false where there is none.
+   * @throws RpcError where something else is mounted there
+   */
+  readonly unmountAll: (path: string) => Promise<boolean>;
+}
+
+/** Tells our mounts from others, in the mount table's column for the device. */
+const source = "connectors-csi";
+
+export const sizeLimit = "2 MiB and 1024 files";
+const fixedOptions = ["size=2m", "nr_inodes=1024", "nosuid", "nodev", "noexec"];
+
+export function createVolumeMounts({ readMountInfo, run }: MountEffects): VolumeMounts {
+  // Linux before 6.4 does not know the option, and a user namespace may not use it.
+  let swapOptions: readonly string[] = ["noswap"];
+
+  const countOwn = async (path: string): Promise<number> => {
+    const mounts = mountsAt(await readMountInfo(), path);
+    const foreign = mounts.find((mount) => !isOwn(mount));
+    if (foreign === undefined) return mounts.length;
+    throw failedPrecondition(
+      `target_path "${path}": found a mount of ${foreign.fsType} (${foreign.source}), wanted this driver's tmpfs or nothing: unmount it`,
+    );
+  };
+
+  /** The number of mounts that are left: fewer where somebody else unmounts, too. */
+  const unmountDownTo = async (wanted: number, path: string): Promise<number> => {
+    let count = await countOwn(path);
+    while (count > wanted) {
+      await run("umount", [path]).catch(explain(`can't unmount "${path}"`));
+      count = await countOwn(path);
+    }
+    return count;
+  };
+
+  const mountTmpfs = (path: string, options: readonly string[]) =>
+    run("mount", ["-t", "tmpfs", "-o", options.join(","), source, path]);
+
+  return {
+    keepOne: async (path) => (await unmountDownTo(1, path)) > 0,
+    async unmountAll(path) {
+      const isMounted = (await countOwn(path)) > 0;
+      if (isMounted) await unmountDownTo(0, path);
+      return isMounted;
+    },
+    async mount(path, { folderMode, group }, options) {
+      const all = [
+        ...fixedOptions,
+        `mode=${folderMode.toString(8)}`,
+        ...(group === undefined ? [] : [`gid=${group}`]),
+        ...options,
+      ];
+      await mountTmpfs(path, [...all, ...swapOptions])
+        .catch(async (error: unknown) => {
+          if (swapOptions.length === 0) throw error;
+          await mountTmpfs(path, all);
+          swapOptions = [];
+        })
+        .catch(explain(`can't mount a tmpfs at "${path}" (this needs CAP_SYS_ADMIN)`));
+      // Without a mount the files would go to the disk.
+      if ((await unmountDownTo(1, path)) === 0) {
+        throw unavailable(`somebody else has unmounted "${path}"; the next attempt may succeed`);
+      }
+    },
+  };
+}
+
+const isOwn = (mount: Mount): boolean => mount.fsType === "tmpfs" && mount.source === source;
+
+function explain(what: string): (error: unknown) => never {
+  return (error) => {
+    const stderr = error instanceof Error && "stderr" in error ? String(error.stderr) : "";
+    const [said = ""] = stderr.split("\n", 1); // behind it comes advice to look into dmesg(1)
+    throw new RpcError(status.INTERNAL, `${what}: ${said || "see the driver's log"}`, {
+      cause: error,
+    });
+  };
+}

@@ -1,0 +1,92 @@
+import { expect } from "chai";
+import { createKeyedQueue } from "../../src/csi/keyed-queue.ts";
+
+/** A task that ends when it is told to. */
+function controlled(name: string, events: string[]) {
+  const { promise, resolve, reject } = Promise.withResolvers<string>();
+  const task = (): Promise<string> => {
+    events.push(`${name} begins`);
+    return promise.finally(() => events.push(`${name} ends`));
+  };
+  return { task, finish: () => resolve(name), fail: () => reject(new Error(name)) };
+}
+
+const settled = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+
+describe("keyed queue", () => {
+  it("runs tasks of one key one after the other, in their order", async () => {
+    const events: string[] = [];
+    const queue = createKeyedQueue();
+    const tasks = ["a", "b", "c"].map((name) => controlled(name, events));
+    const results = Promise.all(tasks.map(({ task }) => queue("key", task)));
+    for (const { finish } of tasks.toReversed()) finish();
+    expect(await results).to.deep.equal(["a", "b", "c"]);
+    expect(events).to.deep.equal(
+      ["a", "b", "c"].flatMap((name) => [`${name} begins`, `${name} ends`]),
+    );
+  });
+
+  it("runs tasks of different keys side by side", async () => {
+    const events: string[] = [];
+    const queue = createKeyedQueue();
+    const [a, b] = [controlled("a", events), controlled("b", events)];
+    const results = [queue("1", a.task), queue("2", b.task)];
+    b.finish();
+    expect(await results[1]).to.equal("b");
+    a.finish();
+    expect(await results[0]).to.equal("a");
+  });
+
+  it("goes on after a task that fails", async () => {
+    const queue = createKeyedQueue();
+    const failing = queue("key", async () => {
+      throw new Error("no");
+    }).catch((error: Error) => error.message);
+    expect(await queue("key", async () => "yes")).to.equal("yes");
+    expect(await failing).to.equal("no");
+  });
+
+  it("lets a call go that is cancelled while it waits, and keeps those behind it in their order", async () => {
+    const events: string[] = [];
+    const queue = createKeyedQueue();
+    const [first, cancelled, last] = [
+      controlled("first", events),
+      controlled("cancelled", events),
+      controlled("last", events),
+    ];
+    const abort = new AbortController();
+    const running = queue("key", first.task);
+    const waiting = queue("key", cancelled.task, abort.signal).catch((reason) => reason);
+    const behind = queue("key", last.task);
+    abort.abort("given up");
+    expect(await waiting).to.equal("given up");
+    await settled();
+    expect(events).to.deep.equal(["first begins"]);
+    first.finish();
+    last.finish();
+    expect([await running, await behind]).to.deep.equal(["first", "last"]);
+    expect(events).to.deep.equal(["first begins", "first ends", "last begins", "last ends"]);
+  });
+
+  it("waits for a call that is cancelled while it runs", async () => {
+    const events: string[] = [];
+    const queue = createKeyedQueue();
+    const abort = new AbortController();
+    const running = controlled("running", events);
+    const result = queue("key", running.task, abort.signal);
+    await settled();
+    abort.abort("given up");
+    const next = queue("key", async () => events.push("next"));
+    await settled();
+    expect(events).to.deep.equal(["running begins"]);
+    running.finish();
+    expect(await result).to.equal("running");
+    await next;
+  });
+
+  it("does not begin what was cancelled before it came", async () => {
+    const queue = createKeyedQueue();
+    const result = queue("key", async () => "ran", AbortSignal.abort("too late"));
+    expect(await result.catch((reason) => reason)).to.equal("too late");
+  });
+});

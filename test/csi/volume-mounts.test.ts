@@ -1,0 +1,135 @@
+import { mkdir } from "node:fs/promises";
+import { join } from "node:path";
+import { status } from "@grpc/grpc-js";
+import { expect } from "chai";
+import { accessFor } from "../../src/csi/volume-access.ts";
+import { createVolumeMounts, systemMounts } from "../../src/csi/volume-mounts.ts";
+import {
+  type Driver,
+  makeFolder,
+  mountIdsAt,
+  mountOptionsAt,
+  publishRequest,
+  removeFolder,
+  requireMounts,
+  startDriver,
+} from "./csi-driver.ts";
+
+describe("volume mounts", () => {
+  let folder: string;
+  /** What mount(8) was told as `-o`. */
+  let options: string[];
+
+  before(requireMounts);
+  beforeEach(async () => {
+    folder = await makeFolder();
+    options = [];
+  });
+  afterEach(() => removeFolder(folder));
+
+  const target = async (name: string) => {
+    const path = join(folder, name);
+    await mkdir(path);
+    return path;
+  };
+
+  const mountsThat = (refuse: (option: string) => boolean) =>
+    createVolumeMounts({
+      ...systemMounts,
+      async run(program, args) {
+        const option = args[3] ?? "";
+        if (program === "mount") options.push(option);
+        if (refuse(option)) throw Object.assign(new Error("refused"), { stderr: "bad option\n" });
+        return systemMounts.run(program, args);
+      },
+    });
+
+  it("keep the files out of the swap where the kernel can", async () => {
+    const path = await target("a");
+    await mountsThat(() => false).mount(path, accessFor(7), []);
+    expect(options).to.deep.equal([
+      "size=2m,nr_inodes=1024,nosuid,nodev,noexec,mode=750,gid=7,noswap",
+    ]);
+    expect(await mountOptionsAt(path)).to.include("noswap");
+  });
+
+  it("do without where the kernel refuses it, and remember", async () => {
+    const mounts = mountsThat((option) => option.includes("noswap"));
+    for (const name of ["a", "b"]) {
+      const path = await target(name);
+      await mounts.mount(path, accessFor(undefined), []);
+      expect(await mountIdsAt(path)).to.have.lengthOf(1);
+    }
+    const all = "size=2m,nr_inodes=1024,nosuid,nodev,noexec,mode=755";
+    expect(options).to.deep.equal([`${all},noswap`, all, all]);
+  });
+
+  it("try it again after a failure of another kind", async () => {
+    let isFailing = true;
+    const mounts = mountsThat(() => isFailing);
+    const path = await target("a");
+    const error = await mounts.mount(path, accessFor(undefined), []).catch((reason) => reason);
+    expect(error.message).to.match(/^can't mount a tmpfs at .*: bad option$/);
+    isFailing = false;
+    await mounts.mount(path, accessFor(undefined), []);
+    expect(options.at(-1)).to.include("noswap");
+  });
+
+  it("pass SELinux contexts on, and between quotes", async () => {
+    const driver: Driver = await startDriver({
+      mounts: {
+        ...systemMounts,
+        async run(program, args) {
+          if (program === "mount") options.push(args[3] ?? "");
+          return systemMounts.run(program, args);
+        },
+      },
+    });
+    try {
+      const context = "system_u:object_r:container_file_t:s0:c1,c2";
+      for (const [name, flag] of [
+        ["a", `context="${context}"`],
+        ["b", `context=${context}`],
+      ] as const) {
+        const path = join(driver.folder, name);
+        await driver.publish(publishRequest(path, { mount: { mountFlags: [flag] } }));
+        expect(options.pop()).to.include(`,context="${context}",`);
+      }
+      for (const flag of [`context="${context}`, "context=a b", 'context="a",suid', "xcontext=a"]) {
+        const request = publishRequest(join(driver.folder, "c"), { mount: { mountFlags: [flag] } });
+        const error = await driver.failure(driver.publish(request));
+        expect(error.code).to.equal("INVALID_ARGUMENT");
+      }
+      expect(options).to.deep.equal([]);
+    } finally {
+      await driver.end();
+    }
+  });
+
+  const mountsAfterwards = (interfere: (path: string) => Promise<unknown>) =>
+    createVolumeMounts({
+      ...systemMounts,
+      async run(program, args) {
+        await systemMounts.run(program, args);
+        if (program === "mount") await interfere(args.at(-1) ?? "");
+      },
+    });
+
+  it("come one only, though the mount(8) of a killed driver runs at the same time", async () => {
+    const path = await target("a");
+    const other = createVolumeMounts(systemMounts);
+    await mountsAfterwards((at) =>
+      systemMounts.run("mount", ["-t", "tmpfs", "connectors-csi", at]),
+    ).mount(path, accessFor(undefined), []);
+    expect(await mountIdsAt(path)).to.have.lengthOf(1);
+    expect(await other.keepOne(path)).to.equal(true);
+  });
+
+  it("fail where somebody else unmounts at the same time", async () => {
+    const path = await target("a");
+    const error = await mountsAfterwards((at) => systemMounts.run("umount", [at]))
+      .mount(path, accessFor(undefined), [])
+      .catch((reason) => reason);
+    expect(error).to.have.property("code", status.UNAVAILABLE);
+  });
+});
