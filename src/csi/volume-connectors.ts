@@ -1,0 +1,79 @@
+import { status } from "@grpc/grpc-js";
+import { type ConnectorRef, showRef } from "../connector/connector-ref.ts";
+import type { ProxyHostsOf } from "../connector/proxy-address.ts";
+import { type FindConnector, type MayUse, Unavailable } from "../connector/surroundings.ts";
+import type { VolumeConnector } from "../connector/volume-contents.ts";
+import { RpcError } from "./rpc-error.ts";
+import type { VolumeRequest } from "./volume-request.ts";
+
+export interface ConnectorQuestions {
+  readonly findConnector: FindConnector;
+  readonly mayUse: MayUse;
+  readonly proxyHostsOf: ProxyHostsOf;
+}
+
+/** The connectors of a volume, and what speaks against them: reasons not to begin, none to stop. */
+export interface VolumeConnectors {
+  readonly connectors: readonly [VolumeConnector, ...VolumeConnector[]];
+  readonly objections: readonly RpcError[];
+}
+
+/** @throws Unavailable */
+export async function findVolumeConnectors(
+  questions: ConnectorQuestions,
+  request: VolumeRequest,
+): Promise<VolumeConnectors> {
+  const [first, ...others] = request.attributes.connectors;
+  const look = (ref: ConnectorRef) => findVolumeConnector(questions, request, ref);
+  const found = await Promise.all([look(first), ...others.map(look)]);
+  const [one, ...more] = found;
+  return {
+    connectors: [one.connector, ...more.map(({ connector }) => connector)],
+    objections: found.flatMap(({ objection }) => objection ?? []),
+  };
+}
+
+async function findVolumeConnector(
+  { findConnector, mayUse, proxyHostsOf }: ConnectorQuestions,
+  { namespace, requester }: VolumeRequest,
+  ref: ConnectorRef,
+): Promise<{ readonly connector: VolumeConnector; readonly objection: RpcError | undefined }> {
+  const [found, allowed] = await Promise.all([findConnector(ref), mayUse(requester, ref, "pull")]);
+  const absence =
+    found.state === "missing"
+      ? new RpcError(status.NOT_FOUND, describeUnusable(ref, found.reason, found.state))
+      : undefined;
+  const refusal = allowed.ok
+    ? undefined
+    : new RpcError(status.PERMISSION_DENIED, `connector "${showRef(ref)}": ${allowed.reason}`);
+  // Which connectors another namespace has is told only to those who may use them.
+  const objection = ref.namespace === namespace ? (absence ?? refusal) : (refusal ?? absence);
+  const imageHost = found.state === "found" ? found.connector.address.imageHost : undefined;
+  return { connector: { ref, proxy: proxyHostsOf(ref), imageHost }, objection };
+}
+
+/**
+ * What is wrong with these connectors, as far as can be told now: one sentence each.
+ */
+export async function findUnusable(
+  findConnector: FindConnector,
+  refs: readonly ConnectorRef[],
+): Promise<readonly string[]> {
+  const sentences = refs.map(async (ref) => {
+    const answer = await findConnector(ref).catch(asUnknown);
+    if (answer === undefined || answer.state === "found") return [];
+    return [describeUnusable(ref, answer.reason, answer.state)];
+  });
+  return (await Promise.all(sentences)).flat();
+}
+
+const describeUnusable = (
+  ref: ConnectorRef,
+  reason: string,
+  state: "missing" | "invalid",
+): string =>
+  `connector "${showRef(ref)}" ${state === "missing" ? "not found" : "is not valid"}: ${reason}`;
+
+function asUnknown(error: unknown): undefined {
+  if (!(error instanceof Unavailable)) throw error;
+}

@@ -1,0 +1,51 @@
+import { type ConnectorRef, parseConnectorRef, showRef } from "../connector/connector-ref.ts";
+import { property } from "../connector/document.ts";
+import { readCurrent } from "./generation.ts";
+
+/** What has to be known of a volume later on, also by a driver that was started after it was published. */
+export interface VolumeRecord {
+  readonly volumeId: string;
+  readonly connectors: readonly ConnectorRef[];
+  readonly tokenExpiresAt: Date;
+}
+
+/** The record's file, a part of each generation that no link at the top leads to. */
+export const recordName = "..volume.json";
+
+export function formatRecord({ volumeId, connectors, tokenExpiresAt }: VolumeRecord): string {
+  const document = {
+    volumeId,
+    connectors: connectors.map(showRef),
+    tokenExpiresAt: tokenExpiresAt.toISOString(),
+  };
+  return `${JSON.stringify(document)}\n`;
+}
+
+/** The record of the volume that is mounted here; undefined where there is none that can be read. */
+export async function readRecord(root: string): Promise<VolumeRecord | undefined> {
+  const text = await readCurrent(root, recordName);
+  return text === undefined ? undefined : parseRecord(text);
+}
+
+function parseRecord(text: string): VolumeRecord | undefined {
+  const document = parseJson(text);
+  const volumeId = property(document, "volumeId");
+  const tokenExpiresAt = new Date(String(property(document, "tokenExpiresAt")));
+  const names = property(document, "connectors");
+  if (typeof volumeId !== "string" || Number.isNaN(tokenExpiresAt.getTime())) return undefined;
+  if (!Array.isArray(names)) return undefined;
+  const refs = names.map((name) => parseConnectorRef(String(name), "", "connectors"));
+  return {
+    volumeId,
+    connectors: refs.flatMap((ref) => (ref.ok ? [ref.value] : [])),
+    tokenExpiresAt,
+  };
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}

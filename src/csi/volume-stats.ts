@@ -1,0 +1,32 @@
+import { statfs } from "node:fs/promises";
+import type { VolumeRecord } from "./volume-record.ts";
+
+export interface VolumeStats {
+  readonly bytes: Usage;
+  readonly inodes: Usage;
+  /** What is wrong with the volume, a sentence each; none where all is well. */
+  readonly troubles: readonly string[];
+}
+
+export interface Usage {
+  readonly total: number;
+  readonly used: number;
+  readonly available: number;
+}
+
+/** How full the file system at the path is. */
+export async function usageOf(path: string): Promise<Pick<VolumeStats, "bytes" | "inodes">> {
+  const { bsize, blocks, bfree, bavail, files, ffree } = await statfs(path);
+  return {
+    bytes: { total: blocks * bsize, used: (blocks - bfree) * bsize, available: bavail * bsize },
+    inodes: { total: files, used: files - ffree, available: ffree },
+  };
+}
+
+/** What there is to say against the files, going by their record. */
+export function describeAge(record: VolumeRecord | undefined, now: Date): readonly string[] {
+  if (record === undefined) return ["the volume has no files, or none that are known"];
+  const { tokenExpiresAt } = record;
+  if (tokenExpiresAt > now) return [];
+  return [`the token in the volume expired at ${tokenExpiresAt.toISOString()}`];
+}

@@ -1,0 +1,111 @@
+import { chmod, rename } from "node:fs/promises";
+import { createServer } from "node:net";
+import { join } from "node:path";
+import { expect } from "chai";
+import { publishVolume, unpublishVolume } from "../../src/csi/client.ts";
+import type { NodePublishVolumeRequest__Output as PublishRequest } from "../../src/csi/generated/csi/v1/NodePublishVolumeRequest.ts";
+import type { NodeUnpublishVolumeRequest__Output as UnpublishRequest } from "../../src/csi/generated/csi/v1/NodeUnpublishVolumeRequest.ts";
+import { unavailable } from "../../src/csi/rpc-error.ts";
+import { type CsiServer, serveCsi } from "../../src/csi/server.ts";
+import { makeFolder, removeFolder } from "./csi-driver.ts";
+
+describe("CSI client", () => {
+  let folder: string;
+  let socketPath: string;
+  let server: CsiServer | undefined;
+  const requests: (PublishRequest | UnpublishRequest)[] = [];
+  let answer: () => Promise<void>;
+
+  beforeEach(async () => {
+    folder = await makeFolder();
+    socketPath = join(folder, "csi.sock");
+    requests.length = 0;
+    answer = async () => undefined;
+    server = undefined;
+  });
+  afterEach(async () => {
+    await server?.stop();
+    await removeFolder(folder);
+  });
+
+  const serve = async () => {
+    const take = (request: PublishRequest | UnpublishRequest) => {
+      requests.push(request);
+      return answer();
+    };
+    server = await serveCsi({
+      socketPath,
+      node: { publish: take, unpublish: take, stats: () => Promise.reject(new Error("none")) },
+      nodeId: "node-1",
+      version: "1.2.3",
+      isReady: () => true,
+      gracePeriod: 1_000,
+      log: () => undefined,
+    });
+  };
+  const volume = { volumeId: "v", targetPath: "/t" };
+  const publish = () =>
+    publishVolume(socketPath, {
+      ...volume,
+      namespace: "default",
+      attributes: { connectors: "harbor", "csi.storage.k8s.io/pod.namespace": "forged" },
+      mountGroup: "2000",
+    });
+  const messageOf = (call: Promise<void>): Promise<string> =>
+    call.then(
+      () => "no error",
+      (error) => error.message,
+    );
+
+  it("asks as the kubelet does", async () => {
+    await serve();
+    await publish();
+    await unpublishVolume(socketPath, volume);
+    const [published, unpublished] = requests;
+    expect(published).to.deep.include({ ...volume, readonly: true, secrets: {} });
+    expect(published).to.have.property("volumeContext").that.deep.equals({
+      connectors: "harbor",
+      "csi.storage.k8s.io/ephemeral": "true",
+      "csi.storage.k8s.io/pod.namespace": "default",
+    });
+    expect(published).to.have.nested.property("volumeCapability.mount.volumeMountGroup", "2000");
+    expect(unpublished).to.deep.equal(volume);
+  });
+
+  it("fails with what the driver says", async () => {
+    await serve();
+    answer = () => Promise.reject(unavailable('connector "a" is away: wait'));
+    expect(await messageOf(publish())).to.equal('connector "a" is away: wait');
+  });
+
+  it("says what to do where there is no socket", async () => {
+    const message = await messageOf(unpublishVolume(socketPath, volume));
+    expect(message).to.equal(
+      `nobody answers at ${socketPath} (ENOENT): is \`oci-connector standalone\` running?`,
+    );
+  });
+
+  it("says what to do where nobody listens any more", async () => {
+    const stale = createServer();
+    const other = join(folder, "other.sock");
+    await new Promise<void>((resolve) => stale.listen(other, resolve));
+    await rename(other, socketPath);
+    await new Promise((resolve) => stale.close(resolve));
+    expect(await messageOf(publish()))
+      .to.include("ECONNREFUSED")
+      .and.include("running?");
+  });
+
+  it("says whom to be where the socket is somebody else's", async () => {
+    await serve();
+    await chmod(folder, 0o700);
+    const uid = process.geteuid?.();
+    process.seteuid?.(65534);
+    try {
+      const message = await messageOf(publish());
+      expect(message).to.include("EACCES").and.include("the user who started it");
+    } finally {
+      process.seteuid?.(uid ?? 0);
+    }
+  });
+});
