@@ -40,10 +40,15 @@ export interface WatchedCacheOptions {
 export interface CacheTiming {
   readonly firstRetry: number;
   readonly longestRetry: number;
-  /** How long the API server is asked to keep a watch open, at least; up to twice as long. */
+  /**
+   * How long the API server is asked to keep a watch open, at least; up to twice as long. A peer that
+   * is gone is noticed within half a minute, but what stands between may keep a connection alive with
+   * nobody behind it. There is no sign of life to wait for: a cluster in which nothing happens sends
+   * no bookmarks, either (seen with Kubernetes 1.35).
+   */
   readonly watch: number;
-  /** How long a watch may be silent. Bookmarks come every minute. */
-  readonly silence: number;
+  /** How long after that a watch that was silent all the time is given up. */
+  readonly grace: number;
   /** A watch that lasted so long has worked: the next retry is the first again. */
   readonly worked: number;
 }
@@ -51,8 +56,8 @@ export interface CacheTiming {
 const defaultTiming: CacheTiming = {
   firstRetry: 500,
   longestRetry: 30_000,
-  watch: 300_000,
-  silence: 150_000,
+  watch: 150_000,
+  grace: 15_000,
   worked: 5_000,
 };
 
@@ -87,17 +92,17 @@ export function watchCache<T extends KubeObject>(options: WatchedCacheOptions): 
 
   /** Takes up changes until the API server ends the watch. */
   async function follow(from: string): Promise<string> {
-    const seconds = Math.round((timing.watch * (1 + random())) / 1000);
+    const lengthMs = timing.watch * (1 + random());
     const events = await client.watch({
       path,
       query: {
         ...query,
         resourceVersion: from,
         allowWatchBookmarks: "true",
-        timeoutSeconds: `${seconds}`,
+        timeoutSeconds: `${Math.ceil(lengthMs / 1000)}`,
       },
       signal,
-      silenceMs: timing.silence,
+      silenceMs: lengthMs + timing.grace,
     });
     worksNow();
     let version = from;

@@ -82,6 +82,16 @@ describe("createApiClient()", () => {
     expect((error as Error).message).to.match(/^the API server can't be reached: .*ECONNREFUSED/);
   });
 
+  it("tells of a watch that is cut when somebody reads it, and not before", async () => {
+    const client = createApiClient({ access: server.access });
+    const { signal } = new AbortController();
+    const call = { path: "/api/v1/secrets", query: {}, signal, silenceMs: 5_000 };
+    const events = await client.watch(call);
+    server.cut();
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    expect(await events.next().catch((e: unknown) => e)).to.be.instanceOf(Unavailable);
+  });
+
   it("shows nothing of an answer that is no JSON", async () => {
     server.intercept = () => ({ status: 422, body: "password=hunter2" });
     expect(String(await failure({ path }))).not.to.contain("hunter2");

@@ -12,7 +12,7 @@ const quick: CacheTiming = {
   firstRetry: 1,
   longestRetry: 20,
   watch: 60_000,
-  silence: 60_000,
+  grace: 60_000,
   worked: 60_000,
 };
 
@@ -178,7 +178,7 @@ describe("watchCache()", () => {
   });
 
   it("does not wait for ever for a watch that is silent", async () => {
-    const watched = watch({ silence: 50 });
+    const watched = watch({ watch: 20, grace: 20 });
     await until(() => lists() > 2, "a silent watch is never given up");
     expect(names(watched)).to.deep.equal(["a"]);
     expect(watched.changes).to.deep.equal(["a"]);
