@@ -1,0 +1,85 @@
+import { once } from "node:events";
+import { mkdtemp, writeFile } from "node:fs/promises";
+import { type AddressInfo, connect, createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { eventually } from "../test/support/eventually.ts";
+import { type RunningProgram, startProgram } from "../test/support/program.ts";
+import type { Certificates } from "./certificates.ts";
+
+export interface Nginx {
+  /** `http://127.0.0.1:34567` */
+  readonly http: string;
+  readonly https: string;
+  readonly program: RunningProgram;
+}
+
+export interface NginxConfiguration {
+  /** Lines of its `server` block, which listens by HTTP and by TLS already. */
+  readonly server: string;
+  /** Lines beside it. */
+  readonly besides?: string;
+}
+
+/** Starts nginx as one single process on loopback. */
+export async function startNginx(
+  { server, besides = "" }: NginxConfiguration,
+  { certificateFile, keyFile }: Certificates,
+): Promise<Nginx> {
+  const folder = await mkdtemp(join(tmpdir(), "nginx-"));
+  const file = join(folder, "nginx.conf");
+  const temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map(
+    (kind) => `${kind}_temp_path ${folder}/${kind};`,
+  );
+  const [http, https] = [await freePort(), await freePort()];
+  await writeFile(
+    file,
+    `daemon off;
+    master_process off;
+    user root;
+    pid ${folder}/nginx.pid;
+    error_log stderr error;
+    events { worker_connections 4096; }
+    http {
+      access_log off;
+      client_max_body_size 0;
+      ssl_protocols TLSv1.2 TLSv1.3;
+      ${temporary.join("\n")}
+      ${besides}
+      server {
+        listen 127.0.0.1:${http};
+        listen 127.0.0.1:${https} ssl;
+        ssl_certificate ${certificateFile};
+        ssl_certificate_key ${keyFile};
+        ${server}
+      }
+    }\n`,
+    { mode: 0o600 },
+  );
+  const program = await startProgram("nginx", ["-c", file, "-e", "stderr"]);
+  const complaint = (): string => `nginx does not listen: ${program.output()}`;
+  await eventually(() => isListening(https), complaint);
+  return { http: `http://127.0.0.1:${http}`, https: `https://127.0.0.1:${https}`, program };
+}
+
+/** nginx can't choose a port itself. */
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address() as AddressInfo;
+  server.close();
+  await once(server, "close");
+  return port;
+}
+
+async function isListening(port: number): Promise<boolean> {
+  const socket = connect(port, "127.0.0.1");
+  try {
+    await once(socket, "connect");
+    return true;
+  } catch {
+    return false;
+  } finally {
+    socket.destroy();
+  }
+}

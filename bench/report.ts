@@ -1,0 +1,69 @@
+import type { Comparison, Sample } from "./comparison.ts";
+import { connectorName, yardstick } from "./contestants.ts";
+import type { Figure } from "./figure.ts";
+import { median } from "./statistics.ts";
+
+/** A Markdown table of what was done through every contestant. Ratios are of turns in the same round. */
+export function comparisonTable(comparisons: readonly Comparison[]): string {
+  const names = [...new Set(comparisons.flatMap(({ samples }) => [...samples.keys()]))];
+  const rows = comparisons.map(({ label, unit, samples, target }) => {
+    const cells = names.map((name) => rateCell(samples, name, unit));
+    const ratios = ratiosOf(samples, connectorName, rateOf);
+    const cpu = ratiosOf(samples, connectorName, cpuPerAmount);
+    const reached = median(ratios);
+    return [
+      `${label}, ${unit}`,
+      ...cells,
+      `${ratio(reached)} (${ratio(Math.min(...ratios))}–${ratio(Math.max(...ratios))})`,
+      `≥ ${target}, ${verdict(reached >= target)}`,
+      ratio(median(cpu)),
+    ];
+  });
+  return table(["", ...names, "of nginx", "target", "CPU, of nginx"], rows);
+}
+
+/** A Markdown table of figures of the connector alone. */
+export const figureTable = (figures: readonly Figure[]): string =>
+  table(
+    ["", connectorName, "target"],
+    figures.map(({ label, value, unit, target }) => [
+      label,
+      `${value < 20 ? value.toFixed(1) : value.toFixed(0)} ${unit}`,
+      target === undefined ? "" : `≤ ${target} ${unit}, ${verdict(value <= target)}`,
+    ]),
+  );
+
+const verdict = (isMet: boolean): string => (isMet ? "met" : "**missed**");
+
+type Samples = Comparison["samples"];
+
+function rateCell(samples: Samples, name: string, unit: Comparison["unit"]): string {
+  const taken = samples.get(name);
+  if (taken === undefined) return "–";
+  const rate = median(taken.map(rateOf));
+  const text = unit === "GB/s" ? (rate / 1e9).toFixed(2) : Math.round(rate).toLocaleString("en");
+  return name === yardstick ? text : `${text} (${ratio(median(ratiosOf(samples, name, rateOf)))})`;
+}
+
+const rateOf = ({ amount, seconds }: Sample): number => amount / seconds;
+
+const cpuPerAmount = ({ amount, cpuSeconds }: Sample): number => cpuSeconds / amount;
+
+function ratiosOf(samples: Samples, name: string, value: (sample: Sample) => number): number[] {
+  const others = samples.get(yardstick) ?? [];
+  return (samples.get(name) ?? []).map((sample, round) => {
+    const other = others[round];
+    return other === undefined ? Number.NaN : value(sample) / value(other);
+  });
+}
+
+const ratio = (value: number): string => value.toFixed(2);
+
+function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
+  const widths = head.map((_, column) =>
+    Math.max(3, ...[head, ...rows].map((row) => row[column]?.length ?? 0)),
+  );
+  const line = (cells: readonly string[]): string =>
+    `| ${cells.map((cell, column) => cell.padEnd(widths[column] ?? 0)).join(" | ")} |\n`;
+  return [line(head), line(widths.map((width) => "-".repeat(width))), ...rows.map(line)].join("");
+}
