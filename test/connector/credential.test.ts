@@ -43,6 +43,10 @@ describe("a credential", () => {
       },
     ],
     [
+      "is read from data where stringData says null",
+      { type, stringData: { username: null, password: null }, data: encoded },
+    ],
+    [
       "may have base64 that is folded over lines",
       {
         type,
@@ -76,6 +80,7 @@ describe("a credential", () => {
     ["of another type", { type: "Opaque", stringData: right }, `type: found "Opaque", ${types}`],
     ["without a type", { stringData: right }, `type: found nothing, ${types}`],
     ["without anything", { type }, nothing],
+    ["with null for its values", { type, data: { username: null, password: null } }, nothing],
     ["that is no document", "secret", `type: found nothing, ${types}; ${nothing}`],
     ["whose parts are no objects", { type, data: "x", stringData: ["y"] }, nothing],
     ["with inherited values", { type, stringData: Object.create(right) }, nothing],

@@ -17,6 +17,7 @@ describe("what a person is shown of a foreign value", () => {
     ["so are signs that turn the direction of text", "\u202etxt", '"\\u{202e}txt"'],
     ["so is a line separator", "a\u2028b", '"a\\u{2028}b"'],
     ["letters of any language stay readable", "größe 値 🐳", '"größe 値 🐳"'],
+    ["a value of 120 signs is shown whole", "x".repeat(118), `"${"x".repeat(118)}"`],
     ["a long value is cut", "x".repeat(500), `"${"x".repeat(119)}…`],
     ["a list that contains itself can't be shown", circular, odd],
     ["nor can one that is too deep for JSON", deep, odd],
