@@ -1,8 +1,8 @@
-import { isIP } from "node:net";
+import { isIP, isIPv6 } from "node:net";
 import { resolve } from "node:path";
-import { type ParseArgsConfig, parseArgs } from "node:util";
+import { type CommandLine, problem, readCommandLine } from "./command-line.ts";
 import { parseGoDuration } from "./connector/duration.ts";
-import { type Checked, type Problem, show } from "./connector/problem.ts";
+import type { Checked, Problem } from "./connector/problem.ts";
 
 /** Where the proxy listens. */
 export interface ListenSetting {
@@ -46,8 +46,8 @@ export const usage = `usage: oci-connector <command> [options]
                             (default 127.0.0.1:5080)
       --state DIR           keys, certificate authority and records of mounted volumes
                             (default /var/lib/oci-connector)
-      --token-lifetime TIME how long a volume's token lives (default 4h, at least 10m)
-      --grace TIME          how long requests under way may take at the end (default 30s)
+      --token-lifetime TIME how long a volume's token lives (default 4h, 10m to 8760h)
+      --grace TIME          how long requests under way may take at the end (default 30s, 0s to 24h)
 
   mount TARGET  mount a volume with the files for some connectors
       --connectors NAMES    connectors that it opens: <name> or <namespace>/<name>, with commas
@@ -63,7 +63,6 @@ export const usage = `usage: oci-connector <command> [options]
 `;
 
 const defaultState = "/var/lib/oci-connector";
-const defaultListen = "127.0.0.1:5080";
 
 /** What of the process a command may depend on. */
 export interface CommandContext {
@@ -76,6 +75,7 @@ export function readCommand(
   [name = "help", ...args]: readonly string[],
   context: CommandContext,
 ): Checked<Command> {
+  if (args.includes("--help") || args.includes("-h")) return { ok: true, value: { name: "help" } };
   switch (name) {
     case "standalone":
       return readStandalone(args, context);
@@ -88,38 +88,38 @@ export function readCommand(
     case "-h":
       return { ok: true, value: { name: "help" } };
     default:
-      return wrong("command", name, "one of standalone, mount, unmount, help");
+      return {
+        ok: false,
+        problems: [problem("command", name, "one of standalone, mount, unmount, help")],
+      };
   }
 }
 
 function readStandalone(args: readonly string[], context: CommandContext): Checked<Command> {
-  const read = readOptions(args, {
-    connectors: { type: "string" },
-    listen: { type: "string", multiple: true, default: [defaultListen] },
-    state: { type: "string", default: defaultState },
-    "token-lifetime": { type: "string", default: "4h" },
-    grace: { type: "string", default: "30s" },
+  const line = readCommandLine(args, {
+    connectors: "",
+    listen: "127.0.0.1:5080",
+    state: defaultState,
+    "token-lifetime": "4h",
+    grace: "30s",
   });
-  if (!read.ok) return read;
-  const { values, positionals } = read.value;
-  const problems: Problem[] = positionals.map((text) =>
-    problem("argument", text, "options alone, see oci-connector help"),
-  );
-  const { connectors } = values;
-  if (typeof connectors !== "string") {
-    problems.push(
-      problem("--connectors", undefined, "a folder of YAML with Connectors and Secrets"),
-    );
+  const { text, problems } = line;
+  for (const found of line.positionals) problems.push(problem("argument", found, "options alone"));
+  if (text("connectors") === "") {
+    const wanted = "a folder of YAML with Connectors and Secrets";
+    problems.push(problem("--connectors", undefined, wanted));
   }
-  const listen = listenSettings([values.listen ?? []].flat().map(String), problems);
-  const tokenLifetime = seconds("--token-lifetime", values["token-lifetime"], 600, problems);
-  const grace = seconds("--grace", values.grace, 0, problems);
+  const listen = listenSettings(line.texts("listen"), problems);
+  const lifetime = { path: "--token-lifetime", text: text("token-lifetime") };
+  const tokenLifetime = seconds({ ...lifetime, least: "10m", most: "8760h" }, problems);
+  const end = { path: "--grace", text: text("grace") };
+  const grace = seconds({ ...end, least: "0s", most: "24h" }, problems);
   if (problems.length > 0) return { ok: false, problems };
-  const state = resolve(context.workingDirectory, String(values.state));
+  const state = resolve(context.workingDirectory, text("state"));
   const settings = {
-    connectors: resolve(context.workingDirectory, String(connectors)),
+    connectors: resolve(context.workingDirectory, text("connectors")),
     state,
-    socket: resolve(state, "csi.sock"),
+    socket: socketIn(state),
     listen,
     tokenLifetime,
     grace: grace * 1000,
@@ -128,88 +128,66 @@ function readStandalone(args: readonly string[], context: CommandContext): Check
 }
 
 function readMount(args: readonly string[], context: CommandContext): Checked<Command> {
-  const read = readOptions(args, {
-    connectors: { type: "string", default: "" },
-    configuration: { type: "string", default: "" },
-    params: { type: "string", default: "" },
-    "token-expiration": { type: "string", default: "" },
-    namespace: { type: "string", default: "default" },
-    group: { type: "string", default: String(context.group) },
-    state: { type: "string", default: defaultState },
+  const line = readCommandLine(args, {
+    connectors: "",
+    configuration: "",
+    params: "",
+    "token-expiration": "",
+    namespace: "default",
+    group: String(context.group),
+    state: defaultState,
   });
-  if (!read.ok) return read;
-  const { values } = read.value;
-  const located = readTarget(read.value, context);
-  if (!located.ok) return located;
+  const { text, problems } = line;
+  const located = targetOf(line, context);
+  const group = text("group");
+  if (!/^\d+$/.test(group)) problems.push(problem("--group", group, "the number of a group"));
+  if (problems.length > 0) return { ok: false, problems };
   const attributes = {
-    connectors: String(values.connectors),
-    "configuration.names": String(values.configuration),
-    "configuration.params": String(values.params),
-    "token.expiration": String(values["token-expiration"]),
+    connectors: text("connectors"),
+    "configuration.names": text("configuration"),
+    "configuration.params": text("params"),
+    "token.expiration": text("token-expiration"),
   };
-  const { namespace, group } = values;
-  const settings = {
-    ...located.value,
-    namespace: String(namespace),
-    group: String(group),
-    attributes,
-  };
+  const settings = { ...located, namespace: text("namespace"), group, attributes };
   return { ok: true, value: { name: "mount", settings } };
 }
 
 function readUnmount(args: readonly string[], context: CommandContext): Checked<Command> {
-  const read = readOptions(args, { state: { type: "string", default: defaultState } });
-  if (!read.ok) return read;
-  const located = readTarget(read.value, context);
-  return located.ok ? { ok: true, value: { name: "unmount", settings: located.value } } : located;
+  const line = readCommandLine(args, { state: defaultState });
+  const settings = targetOf(line, context);
+  if (line.problems.length > 0) return { ok: false, problems: line.problems };
+  return { ok: true, value: { name: "unmount", settings } };
 }
 
-interface Options {
-  readonly values: Readonly<Record<string, unknown>>;
-  readonly positionals: readonly string[];
-}
-
-function readOptions(
-  args: readonly string[],
-  options: NonNullable<ParseArgsConfig["options"]>,
-): Checked<Options> {
-  try {
-    return { ok: true, value: parseArgs({ args: [...args], options, allowPositionals: true }) };
-  } catch (error) {
-    const found = error instanceof Error ? error.message : String(error);
-    return { ok: false, problems: [{ path: "options", found, wanted: "see oci-connector help" }] };
-  }
-}
-
-function readTarget(
-  { values, positionals }: Options,
+function targetOf(
+  { text, positionals, problems }: CommandLine<"state">,
   { workingDirectory }: CommandContext,
-): Checked<Pick<MountSettings, "socket" | "target">> {
-  const [target, ...others] = positionals;
-  if (target === undefined || others.length > 0) {
-    return wrong("TARGET", positionals, "one folder to mount the volume at");
+): Pick<MountSettings, "socket" | "target"> {
+  const [target = "", ...others] = positionals;
+  if (target === "" || others.length > 0) {
+    problems.push(problem("TARGET", positionals, "one folder to mount the volume at"));
   }
-  const socket = resolve(workingDirectory, String(values.state), "csi.sock");
-  return { ok: true, value: { socket, target: resolve(workingDirectory, target) } };
+  const state = resolve(workingDirectory, text("state"));
+  return { socket: socketIn(state), target: resolve(workingDirectory, target) };
 }
 
-const listenPattern = /^(?:(https?):\/\/)?(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+):(\d{1,5})$/;
+const socketIn = (state: string): string => resolve(state, "csi.sock");
+
+const listenPattern = /^(?:(https?):\/\/)?(?:\[([0-9a-fA-F:.]+)\]|([A-Za-z0-9.-]+)):(\d{1,5})$/;
 
 function listenSettings(texts: readonly string[], problems: Problem[]): readonly ListenSetting[] {
   const settings = texts.flatMap((text) => {
-    const [, scheme = "https", host, port] = listenPattern.exec(text) ?? [];
-    const name = host?.replace(/^\[|\]$/g, "");
-    if (name === undefined || Number(port) > 65535) {
+    const [, scheme = "https", ipv6, name, port] = listenPattern.exec(text) ?? [];
+    const host = ipv6 ?? name;
+    if (host === undefined || Number(port) > 65535 || (ipv6 !== undefined && !isIPv6(ipv6))) {
       problems.push(problem("--listen", text, "[http://|https://]HOST:PORT"));
       return [];
     }
-    if (isIP(name) !== 0 && /^[0.:]+$/.test(name)) {
+    if (isUnspecified(host)) {
       const wanted = "the address that tools are to use: it stands in every file of a volume";
       problems.push(problem("--listen", text, wanted));
     }
-    return [
-      { scheme: scheme === "http" ? "http" : "https", host: name, port: Number(port) } as const,
-    ];
+    return [{ scheme: scheme === "http" ? "http" : "https", host, port: Number(port) } as const];
   });
   if (new Set(settings.map(({ scheme }) => scheme)).size < settings.length) {
     problems.push(problem("--listen", texts, "one http and one https address at most"));
@@ -217,20 +195,21 @@ function listenSettings(texts: readonly string[], problems: Problem[]): readonly
   return settings;
 }
 
-function seconds(path: string, text: unknown, least: number, problems: Problem[]): number {
-  const value = parseGoDuration(String(text));
-  if (value !== undefined && value >= least) return value;
-  problems.push(problem(path, text, `a duration of at least ${least} s, such as 30m or 1h30m`));
-  return 0;
+/** `0.0.0.0` and `::` stand for every address of the machine, and so for none that a tool could connect to. */
+const isUnspecified = (host: string): boolean => isIP(host) !== 0 && /^[0.:]+$/.test(host);
+
+/** A duration that is checked against what it may be, both ends included. */
+interface DurationOption {
+  readonly path: string;
+  readonly text: string;
+  readonly least: string;
+  readonly most: string;
 }
 
-const problem = (path: string, found: unknown, wanted: string): Problem => ({
-  path,
-  found: show(found),
-  wanted,
-});
-
-const wrong = (path: string, found: unknown, wanted: string): Checked<never> => ({
-  ok: false,
-  problems: [problem(path, found, wanted)],
-});
+function seconds({ path, text, least, most }: DurationOption, problems: Problem[]): number {
+  const value = parseGoDuration(text) ?? Number.NaN;
+  const isInside = value >= (parseGoDuration(least) ?? 0) && value <= (parseGoDuration(most) ?? 0);
+  if (isInside) return value;
+  problems.push(problem(path, text, `a duration from ${least} to ${most}, such as 1h30m`));
+  return 0;
+}

@@ -1,0 +1,261 @@
+import { expect } from "chai";
+import fc from "fast-check";
+import { type Command, readCommand, usage } from "../src/config.ts";
+
+describe("the command line", () => {
+  const context = { workingDirectory: "/work/job", group: 1000 };
+  const read = (...args: readonly string[]): Command => {
+    const command = readCommand(args, context);
+    if (!command.ok) throw new Error(JSON.stringify(command.problems));
+    return command.value;
+  };
+  /** What is wrong: `--grace: "soon"`, as path and value; and all that is wanted. */
+  const wrong = (...args: readonly string[]): { found: readonly string[]; wanted: string } => {
+    const command = readCommand(args, context);
+    if (command.ok) throw new Error(`accepted: ${JSON.stringify(command.value)}`);
+    const { problems } = command;
+    return {
+      found: problems.map(({ path, found }) => `${path}: ${found}`),
+      wanted: problems.map(({ wanted }) => wanted).join("\n"),
+    };
+  };
+  const settings = (...args: readonly string[]) => {
+    const command = read("standalone", "--connectors", "/etc/connectors", ...args);
+    if (command.name !== "standalone") throw new Error(command.name);
+    return command.settings;
+  };
+  const listens = (...addresses: readonly string[]) =>
+    settings(...addresses.flatMap((address) => ["--listen", address])).listen;
+
+  describe("standalone", () => {
+    it("has defaults for all but the folder of connectors", () => {
+      expect(settings()).to.deep.equal({
+        connectors: "/etc/connectors",
+        state: "/var/lib/oci-connector",
+        socket: "/var/lib/oci-connector/csi.sock",
+        listen: [{ scheme: "https", host: "127.0.0.1", port: 5080 }],
+        tokenLifetime: 4 * 3600,
+        grace: 30_000,
+      });
+      expect(wrong("standalone").found).to.deep.equal(["--connectors: nothing"]);
+    });
+
+    it("takes every option", () => {
+      const given = settings(
+        ...["--state", "/srv/state", "--listen", "http://localhost:80"],
+        ...["--token-lifetime=90m", "--grace", "1m30s"],
+      );
+      expect(given).to.deep.equal({
+        connectors: "/etc/connectors",
+        state: "/srv/state",
+        socket: "/srv/state/csi.sock",
+        listen: [{ scheme: "http", host: "localhost", port: 80 }],
+        tokenLifetime: 5400,
+        grace: 90_000,
+      });
+    });
+
+    it("takes relative paths from where it is called", () => {
+      const { connectors, state, socket } = settings("--connectors", "../x/./y", "--state", "s");
+      expect({ connectors, state, socket }).to.deep.equal({
+        connectors: "/work/x/y",
+        state: "/work/job/s",
+        socket: "/work/job/s/csi.sock",
+      });
+    });
+
+    it("listens for one of each scheme, https unless told", () => {
+      expect(listens("127.0.0.1:5443", "http://127.0.0.1:5080")).to.deep.equal([
+        { scheme: "https", host: "127.0.0.1", port: 5443 },
+        { scheme: "http", host: "127.0.0.1", port: 5080 },
+      ]);
+      expect(listens("https://[::1]:0")).to.deep.equal([{ scheme: "https", host: "::1", port: 0 }]);
+      expect(listens("[FE80::1]:65535")).to.deep.equal([
+        { scheme: "https", host: "FE80::1", port: 65535 },
+      ]);
+      expect(listens("ci-host.example.com:5443")[0]?.host).to.equal("ci-host.example.com");
+      expect(wrong("standalone", "--connectors=c", "--listen=a:1", "--listen=b:2")).to.deep.equal({
+        found: ['--listen: ["a:1","b:2"]'],
+        wanted: "one http and one https address at most",
+      });
+    });
+
+    for (const address of ["0.0.0.0:80", "http://0.0.0.0:80", "[::]:443", "[0::0]:443"]) {
+      it(`refuses to listen on ${address}, and says why`, () => {
+        const { found, wanted } = wrong("standalone", "--connectors=c", "--listen", address);
+        expect(found).to.deep.equal([`--listen: "${address}"`]);
+        expect(wanted).to.equal(
+          "the address that tools are to use: it stands in every file of a volume",
+        );
+      });
+    }
+
+    for (const address of [
+      ...["5080", ":5080", "127.0.0.1", "127.0.0.1:", "127.0.0.1:65536", "127.0.0.1:-1", "::1:80"],
+      ...["[127.0.0.1]:80", "[face]:80", "[::1]", "ftp://127.0.0.1:80", "http://a:80/", "a b:80"],
+      ...["http://user@a:80", "127.0.0.1:80\n", "*:80"],
+    ]) {
+      it(`does not take ${JSON.stringify(address)} for an address`, () => {
+        const { found, wanted } = wrong("standalone", "--connectors=c", "--listen", address);
+        expect(found).to.deep.equal([`--listen: ${JSON.stringify(address)}`]);
+        expect(wanted).to.equal("[http://|https://]HOST:PORT");
+      });
+    }
+
+    it("keeps durations to what tokens and timers can do", () => {
+      expect(settings("--token-lifetime", "10m").tokenLifetime).to.equal(600);
+      expect(settings("--token-lifetime", "8760h").tokenLifetime).to.equal(365 * 24 * 3600);
+      expect(settings("--grace", "0s").grace).to.equal(0);
+      expect(settings("--grace", "24h").grace).to.be.below(2 ** 31);
+      for (const [option, text] of [
+        ...["9m59s", "8761h", "1000", "", "-1h", "1 h"].map((text) => ["--token-lifetime", text]),
+        ...["24h1s", "596h32m", "30", "soon"].map((text) => ["--grace", text]),
+      ]) {
+        const { found } = wrong("standalone", "--connectors=c", `${option}=${text}`);
+        expect(found.join()).to.equal(`${option}: "${text}"`);
+      }
+    });
+
+    it("names everything that is wrong at once", () => {
+      const { found, wanted } = wrong(
+        ...["standalone", "--connector", "c", "--listen", "0.0.0.0:1", "--listen", "x"],
+        ...["--token-lifetime", "1m", "--grace=never", "--state", "", "-v"],
+      );
+      expect(found).to.deep.equal([
+        'option: "--connector"',
+        '--state: ""',
+        'option: "-v"',
+        'argument: "c"',
+        "--connectors: nothing",
+        '--listen: "0.0.0.0:1"',
+        '--listen: "x"',
+        '--token-lifetime: "1m"',
+        '--grace: "never"',
+      ]);
+      expect(wanted).to.include("--connectors, --listen, --state, --token-lifetime, --grace");
+    });
+  });
+
+  describe("mount", () => {
+    const mount = (...args: readonly string[]) => read("mount", ...args);
+
+    it("has defaults, and takes the target from where it is called", () => {
+      expect(mount("--connectors", "harbor", "volume")).to.deep.equal({
+        name: "mount",
+        settings: {
+          socket: "/var/lib/oci-connector/csi.sock",
+          target: "/work/job/volume",
+          namespace: "default",
+          group: "1000",
+          attributes: {
+            connectors: "harbor",
+            "configuration.names": "",
+            "configuration.params": "",
+            "token.expiration": "",
+          },
+        },
+      });
+    });
+
+    it("takes every option", () => {
+      const command = mount(
+        ...["/run/job", "--connectors", "harbor,team-b/ghcr", "--configuration", "docker-config"],
+        ...["--params", '{"buildkitd":{"mirror":true}}', "--token-expiration", "30m"],
+        ...["--namespace", "team-a", "--group", "0", "--state", "../state"],
+      );
+      expect(command).to.deep.equal({
+        name: "mount",
+        settings: {
+          socket: "/work/state/csi.sock",
+          target: "/run/job",
+          namespace: "team-a",
+          group: "0",
+          attributes: {
+            connectors: "harbor,team-b/ghcr",
+            "configuration.names": "docker-config",
+            "configuration.params": '{"buildkitd":{"mirror":true}}',
+            "token.expiration": "30m",
+          },
+        },
+      });
+    });
+
+    it("names everything that is wrong at once", () => {
+      const { found } = wrong(
+        "mount",
+        "--group=wheel",
+        "--conectors=x",
+        "--namespace",
+        "--params={}",
+      );
+      expect(found).to.deep.equal([
+        'option: "--conectors"',
+        '--namespace: "--params={}"',
+        "TARGET: []",
+        '--group: "wheel"',
+      ]);
+    });
+  });
+
+  for (const name of ["mount", "unmount"]) {
+    it(`${name} never takes a missing or an empty target for the folder it is called in`, () => {
+      for (const args of [[], [""], ["a", "b"], ["--state", "s"]]) {
+        expect(wrong(name, ...args).found).to.deep.equal([
+          `TARGET: ${JSON.stringify(args.filter((text) => text !== "--state" && text !== "s"))}`,
+        ]);
+      }
+      expect(wrong(name, "target", "--state", "").found).to.deep.equal(['--state: ""']);
+    });
+
+    it(`${name} takes a target that looks like an option behind --`, () => {
+      expect(read(name, "--state=s", "--", "--odd")).to.nested.include({
+        "settings.target": "/work/job/--odd",
+        "settings.socket": "/work/job/s/csi.sock",
+      });
+    });
+  }
+
+  it("unmount takes a target and the state folder", () => {
+    expect(read("unmount", "/run/job", "--state", "/s")).to.deep.equal({
+      name: "unmount",
+      settings: { socket: "/s/csi.sock", target: "/run/job" },
+    });
+    expect(wrong("unmount", "t", "--connectors", "x").found).to.include('option: "--connectors"');
+  });
+
+  it("explains itself to whoever asks, however they ask", () => {
+    for (const args of [[], ["help"], ["--help"], ["-h"], ["mount", "--help"], ["unmount", "-h"]]) {
+      expect(read(...args)).to.deep.equal({ name: "help" });
+    }
+    expect(wrong("start", "--help=no").wanted).to.equal("one of standalone, mount, unmount, help");
+  });
+
+  it("names in its usage every option that a command takes", () => {
+    for (const command of ["standalone", "mount", "unmount"]) {
+      const { wanted } = wrong(command, "--no-such-option=1");
+      const options = wanted.match(/--[a-z-]+/g) ?? [];
+      expect(options).not.to.deep.equal([]);
+      const [, ...parts] = usage.split(/^ {2}(?=[a-z])/m);
+      const part = parts.find((text) => text.startsWith(`${command} `)) ?? "";
+      const shown = [...part.matchAll(/^ {6}(--[a-z-]+)/gm)].map(([, option]) => option);
+      expect(shown.toSorted()).to.deep.equal(options.toSorted());
+    }
+  });
+
+  it("never throws, and never takes a folder that nobody has named", () => {
+    const word = fc.oneof(
+      fc.constantFrom("standalone", "mount", "unmount", "--state", "--connectors", "--", "-", ""),
+      fc.constantFrom("--listen", "--listen=", "--group=-1", "--grace", "t", "--__proto__=x"),
+      fc.string(),
+    );
+    fc.assert(
+      fc.property(fc.array(word, { maxLength: 8 }), (args) => {
+        const command = readCommand(args, context);
+        if (!command.ok) expect(command.problems).not.to.deep.equal([]);
+        else if (command.value.name !== "help") {
+          expect(Object.values(command.value.settings)).not.to.include("/work/job");
+        }
+      }),
+    );
+  });
+});
