@@ -62,6 +62,9 @@ const booleans: ReadonlyMap<unknown, boolean> = new Map<unknown, boolean>([
   ["true", true],
   ["false", false],
 ]);
+/** What can stand in a file of any configuration as it is. */
+export const isMountPath = (text: string): boolean => absolutePath.test(text);
+
 const absolutePath = /^(\/[A-Za-z0-9_.-]+)+$/;
 const path = "configuration.params";
 

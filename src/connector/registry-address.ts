@@ -67,7 +67,7 @@ function readAddress(text: string): RegistryAddress | undefined {
   if (!segments.every((segment) => pathSegment.test(segment))) return undefined;
   const url = URL.parse(`${match?.[1]}://${host}`);
   if (url === null || url.port === "0") return undefined;
-  if (dockerHubNames.has(url.hostname)) return dockerHub;
+  if (dockerHubNames.has(url.host)) return dockerHub;
   const scheme = url.protocol === "http:" ? "http" : "https";
   return {
     origin: url.origin,

@@ -3,7 +3,7 @@ import type { ConfigurationName, ConfigurationSettings } from "./configuration-p
 import { showRef } from "./connector-ref.ts";
 import { containerdHosts } from "./containerd.ts";
 import { dockerConfig } from "./docker-config.ts";
-import { type Checked, show } from "./problem.ts";
+import { type Checked, type Problem, show } from "./problem.ts";
 import { preferredHost, proxyUrl } from "./proxy-address.ts";
 import { registriesConf } from "./registries-conf.ts";
 import type { VolumeAttributes } from "./volume-attributes.ts";
@@ -46,7 +46,11 @@ export function renderVolumeFiles(
       files.set(path, content);
     }
   }
-  return leaveOut(files, attributes.leaveOut);
+  // The files of a mirror go with its connector, and a name for them is none the worse for that.
+  const isWhole = contents.connectors.every(({ imageHost }) => imageHost !== undefined);
+  const missing = isWhole ? missingFrom(files, attributes.leaveOut) : [];
+  if (missing.length > 0) return { ok: false, problems: missing };
+  return { ok: true, value: without(files, attributes.leaveOut) };
 }
 
 function builtInFiles(contents: VolumeContents): [path: string, content: string][] {
@@ -83,21 +87,19 @@ function forwardProxy({ connectors, token }: VolumeContents): string {
   return `${scheme}://${user}:${encodeURIComponent(token)}@${host}`;
 }
 
-function leaveOut(files: Map<string, string>, names: readonly string[]): Checked<VolumeFiles> {
-  const covers = (name: string, path: string): boolean =>
-    path === name || path.startsWith(`${name}/`);
+function missingFrom(files: VolumeFiles, names: readonly string[]): readonly Problem[] {
   const paths = [...files.keys()];
   const missing = names.filter((name) => !paths.some((path) => covers(name, path)));
-  if (missing.length > 0) {
-    return {
-      ok: false,
-      problems: missing.map((name) => ({
-        path: "configuration.names",
-        found: show(`!${name}`),
-        wanted: `a file of this volume behind "!": ${paths.join(", ")}`,
-      })),
-    };
-  }
-  const kept = paths.filter((path) => !names.some((name) => covers(name, path)));
-  return { ok: true, value: new Map(kept.map((path) => [path, files.get(path) ?? ""])) };
+  return missing.map((name) => ({
+    path: "configuration.names",
+    found: show(`!${name}`),
+    wanted: `a file of this volume behind "!": ${paths.join(", ")}`,
+  }));
 }
+
+const without = (files: VolumeFiles, names: readonly string[]): VolumeFiles =>
+  new Map([...files].filter(([path]) => !names.some((name) => covers(name, path))));
+
+/** A name stands for a file, or for a folder and all in it. */
+const covers = (name: string, path: string): boolean =>
+  path === name || path.startsWith(`${name}/`);

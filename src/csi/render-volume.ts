@@ -1,3 +1,4 @@
+import { isMountPath } from "../connector/configuration-params.ts";
 import { showRef } from "../connector/connector-ref.ts";
 import { describeProblems } from "../connector/problem.ts";
 import { renderVolumeFiles, type VolumeFiles } from "../connector/volume-files.ts";
@@ -45,7 +46,9 @@ export async function renderVolume(
   const files = renderVolumeFiles(
     wanted.attributes,
     { connectors, token, caCertificate: options.caCertificate(), noProxy: options.noProxy },
-    options.toolsSeeTargetPath ? { mountPath: request.targetPath } : {},
+    options.toolsSeeTargetPath && isMountPath(request.targetPath)
+      ? { mountPath: request.targetPath }
+      : {},
   );
   if (!files.ok) throw invalidArgument(describeProblems(files.problems));
   const record = formatRecord({
