@@ -82,9 +82,10 @@ export function createVolumeMounts({ readMountInfo, run }: MountEffects): Volume
         ...(group === undefined ? [] : [`gid=${group}`]),
         ...options,
       ];
-      await mountTmpfs(path, [...all, ...swapOptions])
+      const swap = swapOptions; // others may learn in the meantime that it has to be empty
+      await mountTmpfs(path, [...all, ...swap])
         .catch(async (error: unknown) => {
-          if (swapOptions.length === 0) throw error;
+          if (swap.length === 0) throw error;
           await mountTmpfs(path, all);
           swapOptions = [];
         })

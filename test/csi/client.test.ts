@@ -7,7 +7,7 @@ import type { NodePublishVolumeRequest__Output as PublishRequest } from "../../s
 import type { NodeUnpublishVolumeRequest__Output as UnpublishRequest } from "../../src/csi/generated/csi/v1/NodeUnpublishVolumeRequest.ts";
 import { unavailable } from "../../src/csi/rpc-error.ts";
 import { type CsiServer, serveCsi } from "../../src/csi/server.ts";
-import { makeFolder, removeFolder } from "./csi-driver.ts";
+import { makeFolder, removeFolder, requireOtherUsers } from "./csi-driver.ts";
 
 describe("CSI client", () => {
   let folder: string;
@@ -96,7 +96,8 @@ describe("CSI client", () => {
       .and.include("running?");
   });
 
-  it("says whom to be where the socket is somebody else's", async () => {
+  it("says whom to be where the socket is somebody else's", async function () {
+    await requireOtherUsers(this);
     await serve();
     await chmod(folder, 0o700);
     const uid = process.geteuid?.();

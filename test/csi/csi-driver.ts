@@ -52,6 +52,12 @@ export async function requireMounts(): Promise<void> {
   }
 }
 
+/** Skips a test that needs further users and groups, where a user namespace has none. */
+export async function requireOtherUsers(test: Mocha.Context): Promise<void> {
+  const [, , count] = (await readFile("/proc/self/uid_map", "utf8")).trim().split(/\s+/);
+  if (Number(count) <= 65534) test.skip();
+}
+
 const mountLines = async (): Promise<string[][]> =>
   (await readFile("/proc/self/mountinfo", "utf8")).split("\n").map((line) => line.split(" "));
 

@@ -5,13 +5,14 @@ import { expect } from "chai";
 import fc from "fast-check";
 import { findGeneration, readCurrent, writeGeneration } from "../../src/csi/generation.ts";
 import { accessFor } from "../../src/csi/volume-access.ts";
-import { makeFolder, removeFolder, requireMounts } from "./csi-driver.ts";
+import { makeFolder, removeFolder, requireMounts, requireOtherUsers } from "./csi-driver.ts";
 
 const everybody = accessFor(undefined);
 const files = (content: Record<string, string>): ReadonlyMap<string, string> =>
   new Map(Object.entries(content));
 
-describe("generation", () => {
+describe("generation", function () {
+  this.timeout(20_000);
   let root: string;
   beforeEach(async () => {
     root = await makeFolder();
@@ -89,7 +90,8 @@ describe("generation", () => {
     expect((await readdir(root)).filter((name) => name.includes("killed"))).to.deep.equal([]);
   });
 
-  it("gives files and folders to the group, whatever the umask", async () => {
+  it("gives files and folders to the group, whatever the umask", async function () {
+    await requireOtherUsers(this);
     const umask = process.umask(0o077);
     try {
       await writeGeneration(root, files({ a: "1", "b/c": "1" }), accessFor(2000));

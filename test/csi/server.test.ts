@@ -11,7 +11,8 @@ import { type CsiServer, serveCsi } from "../../src/csi/server.ts";
 import type { VolumeNode } from "../../src/csi/volume-node.ts";
 import { invoke, makeFolder, removeFolder } from "./csi-driver.ts";
 
-describe("CSI server", () => {
+describe("CSI server", function () {
+  this.timeout(20_000);
   let folder: string;
   let socketPath: string;
   const running = new Set<CsiServer>();

@@ -115,39 +115,44 @@ describe("volume node under many calls", function () {
     expect(await mountIdsAt(target)).to.deep.equal([]);
   });
 
-  it("lets a call go that is cancelled while it waits for its turn", async () => {
+  /** Publishes with a time limit, and waits until the driver has given up a call that was not its turn. */
+  const publishAndGiveUp = async (calls: number): Promise<void> => {
+    const deadline = Date.now() + 500;
+    const given = Array.from({ length: calls }, () =>
+      invoke((done) => driver.client.nodePublishVolume(publishRequest(target), { deadline }, done)),
+    );
+    for (const call of given) {
+      expect((await driver.failure(call)).code).to.equal("DEADLINE_EXCEEDED");
+    }
+    while (driver.logged("NodePublishVolume failed").length === 0) await sleep(5);
+    const [line] = driver.logged("NodePublishVolume failed");
+    expect(line?.reason).to.equal("CANCELLED: the caller gave up");
+  };
+  const holdPublishes = (): (() => void) => {
     const { promise, resolve } = Promise.withResolvers<void>();
     driver.world.mayUse = async () => {
       await promise;
       return { ok: true, value: undefined };
     };
+    return resolve;
+  };
+
+  it("lets a call go that is cancelled while it waits for its turn", async () => {
+    const goOn = holdPublishes();
     const first = driver.publish(publishRequest(target));
-    const deadline = Date.now() + 100;
-    const second = invoke((done) =>
-      driver.client.nodePublishVolume(publishRequest(target), { deadline }, done),
-    );
-    expect((await driver.failure(second)).code).to.equal("DEADLINE_EXCEEDED");
-    resolve();
+    await publishAndGiveUp(1);
+    goOn();
     await first;
-    await driver.unpublish(target);
     expect(driver.logged("volume published")).to.have.lengthOf(1);
   });
 
   it("mounts nothing any more for a caller that gave up", async () => {
-    const { promise, resolve } = Promise.withResolvers<void>();
-    driver.world.mayUse = async () => {
-      await promise;
-      return { ok: true, value: undefined };
-    };
-    const deadline = Date.now() + 100;
-    const call = invoke((done) =>
-      driver.client.nodePublishVolume(publishRequest(target), { deadline }, done),
-    );
-    await driver.failure(call);
-    await sleep(20); // the server learns of it later
-    resolve();
+    const goOn = holdPublishes();
+    await publishAndGiveUp(2);
+    goOn();
     await driver.unpublish(target);
     expect(driver.logged("volume published")).to.deep.equal([]);
+    expect(await readdir(driver.folder)).to.deep.equal(["csi.sock"]);
   });
 
   it("publishes 110 volumes at once, as many as a node has Pods", async () => {

@@ -16,6 +16,7 @@ import {
   podInfo,
   publishRequest,
   requireMounts,
+  requireOtherUsers,
   start,
   startDriver,
   tokenExpiry,
@@ -26,7 +27,8 @@ import {
 const run = promisify(execFile);
 const tokensKey = "csi.storage.k8s.io/serviceAccount.tokens";
 
-describe("volume node", () => {
+describe("volume node", function () {
+  this.timeout(20_000);
   let driver: Driver;
   let target: string;
 
@@ -110,7 +112,8 @@ describe("volume node", () => {
       });
     });
 
-    it("lets everybody read who sees the volume", async () => {
+    it("lets everybody read who sees the volume", async function () {
+      await requireOtherUsers(this);
       await driver.publish(publishRequest(target));
       const cat = ["--reuid", "65534", "--regid", "65534", "--clear-groups", "cat"];
       const { stdout } = await run("setpriv", [...cat, join(target, "context.token")]);
@@ -118,7 +121,8 @@ describe("volume node", () => {
       expect((await stat(join(target, "context.token"))).mode & 0o777).to.equal(0o444);
     });
 
-    it("lets a group read, and nobody else", async () => {
+    it("lets a group read, and nobody else", async function () {
+      await requireOtherUsers(this);
       const attributes = { connectors: "harbor", "configuration.names": "registries-conf" };
       await driver.publish(
         publishRequest(target, { attributes, mount: { volumeMountGroup: "2000" } }),
