@@ -1,5 +1,4 @@
-import { denied, RegistryError } from "./registry-error.ts";
-import { fetchToken, type TokenRequest, type UpstreamToken } from "./token-client.ts";
+import { fetchToken, TokenRefused, type TokenRequest, type UpstreamToken } from "./token-client.ts";
 
 export interface TokenCache {
   /**
@@ -24,7 +23,7 @@ interface Entry {
 
 /** Renewed when 85 % of its life is over: a request that starts now has to be answered with it. */
 const usedShare = 0.85;
-/** A refused login is not tried again for so long, since token servers lock accounts out. Milliseconds. */
+/** What was refused is not tried again for so long, since token servers lock accounts out. Milliseconds. */
 const refusedFor = 10_000;
 const mostTokens = 5_000;
 
@@ -34,21 +33,22 @@ const mostTokens = 5_000;
  */
 export function createTokenCache(now: () => number): TokenCache {
   const entries = new Map<string, Entry>();
-  const refusals = new Map<string, { readonly error: RegistryError; readonly until: number }>();
+  const refusals = new Map<string, { readonly error: TokenRefused; readonly until: number }>();
 
   const fetchInto = (key: string, account: string, wanted: TokenRequest): Entry => {
+    const asked = now(); // its life may have begun before its answer has come
     const entry: Entry = { token: fetchToken(wanted), freshUntil: Number.POSITIVE_INFINITY };
     remember(entries, key, entry);
     entry.token.then(
       ({ value, lifetime }) => {
         entry.value = value;
-        entry.freshUntil = now() + lifetime * 1000 * usedShare;
+        entry.freshUntil = asked + lifetime * 1000 * usedShare;
       },
       (error: unknown) => {
         if (entries.get(key) === entry) entries.delete(key);
-        if (error instanceof RegistryError && error.status === 403) {
-          remember(refusals, account, { error, until: now() + refusedFor });
-        }
+        if (!(error instanceof TokenRefused)) return;
+        const refused = error.isOfAccount ? account : key;
+        remember(refusals, refused, { error, until: now() + refusedFor });
       },
     );
     return entry;
@@ -59,8 +59,9 @@ export function createTokenCache(now: () => number): TokenCache {
       const entry = entries.get(key);
       if (entry !== undefined && entry.freshUntil > now()) return (await entry.token).value;
       const account = accountOf(owner, wanted);
-      const refused = refusals.get(account);
-      if (refused !== undefined && refused.until > now()) throw again(refused.error);
+      for (const refused of [refusals.get(account), refusals.get(key)]) {
+        if (refused !== undefined && refused.until > now()) throw refused.error;
+      }
       return (await fetchInto(key, account, wanted).token).value;
     },
     drop(owner, wanted, token) {
@@ -74,9 +75,6 @@ const keyOf = (owner: string, { realm, service, scopes }: TokenKeyParts): string
   [owner, realm.href, service ?? "", ...scopes.toSorted()].join("\n");
 
 const accountOf = (owner: string, { realm }: TokenKeyParts): string => `${owner}\n${realm.href}`;
-
-const again = ({ message, detail }: RegistryError): RegistryError =>
-  denied(message, detail === undefined ? {} : { detail });
 
 function remember<T>(map: Map<string, T>, key: string, value: T): void {
   map.delete(key);

@@ -1,7 +1,7 @@
 import { type Dispatcher, request } from "undici";
 import type { Credential } from "../connector/credential.ts";
 import { property } from "../connector/document.ts";
-import { badGateway, denied, type RegistryError, unavailable } from "./registry-error.ts";
+import { badGateway, RegistryError, unavailable } from "./registry-error.ts";
 import { unreachable } from "./unreachable.ts";
 
 /** Where a registry's tokens come from: the `realm` and `service` of its Bearer challenge. */
@@ -24,6 +24,17 @@ export interface UpstreamToken {
   readonly lifetime: number;
 }
 
+/** The token server wants none of it. Clients get 403. */
+export class TokenRefused extends RegistryError {
+  /** The account itself is refused, whatever it asks for. */
+  readonly isOfAccount: boolean;
+
+  constructor(isOfAccount: boolean, message: string, detail: string) {
+    super(403, "DENIED", message, { detail });
+    this.isOfAccount = isOfAccount;
+  }
+}
+
 const largestAnswer = 128 * 1024;
 const defaultLifetime = 60;
 const timeout = 15_000;
@@ -31,7 +42,7 @@ const timeout = 15_000;
 /**
  * Asks a token server for a token: GET with Basic, the form that every one of them knows. Redirects
  * are not followed, since the password would go along.
- * @throws RegistryError, 403 where the server refuses the credential, else 502 or 503
+ * @throws TokenRefused; RegistryError 502 or 503
  */
 export async function fetchToken(wanted: TokenRequest): Promise<UpstreamToken> {
   const { status, text } = await ask(wanted);
@@ -105,12 +116,13 @@ function refusal({ realm, credential }: TokenRequest, status: number): RegistryE
     return unavailable(`the token server ${realm.host} answered ${status}`);
   }
   if (status === 401 || status === 403) {
-    return denied(`the token server ${realm.host} refused the connector's login (${status})`, {
-      detail:
-        credential === undefined
-          ? "the registry wants a login and the connector has none: give it spec.auth.secretRef"
-          : "check the username and the password in the connector's Secret, and what that account may do",
-    });
+    return new TokenRefused(
+      status === 401,
+      `the token server ${realm.host} refused the connector's login (${status})`,
+      credential === undefined
+        ? "the registry wants a login and the connector has none: give it spec.auth.secretRef"
+        : "check the username and the password in the connector's Secret, and what that account may do",
+    );
   }
   return badGateway(`the token server ${realm.host} answered ${status} instead of a token`);
 }

@@ -1,0 +1,242 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import { expect } from "chai";
+import { Agent } from "undici";
+import type { Credential } from "../../src/connector/credential.ts";
+import { createTokenCache, type TokenCache } from "../../src/proxy/token-cache.ts";
+import type { TokenRequest } from "../../src/proxy/token-client.ts";
+import { cleanup } from "../support/cleanup.ts";
+import { type FakeRegistry, startFakeRegistry } from "../support/fake-registry.ts";
+import { tokenEndpoint } from "../support/hostile-auth.ts";
+
+const alice = { username: "alice", password: "secret-of-alice" };
+
+describe("the token cache", () => {
+  const resources = cleanup();
+  const undo = cleanup();
+  let registry: FakeRegistry;
+  let cache: TokenCache;
+  let now: number;
+  const agent = new Agent();
+
+  before(async () => {
+    registry = resources.add(await startFakeRegistry({ auth: "bearer", now: () => now }));
+    resources.defer(() => agent.destroy());
+  });
+  beforeEach(() => {
+    now = 1_000_000;
+    registry.requests.length = 0;
+    registry.auth.lifetime = 100;
+    cache = createTokenCache(() => now);
+  });
+  afterEach(undo.stop);
+  after(resources.stop);
+
+  const wanting = (
+    scopes = ["repository:app:pull"],
+    more: Partial<TokenRequest> = {},
+  ): TokenRequest => ({
+    realm: new URL(`${registry.url}/token`),
+    service: "fake-registry",
+    scopes,
+    credential: alice,
+    dispatcher: agent,
+    ...more,
+  });
+  const asked = (): number => registry.requests.length;
+
+  it("asks once for what many want", async () => {
+    undo.defer(tokenEndpoint.slow(registry, 50));
+    const tokens = await Promise.all(
+      Array.from({ length: 20 }, () => cache.token("owner", wanting())),
+    );
+    expect(new Set(tokens).size).to.equal(1);
+    expect(asked()).to.equal(1);
+  });
+
+  it("asks for just what is wanted, with the account and its password", async () => {
+    const scopes = ["repository:a/b:pull,push", "repository:c:pull"];
+    await cache.token("owner", wanting(scopes));
+    const url = new URL(registry.requests[0]?.url ?? "", registry.url);
+    expect(url.searchParams.getAll("scope")).to.deep.equal(scopes);
+    expect(Object.fromEntries(url.searchParams)).to.include({
+      service: "fake-registry",
+      account: "alice",
+      client_id: "oci-connector",
+    });
+    const { authorization = "" } = registry.requests[0]?.headers ?? {};
+    expect(Buffer.from(authorization.slice(6), "base64").toString()).to.equal(
+      "alice:secret-of-alice",
+    );
+  });
+
+  it("asks without an account where there is none", async () => {
+    await cache.token("owner", wanting([], { credential: undefined, service: undefined }));
+    expect(registry.requests[0]?.headers.authorization).to.equal(undefined);
+    expect(registry.requests[0]?.url).to.equal("/token?client_id=oci-connector");
+  });
+
+  it("keeps a token for 85 % of its life", async () => {
+    const first = await cache.token("owner", wanting());
+    now += 84_999;
+    expect(await cache.token("owner", wanting())).to.equal(first);
+    now += 1;
+    const second = await cache.token("owner", wanting());
+    expect(second).to.not.equal(first);
+    now += 84_999;
+    expect(await cache.token("owner", wanting())).to.equal(second);
+    expect(asked()).to.equal(2);
+  });
+
+  it("counts a token's life from when it was asked for", async () => {
+    undo.defer(
+      registry.on("GET token", ({ next }) => {
+        now += 85_000;
+        return next();
+      }),
+    );
+    const first = await cache.token("owner", wanting());
+    expect(await cache.token("owner", wanting())).to.not.equal(first);
+  });
+
+  const lifetimes: readonly (readonly [string, object, number])[] = [
+    ["none", { token: "x" }, 60],
+    ["null", { token: "x", expires_in: null }, 60],
+    ["a text", { token: "x", expires_in: "120" }, 120],
+    ["nonsense", { token: "x", expires_in: "soon" }, 60],
+    ["nothing", { token: "x", expires_in: 0 }, 60],
+    ["less than nothing", { token: "x", expires_in: -1 }, 60],
+    ["seconds", { token: "x", expires_in: 5 }, 5],
+    ["seconds with access_token", { access_token: "x", expires_in: 5 }, 5],
+    ["seconds with both", { token: "", access_token: "x", expires_in: 5 }, 5],
+  ];
+  for (const [name, answer, seconds] of lifetimes) {
+    it(`takes a life of ${name} for ${seconds} seconds`, async () => {
+      undo.defer(tokenEndpoint.answers(registry, answer));
+      expect(await cache.token("owner", wanting())).to.equal("x");
+      now += seconds * 850 - 1;
+      await cache.token("owner", wanting());
+      expect(asked()).to.equal(1);
+      now += 1;
+      await cache.token("owner", wanting());
+      expect(asked()).to.equal(2);
+    });
+  }
+
+  it("never shares a token between owners, realms, services or scopes", async () => {
+    const variants: readonly (readonly [string, TokenRequest])[] = [
+      ["owner", wanting()],
+      ["another", wanting()],
+      ["owner", wanting(["repository:app:pull,push"])],
+      ["owner", wanting(["repository:other:pull"])],
+      ["owner", wanting(["repository:app:pull", "repository:other:pull"])],
+      ["owner", wanting([])],
+      ["owner", wanting(undefined, { service: "another" })],
+      ["owner", wanting(undefined, { service: undefined })],
+      ["owner", wanting(undefined, { realm: new URL(`${registry.url}/token?a`) })],
+    ];
+    const tokens = new Set<string>();
+    for (const [owner, wanted] of variants) tokens.add(await cache.token(owner, wanted));
+    expect(tokens.size).to.equal(variants.length);
+    for (const [owner, wanted] of variants) tokens.add(await cache.token(owner, wanted));
+    expect(tokens.size).to.equal(variants.length);
+    expect(asked()).to.equal(variants.length);
+  });
+
+  it("shares a token whatever the order of scopes", async () => {
+    const one = await cache.token("owner", wanting(["a:b:c", "d:e:f"]));
+    expect(await cache.token("owner", wanting(["d:e:f", "a:b:c"]))).to.equal(one);
+  });
+
+  it("drops a token that was refused, and none that took its place", async () => {
+    const first = await cache.token("owner", wanting());
+    cache.drop("owner", wanting(), "another");
+    expect(await cache.token("owner", wanting())).to.equal(first);
+    cache.drop("owner", wanting(), first);
+    const second = await cache.token("owner", wanting());
+    expect(second).to.not.equal(first);
+    cache.drop("owner", wanting(), first);
+    expect(await cache.token("owner", wanting())).to.equal(second);
+  });
+
+  const status = async (owner: string, wanted: TokenRequest): Promise<number> => {
+    try {
+      await cache.token(owner, wanted);
+      return 200;
+    } catch (error) {
+      return (error as { status: number }).status;
+    }
+  };
+
+  describe("after a refusal", () => {
+    const wrong: Credential = { username: "alice", password: "wrong-password" };
+
+    it("of the account, does not ask again for 10 seconds, whatever is wanted", async () => {
+      const wanted = wanting(undefined, { credential: wrong });
+      const answers = await Promise.all([status("owner", wanted), status("owner", wanted)]);
+      expect(answers).to.deep.equal([403, 403]);
+      now += 9_999;
+      expect(await status("owner", wanted)).to.equal(403);
+      expect(await status("owner", wanting(["x:y:z"], { credential: wrong }))).to.equal(403);
+      expect(asked()).to.equal(1);
+      now += 1;
+      expect(await status("owner", wanted)).to.equal(403);
+      expect(asked()).to.equal(2);
+    });
+
+    it("of an account, asks for another one", async () => {
+      expect(await status("wrong", wanting(undefined, { credential: wrong }))).to.equal(403);
+      expect(await status("right", wanting())).to.equal(200);
+    });
+
+    it("of what was wanted, asks for something else", async () => {
+      undo.defer(
+        registry.on("GET token", ({ query, fail, next }) =>
+          query.getAll("scope").includes("repository:b:pull") ? fail(403, "DENIED") : next(),
+        ),
+      );
+      const both = wanting(["repository:a:pull,push", "repository:b:pull"]);
+      expect(await status("owner", both)).to.equal(403);
+      expect(await status("owner", both)).to.equal(403);
+      expect(asked()).to.equal(1);
+      expect(await status("owner", wanting(["repository:a:pull,push"]))).to.equal(200);
+    });
+
+    it("keeps what it has", async () => {
+      const token = await cache.token("owner", wanting());
+      expect(await status("owner", wanting(["x:y:z"], { credential: wrong }))).to.equal(403);
+      expect(await cache.token("owner", wanting())).to.equal(token);
+    });
+  });
+
+  it("asks again at once after any other failure", async () => {
+    const stop = tokenEndpoint.fails(registry, 500);
+    expect(await status("owner", wanting())).to.equal(503);
+    stop();
+    expect(await status("owner", wanting())).to.equal(200);
+  });
+
+  it("is not held up by one that hangs", async () => {
+    const stop = tokenEndpoint.hangs(registry);
+    const hanging = cache.token("owner", wanting());
+    hanging.catch(() => {});
+    await sleep(20);
+    stop();
+    expect(await status("owner", wanting(["x:y:z"]))).to.equal(200);
+  });
+
+  it("forgets the oldest of very many", async () => {
+    undo.defer(tokenEndpoint.answers(registry, { token: "x" }));
+    for (let index = 0; index < 5001; index += 50) {
+      await Promise.all(
+        Array.from({ length: 50 }, (_, offset) =>
+          cache.token("owner", wanting([`repository:r${index + offset}:pull`])),
+        ),
+      );
+    }
+    const before = asked();
+    await cache.token("owner", wanting(["repository:r5000:pull"]));
+    expect(asked()).to.equal(before);
+    await cache.token("owner", wanting(["repository:r0:pull"]));
+    expect(asked()).to.equal(before + 1);
+  }).timeout(20_000);
+});
