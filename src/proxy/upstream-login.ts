@@ -69,6 +69,7 @@ export function createUpstreamLogin(tokens: TokenCache): UpstreamLogin {
       return `Bearer ${await tokens.token(tokenKey, wanted)}`;
     },
     refused({ connector, tokenKey }, scopes, authorization, challenge) {
+      if (challenge === undefined) return false; // nothing to learn
       const asked = schemeIn(connector, challenge);
       const before = registries.get(tokenKey)?.scheme;
       if (before === undefined || !isSame(before, asked)) {
