@@ -47,10 +47,10 @@ export class BodyCut extends Error {
   override readonly name = "BodyCut";
 }
 
-/** What is read of a body that is not streamed. */
-const mostCollected = 64 * 1024;
+/** What is read of a body that is not streamed. Bytes. */
+export const mostCollected: number = 64 * 1024;
 /** Error bodies whose Content-Length promises more than comes (docker-registry's 416) end after this. Milliseconds. */
-const collectTimeout = 5_000;
+export const collectTimeout = 5_000;
 
 /**
  * One request and its response. A streamed body goes chunk by chunk to the client, held back while

@@ -1,11 +1,10 @@
 import { upstreamRepository } from "../connector/registry-address.ts";
 import { upstreamPath } from "./client-paths.ts";
-import type { CollectedResponse } from "./exchange.ts";
 import { headersForRegistry } from "./headers.ts";
 import { translateMount } from "./mount.ts";
 import { joinQueries, withoutParameters, withQuery } from "./query.ts";
 import { RegistryError, unavailable } from "./registry-error.ts";
-import { type FinalRequest, type Replayed, type ReplayOptions, replay } from "./replay.ts";
+import { type Replayed, type ReplayOptions, replay } from "./replay.ts";
 import { hasBody } from "./request-body.ts";
 import type { Endpoint } from "./request-target.ts";
 import { type Admitted, clientHeaders, respondCollected, type Sealing } from "./respond.ts";
@@ -17,6 +16,8 @@ import type { UpstreamLogin } from "./upstream-login.ts";
 
 export interface ForwardOptions extends Sealing {
   readonly login: UpstreamLogin;
+  /** Milliseconds without a byte after which a client that sends a body counts as gone. */
+  readonly bodyTimeout: number;
 }
 
 /** What the registry is asked. */
@@ -48,7 +49,9 @@ export async function forward(
     url: upstreamUrl(admitted, withoutParameters(query, ["mount", "from", "origin"]), options),
     scopes: scopesFor(method, target.endpoint, repository),
   };
+  const isCancel = method === "DELETE" && target.endpoint.kind === "upload";
   if (isPassedOn) await relayUpload(admitted, upstream, asked, options);
+  else if (isCancel) await cancelUpload(admitted, upstream, asked, options);
   else await relay(admitted, upstream, asked, options);
 }
 
@@ -134,7 +137,8 @@ async function relay(
   const { response } = admitted;
   const begin = beginWith(admitted, options);
   const replayed = await sendAgain(admitted, upstream, asked, { ...options, response, begin });
-  if (replayed.handling === "collect") finish(admitted, replayed, replayed.asked, options);
+  if (replayed.handling === "stream") return;
+  respondCollected(admitted, replayed, clientHeaders(admitted, replayed, replayed.asked, options));
 }
 
 function sendAgain(
@@ -155,11 +159,26 @@ const beginWith =
     return true;
   };
 
+/** Few accounts may delete, and an upload that is left alone ends by itself. */
+async function cancelUpload(
+  admitted: Admitted,
+  upstream: Upstream,
+  asked: Asked,
+  options: ForwardOptions,
+): Promise<void> {
+  try {
+    await relay(admitted, upstream, asked, options);
+  } catch (error) {
+    if (!(error instanceof RegistryError && error.status === 403)) throw error;
+    admitted.response.writeHead(204).end();
+  }
+}
+
 async function relayUpload(
   admitted: Admitted,
   upstream: Upstream,
   { url, scopes }: Asked,
-  { login, ...sealing }: ForwardOptions,
+  { login, bodyTimeout, ...sealing }: ForwardOptions,
 ): Promise<void> {
   const { request, response, connector } = admitted;
   const authorization = await login.authorization(upstream, scopes);
@@ -167,7 +186,7 @@ async function relayUpload(
   if (authorization !== undefined) headers.authorization = authorization;
   if (request.headers.expect !== undefined) response.writeContinue();
   const agent = upstream.uploadAgent;
-  const answer = await passUpload({ request, response, url, headers, agent }).catch(
+  const answer = await passUpload({ request, response, url, headers, agent, bodyTimeout }).catch(
     (error: unknown) => {
       throw response.destroyed
         ? error
@@ -180,21 +199,6 @@ async function relayUpload(
       detail: "the next attempt gets a new one: push again",
     });
   }
-  finish(admitted, answer, { url, isStorage: false, digest: undefined }, sealing);
-}
-
-function finish(
-  admitted: Admitted,
-  collected: CollectedResponse,
-  asked: FinalRequest,
-  sealing: Sealing,
-): void {
-  const { method, target, response } = admitted;
-  const isCancel = method === "DELETE" && target.endpoint.kind === "upload";
-  if (isCancel && (collected.status === 401 || collected.status === 403)) {
-    // Few accounts may delete, and an upload that is left alone ends by itself.
-    response.writeHead(204).end();
-    return;
-  }
-  respondCollected(admitted, collected, clientHeaders(admitted, collected, asked, sealing));
+  const asked = { url, isStorage: false, digest: undefined };
+  respondCollected(admitted, answer, clientHeaders(admitted, answer, asked, sealing));
 }

@@ -20,6 +20,8 @@ export interface HandlerOptions extends AdmissionOptions {
   readonly login: UpstreamLogin;
   readonly seal: SessionSeal;
   readonly now: () => number;
+  /** Milliseconds without a byte after which a client that sends a body counts as gone. */
+  readonly bodyTimeout: number;
   readonly log: Log;
 }
 
@@ -52,7 +54,9 @@ async function handle(
   const { host } = request.headers;
   const connector = await authorize(target, verb, identity, host, options);
   const held =
-    target.endpoint.kind === "manifest" ? await readManifest(request, response) : undefined;
+    target.endpoint.kind === "manifest"
+      ? await readManifest(request, response, options.bodyTimeout)
+      : undefined;
   const admitted: Admitted = { request, response, method, target, connector, identity, held };
   await withCurrentSecrets(admitted, options, (upstream) => forward(admitted, upstream, options));
 }

@@ -1,6 +1,7 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
+import { ClientGone } from "./exchange.ts";
 import { RegistryError } from "./registry-error.ts";
-import { hasBody } from "./request-body.ts";
+import { endWhenIdle, hasBody } from "./request-body.ts";
 
 /**
  * Registries take manifests of 4 MiB (distribution-spec 1.1, "Pushing Manifests"), clients send none that is much larger.
@@ -10,21 +11,29 @@ const largestManifest = 8 * 1024 * 1024;
 
 /**
  * Reads a manifest whole, so that its request can be sent again with another token. Undefined where there is no body.
- * @throws RegistryError 413 where it is too large
+ * @throws RegistryError 413 where it is too large, ClientGone
  */
 export async function readManifest(
   request: IncomingMessage,
   response: ServerResponse,
+  bodyTimeout: number,
 ): Promise<Buffer | undefined> {
   if (!hasBody(request)) return undefined;
   if (Number(request.headers["content-length"] ?? 0) > largestManifest) throw tooLarge();
   if (request.headers.expect !== undefined) response.writeContinue();
   const chunks: Buffer[] = [];
   let size = 0;
-  for await (const chunk of request.iterator({ destroyOnReturn: false })) {
-    size += chunk.length;
-    if (size > largestManifest) throw tooLarge();
-    chunks.push(chunk);
+  const stopWatching = endWhenIdle(request, bodyTimeout);
+  try {
+    for await (const chunk of request.iterator({ destroyOnReturn: false })) {
+      size += chunk.length;
+      if (size > largestManifest) throw tooLarge();
+      chunks.push(chunk);
+    }
+  } catch (error) {
+    throw error instanceof RegistryError ? error : new ClientGone(String(error));
+  } finally {
+    stopWatching();
   }
   return Buffer.concat(chunks);
 }

@@ -20,6 +20,8 @@ export interface ProxyOptions extends AdmissionOptions {
   readonly sealKey: Buffer;
   /** Milliseconds since 1970. */
   readonly now: () => number;
+  /** Milliseconds without a byte after which a body counts as cut; 60,000 where nothing is said. */
+  readonly bodyTimeout?: number;
   readonly log: Log;
 }
 
@@ -32,10 +34,11 @@ export interface Proxy {
 
 /** The proxy role: registry requests of Pods, answered with the credentials of connectors. */
 export async function startProxy(options: ProxyOptions): Promise<Proxy> {
-  const { now } = options;
-  const upstreams = createUpstreams();
+  const { now, bodyTimeout = 60_000 } = options;
+  const upstreams = createUpstreams(bodyTimeout);
   const handler = createHandler({
     ...options,
+    bodyTimeout,
     upstreams,
     login: createUpstreamLogin(createTokenCache(now)),
     seal: createSessionSeal(options.sealKey, now),

@@ -16,3 +16,20 @@ export function checkBody(request: IncomingMessage, method: string): void {
   if (withBody.includes(method) || !hasBody(request)) return;
   throw new RegistryError(400, "UNSUPPORTED", `a ${method} request has no body here`);
 }
+
+/**
+ * Ends the connection of a client that stops in the middle of a body. Time in which a body is held
+ * back, since the registry is slower, does not count.
+ * @param timeout milliseconds without a byte; it may take twice as long until they are noticed
+ * @returns ends the watch
+ */
+export function endWhenIdle(request: IncomingMessage, timeout: number): () => void {
+  let seen = -1;
+  const timer = setInterval(() => {
+    const { bytesRead } = request.socket;
+    const isIdle = bytesRead === seen && request.readableLength === 0;
+    seen = bytesRead;
+    if (isIdle && !request.complete) request.destroy();
+  }, timeout);
+  return () => clearInterval(timer);
+}

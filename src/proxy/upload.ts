@@ -1,8 +1,9 @@
-import type { Agent, IncomingMessage, ServerResponse } from "node:http";
+import type { Agent, ClientRequest, IncomingMessage, ServerResponse } from "node:http";
 import { createProxyServer } from "http-proxy-3";
-import { ClientGone, type CollectedResponse } from "./exchange.ts";
+import { ClientGone, type CollectedResponse, collectTimeout, mostCollected } from "./exchange.ts";
 import type { Headers } from "./headers.ts";
-import { bodyTimeout } from "./upstream.ts";
+import { endWhenIdle } from "./request-body.ts";
+import { connectTimeout } from "./upstream.ts";
 
 export interface UploadOptions {
   readonly request: IncomingMessage;
@@ -11,16 +12,26 @@ export interface UploadOptions {
   /** All headers of the upstream request, in lower case, Authorization included. */
   readonly headers: Headers;
   readonly agent: Agent;
+  /** Milliseconds without a byte after which the client counts as gone. */
+  readonly bodyTimeout: number;
 }
 
 /** A registry that commits an upload hashes it before it answers. Milliseconds. */
 const answerTimeout = 600_000;
-/** Answers to uploads have no body, or an error. */
-const mostCollected = 64 * 1024;
+
+/** An upload that is under way. */
+interface Passed {
+  sent?: ClientRequest;
+  readonly onAnswer: (answer: IncomingMessage) => void;
+}
 
 const proxy = createProxyServer({ ignorePath: true, selfHandleResponse: true });
-const answered = new WeakMap<IncomingMessage, (answer: IncomingMessage) => void>();
-proxy.on("proxyRes", (answer, request) => answered.get(request as IncomingMessage)?.(answer));
+const underWay = new WeakMap<object, Passed>();
+proxy.on("proxyReq", (sent, request) => {
+  const passed = underWay.get(request);
+  if (passed !== undefined) passed.sent = sent;
+});
+proxy.on("proxyRes", (answer, request) => underWay.get(request)?.onAnswer(answer));
 
 /**
  * Passes a request whose body can't be sent again straight on, chunk by chunk, and collects the
@@ -28,24 +39,32 @@ proxy.on("proxyRes", (answer, request) => answered.get(request as IncomingMessag
  * @throws ClientGone, or the error of the connection to the registry
  */
 export async function passUpload(options: UploadOptions): Promise<CollectedResponse> {
-  const { request, response, url, headers, agent } = options;
-  request.setTimeout(bodyTimeout, () => {
-    if (!request.complete) request.destroy(); // the client stopped in the middle
-  });
+  const { request, response, url, headers, agent, bodyTimeout } = options;
   // http-proxy-3 forwards what stands here, whatever it is told besides.
   request.headers = { ...headers, host: url.host } as IncomingMessage["headers"];
-  const answer = await new Promise<IncomingMessage>((resolve, reject) => {
-    answered.set(request, resolve);
-    response.once("close", () => reject(new ClientGone("the client closed the connection")));
-    proxy.web(request, response, { target: url, agent, proxyTimeout: answerTimeout }, reject);
-  });
-  const body = await collect(answer);
-  return { status: answer.statusCode ?? 502, headers: answer.headers, body };
+  const stopWatching = endWhenIdle(request, bodyTimeout);
+  try {
+    const answer = await new Promise<IncomingMessage>((resolve, reject) => {
+      underWay.set(request, { onAnswer: resolve });
+      response.once("close", () => reject(new ClientGone("the client closed the connection")));
+      const timeouts = { connectTimeout, proxyTimeout: answerTimeout };
+      proxy.web(request, response, { target: url, agent, ...timeouts }, reject);
+    });
+    const body = await collect(answer);
+    // An early answer: the registry does not want the rest, and its connection can't be used again.
+    const sent = underWay.get(request)?.sent;
+    if (!sent?.writableFinished) sent?.destroy();
+    return { status: answer.statusCode ?? 502, headers: answer.headers, body };
+  } finally {
+    stopWatching();
+  }
 }
 
+/** Answers to uploads have no body, or an error. */
 async function collect(answer: IncomingMessage): Promise<Buffer> {
   const chunks: Buffer[] = [];
   let size = 0;
+  const timer = setTimeout(() => answer.destroy(), collectTimeout);
   try {
     for await (const chunk of answer) {
       size += chunk.length;
@@ -54,6 +73,8 @@ async function collect(answer: IncomingMessage): Promise<Buffer> {
     }
   } catch {
     // what came of an error's body is all there is to say
+  } finally {
+    clearTimeout(timer);
   }
   return Buffer.concat(chunks);
 }

@@ -30,16 +30,16 @@ export interface Upstreams {
 /** Registries send heads of 21 KB (Google's); Node's own limit is 16 KiB. */
 export const maxHeaderSize: number = 64 * 1024;
 
-const connectTimeout = 10_000;
+/** Milliseconds. */
+export const connectTimeout = 10_000;
 /** Clients give up after 30 s without a head (containerd); we say why before that. */
 const headersTimeout = 25_000;
-/** Milliseconds without a byte after which a body counts as cut. */
-export const bodyTimeout = 60_000;
 /** Connections are kept this long; a load balancer that drops idle ones waits longer. */
 const keepAliveTimeout = 15_000;
 const mostConnectors = 512;
 
-export function createUpstreams(): Upstreams {
+/** @param bodyTimeout milliseconds without a byte after which a body counts as cut */
+export function createUpstreams(bodyTimeout: number): Upstreams {
   const upstreams = new Map<string, Upstream & Connections>();
   const close = ({ agent, uploadAgent }: Connections): Promise<void> => {
     uploadAgent.destroy();
@@ -67,7 +67,7 @@ export function createUpstreams(): Upstreams {
       const key = connectionKey(connector, secrets);
       const keep = before?.connectionKey === key;
       if (before !== undefined && !keep) retire(before);
-      const connections = keep ? before : connect(connector, secrets, key);
+      const connections = keep ? before : connect(connector, secrets, key, bodyTimeout);
       return remember({
         ...connections,
         connector,
@@ -85,7 +85,12 @@ interface Connections extends Pick<Upstream, "agent" | "uploadAgent" | "guard"> 
   readonly connectionKey: string;
 }
 
-function connect(connector: Connector, secrets: UpstreamSecrets, key: string): Connections {
+function connect(
+  connector: Connector,
+  secrets: UpstreamSecrets,
+  key: string,
+  bodyTimeout: number,
+): Connections {
   const guard = createAddressGuard(connector);
   const secureContext = trust(secrets.caCertificates);
   const { lookup } = guard;

@@ -1,0 +1,512 @@
+import { once } from "node:events";
+import { request as httpRequest, type IncomingMessage } from "node:http";
+import { Readable } from "node:stream";
+import { setTimeout as sleep } from "node:timers/promises";
+import { expect } from "chai";
+import { cleanup } from "../support/cleanup.ts";
+import { eventually } from "../support/eventually.ts";
+import { type FakeRegistry, startFakeRegistry } from "../support/fake-registry.ts";
+import type { LocationStyle } from "../support/fake-registry-uploads.ts";
+import {
+  answerUploadsEarly,
+  resetUploads,
+  sendUploadsTo,
+  stallUploads,
+} from "../support/hostile-uploads.ts";
+import { noise, sha256 } from "../support/oci-image.ts";
+import type { PlainResponse } from "../support/plain-request.ts";
+import { openRaw, statusesIn } from "../support/raw-request.ts";
+import { basicAuth, clientOf, errorIn, type TestClient } from "./test-client.ts";
+import { startTestProxy, type TestProxy } from "./test-proxy.ts";
+
+const credential = { username: "alice", password: "secret-of-alice" };
+const styles: readonly LocationStyle[] = ["relative", "absolute", "state", "gar", "ghcr"];
+const bodyTimeout = 300;
+
+describe("uploads", () => {
+  const resources = cleanup();
+  const undo = cleanup();
+  let registry: FakeRegistry;
+  let secure: FakeRegistry;
+  let proxy: TestProxy;
+  let client: TestClient;
+
+  before(async () => {
+    registry = resources.add(await startFakeRegistry({ auth: "bearer" }));
+    secure = resources.add(await startFakeRegistry({ auth: "basic", tls: true }));
+    proxy = resources.add(await startTestProxy({ bodyTimeout }));
+    proxy.connect("harbor", registry.url, { credential });
+    proxy.connect("other", registry.url, { credential });
+    proxy.connect("secure", secure.url, { credential, caCertificates: [secure.ca ?? ""] });
+    client = clientOf(proxy, "harbor");
+  });
+  beforeEach(() => {
+    registry.uploadLocation = "relative";
+    registry.repositories.clear();
+    registry.requests.length = 0;
+  });
+  afterEach(undo.stop);
+  after(resources.stop);
+
+  const begin = async (send = client): Promise<string> => {
+    const begun = await send("POST", "app/blobs/uploads/", { headers: { "content-length": "0" } });
+    expect(begun.status).to.equal(202);
+    return locationIn(begun, send.base);
+  };
+  const port = (): number => Number(proxy.http.split(":")[1]);
+  const lastRequest = () => registry.requests.at(-1);
+  const held = (digest: string, repository = "app"): Buffer | undefined =>
+    registry.repository(repository).blobs.get(digest);
+
+  for (const style of styles) {
+    describe(`to a registry whose Locations are ${style}`, () => {
+      beforeEach(() => {
+        registry.uploadLocation = style;
+      });
+      const blob = noise(style, 300_000);
+      const digest = sha256(blob);
+
+      const done = async (answer: PlainResponse): Promise<void> => {
+        expect(answer.status).to.equal(201);
+        expect(answer.headers["docker-content-digest"]).to.equal(digest);
+        expect(held(digest)?.equals(blob)).to.equal(true);
+        const { location } = answer.headers;
+        expect(location).to.equal(`${client.base}app/blobs/${digest}`);
+        const read = await client("GET", location ?? "");
+        expect(read.body.equals(blob)).to.equal(true);
+      };
+
+      it("in one PUT", async () => {
+        await done(await client("PUT", `${await begin()}?digest=${digest}`, { body: blob }));
+        expect(lastPut()?.headers["content-length"]).to.equal(String(blob.length));
+      });
+
+      it("in one PUT whose length is not known", async () => {
+        const body = Readable.from([blob.subarray(0, 100_000), blob.subarray(100_000)]);
+        await done(await client("PUT", `${await begin()}?digest=${digest}`, { body }));
+        expect(lastPut()?.headers["transfer-encoding"]).to.equal("chunked");
+      });
+
+      it("in one POST", async () => {
+        const path = `app/blobs/uploads/?digest=${encodeURIComponent(digest)}`;
+        await done(await client("POST", path, { body: blob }));
+      });
+
+      it("in a PATCH, and a PUT without a body", async () => {
+        const patched = await client("PATCH", await begin(), {
+          body: Readable.from([blob]),
+          headers: { "content-type": "application/octet-stream" },
+        });
+        expect(patched.status).to.equal(202);
+        expect(patched.headers.range).to.equal(`0-${blob.length - 1}`);
+        const put = await client("PUT", `${locationIn(patched)}?digest=${digest}`);
+        await done(put);
+      });
+
+      it("in chunks", async () => {
+        let location = await begin();
+        for (let start = 0; start < blob.length; start += 100_000) {
+          const body = blob.subarray(start, start + 100_000);
+          const headers = { "content-range": `${start}-${start + body.length - 1}` };
+          const patched = await client("PATCH", location, { body, headers });
+          expect(patched.status).to.equal(202);
+          location = locationIn(patched);
+        }
+        const status = await client("GET", location);
+        expect(status.status).to.equal(204);
+        expect(status.headers.range).to.equal("0-299999");
+        location = locationIn(status);
+
+        const headers = { "content-range": "5-6" };
+        const outOfOrder = await client("PATCH", location, { body: "xy", headers });
+        expect(outOfOrder.status).to.equal(416);
+        expect(outOfOrder.headers.range).to.equal("0-299999");
+        await done(await client("PUT", `${locationIn(outOfOrder)}?digest=${digest}`));
+      });
+
+      it("and ended", async () => {
+        const location = await begin();
+        expect((await client("DELETE", location)).status).to.equal(204);
+        expect((await client("GET", location)).status).to.equal(404);
+      });
+    });
+  }
+
+  const lastPut = () => registry.requests.findLast(({ method }) => method === "PUT");
+
+  function locationIn({ headers, rawHeaders }: PlainResponse, base = client.base): string {
+    const { location = "" } = headers;
+    expect(location.startsWith(`${base}app/blobs/uploads/`)).to.equal(true, location);
+    expect(location.slice(`${base}app/blobs/uploads/`.length)).to.match(/^[A-Za-z0-9_-]+$/);
+    expect(headers["docker-upload-uuid"]).to.match(/^[0-9a-f-]{36}$/);
+    const all = rawHeaders.join("\n");
+    expect(all).to.not.contain(registry.host);
+    expect(all).to.not.match(/_state|artifacts-uploads|blobs\/upload\//);
+    return location;
+  }
+
+  it("go over TLS on both sides", async () => {
+    const send = clientOf(proxy, "secure", { scheme: "https" });
+    const blob = noise("tls", 3_000_000);
+    const begun = await send("POST", "app/blobs/uploads/");
+    const patched = await send("PATCH", locationIn(begun, send.base), { body: blob });
+    const put = await send("PUT", `${locationIn(patched, send.base)}?digest=${sha256(blob)}`);
+    expect(put.status).to.equal(201);
+    expect(secure.repository("app").blobs.get(sha256(blob))?.equals(blob)).to.equal(true);
+  });
+
+  it("in the short form stay in it", async () => {
+    const headers = { host: "c-harbor.team-a.svc.cluster.local" };
+    const begun = await client("POST", "/v2/app/blobs/uploads/", { headers });
+    const location = locationIn(begun, "/v2/");
+    const put = await client("PUT", `${location}?digest=${sha256(Buffer.from("x"))}`, {
+      headers,
+      body: "x",
+    });
+    expect(put.status).to.equal(201);
+    expect(put.headers.location).to.equal(`/v2/app/blobs/${sha256(Buffer.from("x"))}`);
+  });
+
+  it("ask the registry for what it named, byte for byte", async () => {
+    registry.uploadLocation = "state";
+    const location = await begin();
+    await client("PUT", `${location}?digest=sha256%3Aabc&ns=docker.io`, { body: "x" });
+    expect(lastPut()?.url).to.match(/\?_state=[^&]+%3D%3D&digest=sha256%3Aabc$/);
+  });
+
+  describe("that were begun", () => {
+    const digest = sha256(Buffer.from("blob"));
+    const finish = (send: TestClient, location: string) =>
+      send("PUT", `${location}?digest=${digest}`, { body: "blob" });
+    const refused = async (answer: PlainResponse, seen: number): Promise<void> => {
+      expect(answer.status).to.equal(404);
+      expect(errorIn(answer).code).to.equal("BLOB_UPLOAD_UNKNOWN");
+      expect(registry.requests).to.have.length(seen);
+    };
+
+    it("by another volume are unknown", async () => {
+      const location = await begin();
+      const seen = registry.requests.length;
+      await refused(await finish(clientOf(proxy, "harbor"), location), seen);
+      await refused(await clientOf(proxy, "harbor")("GET", location), seen);
+      await refused(await clientOf(proxy, "harbor")("DELETE", location), seen);
+    });
+
+    it("in another repository are unknown", async () => {
+      const location = await begin();
+      const seen = registry.requests.length;
+      await refused(await finish(client, location.replace("/app/", "/other/")), seen);
+    });
+
+    it("for another connector are unknown", async () => {
+      const token = proxy.token("harbor", "other");
+      const location = await begin(clientOf(proxy, "harbor", { token }));
+      const seen = registry.requests.length;
+      const other = location.replace("/connectors/harbor/", "/connectors/other/");
+      await refused(await finish(clientOf(proxy, "other", { token }), other), seen);
+    });
+
+    it("long ago are unknown", async () => {
+      let now = Date.now();
+      const later = resources.add(await startTestProxy({ now: () => now, replicaOf: proxy }));
+      const location = await begin(clientOf(later, "harbor", client));
+      now += 24 * 60 * 60 * 1000 + 1000;
+      const answer = await finish(clientOf(later, "harbor", client), location);
+      await refused(answer, registry.requests.length);
+    });
+
+    it("by nobody are unknown", async () => {
+      for (const session of ["x", "..", "A".repeat(200), digest]) {
+        await refused(await finish(client, `app/blobs/uploads/${session}`), 0);
+      }
+    });
+
+    it("go on with the same volume's next token", async () => {
+      const location = await begin();
+      const token = proxy.token("harbor");
+      const { identities } = proxy.surroundings;
+      const subject = identities.get(client.token)?.subject ?? "";
+      const renewed = identities.get(token);
+      if (renewed) identities.set(token, { ...renewed, subject });
+      const answer = await finish(clientOf(proxy, "harbor", { token }), location);
+      expect(answer.status).to.equal(201);
+    });
+
+    it("go on at another replica", async () => {
+      const replica = resources.add(await startTestProxy({ replicaOf: proxy }));
+      const location = await begin();
+      const there = clientOf(replica, "harbor", client);
+      const patched = await there("PATCH", location, { body: "blob" });
+      expect(patched.status).to.equal(202);
+      const put = await client("PUT", `${locationIn(patched)}?digest=${digest}`);
+      expect(put.status).to.equal(201);
+    });
+  });
+
+  describe("to another host", () => {
+    for (const location of [
+      "https://elsewhere.test/v2/app/blobs/uploads/1?sig=presigned",
+      "//elsewhere.test/v2/app/blobs/uploads/1?sig=presigned",
+      "http://127.0.0.1:1/up/1?sig=presigned",
+    ]) {
+      it(`are refused: ${location}`, async () => {
+        undo.defer(sendUploadsTo(registry, location));
+        const answer = await client("POST", "app/blobs/uploads/");
+        expect(answer.status).to.equal(502);
+        expect(errorIn(answer).message).to.contain("sends the upload to");
+        expect(answer.body.toString()).to.not.contain("presigned");
+        expect(answer.headers.location).to.equal(undefined);
+      });
+    }
+  });
+
+  describe("while tokens die", () => {
+    it("are finished with a new one where no body is lost", async () => {
+      const location = await begin();
+      const patched = await client("PATCH", location, { body: "blob" });
+      registry.auth.tokens.clear();
+      const digest = sha256(Buffer.from("blob"));
+      const put = await client("PUT", `${locationIn(patched)}?digest=${digest}`);
+      expect(put.status).to.equal(201);
+      const tokens = registry.requests.filter(({ target }) => target.kind === "token");
+      expect(tokens).to.have.length(1);
+    });
+
+    it("are to be tried again where a body is lost, and then work", async () => {
+      const location = await begin();
+      registry.auth.tokens.clear();
+      const patched = await client("PATCH", location, { body: noise("x", 100_000) });
+      expect(patched.status).to.equal(503);
+      expect(patched.headers["retry-after"]).to.match(/^\d+$/);
+      expect(errorIn(patched)).to.include({ code: "UNAVAILABLE" });
+      expect(`${errorIn(patched).message} ${errorIn(patched).detail}`).to.contain("push again");
+      expect((await client("PATCH", location, { body: "blob" })).status).to.equal(202);
+    });
+
+    it("are denied where the account may not push", async () => {
+      registry.auth.rights = (_, { actions }) => actions.filter((action) => action === "pull");
+      undo.defer(() => {
+        registry.auth.rights = (user, { actions }) => (user === undefined ? [] : actions);
+        registry.auth.tokens.clear();
+      });
+      registry.auth.tokens.clear();
+      const answer = await client("POST", "app/blobs/uploads/");
+      expect(answer.status).to.equal(403);
+      expect(errorIn(answer).code).to.equal("DENIED");
+      expect(errorIn(answer).message).to.contain("team-a/harbor");
+      expect(answer.headers["www-authenticate"]).to.equal(undefined);
+    });
+  });
+
+  it("that may not be ended are left alone", async () => {
+    for (const status of [401, 403]) {
+      const location = await begin();
+      const stop = registry.on("DELETE upload", ({ fail }) => fail(status, "DENIED"));
+      const answer = await client("DELETE", location);
+      stop();
+      expect(answer.status).to.equal(204);
+      expect(answer.body).to.have.length(0);
+    }
+    // Quay gives no token where `delete` is among what is asked for.
+    const other = clientOf(proxy, "other");
+    const location = await begin(other);
+    const noDelete = registry.on("GET token", ({ query, fail, next }) =>
+      query.get("scope")?.includes("delete") ? fail(403, "DENIED") : next(),
+    );
+    const answer = await other("DELETE", location);
+    noDelete();
+    expect(answer.status).to.equal(204);
+    expect((await other("GET", location)).status).to.equal(204);
+  });
+
+  describe("with Expect: 100-continue", () => {
+    const head = (path: string, authorization: string, length = 4): string =>
+      `PUT ${path} HTTP/1.1\r\nHost: x\r\nAuthorization: ${authorization}\r\n` +
+      `Content-Length: ${length}\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n`;
+    const digest = sha256(Buffer.from("blob"));
+
+    it("hear 100 once they are let in", async () => {
+      for (const path of [`${await begin()}?digest=${digest}`, `${client.base}app/manifests/1`]) {
+        const connection = undo.add(await openRaw({ port: port() }));
+        connection.send(head(path, client.authorization));
+        await connection.waitFor(/^HTTP\/1\.1 100 Continue\r\n\r\n/);
+        connection.send("blob");
+        await connection.waitFor(/HTTP\/1\.1 201 /);
+        expect(statusesIn(connection.received())).to.deep.equal([100, 201]);
+        expect(lastRequest()?.headers.expect).to.equal(undefined);
+      }
+    });
+
+    it("hear no 100 where they are not let in", async () => {
+      const session = await begin();
+      const refusals: readonly (readonly [string, string, number])[] = [
+        [session, basicAuth("wrong"), 401],
+        [`${client.base}app/blobs/uploads/x`, client.authorization, 404],
+        [`${client.base}App/blobs/uploads/x`, client.authorization, 404],
+        [`${client.base}app/tags/list`, client.authorization, 405],
+        [session.replace("harbor", "other"), client.authorization, 403],
+      ];
+      for (const [path, authorization, status] of refusals) {
+        const connection = undo.add(await openRaw({ port: port() }));
+        connection.send(head(path, authorization));
+        await connection.waitFor(/\r\n\r\n\{/);
+        expect(statusesIn(connection.received())).to.deep.equal([status]);
+      }
+    });
+
+    it("hear no 100 where the registry lets nobody in", async () => {
+      const location = await begin();
+      const stop = registry.on("* token", ({ fail }) => fail(401, "UNAUTHORIZED"), "before auth");
+      const lonely = resources.add(await startTestProxy({ replicaOf: proxy }));
+      const connection = undo.add(await openRaw({ port: Number(lonely.http.split(":")[1]) }));
+      connection.send(head(location, client.authorization));
+      await connection.waitFor(/\r\n\r\n\{/);
+      stop();
+      expect(statusesIn(connection.received())).to.deep.equal([403]);
+    });
+
+    it("and any other expectation are refused", async () => {
+      const answer = await client("GET", "app/tags/list", { headers: { expect: "200-ok" } });
+      expect(answer.status).to.equal(417);
+      expect(errorIn(answer).code).to.equal("UNSUPPORTED");
+    });
+  });
+
+  describe("that are answered early", () => {
+    it("tell the client, and end at the registry", async () => {
+      const location = await begin();
+      let early: IncomingMessage | undefined;
+      undo.defer(answerUploadsEarly(registry, 413));
+      undo.defer(
+        registry.on("PATCH upload", ({ request, next }) => {
+          early = request;
+          return next();
+        }),
+      );
+      const answer = await client("PATCH", location, { body: noise("early", 20_000_000) });
+      expect(answer.status).to.equal(413);
+      expect(errorIn({ ...answer, headers: { "content-type": "application/json" } })).to.include({
+        code: "DENIED",
+        message: "early",
+      });
+      early?.resume(); // it notices the end only while it reads
+      await eventually(
+        () => early?.socket.destroyed,
+        () => "the registry's connection is still open",
+      );
+    });
+
+    it("tell the client in any case, where the registry closes its side", async () => {
+      const location = await begin();
+      undo.defer(answerUploadsEarly(registry, 413, "close"));
+      const answer = await client("PATCH", location, { body: noise("early", 20_000_000) });
+      // The kernel may throw away an answer when the connection is reset.
+      expect(answer.status).to.be.oneOf([413, 503]);
+    });
+  });
+
+  describe("that stop in the middle", () => {
+    const sendPart = async (path: string, method = "PATCH") => {
+      const connection = undo.add(await openRaw({ port: port() }));
+      connection.send(
+        `${method} ${path} HTTP/1.1\r\nHost: x\r\nAuthorization: ${client.authorization}\r\n` +
+          `Content-Length: 1000\r\n\r\n${"x".repeat(500)}`,
+      );
+      return connection;
+    };
+    const arrived = () =>
+      eventually(
+        () => registry.requests.find(({ method, bodyLength }) => method === "PATCH" && bodyLength),
+        () => "nothing has arrived",
+      );
+    it("since the client is gone, end at the registry at once", async () => {
+      const location = await begin();
+      const ended = aborted("PATCH upload");
+      const connection = await sendPart(location);
+      await arrived();
+      connection.reset();
+      await ended;
+    });
+
+    it("since the client waits, are ended", async () => {
+      const location = await begin();
+      const ended = aborted("PATCH upload");
+      const connection = await sendPart(location);
+      await connection.closed;
+      await ended;
+      expect(connection.received()).to.equal("");
+    });
+
+    it("since the client waits with half a manifest, are ended", async () => {
+      const connection = await sendPart(`${client.base}app/manifests/1`, "PUT");
+      await connection.closed;
+      expect(lastRequest()?.target.kind).to.not.equal("manifest");
+      expect(proxy.log()).to.not.contain("unexpected");
+    });
+
+    it("since the registry is gone, tell the client", async () => {
+      const location = await begin();
+      undo.defer(resetUploads(registry, 1000));
+      const answer = await client("PATCH", location, { body: noise("reset", 5_000_000) });
+      expect(answer.status).to.equal(503);
+      expect(errorIn(answer).message).to.contain("closed the connection");
+    });
+
+    it("since the registry waits, go on with it", async () => {
+      const location = await begin();
+      undo.defer(
+        registry.on("PATCH upload", async ({ next }) => {
+          await sleep(bodyTimeout * 4);
+          await next();
+        }),
+      );
+      const answer = await client("PATCH", location, { body: noise("stall", 20_000_000) });
+      expect(answer.status).to.equal(202);
+      expect(answer.headers.range).to.equal("0-19999999");
+    });
+
+    it("since the registry takes its time to answer, go on with it", async () => {
+      const location = await begin();
+      const digest = sha256(Buffer.from("blob"));
+      undo.defer(
+        registry.on("PUT upload", async ({ next }) => {
+          await sleep(bodyTimeout * 4);
+          await next();
+        }),
+      );
+      const put = await client("PUT", `${location}?digest=${digest}`, { body: "blob" });
+      expect(put.status).to.equal(201);
+    });
+
+    function aborted(route: "PATCH upload"): Promise<unknown> {
+      return new Promise((resolve) => {
+        undo.defer(
+          registry.on(route, ({ request, next }) => {
+            request.once("close", () => resolve(request.complete));
+            return next();
+          }),
+        );
+      }).then((complete) => expect(complete).to.equal(false));
+    }
+  });
+
+  it("are held back while the registry is slower", async () => {
+    const location = await begin();
+    undo.defer(stallUploads(registry, 1000));
+    const request = httpRequest({
+      ...{ host: "127.0.0.1", port: port(), path: location, method: "PATCH" },
+      headers: { authorization: client.authorization },
+    });
+    undo.defer(() => request.destroy());
+    request.on("error", () => {});
+    let sent = 0;
+    const chunk = noise("slow", 1_000_000);
+    for (; sent < 100_000_000; sent += chunk.length) {
+      if (request.write(chunk)) continue;
+      const drained = await Promise.race([once(request, "drain"), sleep(1000, "blocked")]);
+      if (drained === "blocked") break;
+    }
+    // What the kernel's buffers hold, at both connections.
+    expect(sent).to.be.below(40_000_000);
+  });
+});
