@@ -6,13 +6,14 @@ import { publishVolume, unpublishVolume } from "../../src/csi/client.ts";
 import type { NodePublishVolumeRequest__Output as PublishRequest } from "../../src/csi/generated/csi/v1/NodePublishVolumeRequest.ts";
 import type { NodeUnpublishVolumeRequest__Output as UnpublishRequest } from "../../src/csi/generated/csi/v1/NodeUnpublishVolumeRequest.ts";
 import { unavailable } from "../../src/csi/rpc-error.ts";
-import { type CsiServer, serveCsi } from "../../src/csi/server.ts";
+import { serveCsi } from "../../src/csi/server.ts";
+import type { SocketServer } from "../../src/csi/socket-server.ts";
 import { makeFolder, removeFolder, requireOtherUsers } from "./csi-driver.ts";
 
 describe("CSI client", () => {
   let folder: string;
   let socketPath: string;
-  let server: CsiServer | undefined;
+  let server: SocketServer | undefined;
   const requests: (PublishRequest | UnpublishRequest)[] = [];
   let answer: () => Promise<void>;
 

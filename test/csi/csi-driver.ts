@@ -12,7 +12,8 @@ import type { ConnectorAnswer } from "../../src/connector/surroundings.ts";
 import type { NodeClient } from "../../src/csi/generated/csi/v1/Node.ts";
 import type { NodePublishVolumeRequest } from "../../src/csi/generated/csi/v1/NodePublishVolumeRequest.ts";
 import { csi } from "../../src/csi/proto.ts";
-import { type CsiServer, serveCsi } from "../../src/csi/server.ts";
+import { serveCsi } from "../../src/csi/server.ts";
+import type { SocketServer } from "../../src/csi/socket-server.ts";
 import { systemMounts } from "../../src/csi/volume-mounts.ts";
 import { createNode, type NodeOptions } from "../../src/csi/volume-node.ts";
 import { createLog } from "../../src/log.ts";
@@ -172,7 +173,7 @@ export async function startDriver(changes: Partial<NodeOptions> = {}): Promise<D
     now: () => world.now(),
     ...changes,
   });
-  const server: CsiServer = await serveCsi({
+  const server: SocketServer = await serveCsi({
     socketPath,
     node,
     nodeId: "node-1",

@@ -7,7 +7,8 @@ import { expect } from "chai";
 import type { IdentityClient } from "../../src/csi/generated/csi/v1/Identity.ts";
 import type { NodeClient } from "../../src/csi/generated/csi/v1/Node.ts";
 import { csi } from "../../src/csi/proto.ts";
-import { type CsiServer, serveCsi } from "../../src/csi/server.ts";
+import { serveCsi } from "../../src/csi/server.ts";
+import type { SocketServer } from "../../src/csi/socket-server.ts";
 import type { VolumeNode } from "../../src/csi/volume-node.ts";
 import { invoke, makeFolder, removeFolder } from "./csi-driver.ts";
 
@@ -15,7 +16,7 @@ describe("CSI server", function () {
   this.timeout(20_000);
   let folder: string;
   let socketPath: string;
-  const running = new Set<CsiServer>();
+  const running = new Set<SocketServer>();
   const clients = new Set<{ close(): void }>();
 
   beforeEach(async () => {
@@ -37,7 +38,7 @@ describe("CSI server", function () {
   };
   const serve = async (
     changes: Partial<Parameters<typeof serveCsi>[0]> = {},
-  ): Promise<CsiServer> => {
+  ): Promise<SocketServer> => {
     const server = await serveCsi({
       socketPath,
       node: idle,

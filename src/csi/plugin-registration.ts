@@ -1,0 +1,62 @@
+import type { Log } from "../log.ts";
+import type { RegistrationHandlers } from "./generated/pluginregistration/Registration.ts";
+import { driverName } from "./identity-service.ts";
+import { pluginRegistration } from "./proto.ts";
+import { type SocketServer, serveOnSocket } from "./socket-server.ts";
+import { createUnary } from "./unary.ts";
+
+export interface PluginRegistrationOptions {
+  /** In the folder that the kubelet watches. */
+  readonly socketPath: string;
+  /** Where CSI is served, as the kubelet sees the path. */
+  readonly csiSocketPath: string;
+  readonly log: Log;
+  /** Milliseconds, as {@link SocketServer.stop} takes them. */
+  readonly gracePeriod: number;
+}
+
+export interface PluginRegistration extends SocketServer {
+  /** Whether the kubelet has said that it knows the driver: before that, volumes fail. */
+  readonly isRegistered: () => boolean;
+}
+
+/**
+ * Registers the driver with the kubelet (its plugin registration API), which asks as soon as the socket is
+ * there, and again whenever it starts anew.
+ */
+export async function servePluginRegistration(
+  options: PluginRegistrationOptions,
+): Promise<PluginRegistration> {
+  const { csiSocketPath, log } = options;
+  const unary = createUnary(log);
+  let registered = false;
+  const handlers: RegistrationHandlers = {
+    GetInfo: unary("GetInfo", async () => ({
+      type: "CSIPlugin",
+      name: driverName,
+      endpoint: csiSocketPath,
+      supportedVersions: ["1.0.0"], // of CSI
+    })),
+    NotifyRegistrationStatus: unary("NotifyRegistrationStatus", async (status) => {
+      const { pluginRegistered, error } = status;
+      if (pluginRegistered !== registered) {
+        const message = pluginRegistered
+          ? "the kubelet knows the driver"
+          : "the kubelet refuses the driver";
+        log(
+          pluginRegistered ? "info" : "error",
+          message,
+          pluginRegistered ? {} : { reason: error },
+        );
+      }
+      registered = pluginRegistered;
+      return {};
+    }),
+  };
+  const server = await serveOnSocket({
+    ...options,
+    addServices: (grpc) =>
+      grpc.addService(pluginRegistration.Registration.service, { ...handlers }),
+  });
+  return { ...server, isRegistered: () => registered };
+}
