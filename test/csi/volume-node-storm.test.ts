@@ -118,12 +118,13 @@ describe("volume node under many calls", function () {
   /** Publishes with a time limit, and waits until the driver has given up a call that was not its turn. */
   const publishAndGiveUp = async (calls: number): Promise<void> => {
     const deadline = Date.now() + 500;
-    const given = Array.from({ length: calls }, () =>
-      invoke((done) => driver.client.nodePublishVolume(publishRequest(target), { deadline }, done)),
-    );
-    for (const call of given) {
+    const giveUp = async (): Promise<void> => {
+      const call = invoke((done) =>
+        driver.client.nodePublishVolume(publishRequest(target), { deadline }, done),
+      );
       expect((await driver.failure(call)).code).to.equal("DEADLINE_EXCEEDED");
-    }
+    };
+    await Promise.all(Array.from({ length: calls }, giveUp));
     while (driver.logged("NodePublishVolume failed").length === 0) await sleep(5);
     const [line] = driver.logged("NodePublishVolume failed");
     expect(line?.reason).to.equal("CANCELLED: the caller gave up");
