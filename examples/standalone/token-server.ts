@@ -36,6 +36,8 @@ export interface TokenServerOptions {
   readonly rights?: Rights;
   /** How long a token is valid, in seconds. */
   readonly lifetime?: number;
+  /** Told of each token that is given out. */
+  readonly onToken?: (token: string) => void;
 }
 
 /** An HTTP request handler that gives out tokens, and the certificate that registries check them by. */
@@ -81,6 +83,7 @@ export async function createTokenHandler(options: TokenServerOptions): Promise<T
       .map((wanted) => ({ ...wanted, actions: rights(login?.user, wanted) }))
       .filter(({ actions }) => actions.length > 0);
     const token = await sign(login?.user, access, now, now + lifetime);
+    options.onToken?.(token);
     send(response, 200, {
       token,
       access_token: token,

@@ -53,6 +53,8 @@ export interface RunningProgram extends Stoppable {
   waitFor(pattern: RegExp, timeout?: number): Promise<RegExpExecArray>;
   /** Settles when it has ended. */
   readonly ended: Promise<void>;
+  /** What it ended with; undefined while it runs, and where a signal ended it. */
+  status(): number | undefined;
   signal(signal: NodeJS.Signals): void;
   /** Ends it: politely, and after two seconds by force. */
   stop(): Promise<void>;
@@ -72,6 +74,7 @@ export async function startProgram(
     pid,
     output,
     ended,
+    status: () => child.exitCode ?? undefined,
     signal: (signal) => kill(child, signal),
     waitFor: (pattern, timeout = 20_000) =>
       eventually(

@@ -26,6 +26,8 @@ export interface TestTokenServer extends Stoppable {
   failWith: number | undefined;
   /** What it was asked, in order. */
   readonly requests: { readonly method: string; readonly url: URL; readonly user?: string }[];
+  /** The tokens that it gave out. */
+  readonly given: string[];
   stop(): Promise<void>;
 }
 
@@ -42,8 +44,10 @@ export async function startTestTokenServer(
     delay: 0,
     failWith: undefined as number | undefined,
     requests: [] as TestTokenServer["requests"],
+    given: [] as string[],
   };
   const { handle, certificate } = await createTokenHandler({
+    onToken: (token) => state.given.push(token),
     service: state.service,
     users: state.users,
     get lifetime() {

@@ -1,0 +1,215 @@
+/** A CI host with the standalone mode on it, as a real process that is driven by the real command line. */
+import { mkdir, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { expect } from "chai";
+import { cleanup, type Stoppable } from "../support/cleanup.ts";
+import { eventually } from "../support/eventually.ts";
+import {
+  type PlainRequestOptions,
+  type PlainResponse,
+  plainRequest,
+} from "../support/plain-request.ts";
+import { type Outcome, type RunningProgram, runProgram, startProgram } from "../support/program.ts";
+import { type Finding, searchSecrets } from "../support/secrets-search.ts";
+import { makeTempFolder } from "../support/temp-folder.ts";
+import { mountsBelow, removeMounts } from "./mount-table.ts";
+
+const main: string = fileURLToPath(new URL("../../src/main.ts", import.meta.url));
+
+export interface CiHostOptions {
+  /** More arguments of the process. */
+  readonly args?: readonly string[];
+  /** Before its script: `--import=…`. */
+  readonly nodeArgs?: readonly string[];
+}
+
+export interface CiHost extends Stoppable {
+  /** All of it lies here. */
+  readonly folder: string;
+  readonly state: string;
+  /** The folder of YAML. */
+  readonly connectors: string;
+  /** `127.0.0.1:34567`, the same after a restart. */
+  readonly http: string;
+  readonly https: string;
+  /** The process that runs now, or ran last. */
+  program(): RunningProgram;
+  /** Starts a process where none runs, and waits until it is ready. */
+  start(): Promise<RunningProgram>;
+  /** As an operator who has lost patience: no handler runs. */
+  kill(): Promise<void>;
+  /** Replaces a file of YAML as editors do, by a rename. */
+  write(file: string, yaml: string): Promise<void>;
+  remove(file: string): Promise<void>;
+  /** Runs the command line to its end. */
+  run(...args: readonly string[]): Promise<Outcome>;
+  /** Mounts a volume, and reads what is in it. Fails where that fails. */
+  mount(name: string, connectors: string, ...args: readonly string[]): Promise<Volume>;
+  unmount(name: string): Promise<void>;
+  /** Lines of the log, of all processes so far, with all of these texts in them. */
+  logged(...texts: readonly string[]): readonly string[];
+  /** Waits until such a line is there. */
+  waitForLog(...texts: readonly string[]): Promise<void>;
+  /** Keeps what somebody saw, for `leaks`. */
+  saw(what: string, text: string | Buffer): void;
+  /** Keeps what nobody may see: what a registry and this host share. */
+  keepSecret(name: string, value: string): void;
+  /** Secrets that were seen in a log, an output, a command line, a volume or the state folder. */
+  leaks(): Promise<readonly Finding[]>;
+  stop(): Promise<void>;
+}
+
+/** A mounted volume, as it was when it was mounted. */
+export interface Volume {
+  readonly path: string;
+  readonly token: string;
+  read(file: string): Promise<string>;
+  /** A registry request with this volume's token: `request("GET", "team-a/hub", "app/tags/list")`. */
+  request(
+    method: string,
+    connector: string,
+    path: string,
+    options?: PlainRequestOptions & { readonly scheme?: "http" | "https" },
+  ): Promise<PlainResponse>;
+}
+
+/** Starts a process over an empty folder. */
+export async function startCiHost(options: CiHostOptions = {}): Promise<CiHost> {
+  const resources = cleanup();
+  const folder = resources.add(makeTempFolder("host")).path;
+  resources.defer(() => removeMounts(folder));
+  const host = createHost(folder, options, resources);
+  try {
+    await mkdir(host.connectors);
+    await host.start();
+    return host;
+  } catch (error) {
+    await resources.stop();
+    throw error;
+  }
+}
+
+function createHost(
+  folder: string,
+  { args = [], nodeArgs = [] }: CiHostOptions,
+  resources: ReturnType<typeof cleanup>,
+): CiHost {
+  const connectors = join(folder, "connectors");
+  const state = join(folder, "state");
+  const programs: RunningProgram[] = [];
+  const seen: [what: string, text: string | Buffer][] = [];
+  const secrets: Record<string, string> = {};
+  const tokens: Record<string, string> = {};
+  let http = "127.0.0.1:0";
+  let https = "127.0.0.1:0";
+
+  const program = (): RunningProgram => {
+    const last = programs.at(-1);
+    if (last === undefined) throw new Error("no process was started");
+    return last;
+  };
+  const log = (): string => programs.map(({ output }) => output()).join("");
+  const logged = (...texts: readonly string[]): readonly string[] =>
+    log()
+      .split("\n")
+      .filter((line) => texts.every((text) => line.includes(text)));
+
+  const host: CiHost = {
+    ...{ folder, state, connectors, program, logged },
+    get http() {
+      return http;
+    },
+    get https() {
+      return https;
+    },
+    async start() {
+      const started = await startProgram(process.execPath, [
+        ...[...nodeArgs, main, "standalone", "--connectors", connectors, "--state", state],
+        ...["--listen", `http://${http}`, "--listen", `https://${https}`, ...args],
+      ]);
+      resources.add(started);
+      programs.push(started);
+      const [, line = "{}"] = await started.waitFor(/^(.*"message":"ready".*)$/m);
+      const { address }: { address: string } = JSON.parse(line);
+      const hostOf = (scheme: string): string =>
+        new RegExp(`\\b${scheme}://(\\S+)`).exec(address)?.[1] ?? "none";
+      http = hostOf("http");
+      https = hostOf("https");
+      return started;
+    },
+    async kill() {
+      // The process alone: a mount(8) that it has started runs on.
+      process.kill(program().pid, "SIGKILL");
+      await program().ended;
+    },
+    async write(file, yaml) {
+      const path = join(connectors, file);
+      await writeFile(`${path}.new`, yaml, { mode: 0o600 });
+      await rename(`${path}.new`, path);
+    },
+    remove: (file) => rm(join(connectors, file)),
+    async run(...commandLine) {
+      const outcome = await runProgram(process.execPath, [main, ...commandLine, "--state", state], {
+        cwd: folder,
+      });
+      seen.push([commandLine.join(" "), outcome.stdout + outcome.stderr]);
+      return outcome;
+    },
+    async mount(name, opened, ...more) {
+      const path = join(folder, name);
+      const { status, stderr } = await host.run("mount", path, "--connectors", opened, ...more);
+      expect({ status, stderr }).to.deep.equal({ status: 0, stderr: "" });
+      const read = (file: string): Promise<string> => readFile(join(path, file), "utf8");
+      const token = await read("context.token");
+      tokens[`token ${Object.keys(tokens).length} of ${name}`] = token;
+      return { path, token, read, request: requestWith(host, token, seen) };
+    },
+    async unmount(name) {
+      const { status, stderr } = await host.run("unmount", join(folder, name));
+      expect({ status, stderr }).to.deep.equal({ status: 0, stderr: "" });
+    },
+    logged,
+    async waitForLog(...texts) {
+      await eventually(
+        () => logged(...texts).length > 0,
+        () => `no line with ${texts.join(", ")} in\n${log()}`,
+      );
+    },
+    saw: (what, text) => void seen.push([what, text]),
+    keepSecret(name, value) {
+      secrets[name] = value;
+    },
+    async leaks() {
+      const volumes = (await mountsBelow(folder)).map(({ path }) => path);
+      const numbered = seen.map(([what, text], index) => [`${index}: ${what}`, text]);
+      const outputs = { log: log(), ...Object.fromEntries(numbered) };
+      const places = { outputs, processes: true };
+      return [
+        ...(await searchSecrets({ ...places, secrets, folders: [state, ...volumes] })),
+        ...(await searchSecrets({ ...places, secrets: tokens, folders: [state] })),
+      ];
+    },
+    stop: resources.stop,
+  };
+  return host;
+}
+
+const requestWith =
+  (host: CiHost, token: string, seen: [string, string | Buffer][]): Volume["request"] =>
+  async (method, connector, path, { scheme = "http", ...options } = {}) => {
+    const [namespace, name] = connector.split("/");
+    const base = `/v2/namespaces/${namespace}/connectors/${name}/`;
+    const response = await plainRequest(`${scheme}://${host[scheme]}/`, {
+      target: path.startsWith("/") ? path : base + path,
+      ...options,
+      method,
+      headers: {
+        authorization: `Basic ${Buffer.from(`any:${token}`).toString("base64")}`,
+        ...options.headers,
+      },
+    });
+    seen.push([`${method} ${path} (head)`, response.rawHeaders.join("\n")]);
+    seen.push([`${method} ${path}`, response.body]);
+    return response;
+  };
