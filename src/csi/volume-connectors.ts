@@ -3,7 +3,7 @@ import { type ConnectorRef, showRef } from "../connector/connector-ref.ts";
 import type { ProxyHostsOf } from "../connector/proxy-address.ts";
 import { type FindConnector, type MayUse, Unavailable } from "../connector/surroundings.ts";
 import type { VolumeConnector } from "../connector/volume-contents.ts";
-import { RpcError } from "./rpc-error.ts";
+import { RpcError, unavailable } from "./rpc-error.ts";
 import type { VolumeRequest } from "./volume-request.ts";
 
 export interface ConnectorQuestions {
@@ -18,7 +18,7 @@ export interface VolumeConnectors {
   readonly objections: readonly RpcError[];
 }
 
-/** @throws Unavailable */
+/** @throws Unavailable where it is not known which connectors there are */
 export async function findVolumeConnectors(
   questions: ConnectorQuestions,
   request: VolumeRequest,
@@ -38,18 +38,30 @@ async function findVolumeConnector(
   { namespace, requester }: VolumeRequest,
   ref: ConnectorRef,
 ): Promise<{ readonly connector: VolumeConnector; readonly objection: RpcError | undefined }> {
-  const [found, allowed] = await Promise.all([findConnector(ref), mayUse(requester, ref, "pull")]);
+  const [found, refusal] = await Promise.all([
+    findConnector(ref),
+    mayUse(requester, ref, "pull").then(
+      (allowed) => (allowed.ok ? undefined : refused(ref, allowed.reason)),
+      undecided,
+    ),
+  ]);
   const absence =
     found.state === "missing"
       ? new RpcError(status.NOT_FOUND, describeUnusable(ref, found.reason, found.state))
       : undefined;
-  const refusal = allowed.ok
-    ? undefined
-    : new RpcError(status.PERMISSION_DENIED, `connector "${showRef(ref)}": ${allowed.reason}`);
   // Which connectors another namespace has is told only to those who may use them.
   const objection = ref.namespace === namespace ? (absence ?? refusal) : (refusal ?? absence);
   const imageHost = found.state === "found" ? found.connector.address.imageHost : undefined;
   return { connector: { ref, proxy: proxyHostsOf(ref), imageHost }, objection };
+}
+
+const refused = (ref: ConnectorRef, reason: string): RpcError =>
+  new RpcError(status.PERMISSION_DENIED, `connector "${showRef(ref)}": ${reason}`);
+
+/** A renewed token has to reach a volume even while nobody can say what its holder may do. */
+function undecided(error: unknown): RpcError {
+  if (error instanceof Unavailable) return unavailable(error.message);
+  throw error;
 }
 
 /**

@@ -1,11 +1,11 @@
 import { status } from "@grpc/grpc-js";
 import { show } from "../connector/problem.ts";
+import { createKeyedQueue } from "../keyed-queue.ts";
 import type { Log, LogFields } from "../log.ts";
 import type { NodeGetVolumeStatsRequest__Output as StatsRequest } from "./generated/csi/v1/NodeGetVolumeStatsRequest.ts";
 import type { NodePublishVolumeRequest__Output as PublishRequest } from "./generated/csi/v1/NodePublishVolumeRequest.ts";
 import type { NodeUnpublishVolumeRequest__Output as UnpublishRequest } from "./generated/csi/v1/NodeUnpublishVolumeRequest.ts";
 import { findGeneration, writeGeneration } from "./generation.ts";
-import { createKeyedQueue } from "./keyed-queue.ts";
 import { errorCode } from "./os-error.ts";
 import { type RenderedVolume, type RenderOptions, renderVolume } from "./render-volume.ts";
 import {
@@ -124,14 +124,14 @@ export function createNode(options: NodeOptions): VolumeNode {
         const isPublished = isMounted && (await findGeneration(path)) !== undefined;
         await (isPublished ? refresh(path, request) : begin(path, request, isMounted, signal));
       };
-      await queue(path, publishNow, signal);
+      await queue.run(path, publishNow, signal);
     },
 
     async unpublish(request, signal) {
       requireVolumeId(request);
       const path = await resolveTarget("target_path", request.targetPath);
       if (path === undefined) return;
-      const wasMounted = await queue(path, () => withdraw(path), signal);
+      const wasMounted = await queue.run(path, () => withdraw(path), signal);
       const fields = { volume: request.volumeId, target: path };
       if (wasMounted) log("info", "volume unpublished", fields);
     },
@@ -154,7 +154,7 @@ export function createNode(options: NodeOptions): VolumeNode {
         ];
         return { ...(await usageOf(path)), troubles: [...new Set(found)] };
       };
-      return queue(path, statsNow, signal);
+      return queue.run(path, statsNow, signal);
     },
   };
 }

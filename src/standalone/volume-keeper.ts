@@ -1,8 +1,8 @@
 import { isDeepStrictEqual } from "node:util";
 import type { Answer } from "../connector/surroundings.ts";
+import { createKeyedQueue } from "../keyed-queue.ts";
 import type { Log, LogFields } from "../log.ts";
 import type { Every } from "./every.ts";
-import { keyedQueue } from "./keyed-queue.ts";
 import { recordedVolumes, type UnpublishRequest } from "./recorded-volumes.ts";
 import { refreshSchedule } from "./refresh-schedule.ts";
 import type { SignToken } from "./tokens.ts";
@@ -65,7 +65,7 @@ export async function startVolumeKeeper<Request extends VolumeRequest>(
   type Volume = VolumeRecord<Request>;
   const { log } = options;
   const now = (): number => options.now().getTime();
-  const queue = keyedQueue();
+  const queue = createKeyedQueue();
 
   const needsOf = ({ request }: Volume): VolumeNeeds => {
     const needs = volumeNeeds(request, options.tokenLifetime);

@@ -1,5 +1,5 @@
 import { expect } from "chai";
-import { createKeyedQueue } from "../../src/csi/keyed-queue.ts";
+import { createKeyedQueue } from "../src/keyed-queue.ts";
 
 /** A task that ends when it is told to. */
 function controlled(name: string, events: string[]) {
@@ -18,7 +18,7 @@ describe("keyed queue", () => {
     const events: string[] = [];
     const queue = createKeyedQueue();
     const tasks = ["a", "b", "c"].map((name) => controlled(name, events));
-    const results = Promise.all(tasks.map(({ task }) => queue("key", task)));
+    const results = Promise.all(tasks.map(({ task }) => queue.run("key", task)));
     for (const { finish } of tasks.toReversed()) finish();
     expect(await results).to.deep.equal(["a", "b", "c"]);
     expect(events).to.deep.equal(
@@ -30,7 +30,7 @@ describe("keyed queue", () => {
     const events: string[] = [];
     const queue = createKeyedQueue();
     const [a, b] = [controlled("a", events), controlled("b", events)];
-    const results = [queue("1", a.task), queue("2", b.task)];
+    const results = [queue.run("1", a.task), queue.run("2", b.task)];
     b.finish();
     expect(await results[1]).to.equal("b");
     a.finish();
@@ -39,10 +39,12 @@ describe("keyed queue", () => {
 
   it("goes on after a task that fails", async () => {
     const queue = createKeyedQueue();
-    const failing = queue("key", async () => {
-      throw new Error("no");
-    }).catch((error: Error) => error.message);
-    expect(await queue("key", async () => "yes")).to.equal("yes");
+    const failing = queue
+      .run("key", async () => {
+        throw new Error("no");
+      })
+      .catch((error: Error) => error.message);
+    expect(await queue.run("key", async () => "yes")).to.equal("yes");
     expect(await failing).to.equal("no");
   });
 
@@ -55,9 +57,9 @@ describe("keyed queue", () => {
       controlled("last", events),
     ];
     const abort = new AbortController();
-    const running = queue("key", first.task);
-    const waiting = queue("key", cancelled.task, abort.signal).catch((reason) => reason);
-    const behind = queue("key", last.task);
+    const running = queue.run("key", first.task);
+    const waiting = queue.run("key", cancelled.task, abort.signal).catch((reason) => reason);
+    const behind = queue.run("key", last.task);
     abort.abort("given up");
     expect(await waiting).to.equal("given up");
     await settled();
@@ -73,10 +75,10 @@ describe("keyed queue", () => {
     const queue = createKeyedQueue();
     const abort = new AbortController();
     const running = controlled("running", events);
-    const result = queue("key", running.task, abort.signal);
+    const result = queue.run("key", running.task, abort.signal);
     await settled();
     abort.abort("given up");
-    const next = queue("key", async () => events.push("next"));
+    const next = queue.run("key", async () => events.push("next"));
     await settled();
     expect(events).to.deep.equal(["running begins"]);
     running.finish();
@@ -86,7 +88,21 @@ describe("keyed queue", () => {
 
   it("does not begin what was cancelled before it came", async () => {
     const queue = createKeyedQueue();
-    const result = queue("key", async () => "ran", AbortSignal.abort("too late"));
+    const result = queue.run("key", async () => "ran", AbortSignal.abort("too late"));
     expect(await result.catch((reason) => reason)).to.equal("too late");
+  });
+
+  it("is idle when all its tasks have ended, also those that fail", async () => {
+    const queue = createKeyedQueue();
+    const events: string[] = [];
+    const [a, b] = [controlled("a", events), controlled("b", events)];
+    const results = [queue.run("1", a.task), queue.run("2", b.task).catch(String)];
+    const idle = queue.idle().then(() => events.push("idle"));
+    a.finish();
+    await results[0];
+    b.fail();
+    await idle;
+    expect(await results[1]).to.equal("Error: b");
+    expect(events.at(-1)).to.equal("idle");
   });
 });
