@@ -17,14 +17,10 @@ import { findInFolder, mayUseNamed, secretsInFolder } from "../standalone/surrou
 import { tokenSigner, tokenVerifier } from "../standalone/tokens.ts";
 import { startVolumeKeeper, type VolumeKeeper } from "../standalone/volume-keeper.ts";
 import { volumeRecords } from "../standalone/volume-record.ts";
-
-export interface Role {
-  /** Ends in order: nothing new is taken, what is under way is finished, volumes stay mounted. */
-  stop(): Promise<void>;
-}
+import { version } from "../version.ts";
+import type { Role } from "./role.ts";
 
 const audience = "connectors-proxy";
-const version = "0.1.0";
 const nodeId = "standalone";
 /** Hosts that tools on this machine ask directly, whatever the proxy variables say. */
 const noProxy = ["localhost", "127.0.0.1", "::1"];

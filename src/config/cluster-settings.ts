@@ -1,0 +1,109 @@
+import { isNamespace, namespaceRule } from "../connector/connector-ref.ts";
+import { type Checked, type Problem, show } from "../connector/problem.ts";
+
+/** What every role in a cluster has to know. */
+export interface ClusterSettings {
+  /** Where all of this is installed. */
+  readonly namespace: string;
+  /** Whom the tokens in volumes are made for. */
+  readonly audience: string;
+  readonly clusterDomain: string;
+}
+
+export interface CsiSettings extends ClusterSettings {
+  readonly nodeName: string;
+  /** The kubelet's folder for this driver's socket. */
+  readonly pluginFolder: string;
+  /** The folder in which the kubelet looks for drivers. */
+  readonly registrationFolder: string;
+  /** Hosts that tools ask directly: the entries of `no_proxy`. */
+  readonly noProxy: readonly string[];
+  readonly requireProxyVerb: boolean;
+}
+
+export interface ProxySettings extends ClusterSettings {
+  readonly separatePush: boolean;
+  readonly requireProxyVerb: boolean;
+}
+
+export interface ControllerSettings extends ClusterSettings {
+  /** The controller has no right to read Secrets but where a namespace grants it. */
+  readonly strict: boolean;
+}
+
+export type Environment = Readonly<Record<string, string | undefined>>;
+
+/** The environment variables of daemonset/settings.env, and what Kubernetes says of the Pod. */
+export function readCsiSettings(environment: Environment): Checked<CsiSettings> {
+  return readSettings(environment, (read) => ({
+    ...clusterSettings(read),
+    nodeName: read("NODE_NAME", /^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$/, "the node's name"),
+    pluginFolder: read("KUBELET_PLUGIN", absolutePath, pathRule),
+    registrationFolder: read("KUBELET_REGISTRATION", absolutePath, pathRule),
+    noProxy: [
+      ...["localhost", "127.0.0.1", "::1", ".svc"],
+      `.${read("CLUSTER_DOMAIN", domain, domainRule)}`,
+      ...read("NO_PROXY_HOSTS", noProxyList, "hosts, domains and networks with commas", "")
+        .split(",")
+        .filter((entry) => entry !== ""),
+    ],
+    requireProxyVerb: flag(read, "REQUIRE_PROXY_VERB"),
+  }));
+}
+
+export function readProxySettings(environment: Environment): Checked<ProxySettings> {
+  return readSettings(environment, (read) => ({
+    ...clusterSettings(read),
+    separatePush: flag(read, "SEPARATE_PUSH"),
+    requireProxyVerb: flag(read, "REQUIRE_PROXY_VERB"),
+  }));
+}
+
+export function readControllerSettings(environment: Environment): Checked<ControllerSettings> {
+  return readSettings(environment, (read) => ({
+    ...clusterSettings(read),
+    strict: flag(read, "STRICT"),
+  }));
+}
+
+const absolutePath = /^(\/[A-Za-z0-9_.-]+)+$/;
+const pathRule = "an absolute path";
+const domain = /^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$/;
+const domainRule = "the cluster's DNS domain, such as cluster.local";
+/** What can stand in an environment file as it is: `.example.com,10.0.0.0/8,registry:5000`. */
+const noProxyList = /^[A-Za-z0-9.:/,[\]*_-]*$/;
+
+type Read = (
+  name: string,
+  rule: RegExp | ((text: string) => boolean),
+  wanted: string,
+  ifAbsent?: string,
+) => string;
+
+const flag = (read: Read, name: string): boolean =>
+  read(name, /^(true|false)$/, "true or false", "false") === "true";
+
+function clusterSettings(read: Read): ClusterSettings {
+  return {
+    namespace: read("POD_NAMESPACE", isNamespace, namespaceRule),
+    audience: read(
+      "AUDIENCE",
+      /^[A-Za-z0-9:/._-]+$/,
+      "the audience of the CSIDriver's tokenRequests",
+    ),
+    clusterDomain: read("CLUSTER_DOMAIN", domain, domainRule),
+  };
+}
+
+/** Reads all, so that every value that is wrong is named at once. */
+function readSettings<T>(environment: Environment, settings: (read: Read) => T): Checked<T> {
+  const problems = new Map<string, Problem>();
+  const value = settings((name, rule, wanted, ifAbsent) => {
+    const text = environment[name] ?? ifAbsent;
+    const isRight = typeof rule === "function" ? rule : (given: string) => rule.test(given);
+    if (text !== undefined && isRight(text)) return text;
+    problems.set(name, { path: name, found: show(text), wanted });
+    return "";
+  });
+  return problems.size > 0 ? { ok: false, problems: [...problems.values()] } : { ok: true, value };
+}

@@ -1,0 +1,124 @@
+import { status } from "@grpc/grpc-js";
+import type { CsiSettings, Environment } from "../config/cluster-settings.ts";
+import { serviceHosts } from "../connector/proxy-address.ts";
+import { Unavailable } from "../connector/surroundings.ts";
+import { servePluginRegistration } from "../csi/plugin-registration.ts";
+import { toRpcError } from "../csi/rpc-error.ts";
+import { serveCsi } from "../csi/server.ts";
+import { systemMounts } from "../csi/volume-mounts.ts";
+import { createNode, type VolumeNode } from "../csi/volume-node.ts";
+import { connectorsPath, findInCache } from "../kube/find-connector.ts";
+import { reviewAccess } from "../kube/may-use.ts";
+import type { KubeObject } from "../kube/object-store.ts";
+import type { Log } from "../log.ts";
+import { type CsiMetrics, createMetrics } from "../metrics.ts";
+import { version } from "../version.ts";
+import { connectToCluster } from "./cluster.ts";
+import { serveHealth } from "./health-server.ts";
+import type { Role } from "./role.ts";
+
+const healthPort = 9808;
+/** As long as the kubelet waits for a call. */
+const gracePeriod = 120_000;
+/** Both names are fixed: the kubelet refuses a second socket of a driver that it knows. */
+const csiSocket = "csi.sock";
+const registrationSocket = "connectors-csi-reg.sock";
+
+interface AuthorityConfigMap extends KubeObject {
+  readonly data?: Readonly<Record<string, string>>;
+}
+
+/** The csi role on a node of a cluster. */
+export async function startCsi(
+  settings: CsiSettings,
+  environment: Environment,
+  log: Log,
+): Promise<Role> {
+  const cluster = await connectToCluster(environment, log);
+  const metrics = createMetrics(["csi"]);
+  const connectors = cluster.watch(connectorsPath);
+  const configMaps = `/api/v1/namespaces/${settings.namespace}/configmaps`;
+  const authority = cluster.watchOne<AuthorityConfigMap>(configMaps, "connectors-proxy-ca");
+  const node = createNode({
+    findConnector: findInCache(connectors),
+    // A push that needs a right of its own is refused by the proxy, at the push.
+    mayUse: reviewAccess({
+      client: cluster.client,
+      now: Date.now,
+      separatePush: false,
+      requireProxyVerb: settings.requireProxyVerb,
+    }),
+    proxyHostsOf: serviceHosts(settings.clusterDomain),
+    audience: settings.audience,
+    caCertificate() {
+      const certificate = authority.get("connectors-proxy-ca", settings.namespace)?.data?.[
+        "ca.crt"
+      ];
+      if (certificate !== undefined) return certificate;
+      throw new Unavailable(
+        `the ConfigMap ${settings.namespace}/connectors-proxy-ca with the proxy's certificate is not there yet: the controller makes it`,
+      );
+    },
+    noProxy: settings.noProxy,
+    toolsSeeTargetPath: false,
+    mounts: systemMounts,
+    now: () => new Date(),
+    log,
+  });
+  const socketPath = `${settings.pluginFolder}/${csiSocket}`;
+  const csi = await serveCsi({
+    socketPath,
+    node: metered(node, metrics.csi),
+    nodeId: settings.nodeName,
+    version,
+    isReady: () => connectors.ready,
+    gracePeriod,
+    log,
+  });
+  const registration = await servePluginRegistration({
+    socketPath: `${settings.registrationFolder}/${registrationSocket}`,
+    csiSocketPath: socketPath,
+    gracePeriod,
+    log,
+  });
+  const health = await serveHealth({
+    port: healthPort,
+    notReady() {
+      if (!connectors.ready) return connectors.trouble ?? "the Connectors are not known yet";
+      return registration.isRegistered() ? undefined : "the kubelet has not registered the driver";
+    },
+    metrics: metrics.scrape,
+  });
+  return {
+    async stop() {
+      await registration.stop();
+      await csi.stop();
+      cluster.stop();
+      await health.stop();
+    },
+  };
+}
+
+/** The same volumes, with their calls counted. */
+function metered(node: VolumeNode, metrics: CsiMetrics): VolumeNode {
+  const measure = async (
+    operation: "publish" | "unpublish",
+    call: Promise<void>,
+  ): Promise<void> => {
+    const begin = performance.now();
+    const count = (code: status): void =>
+      metrics.called(operation, status[code], (performance.now() - begin) / 1000);
+    try {
+      await call;
+      count(status.OK);
+    } catch (error) {
+      count(toRpcError(error).code);
+      throw error;
+    }
+  };
+  return {
+    stats: node.stats,
+    publish: (request, signal) => measure("publish", node.publish(request, signal)),
+    unpublish: (request, signal) => measure("unpublish", node.unpublish(request, signal)),
+  };
+}
