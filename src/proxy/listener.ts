@@ -3,6 +3,7 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import { createServer as createTlsServer } from "node:https";
 import type { AddressInfo, Socket } from "node:net";
 import { leafLifetime } from "../certificate-authority.ts";
+import { type Connections, followConnections } from "./connections.ts";
 import type { Handler } from "./handler.ts";
 import { RegistryError, respondWithError } from "./registry-error.ts";
 import type { ServerCertificates } from "./server-certificates.ts";
@@ -41,6 +42,7 @@ export async function listen(
 ): Promise<Listener> {
   const server =
     scheme === "http" ? createServer(serverOptions) : await tlsServer(host, certificates);
+  const connections = followConnections(server);
   server.on("request", handler);
   server.on("checkContinue", handler); // the handler says 100 once the request is let in
   server.on("checkExpectation", refuseExpectation);
@@ -48,7 +50,10 @@ export async function listen(
   server.listen(port, host);
   await once(server, "listening");
   const found = (server.address() as AddressInfo).port;
-  return { address: { scheme, host, port: found }, stop: (grace) => stop(server, grace) };
+  return {
+    address: { scheme, host, port: found },
+    stop: (grace) => stop(server, connections, grace),
+  };
 }
 
 /** Clients that connect to an IP address send no name (RFC 6066, section 3); they get the certificate for the host that is listened on. */
@@ -69,13 +74,15 @@ async function tlsServer(host: string, certificates: ServerCertificates): Promis
       );
     },
   });
-  const renewal = setInterval(() => {
-    own().then(
-      (pair) => server.setSecureContext(pair),
-      () => undefined, // the one in use is good for as long again
-    );
-  }, renewalInterval).unref();
-  server.once("close", () => clearInterval(renewal));
+  server.once("listening", () => {
+    const renewal = setInterval(() => {
+      own().then(
+        (pair) => server.setSecureContext(pair),
+        () => undefined, // the one in use is good for as long again
+      );
+    }, renewalInterval).unref();
+    server.once("close", () => clearInterval(renewal));
+  });
   return server;
 }
 
@@ -89,26 +96,26 @@ function refuseExpectation(_request: IncomingMessage, response: ServerResponse):
   );
 }
 
+const malformed: Readonly<Record<string, string>> = {
+  HPE_HEADER_OVERFLOW: "431 Request Header Fields Too Large",
+  ERR_HTTP_REQUEST_TIMEOUT: "408 Request Timeout",
+};
+
 /** Errors of the HTTP parser: there is no request and no response, just a socket. */
 function refuseMalformed(error: NodeJS.ErrnoException, socket: Socket): void {
   if (!socket.writable || error.code === "ECONNRESET") {
     socket.destroy();
     return;
   }
-  const status =
-    error.code === "HPE_HEADER_OVERFLOW"
-      ? "431 Request Header Fields Too Large"
-      : "400 Bad Request";
+  const status = malformed[error.code ?? ""] ?? "400 Bad Request";
   socket.end(`HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`);
 }
 
-async function stop(server: Server, grace: number): Promise<void> {
+async function stop(server: Server, connections: Connections, grace: number): Promise<void> {
   const closed = once(server, "close");
   server.close();
-  // A connection that was busy is idle, and kept alive, once its response is out.
-  const idle = setInterval(() => server.closeIdleConnections(), 50);
-  const end = setTimeout(() => server.closeAllConnections(), grace);
+  connections.finish();
+  const end = setTimeout(() => connections.destroy(), grace);
   await closed;
-  clearInterval(idle);
   clearTimeout(end);
 }

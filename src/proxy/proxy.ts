@@ -3,7 +3,7 @@ import type { ReadUpstreamSecrets } from "../connector/surroundings.ts";
 import type { Log } from "../log.ts";
 import type { AdmissionOptions } from "./admission.ts";
 import { createHandler } from "./handler.ts";
-import { type ListenAddress, listen } from "./listener.ts";
+import { type ListenAddress, type Listener, listen } from "./listener.ts";
 import { createServerCertificates } from "./server-certificates.ts";
 import { createTokenCache } from "./token-cache.ts";
 import { createSessionSeal } from "./upload-session.ts";
@@ -32,7 +32,10 @@ export interface Proxy {
   stop(grace: number): Promise<void>;
 }
 
-/** The proxy role: registry requests of Pods, answered with the credentials of connectors. */
+/**
+ * The proxy role: registry requests of Pods, answered with the credentials of connectors.
+ * @throws the socket's error where an address can't be had
+ */
 export async function startProxy(options: ProxyOptions): Promise<Proxy> {
   const { now, bodyTimeout = 60_000 } = options;
   const upstreams = createUpstreams(bodyTimeout);
@@ -44,14 +47,18 @@ export async function startProxy(options: ProxyOptions): Promise<Proxy> {
     seal: createSessionSeal(options.sealKey, now),
   });
   const certificates = createServerCertificates(options);
-  const listeners = await Promise.all(
-    options.listen.map((address) => listen(address, handler, certificates)),
-  );
-  return {
-    addresses: listeners.map(({ address }) => address),
-    async stop(grace) {
-      await Promise.all(listeners.map((listener) => listener.stop(grace)));
-      await upstreams.close();
-    },
+  const listeners: Listener[] = [];
+  const stop = async (grace: number): Promise<void> => {
+    await Promise.all(listeners.map((listener) => listener.stop(grace)));
+    await upstreams.destroy();
   };
+  try {
+    for (const address of options.listen) {
+      listeners.push(await listen(address, handler, certificates));
+    }
+  } catch (error) {
+    await stop(0);
+    throw error;
+  }
+  return { addresses: listeners.map(({ address }) => address), stop };
 }

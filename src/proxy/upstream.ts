@@ -23,8 +23,8 @@ export interface Upstream {
 export interface Upstreams {
   /** The upstream of a connector; connections are kept until its address, hosts or certificates change. */
   of(connector: Connector, secrets: UpstreamSecrets): Upstream;
-  /** Ends idle connections, and busy ones when they are done. */
-  close(): Promise<void>;
+  /** Ends all connections; nobody waits for an answer any more. */
+  destroy(): Promise<void>;
 }
 
 /** Registries send heads of 21 KB (Google's); Node's own limit is 16 KiB. */
@@ -41,13 +41,14 @@ const mostConnectors = 512;
 /** @param bodyTimeout milliseconds without a byte after which a body counts as cut */
 export function createUpstreams(bodyTimeout: number): Upstreams {
   const upstreams = new Map<string, Upstream & Connections>();
-  const close = ({ agent, uploadAgent }: Connections): Promise<void> => {
-    uploadAgent.destroy();
-    return agent.close();
-  };
-  /** A request that is under way may still have to ask for a token or to follow a redirect. */
+  const retired = new Set<Connections>();
+  /** Requests that are under way go on, and may still have to ask for a token or to follow a redirect. */
   const retire = (connections: Connections): void => {
-    setTimeout(() => void close(connections), bodyTimeout).unref();
+    retired.add(connections);
+    setTimeout(() => {
+      closeIdle(connections.uploadAgent);
+      void connections.agent.close().then(() => retired.delete(connections));
+    }, bodyTimeout).unref();
   };
   const remember = (upstream: Upstream & Connections): Upstream => {
     const { uid } = upstream.connector;
@@ -75,10 +76,18 @@ export function createUpstreams(bodyTimeout: number): Upstreams {
         tokenKey: tokenKey(connector, secrets),
       });
     },
-    async close() {
-      await Promise.all([...upstreams.values()].map(close));
+    async destroy() {
+      const all = [...upstreams.values(), ...retired];
+      for (const { uploadAgent } of all) uploadAgent.destroy();
+      await Promise.all(all.map(({ agent }) => agent.destroy()));
     },
   };
+}
+
+/** Keeps no connection any more; `destroy` would end uploads that are under way. */
+function closeIdle(agent: HttpAgent): void {
+  agent.maxFreeSockets = 0;
+  for (const socket of Object.values(agent.freeSockets).flat()) socket?.destroy();
 }
 
 interface Connections extends Pick<Upstream, "agent" | "uploadAgent" | "guard"> {

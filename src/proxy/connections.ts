@@ -1,0 +1,61 @@
+import type { IncomingMessage, Server, ServerResponse } from "node:http";
+import type { Socket } from "node:net";
+
+/** The connections of a server. */
+export interface Connections {
+  /** Ends those on which nothing is under way, and the others once their answer is out. */
+  finish(): void;
+  /** Ends all of them. */
+  destroy(): void;
+}
+
+/**
+ * Follows a server's connections. Node's own closeIdleConnections and closeAllConnections know neither one
+ * that has sent nothing yet, as Go's clients keep in reserve, nor one in the middle of a TLS handshake.
+ */
+export function followConnections(server: Server): Connections {
+  /** What the kernel has accepted. */
+  const accepted = new Set<Socket>();
+  /** What carries HTTP: the same, or the TLS inside. */
+  const carrying = new Set<Socket>();
+  const underWay = new Set<ServerResponse>();
+  let isFinishing = false;
+
+  const endIfIdle = (socket: Socket): void => {
+    for (const { req } of underWay) if (req.socket === socket) return;
+    socket.destroySoon();
+  };
+  const begin = (_request: IncomingMessage, response: ServerResponse): void => {
+    const { socket } = response.req;
+    if (isFinishing) response.setHeader("connection", "close");
+    underWay.add(response);
+    response.once("close", () => {
+      underWay.delete(response);
+      if (isFinishing) endIfIdle(socket);
+    });
+  };
+  for (const event of ["request", "checkContinue", "checkExpectation"]) server.on(event, begin);
+  server.on("connection", (socket: Socket) => keepIn(accepted, socket));
+  const established = "setSecureContext" in server ? "secureConnection" : "connection";
+  server.on(established, (socket: Socket) => {
+    keepIn(carrying, socket);
+    if (isFinishing) socket.destroySoon(); // its handshake was under way
+  });
+  return {
+    finish() {
+      isFinishing = true;
+      for (const response of underWay) {
+        if (!response.headersSent) response.setHeader("connection", "close");
+      }
+      for (const socket of carrying) endIfIdle(socket);
+    },
+    destroy() {
+      for (const socket of accepted) socket.destroy();
+    },
+  };
+}
+
+function keepIn(sockets: Set<Socket>, socket: Socket): void {
+  sockets.add(socket);
+  socket.once("close", () => sockets.delete(socket));
+}

@@ -1,0 +1,108 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import { expect } from "chai";
+import type { UpstreamSecrets } from "../../src/connector/surroundings.ts";
+import { createUpstreams, type Upstreams } from "../../src/proxy/upstream.ts";
+import { cleanup } from "../support/cleanup.ts";
+import { eventually } from "../support/eventually.ts";
+import { startFakeRegistry } from "../support/fake-registry.ts";
+import { addBlob } from "../support/fake-registry-content.ts";
+import { noise } from "../support/oci-image.ts";
+import { clientOf } from "./test-client.ts";
+import { startTestProxy, testConnector } from "./test-proxy.ts";
+
+const none: UpstreamSecrets = { credential: undefined, caCertificates: [] };
+
+describe("upstreams", () => {
+  const resources = cleanup();
+  let upstreams: Upstreams;
+  beforeEach(() => {
+    upstreams = createUpstreams(60_000);
+    resources.defer(() => upstreams.destroy());
+  });
+  afterEach(resources.stop);
+
+  const harbor = testConnector("harbor", "https://harbor.test");
+  const withPassword = (password: string): UpstreamSecrets => ({
+    ...none,
+    credential: { username: "alice", password },
+  });
+
+  it("keep their connections while nothing about them changes", () => {
+    const first = upstreams.of(harbor, none);
+    expect(upstreams.of(harbor, none)).to.equal(first);
+    const reread = upstreams.of({ ...harbor }, { ...none });
+    expect(reread.agent).to.equal(first.agent);
+    expect(reread.tokenKey).to.equal(first.tokenKey);
+  });
+
+  it("keep their connections and not their tokens when the password changes", () => {
+    const first = upstreams.of(harbor, withPassword("one"));
+    const second = upstreams.of(harbor, withPassword("two"));
+    expect(second.agent).to.equal(first.agent);
+    expect(second.tokenKey).to.not.equal(first.tokenKey);
+    expect(second.secrets.credential?.password).to.equal("two");
+  });
+
+  it("share no token between connectors, addresses and credentials", () => {
+    const keys = [
+      upstreams.of(harbor, none),
+      upstreams.of({ ...harbor, uid: "another" }, none),
+      upstreams.of(testConnector("harbor", "https://harbor.test:444"), none),
+      upstreams.of(harbor, withPassword("one")),
+      upstreams.of(harbor, { ...none, credential: { username: "alicep", password: "assword" } }),
+    ].map(({ tokenKey }) => tokenKey);
+    expect(new Set(keys).size).to.equal(keys.length);
+    expect(keys.join("\n")).to.not.contain("assword");
+  });
+
+  const changes: readonly (readonly [string, Parameters<Upstreams["of"]>])[] = [
+    ["the address", [testConnector("harbor", "https://harbor.test:444"), none]],
+    ["a CA certificate", [harbor, { ...none, caCertificates: [""] }]],
+    ["an allowed host", [{ ...harbor, allowedRedirectHosts: ["10.0.0.1"] }, none]],
+  ];
+  for (const [name, [connector, secrets]] of changes) {
+    it(`have new connections when ${name} changes`, () => {
+      const first = upstreams.of(harbor, none);
+      const second = upstreams.of(connector, secrets);
+      expect(second.agent).to.not.equal(first.agent);
+      expect(second.uploadAgent).to.not.equal(first.uploadAgent);
+      expect(second.guard).to.not.equal(first.guard);
+    });
+  }
+
+  it("finish what is under way when their connections change", async () => {
+    const registry = resources.add(await startFakeRegistry());
+    const proxy = resources.add(await startTestProxy({ bodyTimeout: 200 }));
+    proxy.connect("harbor", registry.url);
+    const client = clientOf(proxy, "harbor");
+    const blob = noise("under way", 5_000_000);
+    const digest = addBlob(registry.repository("app"), blob);
+    let release: () => void = () => {};
+    const released = new Promise<void>((resolve) => {
+      release = resolve;
+    });
+    for (const route of ["GET blob", "PATCH upload"] as const) {
+      registry.on(route, async ({ next }) => {
+        await released;
+        await next();
+      });
+    }
+    const location = (await client("POST", "app/blobs/uploads/")).headers.location ?? "";
+    const pull = client("GET", `app/blobs/${digest}`);
+    const push = client("PATCH", location, { body: blob });
+    await eventually(
+      () => registry.requests.filter(({ method }) => method !== "POST").length >= 3,
+      () => "nothing is under way",
+    );
+    proxy.connect("harbor", registry.url, {
+      params: [{ name: "allowedRedirectHosts", value: "x" }],
+    });
+    expect((await client("GET", "none/tags/list")).status).to.equal(404);
+    await sleep(600); // longer than connections live that nothing uses
+    release();
+    expect((await pull).body.equals(blob)).to.equal(true);
+    expect((await push).status).to.equal(202);
+    const ports = new Set(registry.requests.map(({ remotePort }) => remotePort));
+    expect(ports.size).to.be.above(1);
+  });
+});
