@@ -58,7 +58,7 @@ export interface TestSurroundings {
 }
 
 export interface TestProxyOptions
-  extends Partial<Omit<ProxyOptions, "listen" | "sealKey" | "issueLeaf" | "log">> {
+  extends Partial<Omit<ProxyOptions, "sealKey" | "issueLeaf" | "log">> {
   /** Another proxy, whose surroundings this one shares, as a replica on another node does. */
   readonly replicaOf?: TestProxy;
 }
