@@ -7,7 +7,7 @@ import { failedPrecondition, invalidArgument } from "./rpc-error.ts";
 /**
  * The path as the kernel's mount table has it: without symbolic links in its parents. A path that
  * only looks different would be mounted once more on every republish (spiffe/spiffe-csi#331).
- * Undefined where the parent does not exist, and so nothing at the path either.
+ * Undefined where the parent is no folder, and so nothing at the path either.
  * @throws RpcError where it is no absolute, normalised path
  */
 export async function resolveTarget(field: string, path: string): Promise<string | undefined> {
@@ -17,7 +17,9 @@ export async function resolveTarget(field: string, path: string): Promise<string
     throw invalidArgument(`${field}: found ${found}, wanted an absolute, normalised path`);
   }
   const parent = await realpath(dirname(path)).catch(unless(undefined, "ENOENT", "ENOTDIR"));
-  return parent === undefined ? undefined : join(parent, basename(path));
+  if (parent === undefined) return undefined;
+  const found = await lstat(parent).catch(unless(undefined, "ENOENT"));
+  return found?.isDirectory() ? join(parent, basename(path)) : undefined;
 }
 
 /**

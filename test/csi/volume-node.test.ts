@@ -404,6 +404,9 @@ describe("volume node", function () {
         expect(error.code).to.equal("FAILED_PRECONDITION");
         expect(error.details).to.include(`found ${found}`);
       }
+      const below = driver.publish(publishRequest(join(driver.folder, "file", "volume")));
+      expect((await driver.failure(below)).details).to.include("make the folder above it");
+      await driver.unpublish(join(driver.folder, "file", "volume"));
       expect(await readFile(join(driver.folder, "file"), "utf8")).to.equal("mine");
       expect(await readdir(join(driver.folder, "elsewhere"))).to.deep.equal([]);
     });
