@@ -1,6 +1,6 @@
 /** A CI host with the standalone mode on it, as a real process that is driven by the real command line. */
 import { mkdir, readFile, rename, rm, writeFile } from "node:fs/promises";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { expect } from "chai";
 import { cleanup, type Stoppable } from "../support/cleanup.ts";
@@ -15,7 +15,23 @@ import { type Finding, searchSecrets } from "../support/secrets-search.ts";
 import { makeTempFolder } from "../support/temp-folder.ts";
 import { mountsBelow, removeMounts } from "./mount-table.ts";
 
+/** Starts a program of ours in half the time, and is removed with the test run. */
+const compileCache = makeTempFolder("compile-cache").path;
+
+/** Where coverage is counted, it is counted of the processes, too. */
+const environment: Readonly<Record<string, string>> = {
+  NODE_COMPILE_CACHE: compileCache,
+  ...(process.env.NODE_V8_COVERAGE && { NODE_V8_COVERAGE: process.env.NODE_V8_COVERAGE }),
+};
+
 const main: string = fileURLToPath(new URL("../../src/main.ts", import.meta.url));
+
+/** Runs the command line to its end. */
+export const runCommand = (
+  args: readonly string[],
+  options: { readonly cwd?: string } = {},
+): Promise<Outcome> =>
+  runProgram(process.execPath, [main, ...args], { ...options, env: environment });
 
 export interface CiHostOptions {
   /** More arguments of the process. */
@@ -42,7 +58,7 @@ export interface CiHost extends Stoppable {
   /** Replaces a file of YAML as editors do, by a rename. */
   write(file: string, yaml: string): Promise<void>;
   remove(file: string): Promise<void>;
-  /** Runs the command line to its end. */
+  /** Runs the command line against this host's state folder, from `folder`, to its end. */
   run(...args: readonly string[]): Promise<Outcome>;
   /** Mounts a volume, and reads what is in it. Fails where that fails. */
   mount(name: string, connectors: string, ...args: readonly string[]): Promise<Volume>;
@@ -124,10 +140,11 @@ function createHost(
       return https;
     },
     async start() {
-      const started = await startProgram(process.execPath, [
+      const commandLine = [
         ...[...nodeArgs, main, "standalone", "--connectors", connectors, "--state", state],
         ...["--listen", `http://${http}`, "--listen", `https://${https}`, ...args],
-      ]);
+      ];
+      const started = await startProgram(process.execPath, commandLine, { env: environment });
       resources.add(started);
       programs.push(started);
       const [, line = "{}"] = await started.waitFor(/^(.*"message":"ready".*)$/m);
@@ -150,14 +167,12 @@ function createHost(
     },
     remove: (file) => rm(join(connectors, file)),
     async run(...commandLine) {
-      const outcome = await runProgram(process.execPath, [main, ...commandLine, "--state", state], {
-        cwd: folder,
-      });
+      const outcome = await runCommand([...commandLine, "--state", state], { cwd: folder });
       seen.push([commandLine.join(" "), outcome.stdout + outcome.stderr]);
       return outcome;
     },
     async mount(name, opened, ...more) {
-      const path = join(folder, name);
+      const path = resolve(folder, name);
       const { status, stderr } = await host.run("mount", path, "--connectors", opened, ...more);
       expect({ status, stderr }).to.deep.equal({ status: 0, stderr: "" });
       const read = (file: string): Promise<string> => readFile(join(path, file), "utf8");
@@ -166,7 +181,7 @@ function createHost(
       return { path, token, read, request: requestWith(host, token, seen) };
     },
     async unmount(name) {
-      const { status, stderr } = await host.run("unmount", join(folder, name));
+      const { status, stderr } = await host.run("unmount", resolve(folder, name));
       expect({ status, stderr }).to.deep.equal({ status: 0, stderr: "" });
     },
     logged,
