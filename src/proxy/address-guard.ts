@@ -82,9 +82,14 @@ export class AddressRefused extends Error {
 export const registrableDomain = (hostname: string): string | undefined =>
   getDomain(hostname, { allowPrivateDomains: true }) ?? undefined;
 
-const refusal = (hostname: string, address: string): string =>
-  `host ${hostname} is at ${address}, an address (${kindOf(address)}) that this registry may not send to; ` +
-  "if it should, name the host in the connector's spec.params allowedRedirectHosts or allowedRealmHosts";
+function refusal(hostname: string, address: string): string {
+  const kind = kindOf(address);
+  const what = `host ${hostname} is at ${address}, an address (${kind}) that`;
+  return forbidden.has(kind)
+    ? `${what} is never dialled`
+    : `${what} this registry may not send to; if it should, name the host in the connector's ` +
+        "spec.params allowedRedirectHosts or allowedRealmHosts";
+}
 
 /** @param kinds what is allowed beside public addresses; undefined where all but the forbidden is */
 const mayDial = (kind: string, kinds: ReadonlySet<string> | undefined): boolean =>

@@ -132,7 +132,12 @@ export function refusedByRegistry(
   const code = upstreamCode(body);
   return denied(
     `the registry ${connector.address.origin} answered ${status}${code} to the account of the connector ${showRef(connector)}`,
-    { detail: "check what that account may do in this repository, and the connector's Secret" },
+    {
+      detail:
+        connector.secretName === undefined
+          ? "it has none: give it spec.auth.secretRef, unless the registry lets everybody in"
+          : "check what that account may do in this repository, and the connector's Secret",
+    },
   );
 }
 

@@ -1,5 +1,4 @@
 import { type Dispatcher, request } from "undici";
-import type { Connector } from "../connector/connector.ts";
 import { parseChallenges } from "./challenge.ts";
 import { checkRealm } from "./realm.ts";
 import { badGateway, denied, unavailable } from "./registry-error.ts";
@@ -68,9 +67,10 @@ export function createUpstreamLogin(tokens: TokenCache): UpstreamLogin {
       const wanted = { ...scheme.server, scopes, credential, dispatcher };
       return `Bearer ${await tokens.token(tokenKey, wanted)}`;
     },
-    refused({ connector, tokenKey }, scopes, authorization, challenge) {
+    refused(upstream, scopes, authorization, challenge) {
       if (challenge === undefined) return false; // nothing to learn
-      const asked = schemeIn(connector, challenge);
+      const { tokenKey } = upstream;
+      const asked = schemeIn(upstream, challenge);
       const before = registries.get(tokenKey)?.scheme;
       if (before === undefined || !isSame(before, asked)) {
         learn(tokenKey, Promise.resolve(asked)).scheme = asked;
@@ -84,7 +84,8 @@ export function createUpstreamLogin(tokens: TokenCache): UpstreamLogin {
 }
 
 /** `GET /v2/` without a login, as every client begins. */
-async function askForScheme({ connector, agent, guard }: Upstream): Promise<Scheme> {
+async function askForScheme(upstream: Upstream): Promise<Scheme> {
+  const { connector, agent, guard } = upstream;
   const { origin, basePath, hostname } = connector.address;
   const host = guard.checkHost(hostname);
   if (!host.ok) throw denied(host.reason);
@@ -92,7 +93,7 @@ async function askForScheme({ connector, agent, guard }: Upstream): Promise<Sche
     throw unreachable(`the registry ${origin}`, error);
   });
   if (status >= 500) throw unavailable(`the registry ${origin} answered ${status} to GET /v2/`);
-  return status === 401 ? schemeIn(connector, challenge) : { kind: "none" };
+  return status === 401 ? schemeIn(upstream, challenge) : { kind: "none" };
 }
 
 async function ping(
@@ -106,13 +107,18 @@ async function ping(
 }
 
 /** Bearer, where there is a choice: a Basic challenge beside it is often for people. */
-function schemeIn(connector: Connector, header: string | readonly string[] | undefined): Scheme {
+function schemeIn(
+  { connector, guard }: Upstream,
+  header: string | readonly string[] | undefined,
+): Scheme {
   const challenges = parseChallenges(header);
   const bearer = challenges.find(({ scheme }) => scheme === "bearer");
   const realm = bearer?.params.get("realm");
   if (bearer !== undefined && realm !== undefined) {
     const checked = checkRealm(realm, connector);
     if (!checked.ok) throw denied(checked.reason);
+    const host = guard.checkHost(checked.value.hostname.replace(/^\[|\]$/g, ""));
+    if (!host.ok) throw denied(host.reason);
     const service = bearer.params.get("service");
     return { kind: "bearer", server: { realm: checked.value, service } };
   }

@@ -116,6 +116,9 @@ describe("the address guard", () => {
         .that.contains("10.0.0.9")
         .and.contains("private")
         .and.contains("allowedRedirectHosts");
+      expect(guardOf().checkHost("169.254.1.1"))
+        .to.have.property("reason")
+        .that.contains("is never dialled");
     });
   });
 

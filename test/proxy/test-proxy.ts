@@ -167,7 +167,8 @@ function connect(
   address: string,
   { credential, renewed, caCertificates = [], params = [] }: ConnectOptions = {},
 ): Connector {
-  const connector = testConnector(name, address, params);
+  const auth = credential && { name: "tokenAuth", secretRef: { name } };
+  const connector = testConnector(name, address, params, auth);
   connectors.set(showRef(connector), connector);
   const current = { credential, caCertificates };
   const later = renewed === undefined ? current : { credential: renewed, caCertificates };
@@ -192,12 +193,13 @@ export function testConnector(
   name: string,
   address: string,
   params: ConnectOptions["params"] = [],
+  auth?: object,
 ): Connector {
   const parsed = parseConnector({
     apiVersion: "connectors.alauda.io/v1alpha1",
     kind: "Connector",
     metadata: { name, namespace },
-    spec: { connectorClassName: "oci", address, params },
+    spec: { connectorClassName: "oci", address, params, auth },
   });
   if (!parsed.ok) throw new Error(JSON.stringify(parsed.problems));
   return parsed.value;
