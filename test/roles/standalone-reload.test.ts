@@ -1,0 +1,211 @@
+/** Connectors and Secrets that change under a running process, and under mounted volumes. */
+import { readlink, truncate } from "node:fs/promises";
+import { join } from "node:path";
+import { expect } from "chai";
+import { cleanup } from "../support/cleanup.ts";
+import { eventually } from "../support/eventually.ts";
+import { type FakeRegistry, startFakeRegistry } from "../support/fake-registry.ts";
+import { addImage } from "../support/fake-registry-content.ts";
+import { noise } from "../support/oci-image.ts";
+import { type CiHost, startCiHost, type Volume } from "./ci-host.ts";
+import { connectorYaml } from "./manifests.ts";
+
+describe("standalone mode: changes of its folder", function () {
+  this.timeout(30_000);
+  const resources = cleanup();
+  let login = { username: "alice", password: "secret-of-alice" };
+  const ref = "team-a/hub";
+  let first: FakeRegistry;
+  let second: FakeRegistry;
+  let host: CiHost;
+  let volume: Volume;
+
+  before(async () => {
+    const options = { auth: "bearer", users: { alice: login.password } } as const;
+    first = resources.add(await startFakeRegistry(options));
+    second = resources.add(await startFakeRegistry({ ...options, tls: true }));
+    addImage(first.repository("app"), "1", { seed: "first" });
+    addImage(second.repository("app"), "1", { seed: "second" });
+    host = resources.add(await startCiHost());
+    host.keepSecret("the registry's password", login.password);
+  });
+  afterEach(async () => {
+    for (const { auth } of [first, second]) {
+      for (const token of auth.tokens.keys()) host.keepSecret(token.slice(0, 12), token);
+    }
+    expect(await host.leaks()).to.deep.equal([]);
+  });
+  after(resources.stop);
+
+  const original = (): string => connectorYaml({ ref, address: first.url, login });
+  /** Which registry's image it is: `first` or `second`; or the error. */
+  async function pull(by = volume): Promise<string> {
+    const { status, body, headers } = await by.request("GET", ref, "app/manifests/1");
+    if (status !== 200) return `${status} ${JSON.parse(body.toString()).errors[0].message}`;
+    const digest = headers["docker-content-digest"];
+    return digest === first.repository("app").tags.get("1") ? "first" : "second";
+  }
+  const pullsAre = (wanted: string): Promise<unknown> =>
+    eventually(
+      async () => (await pull()) === wanted,
+      () => `pulls are not ${wanted}`,
+    );
+
+  it("a new connector can be used at once", async () => {
+    expect((await host.run("mount", "volume", "--connectors", ref)).stderr).to.include(
+      'connector "team-a/hub" not found: there is no Connector team-a/hub in ',
+    );
+    await host.write("hub.yaml", original());
+    await host.waitForLog("connectors came, went or changed", ref);
+    volume = await host.mount(
+      ...(["volume", ref, "--configuration", "docker-config,buildkitd"] as const),
+      ...["--params", JSON.stringify({ buildkitd: { mirror: true } })],
+    );
+    expect(await pull()).to.equal("first");
+    expect(await volume.read("buildkitd.toml")).to.include(`[registry."${first.host}"]`);
+  });
+
+  it("a changed address counts for pulls and for mounted files, but not for what is under way", async () => {
+    await host.write("other.yaml", connectorYaml({ ref: "team-a/other", address: first.url }));
+    await host.waitForLog("connectors came, went or changed", "team-a/other");
+    const unchanged = await host.mount("unchanged", "team-a/other");
+    const generation = (path: string): Promise<string> => readlink(join(path, "..data"));
+    const before = await generation(unchanged.path);
+
+    const blob = noise("slow", 300_000);
+    const { promise: goOn, resolve } = Promise.withResolvers<void>();
+    const undo = first.on("GET blob", async ({ response }) => {
+      response.writeHead(200, { "Content-Length": blob.length });
+      response.write(blob.subarray(0, 1000));
+      await goOn;
+      response.end(blob.subarray(1000));
+    });
+    const digest = `sha256:${"0".repeat(64)}`;
+    const slow = volume.request("GET", ref, `app/blobs/${digest}`);
+    await eventually(
+      () => first.requests.some(({ target }) => target.kind === "blob"),
+      () => "the slow pull has not begun",
+    );
+
+    await host.write("hub.yaml", connectorYaml({ ref, address: second.url, login }));
+    const problem = `503 the registry ${second.url} can't be reached: its certificate is by an authority that is not trusted`;
+    await pullsAre(problem);
+    const { ca = "" } = second;
+    await host.write("hub.yaml", connectorYaml({ ref, address: second.url, login, ca }));
+    await pullsAre("second");
+    const hasNewName = async (): Promise<boolean> =>
+      (await volume.read("buildkitd.toml")).includes(`[registry."${second.host}"]`);
+    await eventually(hasNewName, () => "buildkitd.toml does not name the new registry");
+    expect(await volume.read("buildkitd.toml")).not.to.include(first.host);
+    expect(await generation(unchanged.path)).to.equal(before);
+
+    resolve();
+    const { body, complete } = await slow;
+    expect({ complete, isWhole: body.equals(blob) }).to.deep.equal({
+      complete: true,
+      isWhole: true,
+    });
+    undo();
+    await host.unmount("unchanged");
+    await host.write("hub.yaml", original());
+    await pullsAre("first");
+  });
+
+  it("a rotated password counts for the next pull, whichever side has it first", async () => {
+    const rotate = (password: string): void => {
+      host.keepSecret(password, password);
+      login = { ...login, password };
+    };
+    const rotateAtRegistry = (): void => {
+      for (const { auth } of [first, second]) {
+        auth.users.set("alice", login.password);
+        auth.tokens.clear(); // registries take back what was given for the old one
+      }
+    };
+    rotate("rotated-at-the-registry");
+    rotateAtRegistry();
+    expect(await pull()).to.match(/^403 the token server .* refused the connector's login \(401\)/);
+    await host.write("hub.yaml", original());
+    expect(await pull(), "without waiting for anything").to.equal("first");
+
+    rotate("rotated-in-the-folder");
+    await host.write("hub.yaml", original());
+    rotateAtRegistry();
+    expect(await pull()).to.equal("first");
+  });
+
+  for (const [what, spoil] of [
+    [
+      "has a slip of the pen",
+      (yaml: string) => yaml.replace('"kind": "Secret",', '"kind": "Secret"'),
+    ],
+    ["lacks what it needs", (yaml: string) => yaml.replace('"address":', '"adress":')],
+    [
+      "has a password that is no text",
+      (yaml: string) => yaml.replace(/"password": ".*"/, '"password": 12345678'),
+    ],
+    ["is half written", (yaml: string) => yaml.slice(0, -30)],
+    ["is no YAML", () => "{secret-of-alice"],
+  ] as const) {
+    it(`a file that ${what} keeps what it held, and says so`, async () => {
+      const before = host.logged("something in this file is wrong").length;
+      await host.write("hub.yaml", spoil(original()));
+      await eventually(
+        () => host.logged("something in this file is wrong").length > before,
+        () => "the log says nothing",
+      );
+      const line = host.logged("something in this file is wrong").at(-1) ?? "";
+      const { level, file, reason, message } = JSON.parse(line);
+      expect({ level, file }).to.deep.equal({
+        level: "error",
+        file: join(host.connectors, "hub.yaml"),
+      });
+      expect(message).to.include("what it held before counts");
+      expect(reason).to.match(/line \d+/);
+      first.auth.tokens.clear(); // the password itself is needed again
+      expect(await pull()).to.equal("first");
+
+      const { ca = "" } = second;
+      await host.write("hub.yaml", connectorYaml({ ref, address: second.url, login, ca }));
+      await pullsAre("second");
+      await host.write("hub.yaml", original());
+      await pullsAre("first");
+    });
+  }
+
+  it("a file that is emptied, as it is before it is written anew, keeps what it held", async () => {
+    await truncate(join(host.connectors, "hub.yaml"));
+    await host.waitForLog("something in this file is wrong", "it is empty");
+    expect(await pull()).to.equal("first");
+    await host.mount("late", ref);
+    await host.unmount("late");
+    await host.write("hub.yaml", original());
+  });
+
+  it("a connector without its Secret says which one is missing", async () => {
+    const [connector = ""] = original().split("\n---\n");
+    await host.write("hub.yaml", connector);
+    await host.waitForLog("this connector has no credential to work with", "team-a/hub");
+    expect(await pull()).to.match(
+      /^403 the connector team-a\/hub has no login: .*there is no Secret team-a\/hub: add it/,
+    );
+    await host.write("hub.yaml", original());
+    await pullsAre("first");
+  });
+
+  it("a deleted connector is missed by its name, and its volumes wait for it", async () => {
+    const hosts = async (): Promise<readonly string[]> =>
+      Object.keys(JSON.parse(await volume.read("config.json")).auths);
+    const before = await hosts();
+    await host.remove("hub.yaml");
+    const missing = `there is no Connector team-a/hub in ${host.connectors}; there is: team-a/other`;
+    await pullsAre(`404 ${missing}`);
+    const { status, stderr } = await host.run("mount", "another", "--connectors", ref);
+    expect(status).to.equal(1);
+    expect(stderr).to.include(missing);
+    expect(await hosts()).to.deep.equal(before);
+
+    await host.write("hub.yaml", original());
+    await pullsAre("first");
+  });
+});
