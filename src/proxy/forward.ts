@@ -41,12 +41,13 @@ export async function forward(
   const { target, method, request, held, connector } = admitted;
   const query = withoutParameters(target.query, [mirrorParameter]);
   const isPassedOn = hasBody(request) && held === undefined;
-  if (target.endpoint.kind === "uploads" && !isPassedOn) {
+  const begins = target.endpoint.kind === "uploads";
+  if (begins && !isPassedOn) {
     if (await mount(admitted, upstream, query, options)) return;
   }
   const repository = upstreamRepository(connector.address, target.repository);
   const asked = {
-    url: upstreamUrl(admitted, withoutParameters(query, ["mount", "from", "origin"]), options),
+    url: upstreamUrl(admitted, begins ? withoutMount(query) : query, options),
     scopes: scopesFor(method, target.endpoint, repository),
   };
   const isCancel = method === "DELETE" && target.endpoint.kind === "upload";
@@ -96,6 +97,9 @@ function lastPart(endpoint: Exclude<Endpoint, { kind: "upload" }>): string {
       return `referrers/${endpoint.digest}`;
   }
 }
+
+const withoutMount = (query: string): string =>
+  withoutParameters(query, ["mount", "from", "origin"]);
 
 /** Tries a cross-repository mount; false where a plain upload has to be begun instead. */
 async function mount(
