@@ -3,7 +3,7 @@ import { resolveUpstream } from "./client-paths.ts";
 import { type Exchanged, exchange, type Handling, type ResponseHead } from "./exchange.ts";
 import { type Headers, headersForStorage } from "./headers.ts";
 import { badGateway, denied } from "./registry-error.ts";
-import { unreachable } from "./unreachable.ts";
+import { unreachable, wasClosed } from "./unreachable.ts";
 import type { Upstream } from "./upstream.ts";
 import type { UpstreamLogin } from "./upstream-login.ts";
 
@@ -105,11 +105,11 @@ async function send(
 ): Promise<Exchanged> {
   const { method, body, upstream } = request;
   const choose = (head: ResponseHead): Handling => {
-    if (isFollowed(request, head)) return "discard";
+    if (isRedirect(head)) return "discard";
     return head.status < 400 && begin(head, asked) ? "stream" : "collect";
   };
-  try {
-    return await exchange({
+  const attempt = (): Promise<Exchanged> =>
+    exchange({
       dispatcher: upstream.agent,
       url: asked.url,
       method,
@@ -119,6 +119,12 @@ async function send(
       response,
       choose,
     });
+  try {
+    return await attempt().catch((error: unknown) => {
+      // A server may close a kept connection just when the next request is on its way (RFC 9112, section 9.3.1).
+      if (response.destroyed || !wasClosed(error)) throw error;
+      return attempt();
+    });
   } catch (error) {
     if (response.destroyed) throw error;
     const who = asked.isStorage ? "the registry's storage" : "the registry";
@@ -126,23 +132,24 @@ async function send(
   }
 }
 
-/** RFC 9110, section 15.4: 307 and 308 keep the method; the others turn all but GET and HEAD into GET, which no registry means. */
-function isFollowed({ method }: ReplayableRequest, { status, headers }: ResponseHead): boolean {
-  if (headers.location === undefined) return false;
-  if (status === 307 || status === 308) return true;
-  return [301, 302, 303].includes(status) && (method === "GET" || method === "HEAD");
-}
+const isRedirect = ({ status, headers }: ResponseHead): boolean =>
+  [301, 302, 303, 307, 308].includes(status) && headers.location !== undefined;
 
 function nextHop(
-  { upstream }: ReplayableRequest,
+  { upstream, method }: ReplayableRequest,
   { url, digest }: FinalRequest,
-  { headers }: ResponseHead,
+  { status, headers }: ResponseHead,
 ): FinalRequest {
   const { address } = upstream.connector;
   const next = resolveUpstream(headers.location ?? "", url, address);
   if (next === undefined) throw badGateway(`${url.host} redirects to something that is no URL`);
   if (next.protocol === "http:" && address.scheme === "https") {
     throw badGateway(`${url.host} redirects from https to http, to ${next.host}`);
+  }
+  const isRead = method === "GET" || method === "HEAD";
+  // RFC 9110, section 15.4: 307 and 308 keep the method; the others turn it into GET, which no registry means.
+  if (!isRead && (status < 307 || next.origin !== address.origin)) {
+    throw badGateway(`${url.host} redirects a ${method} (${status}) to ${next.host}`);
   }
   const host = upstream.guard.checkHost(next.hostname.replace(/^\[|\]$/g, ""));
   if (!host.ok) throw denied(host.reason);

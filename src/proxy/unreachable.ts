@@ -43,6 +43,11 @@ export function unreachable(who: string, error: unknown): RegistryError {
   return unavailable(`${who} can't be reached: ${why}`, { cause: error, detail });
 }
 
+/** Whether a connection was closed by its other side, before an answer. */
+export const wasClosed = (error: unknown): boolean => closedCodes.has(codeOf(error));
+
+const closedCodes: ReadonlySet<string> = new Set(["ECONNRESET", "EPIPE", "UND_ERR_SOCKET"]);
+
 /** The first code among an error and its causes; several tries at one host are one AggregateError. */
 function codeOf(error: unknown): string {
   if (!(error instanceof Error)) return "";
