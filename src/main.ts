@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 import { type Command, readCommand, usage } from "./config.ts";
 import { describeProblems } from "./connector/problem.ts";
-import { createLog, describeError } from "./log.ts";
+import { createLog, describeError, type Log } from "./log.ts";
 
 /** sysexits.h: the command line is wrong. */
 const wrongUsage = 64;
@@ -39,27 +39,30 @@ async function run(command: Command): Promise<void> {
       return;
     }
     case "standalone": {
-      const { startStandalone } = await import("./roles/standalone.ts");
       const log = createLog(
         (line) => process.stderr.write(line),
         () => new Date(),
       );
+      const told = toldToEnd(log);
+      const { startStandalone } = await import("./roles/standalone.ts");
       const role = await startStandalone(command.settings, log);
-      await endedBySignal(role.stop);
+      await told;
+      await role.stop();
       return;
     }
   }
 }
 
-/** Settles when a signal has come and the role has ended in order. A second signal ends it at once. */
-async function endedBySignal(stop: () => Promise<void>): Promise<void> {
-  await new Promise<void>((resolve, reject) => {
+/** Settles when a signal has come, also one that comes too early for what is to be ended. A second one ends the process at once. */
+async function toldToEnd(log: Log): Promise<void> {
+  await new Promise<void>((resolve) => {
     let told = false;
     for (const signal of ["SIGTERM", "SIGINT"] as const) {
       process.on(signal, () => {
         if (told) process.exit(1);
         told = true;
-        stop().then(resolve, reject);
+        log("info", "told to end: what is under way is finished", { signal });
+        resolve();
       });
     }
   });
