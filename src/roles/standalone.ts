@@ -1,8 +1,10 @@
 import { randomUUID } from "node:crypto";
+import { readFile } from "node:fs/promises";
 import { leafIssuer } from "../certificate-authority.ts";
 import type { StandaloneSettings } from "../config.ts";
 import { listenerHosts, type ProxyHosts } from "../connector/proxy-address.ts";
 import type { NodePublishVolumeRequest__Output as PublishRequest } from "../csi/generated/csi/v1/NodePublishVolumeRequest.ts";
+import { missingMountRight } from "../csi/mount-right.ts";
 import { invalidArgument } from "../csi/rpc-error.ts";
 import { serveCsi } from "../csi/server.ts";
 import { systemMounts } from "../csi/volume-mounts.ts";
@@ -27,24 +29,25 @@ const noProxy = ["localhost", "127.0.0.1", "::1"];
 
 /** csi and proxy in one process, over a folder of YAML. @throws Error with what to do, where it can't start */
 export async function startStandalone(settings: StandaloneSettings, log: Log): Promise<Role> {
-  const undo: (() => Promise<unknown>)[] = [];
-  const stop = async (): Promise<void> => {
-    for (const action of undo.splice(0).reverse()) await action();
+  const undo: Undo[] = [];
+  const stop = async (grace: number): Promise<void> => {
+    for (const action of undo.splice(0).reverse()) await action(grace);
   };
   try {
     await start(settings, log, undo);
   } catch (error) {
-    await stop();
+    await stop(0);
     throw error;
   }
-  return { stop };
+  return { stop: () => stop(settings.grace) };
 }
 
-async function start(
-  settings: StandaloneSettings,
-  log: Log,
-  undo: (() => Promise<unknown>)[],
-): Promise<void> {
+/** Ends something that was started; what is under way in it may take so many milliseconds. */
+type Undo = (grace: number) => Promise<unknown>;
+
+async function start(settings: StandaloneSettings, log: Log, undo: Undo[]): Promise<void> {
+  const missing = missingMountRight(await readFile("/proc/self/status", "utf8"));
+  if (missing !== undefined) throw new Error(`volumes can't be mounted: ${missing}`);
   const now = (): Date => new Date();
   const state = await openStateFolder({ folder: settings.state, log, now, pid: process.pid });
   undo.push(() => state.close());
@@ -75,8 +78,8 @@ async function start(
     sealKey: state.sealKey,
     now: Date.now,
     log,
-  });
-  undo.push(() => proxy.stop(settings.grace));
+  }).catch(explainListening);
+  undo.push((grace) => proxy.stop(grace));
 
   const node = createNode({
     ...surroundings,
@@ -130,6 +133,21 @@ const keptNode = (node: VolumeNode, keeper: VolumeKeeper<PublishRequest>): Volum
   },
   unpublish: keeper.unpublish,
 });
+
+const listenFailures: Readonly<Record<string, string>> = {
+  EADDRINUSE: "something else listens there: stop it, or name another address",
+  EADDRNOTAVAIL: "this machine has no such address",
+  EACCES: "this user may not listen there",
+  ENOTFOUND: "the name is unknown",
+  EAI_AGAIN: "DNS does not answer",
+};
+
+/** @throws Error with what to do, where an address can't be had */
+function explainListening(error: NodeJS.ErrnoException): never {
+  const advice = listenFailures[error.code ?? ""];
+  if (advice === undefined) throw error;
+  throw new Error(`--listen: ${error.message}: ${advice}`, { cause: error });
+}
 
 const hostsOf = (addresses: readonly ListenAddress[]): Pick<ProxyHosts, "http" | "https"> =>
   Object.fromEntries(addresses.map((address) => [address.scheme, hostAndPort(address)]));
