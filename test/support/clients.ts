@@ -44,6 +44,11 @@ export async function prepareClients(): Promise<Clients> {
   await writeFile(policy, JSON.stringify({ default: [{ type: "insecureAcceptAnything" }] }));
   // One of their own, though empty, keeps them from reading the machine's.
   await writeFile(join(settings, "registries.conf"), "");
+  // Without it they look for signatures below /var.
+  await writeFile(
+    join(settings, "registries.d", "default.yaml"),
+    JSON.stringify({ "default-docker": { lookaside: `file://${at("signatures")}` } }),
+  );
   // crun, which is taken where it is installed, refuses hybrid cgroups.
   await writeFile(
     at("containers.conf"),
