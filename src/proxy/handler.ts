@@ -102,19 +102,23 @@ function answerError(
   error: unknown,
   log: Log,
 ): void {
-  if (error instanceof ClientGone || response.destroyed) return;
-  const known = error instanceof RegistryError;
-  const path = { method: request.method ?? "" };
-  if (!known || error.status >= 500) {
-    const reason = known || error instanceof BodyCut ? error.message : "unexpected error";
-    log("warning", "request failed", { ...path, reason, error: known ? error.cause : error });
-  }
+  const isCut = error instanceof BodyCut; // and has destroyed the response itself
+  if (error instanceof ClientGone || (response.destroyed && !isCut)) return;
+  logFailure(request.method ?? "", error, log);
   if (response.headersSent) {
     response.destroy();
     return;
   }
-  respondWithError(response, known ? error : unexpected);
+  respondWithError(response, error instanceof RegistryError ? error : unexpected);
   drain(request);
+}
+
+/** What is the client's to mend is no news for the log. */
+function logFailure(method: string, error: unknown, log: Log): void {
+  const known = error instanceof RegistryError;
+  if (known && error.status < 500) return;
+  const reason = known || error instanceof BodyCut ? error.message : "unexpected error";
+  log("warning", "request failed", { method, reason, error: known ? error.cause : error });
 }
 
 const unexpected = new RegistryError(500, "UNKNOWN", "internal error; the proxy's log says more");
