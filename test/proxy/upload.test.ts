@@ -1,6 +1,6 @@
 import { once } from "node:events";
 import { request as httpRequest, type IncomingMessage } from "node:http";
-import { Readable } from "node:stream";
+import { PassThrough, Readable } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
 import { expect } from "chai";
 import { cleanup } from "../support/cleanup.ts";
@@ -261,6 +261,40 @@ describe("uploads", () => {
   });
 
   describe("while tokens die", () => {
+    it("outlast one token after the other", async () => {
+      let now = Date.now();
+      const clock = { now: () => now };
+      const patient = undo.add(await startFakeRegistry({ auth: "bearer", ...clock }));
+      const own = undo.add(await startTestProxy(clock));
+      own.connect("patient", patient.url, { credential });
+      patient.auth.lifetime = 60;
+      const send = clientOf(own, "patient");
+      const blob = noise("slow", 500_000);
+      let location = locationIn(await send("POST", "app/blobs/uploads/"), send.base);
+      for (let start = 0; start < blob.length; start += 100_000) {
+        const body = new PassThrough();
+        body.write(blob.subarray(start, start + 50_000));
+        const patching = send("PATCH", location, { body });
+        await eventually(
+          () => patient.requests.at(-1)?.method === "PATCH",
+          () => "the chunk has not arrived",
+        );
+        now += 200_000; // the body takes longer than three tokens live
+        body.end(blob.subarray(start + 50_000, start + 100_000));
+        const patched = await patching;
+        expect(patched.status).to.equal(202);
+        location = locationIn(patched, send.base);
+      }
+      now += 200_000;
+      const put = await send("PUT", `${location}?digest=${sha256(blob)}`);
+      expect(put.status).to.equal(201);
+      const tokens = patient.requests.filter(({ target }) => target.kind === "token");
+      expect(tokens).to.have.length(6);
+      expect(
+        patient.requests.map(({ status }) => status).filter((status) => status === 401),
+      ).to.have.length(1);
+    });
+
     it("are finished with a new one where no body is lost", async () => {
       const location = await begin();
       const patched = await client("PATCH", location, { body: "blob" });
