@@ -5,6 +5,7 @@ import type { Log } from "../log.ts";
 import { type AdmissionOptions, authenticate, authorize, orUnavailable } from "./admission.ts";
 import { BodyCut, ClientGone } from "./exchange.ts";
 import { forward } from "./forward.ts";
+import { goesRound } from "./headers.ts";
 import { readManifest } from "./held-body.ts";
 import { denied, RegistryError, respondWithError } from "./registry-error.ts";
 import { checkBody } from "./request-body.ts";
@@ -53,6 +54,9 @@ async function handle(
   const verb: Verb = method === "GET" || method === "HEAD" ? "pull" : "push";
   const { host } = request.headers;
   const connector = await authorize(target, verb, identity, host, options);
+  if (goesRound(request.headers)) {
+    throw denied(`the address of the connector ${showRef(connector)} leads back to this proxy`);
+  }
   const held =
     target.endpoint.kind === "manifest"
       ? await readManifest(request, response, options.bodyTimeout)

@@ -79,6 +79,13 @@ export function headersForRegistry(headers: IncomingHttpHeaders): Headers {
   return { ...kept, "user-agent": agent === undefined ? product : `${product} ${agent}` };
 }
 
+/**
+ * Whether a request has come through this proxy twice: a connector whose address leads back here would go
+ * round for ever. Our name in the User-Agent tells, since Via makes some servers leave off compression.
+ */
+export const goesRound = ({ "user-agent": agent = "" }: IncomingHttpHeaders): boolean =>
+  agent.startsWith(`${product} ${product}`);
+
 /** The same for a host that a registry redirects to. */
 export function headersForStorage(headers: Headers): Headers {
   return { ...pick(headers, (name) => forStorage.includes(name)), "user-agent": product };

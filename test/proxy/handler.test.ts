@@ -240,6 +240,23 @@ describe("the proxy, asked over HTTP", () => {
     expect(registry.requests).to.deep.equal([]);
   });
 
+  it("does not go round where a connector leads back to it", async () => {
+    const round = resources.add(
+      await startTestProxy({
+        replicaOf: proxy,
+        connectorOfHost: () => ({ namespace: "team-a", name: "round" }),
+      }),
+    );
+    const token = proxy.token("round");
+    proxy.connect("round", `http://${round.http}`, {
+      credential: { username: "x", password: token },
+    });
+    const before = proxy.surroundings.secretReads.length;
+    const answer = await clientOf(round, "round", { token })("GET", "app/tags/list");
+    expect(answer.status).to.equal(403);
+    expect(proxy.surroundings.secretReads.length - before).to.be.below(10);
+  });
+
   describe("tricks with paths", () => {
     const tricks = [
       "app/../other/tags/list",
