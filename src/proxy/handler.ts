@@ -32,7 +32,7 @@ export type Handler = (request: IncomingMessage, response: ServerResponse) => vo
 export function createHandler(options: HandlerOptions): Handler {
   return (request, response) => {
     handle(request, response, options).catch((error: unknown) =>
-      answerError(request, response, error, options.log),
+      answerError(request, response, error, options),
     );
   };
 }
@@ -104,11 +104,11 @@ function answerError(
   request: IncomingMessage,
   response: ServerResponse,
   error: unknown,
-  log: Log,
+  options: HandlerOptions,
 ): void {
   const isCut = error instanceof BodyCut; // and has destroyed the response itself
   if (error instanceof ClientGone || (response.destroyed && !isCut)) return;
-  logFailure(request.method ?? "", error, log);
+  logFailure(request, error, options);
   if (response.headersSent) {
     response.destroy();
     return;
@@ -118,11 +118,24 @@ function answerError(
 }
 
 /** What is the client's to mend is no news for the log. */
-function logFailure(method: string, error: unknown, log: Log): void {
+function logFailure(
+  { method = "", url = "", headers }: IncomingMessage,
+  error: unknown,
+  { log, connectorOfHost }: HandlerOptions,
+): void {
   const known = error instanceof RegistryError;
   if (known && error.status < 500) return;
   const reason = known || error instanceof BodyCut ? error.message : "unexpected error";
-  log("warning", "request failed", { method, reason, error: known ? error.cause : error });
+  const target = parseRequestTarget(url); // nothing fails like this before it has been read once
+  const ref =
+    target === "base" ? undefined : (target.connector ?? connectorOfHost(headers.host ?? ""));
+  log("warning", "request failed", {
+    method,
+    ...(ref && { connector: showRef(ref) }),
+    ...(target !== "base" && { repository: target.repository }),
+    reason,
+    error: known ? error.cause : error,
+  });
 }
 
 const unexpected = new RegistryError(500, "UNKNOWN", "internal error; the proxy's log says more");

@@ -40,15 +40,17 @@ proxy.on("proxyRes", (answer, request) => underWay.get(request)?.onAnswer(answer
  */
 export async function passUpload(options: UploadOptions): Promise<CollectedResponse> {
   const { request, response, url, headers, agent, bodyTimeout } = options;
-  // http-proxy-3 forwards what stands here, whatever it is told besides.
-  request.headers = { ...headers, host: url.host } as IncomingMessage["headers"];
   const stopWatching = endWhenIdle(request, bodyTimeout);
   try {
     const answer = await new Promise<IncomingMessage>((resolve, reject) => {
       underWay.set(request, { onAnswer: resolve });
       response.once("close", () => reject(new ClientGone("the client closed the connection")));
       const timeouts = { connectTimeout, proxyTimeout: answerTimeout };
+      // http-proxy-3 forwards what stands in the request when it is called, whatever it is told besides.
+      const own = request.headers;
+      request.headers = { ...headers, host: url.host } as IncomingMessage["headers"];
       proxy.web(request, response, { target: url, agent, ...timeouts }, reject);
+      request.headers = own;
     });
     const body = await collect(answer);
     // An early answer: the registry does not want the rest, and its connection can't be used again.

@@ -240,6 +240,31 @@ describe("the proxy, asked over HTTP", () => {
     expect(registry.requests).to.deep.equal([]);
   });
 
+  it("says nothing of its own mistakes, and logs them", async () => {
+    const broken = resources.add(
+      await startTestProxy({
+        replicaOf: proxy,
+        mayUse: () => Promise.reject(new TypeError("x is no function")),
+      }),
+    );
+    const answer = await clientOf(broken, "harbor", client)("GET", "app/tags/list?last=secret");
+    expect(answer.status).to.equal(500);
+    expect(errorIn(answer)).to.deep.equal({
+      code: "UNKNOWN",
+      message: "internal error; the proxy's log says more",
+    });
+    const { time: _, ...line } = JSON.parse(broken.log());
+    expect(line).to.deep.equal({
+      level: "warning",
+      message: "request failed",
+      method: "GET",
+      connector: "team-a/harbor",
+      repository: "app",
+      reason: "unexpected error",
+      error: "TypeError: x is no function",
+    });
+  });
+
   it("does not go round where a connector leads back to it", async () => {
     const round = resources.add(
       await startTestProxy({

@@ -481,9 +481,14 @@ describe("uploads", () => {
     it("since the registry is gone, tell the client", async () => {
       const location = await begin();
       undo.defer(resetUploads(registry, 1000));
-      const answer = await client("PATCH", location, { body: noise("reset", 5_000_000) });
+      const host = "c-harbor.team-a.svc.cluster.local";
+      const answer = await client("PATCH", location.replace(client.base, "/v2/"), {
+        body: noise("reset", 5_000_000),
+        headers: { host },
+      });
       expect(answer.status).to.equal(503);
       expect(errorIn(answer).message).to.contain("closed the connection");
+      expect(proxy.log()).to.contain('"method":"PATCH","connector":"team-a/harbor"');
     });
 
     it("since the registry waits, go on with it", async () => {
