@@ -35,9 +35,10 @@ export function folderFindings(
 function* fileFindings(path: string, file: KeptFile): Generator<Finding> {
   const { problems, passedOver } = file.latest;
   if (problems.length > 0) {
-    const used = file.lastGood === undefined ? "its valid documents" : "what it held before";
+    const used =
+      file.lastGood === undefined ? "its valid documents count" : "what it held before counts";
     const fields = { file: path, reason: problems.join("; ") };
-    const message = `something in this file is wrong, ${used} counts until that is put right`;
+    const message = `something in this file is wrong, ${used} until that is put right`;
     yield finding("error", message, fields, file.digest);
   }
   if (passedOver.length > 0) {
