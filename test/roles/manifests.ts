@@ -7,10 +7,18 @@ export interface ConnectorDocuments {
   readonly login?: { readonly username: string; readonly password: string };
   /** What the registry's certificate is by, PEM. */
   readonly ca?: string;
+  /** Of the connector's spec. */
+  readonly params?: readonly { readonly name: string; readonly value: string }[];
 }
 
 /** A Connector, and the Secrets that it names. */
-export function connectorYaml({ ref, address, login, ca }: ConnectorDocuments): string {
+export function connectorYaml({
+  ref,
+  address,
+  login,
+  ca,
+  params = [],
+}: ConnectorDocuments): string {
   const [namespace, name] = ref.split("/");
   const metadata = { namespace, name };
   const auth = { name: "tokenAuth", secretRef: { name } };
@@ -22,6 +30,7 @@ export function connectorYaml({ ref, address, login, ca }: ConnectorDocuments): 
       spec: {
         connectorClassName: "oci",
         address,
+        params,
         ...(login && { auth }),
         ...(ca !== undefined && { caCertSecretRef: { name: `${name}-ca` } }),
       },
