@@ -108,8 +108,8 @@ async function mount(
   query: string,
   options: ForwardOptions,
 ): Promise<boolean> {
-  const { target, connector, method } = admitted;
-  const translated = translateMount(query, connector, connector.address);
+  const { target, connector, method, request } = admitted;
+  const translated = translateMount(query, connector, connector.address, request.headers.host);
   if (translated === undefined) return false;
   const { mountFrom } = translated;
   const repository = upstreamRepository(connector.address, target.repository);

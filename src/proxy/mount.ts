@@ -14,7 +14,8 @@ const ownForm = /^namespaces\/([^/]+)\/connectors\/([^/]+)\/(.+)$/;
 
 /**
  * Translates a cross-repository mount. Clients name `from` as they know it: with our prefix, or,
- * through a mirror, without it.
+ * through a mirror or on a connector's own host, without it. crane and ko also say in `origin` which registry they read it from.
+ * @param host what the client calls this proxy
  * @returns undefined where a plain upload has to be begun: no mount is asked for, or one from behind
  *   another connector or from another registry (`origin`). It is never refused, since containerd gives up a push then (containerd#14086).
  */
@@ -22,17 +23,18 @@ export function translateMount(
   query: string,
   connector: ConnectorRef,
   address: RegistryAddress,
+  host: string | undefined,
 ): Mount | undefined {
   const digest = parameter(query, "mount");
-  if (digest === undefined || !isDigest(digest) || parameter(query, "origin") !== undefined) {
-    return undefined;
-  }
+  if (digest === undefined || !isDigest(digest)) return undefined;
   const mount = `mount=${encodeURIComponent(digest)}`;
-  const others = withoutParameters(query, ["mount", "from"]);
+  const others = withoutParameters(query, ["mount", "from", "origin"]);
   const from = parameter(query, "from");
   // Without `from`, a registry may look for the blob wherever it likes (distribution-spec 1.1).
   if (from === undefined) return { query: joinQueries(others, mount), mountFrom: undefined };
-  const repository = repositoryOf(from, connector);
+  const origin = parameter(query, "origin");
+  const isForeign = origin !== undefined && origin !== host;
+  const repository = repositoryOf(from, connector, isForeign);
   if (repository === undefined) return undefined;
   const mountFrom = upstreamRepository(address, repository);
   return {
@@ -41,9 +43,14 @@ export function translateMount(
   };
 }
 
-function repositoryOf(from: string, connector: ConnectorRef): string | undefined {
+/** A name with our prefix is ours, whichever of the proxy's addresses it was read from. */
+function repositoryOf(
+  from: string,
+  connector: ConnectorRef,
+  isForeign: boolean,
+): string | undefined {
   const [, namespace = "", name = "", inside] = ownForm.exec(from) ?? [];
-  if (inside === undefined) return isRepository(from) ? from : undefined;
+  if (inside === undefined) return isRepository(from) && !isForeign ? from : undefined;
   const same = showRef({ namespace, name }) === showRef(connector);
   return same && isRepository(inside) ? inside : undefined;
 }

@@ -4,16 +4,21 @@ import { translateMount } from "../../src/proxy/mount.ts";
 
 const digest = `sha256:${"a".repeat(64)}`;
 const ref = { namespace: "team-a", name: "harbor" };
+const host = "127.0.0.1:5443";
 
 describe("a cross-repository mount", () => {
   const asked = `mount=${encodeURIComponent(digest)}`;
   const own = "namespaces%2Fteam-a%2Fconnectors%2Fharbor%2F";
+  const harbor = addressOf("https://harbor.test");
 
   const translated: readonly (readonly [string, string, string | undefined])[] = [
     ["with our prefix", `from=${own}lib%2Falpine&${asked}`, "lib/alpine"],
     ["with our prefix, not encoded", `${asked}&from=namespaces/team-a/connectors/harbor/a`, "a"],
     ["without a prefix, as through a mirror", `${asked}&from=lib%2Falpine`, "lib/alpine"],
     ["without `from`, as regctl has it", asked, undefined],
+    ["from this host, as crane has it", `${asked}&from=${own}a&origin=127.0.0.1%3A5443`, "a"],
+    ["from another address of the proxy", `${asked}&from=${own}a&origin=localhost%3A5080`, "a"],
+    ["from a connector's own host", `${asked}&from=lib%2Fa&origin=${host}`, "lib/a"],
     ["with a digest that is not encoded", `mount=${digest}&from=a`, "a"],
     ["with names that are encoded", `m%6funt=${digest}&%66rom=a`, "a"],
     [
@@ -25,7 +30,7 @@ describe("a cross-repository mount", () => {
   for (const [name, query, mountFrom] of translated) {
     it(`is translated ${name}`, () => {
       const from = mountFrom === undefined ? "" : `&from=${encodeURIComponent(mountFrom)}`;
-      expect(translateMount(query, ref, addressOf("https://harbor.test"))).to.deep.equal({
+      expect(translateMount(query, ref, harbor, host)).to.deep.equal({
         query: `mount=${encodeURIComponent(digest)}${from}`,
         mountFrom,
       });
@@ -34,15 +39,15 @@ describe("a cross-repository mount", () => {
 
   it("keeps other parameters as they are", () => {
     const query = `a=%2F&${asked}&b&from=lib%2Falpine`;
-    const mount = translateMount(query, ref, addressOf("https://harbor.test"));
+    const mount = translateMount(query, ref, harbor, host);
     expect(mount?.query).to.equal(`a=%2F&b&mount=${encodeURIComponent(digest)}&from=lib%2Falpine`);
   });
 
   it("knows Docker Hub's official images", () => {
     const hub = addressOf("https://docker.io");
     const query = `${asked}&from=${own}alpine`;
-    expect(translateMount(query, ref, hub)?.mountFrom).to.equal("library/alpine");
-    expect(translateMount(`${asked}&from=a%2Fb`, ref, hub)?.mountFrom).to.equal("a/b");
+    expect(translateMount(query, ref, hub, host)?.mountFrom).to.equal("library/alpine");
+    expect(translateMount(`${asked}&from=a%2Fb`, ref, hub, host)?.mountFrom).to.equal("a/b");
   });
 
   const dropped: readonly (readonly [string, string])[] = [
@@ -53,6 +58,7 @@ describe("a cross-repository mount", () => {
     ["another namespace's", `${asked}&from=namespaces%2Fteam-b%2Fconnectors%2Fharbor%2Fa`],
     ["another registry's, as crane and ko have it", `${asked}&from=lib%2Fa&origin=index.docker.io`],
     ["another registry's, in disguise", `${asked}&from=lib%2Fa&%6frigin=index.docker.io`],
+    ["another registry's, without a name for it", `${asked}&from=lib%2Fa&origin=`],
     ["no digest", "mount=latest&from=a"],
     ["an empty digest", "mount=&from=a"],
     ["a repository that is none", `${asked}&from=..%2Fa`],
@@ -64,7 +70,7 @@ describe("a cross-repository mount", () => {
   ];
   for (const [name, query] of dropped) {
     it(`is dropped: ${name}`, () => {
-      expect(translateMount(query, ref, addressOf("https://harbor.test"))).to.equal(undefined);
+      expect(translateMount(query, ref, harbor, host)).to.equal(undefined);
     });
   }
 });
