@@ -2,7 +2,8 @@ import { expect } from "chai";
 import fc from "fast-check";
 import { parseChallenges } from "../../src/proxy/challenge.ts";
 
-describe("challenges", () => {
+describe("challenges", function () {
+  this.timeout(10_000);
   const cases: readonly (readonly [
     string,
     string | readonly string[] | undefined,

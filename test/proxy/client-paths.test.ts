@@ -97,7 +97,8 @@ describe("what a client asks for a registry's URL", () => {
   });
 });
 
-describe("a Link header", () => {
+describe("a Link header", function () {
+  this.timeout(10_000);
   const cases: readonly (readonly [string, string | undefined])[] = [
     [
       '</v2/app/tags/list?n=1&last=a%2Fb>; rel="next"',
@@ -122,7 +123,7 @@ describe("a Link header", () => {
     const asked = new URL("https://harbor.test/v2/app/tags/list");
     for (const link of ["<", "<a", "<>", ">", "<a>"]) {
       // Quadratic would take longer than a test may.
-      clientLink(link.repeat(65_536), asked, targetOf("app/tags/list"), harbor);
+      clientLink(link.repeat(400_000 / link.length), asked, targetOf("app/tags/list"), harbor);
     }
   });
 });

@@ -5,7 +5,8 @@ import { challengeOfOurs, clientToken } from "../../src/proxy/client-token.ts";
 
 const basic = (pair: string): string => `Basic ${Buffer.from(pair).toString("base64")}`;
 
-describe("a client's token", () => {
+describe("a client's token", function () {
+  this.timeout(10_000);
   const cases: readonly (readonly [string, string | undefined, string | undefined])[] = [
     ["the password of any user", basic("any:tok.en"), "tok.en"],
     ["the password of no user", basic(":token"), "token"],

@@ -14,9 +14,10 @@ import { openRaw } from "../support/raw-request.ts";
 import { clientOf, type TestClient } from "./test-client.ts";
 import { startTestProxy, type TestProxy } from "./test-proxy.ts";
 
-const bodyTimeout = 500;
+const bodyTimeout = 300;
 
-describe("a body that comes from a registry", () => {
+describe("a body that comes from a registry", function () {
+  this.timeout(20_000);
   const resources = cleanup();
   const undo = cleanup();
   let registry: FakeRegistry;
@@ -184,7 +185,7 @@ describe("a body that comes from a registry", () => {
     socket.resume();
     await once(socket, "close");
     expect(received).to.be.above(size);
-  }).timeout(20_000);
+  });
 
   it("leaves nothing behind on a connection that is used again and again", async () => {
     const agent = new Agent({ keepAlive: true, maxSockets: 1 });

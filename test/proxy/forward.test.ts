@@ -8,7 +8,8 @@ import { startTestProxy, type TestProxy } from "./test-proxy.ts";
 
 const credential = { username: "alice", password: "secret-of-alice" };
 
-describe("requests that are passed on", () => {
+describe("requests that are passed on", function () {
+  this.timeout(20_000);
   const resources = cleanup();
   let registry: FakeRegistry;
   let proxy: TestProxy;

@@ -9,7 +9,8 @@ import { openRaw, statusesIn } from "../support/raw-request.ts";
 import { basicAuth, clientOf, errorIn, type TestClient } from "./test-client.ts";
 import { startTestProxy, type TestProxy } from "./test-proxy.ts";
 
-describe("the proxy, asked over HTTP", () => {
+describe("the proxy, asked over HTTP", function () {
+  this.timeout(20_000);
   const resources = cleanup();
   let registry: FakeRegistry;
   let proxy: TestProxy;
@@ -349,6 +350,6 @@ describe("the proxy, asked over HTTP", () => {
         { numRuns: 300 },
       );
       expect(letThrough).to.be.above(20);
-    }).timeout(10_000);
+    });
   });
 });

@@ -19,7 +19,8 @@ import { openRaw, type RawConnection, rawRequest, statusesIn } from "../support/
 import { clientOf, type TestClient } from "./test-client.ts";
 import { startTestProxy, type TestProxy } from "./test-proxy.ts";
 
-describe("a listener", () => {
+describe("a listener", function () {
+  this.timeout(20_000);
   const resources = cleanup();
   let registry: FakeRegistry;
   let proxy: TestProxy;

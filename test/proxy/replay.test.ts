@@ -16,7 +16,8 @@ import { startTestProxy, type TestProxy } from "./test-proxy.ts";
 
 const credential = { username: "alice", password: "secret-of-alice" };
 
-describe("answers", () => {
+describe("answers", function () {
+  this.timeout(20_000);
   const resources = cleanup();
   const undo = cleanup();
   let registry: FakeRegistry;
@@ -317,7 +318,7 @@ describe("answers", () => {
         expect(answer.status).to.equal(416);
         expect(answer.headers["content-length"]).to.equal("14");
         expect(answer.body.toString()).to.equal("invalid range\n");
-      }).timeout(15_000);
+      });
     }
 
     const errors: readonly (readonly [number, string, string])[] = [

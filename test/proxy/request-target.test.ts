@@ -13,7 +13,8 @@ const digest = `sha256:${"a".repeat(64)}`;
 const connector = { namespace: "team-a", name: "harbor" };
 const prefix = "/v2/namespaces/team-a/connectors/harbor/";
 
-describe("request target", () => {
+describe("request target", function () {
+  this.timeout(10_000);
   it("is the base, for the whole proxy and for a connector", () => {
     for (const target of ["/v2/", "/v2", "/v2/?x=y", prefix]) {
       expect(parseRequestTarget(target), target).to.equal("base");

@@ -10,7 +10,8 @@ import { tokenEndpoint } from "../support/hostile-auth.ts";
 
 const alice = { username: "alice", password: "secret-of-alice" };
 
-describe("the token cache", () => {
+describe("the token cache", function () {
+  this.timeout(20_000);
   const resources = cleanup();
   const undo = cleanup();
   let registry: FakeRegistry;
@@ -238,5 +239,5 @@ describe("the token cache", () => {
     expect(asked()).to.equal(before);
     await cache.token("owner", wanting(["repository:r0:pull"]));
     expect(asked()).to.equal(before + 1);
-  }).timeout(20_000);
+  });
 });

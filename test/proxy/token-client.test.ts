@@ -9,7 +9,8 @@ import { tokenEndpoint, type Undo } from "../support/hostile-auth.ts";
 
 const credential = { username: "alice", password: "secret-of-alice" };
 
-describe("the token client", () => {
+describe("the token client", function () {
+  this.timeout(20_000);
   const resources = cleanup();
   const undo = cleanup();
   let registry: FakeRegistry;

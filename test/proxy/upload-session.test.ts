@@ -3,7 +3,8 @@ import { expect } from "chai";
 import fc from "fast-check";
 import { createSessionSeal, type UploadSession } from "../../src/proxy/upload-session.ts";
 
-describe("a sealed upload session", () => {
+describe("a sealed upload session", function () {
+  this.timeout(10_000);
   const key = randomBytes(32);
   let now = 1_000_000_000_000;
   const { seal, open } = createSessionSeal(key, () => now);

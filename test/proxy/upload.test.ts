@@ -23,7 +23,8 @@ const credential = { username: "alice", password: "secret-of-alice" };
 const styles: readonly LocationStyle[] = ["relative", "absolute", "state", "gar", "ghcr"];
 const bodyTimeout = 300;
 
-describe("uploads", () => {
+describe("uploads", function () {
+  this.timeout(20_000);
   const resources = cleanup();
   const undo = cleanup();
   let registry: FakeRegistry;

@@ -17,7 +17,8 @@ import { startTestProxy, type TestProxy } from "./test-proxy.ts";
 const alice = { username: "alice", password: "secret-of-alice" };
 const wrong = { username: "alice", password: "wrong-password" };
 
-describe("the login to a registry", () => {
+describe("the login to a registry", function () {
+  this.timeout(20_000);
   const resources = cleanup();
   let registry: FakeRegistry;
   let proxy: TestProxy;

@@ -12,7 +12,8 @@ import { startTestProxy, testConnector } from "./test-proxy.ts";
 
 const none: UpstreamSecrets = { credential: undefined, caCertificates: [] };
 
-describe("upstreams", () => {
+describe("upstreams", function () {
+  this.timeout(20_000);
   const resources = cleanup();
   let upstreams: Upstreams;
   beforeEach(() => {

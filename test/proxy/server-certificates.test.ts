@@ -1,0 +1,89 @@
+import { X509Certificate } from "node:crypto";
+import { expect } from "chai";
+import {
+  createAuthority,
+  type IssueLeaf,
+  leafIssuer,
+  leafLifetime,
+} from "../../src/certificate-authority.ts";
+import {
+  createServerCertificates,
+  type ServerCertificates,
+} from "../../src/proxy/server-certificates.ts";
+
+describe("server certificates", function () {
+  this.timeout(10_000);
+  let issueLeaf: IssueLeaf;
+  let issued: string[];
+  let now: number;
+  let certificates: ServerCertificates;
+  let isBroken: boolean;
+
+  beforeEach(async () => {
+    now = Date.now();
+    issued = [];
+    isBroken = false;
+    const issue = await leafIssuer(await createAuthority("test", new Date(now)));
+    issueLeaf = (name, when) => {
+      issued.push(name);
+      return isBroken ? Promise.reject(new Error("no key")) : issue(name, when);
+    };
+    certificates = createServerCertificates({
+      issueLeaf: (name, when) => issueLeaf(name, when),
+      servesName: (name) => name.endsWith(".test"),
+      now: () => now,
+    });
+  });
+
+  it("are made once for a name, however it is written, until half of their life is over", async () => {
+    const first = await certificates.context("a.test");
+    expect(await certificates.context("A.Test")).to.equal(first);
+    now += leafLifetime / 2 - 1;
+    expect(await certificates.context("a.test")).to.equal(first);
+    now += 1;
+    const second = await certificates.context("a.test");
+    expect(second).to.not.equal(first);
+    expect(await certificates.context("a.test")).to.equal(second);
+    expect(issued).to.deep.equal(["a.test", "a.test"]);
+  });
+
+  it("are made once for many who ask at a time", async () => {
+    const contexts = await Promise.all([1, 2, 3].map(() => certificates.context("a.test")));
+    expect(new Set(contexts).size).to.equal(1);
+    expect(issued).to.deep.equal(["a.test"]);
+  });
+
+  it("are not made for names that the proxy does not answer under", async () => {
+    expect(await certificates.context("registry-1.docker.io")).to.equal(undefined);
+    expect(issued).to.deep.equal([]);
+  });
+
+  it("are made for the host that is listened on, each time anew", async () => {
+    const { certificate } = await certificates.leaf("127.0.0.1");
+    expect(new X509Certificate(certificate).subjectAltName).to.equal("IP Address:127.0.0.1");
+    await certificates.leaf("127.0.0.1");
+    expect(issued).to.have.length(2);
+  });
+
+  it("are tried again where they could not be made", async () => {
+    isBroken = true;
+    const failed = await certificates.context("a.test").catch((error: Error) => error.message);
+    expect(failed).to.equal("no key");
+    isBroken = false;
+    expect(await certificates.context("a.test")).to.be.an("object");
+  });
+
+  it("are kept for a thousand names", async () => {
+    const leaf = await certificates.leaf("x.test");
+    issueLeaf = async (name) => {
+      issued.push(name);
+      return leaf;
+    };
+    for (let index = 0; index < 1001; index++) await certificates.context(`h${index}.test`);
+    issued.length = 0;
+    await certificates.context("h1000.test");
+    expect(issued).to.deep.equal([]);
+    await certificates.context("h0.test");
+    expect(issued).to.deep.equal(["h0.test"]);
+  });
+});
