@@ -1,6 +1,7 @@
 import type { IncomingHttpHeaders, ServerResponse } from "node:http";
 import type { Dispatcher } from "undici";
 import type { Headers } from "./headers.ts";
+import { writeAndFree } from "./write-and-free.ts";
 
 /** The head of a registry's response. */
 export interface ResponseHead {
@@ -123,7 +124,7 @@ class ExchangeHandler implements Dispatcher.DispatchHandler {
     this.#bytes += chunk.length;
     if (this.#handling === "stream") {
       const { response } = this.#options;
-      if (response.write(chunk)) return;
+      if (writeAndFree(response, chunk)) return;
       controller.pause();
       response.once("drain", () => controller.resume());
       return;

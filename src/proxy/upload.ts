@@ -1,9 +1,11 @@
 import type { Agent, ClientRequest, IncomingMessage, ServerResponse } from "node:http";
+import { Stream, type Writable } from "node:stream";
 import { createProxyServer } from "http-proxy-3";
 import { ClientGone, type CollectedResponse, collectTimeout, mostCollected } from "./exchange.ts";
 import type { Headers } from "./headers.ts";
 import { endWhenIdle } from "./request-body.ts";
 import { connectTimeout } from "./upstream.ts";
+import { writeAndFree } from "./write-and-free.ts";
 
 export interface UploadOptions {
   readonly request: IncomingMessage;
@@ -49,7 +51,8 @@ export async function passUpload(options: UploadOptions): Promise<CollectedRespo
       // http-proxy-3 forwards what stands in the request when it is called, whatever it is told besides.
       const own = request.headers;
       request.headers = { ...headers, host: url.host } as IncomingMessage["headers"];
-      proxy.web(request, response, { target: url, agent, ...timeouts }, reject);
+      const buffer = new FreedBody(request); // piped in the request's place
+      proxy.web(request, response, { target: url, agent, buffer, ...timeouts }, reject);
       request.headers = own;
     });
     const body = await collect(answer);
@@ -59,6 +62,26 @@ export async function passUpload(options: UploadOptions): Promise<CollectedRespo
     return { status: answer.statusCode ?? 502, headers: answer.headers, body };
   } finally {
     stopWatching();
+  }
+}
+
+/** A request's body, each chunk of which is freed once it is sent. */
+class FreedBody extends Stream {
+  readonly #request: IncomingMessage;
+
+  constructor(request: IncomingMessage) {
+    super();
+    this.#request = request;
+  }
+
+  override pipe<T extends NodeJS.WritableStream>(sent: T & Writable): T {
+    const request = this.#request;
+    const pass = (chunk: Buffer): void => {
+      if (!writeAndFree(sent, chunk)) request.pause();
+    };
+    request.on("data", pass).once("end", () => sent.end());
+    sent.on("drain", () => request.resume()).once("close", () => request.off("data", pass));
+    return sent;
   }
 }
 
