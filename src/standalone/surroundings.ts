@@ -1,6 +1,14 @@
+import type { Connector } from "../connector/connector.ts";
 import { showRef } from "../connector/connector-ref.ts";
-import type { FindConnector, MayUse, ReadUpstreamSecrets } from "../connector/surroundings.ts";
+import type {
+  Answer,
+  FindConnector,
+  MayUse,
+  ReadUpstreamSecrets,
+  UpstreamSecrets,
+} from "../connector/surroundings.ts";
 import type { ConnectorFolder } from "./connector-folder.ts";
+import type { FolderContents } from "./folder-contents.ts";
 import { credentialOf, ownCertificatesOf, sharedCertificates } from "./upstream-secrets.ts";
 
 type Folder = Pick<ConnectorFolder, "path" | "contents" | "rescan">;
@@ -21,22 +29,33 @@ export const findInFolder =
   };
 
 /**
- * Reads Secrets in a folder; `fresh` reads the folder anew. A CA Secret that is missing adds nothing,
- * as in a cluster, where it doesn't make a connector unready either; the folder's log tells of it.
+ * Reads Secrets in a folder, each once for what the folder holds now; `fresh` reads the folder anew.
+ * A CA Secret that is missing adds nothing, as in a cluster, where it doesn't make a connector unready
+ * either; the folder's log tells of it.
  */
-export const secretsInFolder =
-  (folder: Folder): ReadUpstreamSecrets =>
-  async (connector, options) => {
+export function secretsInFolder(folder: Folder): ReadUpstreamSecrets {
+  const known = new WeakMap<FolderContents, WeakMap<Connector, Answer<UpstreamSecrets>>>();
+  return async (connector, options) => {
     if (options?.fresh) await folder.rescan();
     const contents = folder.contents();
-    const credential = credentialOf(contents, connector);
-    if (!credential.ok) {
-      return { ok: false, reason: `in ${folder.path}: ${credential.reason}` };
-    }
-    const own = ownCertificatesOf(contents, connector);
-    const caCertificates = [...(own.ok ? own.value : []), ...sharedCertificates(contents)];
-    return { ok: true, value: { credential: credential.value, caCertificates } };
+    const answers = known.get(contents) ?? new WeakMap<Connector, Answer<UpstreamSecrets>>();
+    const answer = answers.get(connector) ?? secretsIn(contents, connector, folder.path);
+    known.set(contents, answers.set(connector, answer));
+    return answer;
   };
+}
+
+function secretsIn(
+  contents: FolderContents,
+  connector: Connector,
+  path: string,
+): Answer<UpstreamSecrets> {
+  const credential = credentialOf(contents, connector);
+  if (!credential.ok) return { ok: false, reason: `in ${path}: ${credential.reason}` };
+  const own = ownCertificatesOf(contents, connector);
+  const caCertificates = [...(own.ok ? own.value : []), ...sharedCertificates(contents)];
+  return { ok: true, value: { credential: credential.value, caCertificates } };
+}
 
 /**
  * A volume's token opens the connectors that the volume names, for pulls and pushes alike. Who has

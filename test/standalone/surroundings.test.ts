@@ -122,6 +122,16 @@ ${JSON.stringify({
     expect(JSON.stringify(answer)).not.to.include(password);
   });
 
+  it("parse Secrets once for all requests until the folder is read again", async () => {
+    const read = secretsInFolder(folder);
+    const connector = await connectorCalled("harbor");
+    const answer = await read(connector);
+    expect(await read(connector)).to.equal(answer);
+    await write("a.yaml", pairYaml("harbor").replace(password, "new"));
+    await folder.rescan();
+    expect(await read(connector)).to.have.nested.property("value.credential.password", "new");
+  });
+
   it("read the folder anew when asked for fresh Secrets", async () => {
     await write("a.yaml", pairYaml("harbor").replace("robot", "robot2"));
     const usernames = [await secretsOf("harbor"), await secretsOf("harbor", true)].map((answer) =>
