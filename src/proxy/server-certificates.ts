@@ -3,7 +3,7 @@ import { type IssueLeaf, type KeyPair, leafLifetime } from "../certificate-autho
 
 export interface ServerCertificatesOptions {
   readonly issueLeaf: IssueLeaf;
-  /** Whether a name is one that the proxy answers under; others get no certificate. */
+  /** Whether a name is one that the proxy answers under; others get the one for the host that is listened on. */
   readonly servesName: (name: string) => boolean;
   readonly now: () => number;
 }

@@ -1,5 +1,6 @@
 import { once } from "node:events";
 import { connect } from "node:net";
+import { PassThrough } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
 import {
   type ConnectionOptions,
@@ -109,6 +110,24 @@ describe("a listener", function () {
     return `POST /v2/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n${header}\r\n\r\n`;
   }
 
+  it("is no tunnel", async () => {
+    const { text, closed } = await rawRequest(
+      { port: port() },
+      `CONNECT ${registry.host} HTTP/1.1\r\nHost: ${registry.host}\r\nProxy-Authorization: ${client.authorization}\r\n\r\n`,
+    );
+    expect(statusesIn(text)).to.not.include(200);
+    expect(closed).to.equal(true);
+    expect(registry.requests).to.deep.equal([]);
+  });
+
+  it("takes a request to upgrade for a plain one", async () => {
+    const answer = await client("GET", "none/tags/list", {
+      headers: { connection: "upgrade, http2-settings", upgrade: "h2c", "http2-settings": "" },
+    });
+    expect(answer.status).to.equal(404);
+    expect(registry.requests.at(-1)?.headers).to.not.have.any.keys("upgrade", "http2-settings");
+  });
+
   describe("over TLS", () => {
     const handshake = async (
       options: ConnectionOptions,
@@ -182,6 +201,25 @@ describe("a listener", function () {
         () => registry.requests.some(({ target }) => target.kind !== "ping"),
         () => "nothing has arrived",
       );
+
+    it("finishes an upload that is under way", async () => {
+      const body = new PassThrough();
+      const blob = noise("under way", 200_000);
+      body.write(blob.subarray(0, 100_000));
+      const begun = await client("POST", "app/blobs/uploads/");
+      const pushing = client("PATCH", begun.headers.location ?? "", { body });
+      await eventually(
+        () => registry.requests.some(({ method }) => method === "PATCH"),
+        () => "nothing has arrived",
+      );
+      const stopping = stopped(20_000);
+      await sleep(100);
+      body.end(blob.subarray(100_000));
+      const pushed = await pushing;
+      expect(pushed.status).to.equal(202);
+      expect(pushed.headers.range).to.equal("0-199999");
+      expect(await stopping).to.be.below(15_000);
+    });
 
     for (const scheme of ["http", "https"] as const) {
       it(`finishes what is under way, and ends its connection (${scheme})`, async () => {

@@ -9,6 +9,7 @@ import { type FakeRegistry, startFakeRegistry } from "../support/fake-registry.t
 import type { LocationStyle } from "../support/fake-registry-uploads.ts";
 import {
   answerUploadsEarly,
+  redirectUploads,
   resetUploads,
   sendUploadsTo,
   stallUploads,
@@ -259,6 +260,29 @@ describe("uploads", function () {
         expect(answer.headers.location).to.equal(undefined);
       });
     }
+  });
+
+  describe("that are redirected with their body", () => {
+    it("are for the client to send again, where the registry is the same", async () => {
+      const location = await begin();
+      undo.defer(redirectUploads(registry, "/artifacts-uploads/2?x=%3D"));
+      const answer = await client("PATCH", location, { body: "blob" });
+      expect(answer.status).to.equal(307);
+      const moved = answer.headers.location ?? "";
+      expect(moved).to.match(
+        /^\/v2\/namespaces\/team-a\/connectors\/harbor\/app\/blobs\/uploads\/[\w-]+$/,
+      );
+      await client("PATCH", moved, { body: "blob" });
+      expect(lastRequest()?.url).to.equal("/artifacts-uploads/2?x=%3D");
+    });
+
+    it("are refused, where it is another", async () => {
+      const location = await begin();
+      undo.defer(redirectUploads(registry, "https://elsewhere.test/up?sig=presigned"));
+      const answer = await client("PATCH", location, { body: "blob" });
+      expect(answer.status).to.equal(502);
+      expect(answer.body.toString()).to.not.contain("presigned");
+    });
   });
 
   describe("while tokens die", () => {
