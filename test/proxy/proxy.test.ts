@@ -140,7 +140,7 @@ describe("the proxy, between real clients and a real registry", function () {
     registry.uploadLocation = "state";
     const credential = { username: "alice", password: "secret-of-alice" };
     proxy.connect("searched", registry.url, { credential });
-    const relay = resources.add(await startRelay({ to: proxy.http, remember: true }));
+    const relay = resources.add(await startRelay(proxy.http));
     const access = await client.access(proxy, "searched", { host: relay.host });
     const wanted = { password: credential.password };
     const { result, findings } = await searchProcessesDuring(wanted, async () => [
