@@ -31,6 +31,7 @@ const settingsOf: Readonly<Record<ConfigurationName, readonly (keyof Configurati
   "docker-config": [],
   buildkitd: ["mountPath", "mirror", "scheme"],
   "registries-conf": ["mirror", "scheme"],
+  // No path in its files is absolute, so mountPath changes nothing, and is no mistake either.
   containerd: ["mountPath", "mirror", "scheme"],
 };
 

@@ -22,6 +22,7 @@ const host = (more: object = {}) => ({
   header: { authorization: [`Basic ${basicCredential(sampleToken)}`] },
   ...more,
 });
+const ca = "ca.crt";
 
 describe("certs.d of containerd", () => {
   const one = ["team-a/harbor=harbor.example.com"] as const;
@@ -40,37 +41,37 @@ describe("certs.d of containerd", () => {
       one,
       cluster,
       {},
-      { [service("harbor")]: { [`http://${service("harbor")}`]: host() } },
+      { [service("harbor")]: host({ server: `http://${service("harbor")}` }) },
     ],
     [
-      "has TLS where that is wanted, with the CA where it is known where the volume is mounted",
+      "has TLS where that is wanted",
       one,
       cluster,
-      { scheme: "https", mountPath: "/c" },
-      { [service("harbor")]: { [`https://${service("harbor")}`]: host({ ca: "/c/ca.crt" }) } },
+      { scheme: "https" },
+      { [service("harbor")]: host({ server: `https://${service("harbor")}`, ca }) },
     ],
     [
-      "has TLS without the CA where it is not known",
+      "has the CA beside it, wherever the volume is mounted",
       one,
       tls,
-      {},
-      { "127.0.0.1:5443": { "https://127.0.0.1:5443": host() } },
+      { mountPath: "/c" },
+      { "127.0.0.1:5443": host({ server: "https://127.0.0.1:5443", ca }) },
     ],
     [
       "has the HTTP listener",
       one,
       plain,
-      { mountPath: "/c" },
-      { "127.0.0.1:5080": { "http://127.0.0.1:5080": host() } },
+      {},
+      { "127.0.0.1:5080": host({ server: "http://127.0.0.1:5080" }) },
     ],
     [
       "has both listeners",
       one,
       both,
-      { mountPath: "/c" },
+      {},
       {
-        "127.0.0.1:5080": { "http://127.0.0.1:5080": host() },
-        "127.0.0.1:5443": { "https://127.0.0.1:5443": host({ ca: "/c/ca.crt" }) },
+        "127.0.0.1:5080": host({ server: "http://127.0.0.1:5080" }),
+        "127.0.0.1:5443": host({ server: "https://127.0.0.1:5443", ca }),
       },
     ],
     [
@@ -79,29 +80,31 @@ describe("certs.d of containerd", () => {
       cluster,
       { mirror: true },
       {
-        [service("harbor")]: { [`http://${service("harbor")}`]: host() },
-        [service("other")]: { [`http://${service("other")}`]: host() },
-        [service("gone")]: { [`http://${service("gone")}`]: host() },
-        "harbor.example.com": {
-          [`http://${service("harbor")}/${path("harbor")}`]: host({ override_path: true }),
-          [`http://${service("other")}/${path("other")}`]: host({ override_path: true }),
-        },
+        [service("harbor")]: host({ server: `http://${service("harbor")}` }),
+        [service("other")]: host({ server: `http://${service("other")}` }),
+        [service("gone")]: host({ server: `http://${service("gone")}` }),
+        "harbor.example.com": host({
+          server: `http://${service("other")}/${path("other")}`,
+          override_path: true,
+          host: {
+            [`http://${service("harbor")}/${path("harbor")}`]: host({ override_path: true }),
+          },
+        }),
       },
     ],
     [
-      "points mirrors at one listener with the CA",
+      "points mirrors at one listener with the CA, and never past the proxy",
       one,
       both,
-      { mirror: true, mountPath: "/c" },
+      { mirror: true },
       {
-        "127.0.0.1:5080": { "http://127.0.0.1:5080": host() },
-        "127.0.0.1:5443": { "https://127.0.0.1:5443": host({ ca: "/c/ca.crt" }) },
-        "harbor.example.com": {
-          [`https://127.0.0.1:5443/${path("harbor")}`]: host({
-            ca: "/c/ca.crt",
-            override_path: true,
-          }),
-        },
+        "127.0.0.1:5080": host({ server: "http://127.0.0.1:5080" }),
+        "127.0.0.1:5443": host({ server: "https://127.0.0.1:5443", ca }),
+        "harbor.example.com": host({
+          server: `https://127.0.0.1:5443/${path("harbor")}`,
+          ca,
+          override_path: true,
+        }),
       },
     ],
   ];
@@ -112,22 +115,18 @@ describe("certs.d of containerd", () => {
       const read = tomls.map(([name, text]) => [name, parse(text)]);
       expect(Object.fromEntries(read)).to.deep.equal(
         Object.fromEntries(
-          Object.entries(expected).map(([name, entries]) => [
-            `certs.d/${name}/hosts.toml`,
-            { host: entries },
-          ]),
+          Object.entries(expected).map(([name, toml]) => [`certs.d/${name}/hosts.toml`, toml]),
         ),
       );
-      for (const [name, entries] of Object.entries(expected)) {
-        const text = new Map(files).get(`certs.d/${name}/hosts.toml`) ?? "";
-        const order = Object.keys(entries).map((url) => text.indexOf(`"${url}"`));
-        expect(order, "the order in the file").to.deep.equal(order.toSorted((a, b) => a - b));
-      }
     });
   }
 
   const certificates: readonly [claim: string, hosts: ProxyHostsOf, paths: readonly string[]][] = [
-    ["has the CA of a host that has TLS", tls, ["certs.d/127.0.0.1:5443/ca.crt"]],
+    [
+      "has the CA of a host that has TLS, and of what it stands for",
+      tls,
+      ["certs.d/127.0.0.1:5443/ca.crt", "certs.d/harbor.example.com/ca.crt"],
+    ],
     ["has no CA of a host without TLS", plain, []],
     [
       "has the CA of a cluster's host, which has both",
@@ -137,7 +136,7 @@ describe("certs.d of containerd", () => {
   ];
   for (const [claim, hosts, paths] of certificates) {
     it(claim, () => {
-      const files = new Map(containerdHosts(sampleVolume(one, hosts), {}));
+      const files = new Map(containerdHosts(sampleVolume(one, hosts), { mirror: true }));
       expect([...files.keys()].filter((name) => name.endsWith("/ca.crt"))).to.deep.equal(paths);
       for (const name of paths) expect(files.get(name)).to.equal(sampleAuthority);
     });

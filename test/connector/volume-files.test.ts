@@ -209,7 +209,7 @@ describe("the configurations of a volume", () => {
     expect(parse(files.value.get("buildkitd.toml") ?? "").registry).to.deep.equal({
       [host]: { http: false, ca: ["/mine/ca.crt"] },
     });
-    expect(files.value.get(`certs.d/${host}/hosts.toml`)).to.contain('ca = "/volume/ca.crt"');
+    expect(files.value.get(`certs.d/${host}/hosts.toml`)).to.contain(`server = "https://${host}"`);
   });
 });
 
@@ -397,12 +397,15 @@ describe("whatever attributes and addresses are accepted", () => {
         const { files, configurations, proxies, tlsProxies, imageHosts } = rendered(sample);
         const where = (hosts: readonly string[], ...names: readonly ConfigurationName[]) =>
           names.some((name) => configurations.includes(name)) ? hosts : [];
+        const verified = imageHosts.filter((host) =>
+          files.get(`certs.d/${host}/hosts.toml`)?.includes('ca = "ca.crt"'),
+        );
         const expected: Record<string, readonly string[]> = {
           "config.json": where(proxies, "docker-config"),
           "buildkitd.toml": where([...proxies, ...imageHosts], "buildkitd"),
           "registries.conf": where(imageHosts, "registries-conf"),
           "hosts.toml": where([...proxies, ...imageHosts], "containerd"),
-          "ca.crt": where(tlsProxies, "registries-conf", "containerd"),
+          "ca.crt": unique([...where(tlsProxies, "registries-conf", "containerd"), ...verified]),
         };
         for (const [file, hosts] of Object.entries(hostsOf(files))) {
           expect(hosts, file).to.have.members([...(expected[file] ?? [])]);
