@@ -47,7 +47,8 @@ export function createUpstreams(bodyTimeout: number): Upstreams {
     retired.add(connections);
     setTimeout(() => {
       closeIdle(connections.uploadAgent);
-      void connections.agent.close().then(() => retired.delete(connections));
+      const forget = (): boolean => retired.delete(connections);
+      connections.agent.close().then(forget, forget); // it rejects where all was destroyed by then
     }, bodyTimeout).unref();
   };
   const remember = (upstream: Upstream & Connections): Upstream => {

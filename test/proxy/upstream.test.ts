@@ -56,6 +56,14 @@ describe("upstreams", function () {
     expect(keys.join("\n")).to.not.contain("assword");
   });
 
+  it("may be destroyed while some of them are about to be closed", async () => {
+    const shortLived = createUpstreams(10);
+    shortLived.of(harbor, none);
+    shortLived.of(testConnector("harbor", "https://harbor.test:444"), none);
+    await shortLived.destroy();
+    await sleep(50); // a rejection that nobody handles fails the test
+  });
+
   const changes: readonly (readonly [string, Parameters<Upstreams["of"]>])[] = [
     ["the address", [testConnector("harbor", "https://harbor.test:444"), none]],
     ["a CA certificate", [harbor, { ...none, caCertificates: [""] }]],
