@@ -1,4 +1,5 @@
 import type { IncomingHttpHeaders, ServerResponse } from "node:http";
+import { TLSSocket } from "node:tls";
 import type { Dispatcher } from "undici";
 import type { Headers } from "./headers.ts";
 import { writeAndFree } from "./write-and-free.ts";
@@ -142,7 +143,7 @@ class ExchangeHandler implements Dispatcher.DispatchHandler {
     const { response } = this.#options;
     if (this.#head === undefined || error instanceof ClientGone) this.#settle(error);
     else if (this.#handling === "stream") {
-      response.destroy();
+      cut(response);
       this.#settle(new BodyCut("the registry's answer ended before its end", { cause: error }));
     } else this.#settle(); // what came of an error's body is all there is to say
   }
@@ -157,4 +158,14 @@ class ExchangeHandler implements Dispatcher.DispatchHandler {
     const body = Buffer.concat(this.#collected);
     this.#resolve({ ...this.#head, handling: this.#handling, body, bytes: this.#bytes });
   }
+}
+
+/**
+ * Ends a response that is not whole. HTTP/1.0 takes the end of a connection for the end of a body, so there
+ * it is reset; elsewhere it is not, since containerd goes on with Range only after a plain end.
+ */
+function cut(response: ServerResponse): void {
+  const { socket, req } = response;
+  if (req.httpVersion === "1.0" && !(socket instanceof TLSSocket)) socket?.resetAndDestroy();
+  response.destroy();
 }

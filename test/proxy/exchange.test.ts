@@ -85,6 +85,19 @@ describe("a body that comes from a registry", function () {
       expect(connection.received().endsWith("\r\n0\r\n\r\n")).to.equal(false);
     });
 
+    it("without its last chunk, never looks whole to HTTP/1.0, which knows no chunks", async () => {
+      for (const isCut of [false, true]) {
+        if (isCut) undo.defer(breakChunks(registry, 1_000_000));
+        const socket = connect(port(), "127.0.0.1").resume();
+        undo.defer(() => socket.destroy());
+        socket.write(head().replace("HTTP/1.1", "HTTP/1.0"));
+        const [error] = await Promise.race([once(socket, "end"), once(socket, "error")]).catch(
+          (reason: Error) => [reason],
+        );
+        expect(error instanceof Error).to.equal(isCut);
+      }
+    });
+
     it("at its very beginning, never looks whole", async () => {
       undo.defer(truncateBlobs(registry, 0));
       const answer = await client("GET", path).catch(() => undefined);
