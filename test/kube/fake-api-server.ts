@@ -1,9 +1,11 @@
 import { once } from "node:events";
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
+import { isDeepStrictEqual } from "node:util";
 import type { ApiAccess } from "../../src/kube/api-access.ts";
 import type { KubeObject } from "../../src/kube/object-store.ts";
 import type { Stoppable } from "../support/cleanup.ts";
+import { generationAfter, written } from "./fake-writes.ts";
 
 export interface FakeRequest {
   readonly method: string;
@@ -16,10 +18,10 @@ export interface FakeRequest {
 export type FakeAnswer = { readonly status: number; readonly body?: unknown } | "silence" | "cut";
 
 /** An object as a test writes it; what it leaves out is made up. */
-export type FakeObject = { readonly metadata: { name: string; namespace?: string } } & Record<
-  string,
-  unknown
->;
+export interface FakeObject {
+  readonly metadata: { readonly name: string; readonly namespace?: string };
+  readonly [field: string]: unknown;
+}
 
 /**
  * Enough of an API server to see how its clients bear what goes wrong: lists in pages, watches with
@@ -31,6 +33,7 @@ export interface FakeApiServer extends Stoppable {
   readonly requests: readonly FakeRequest[];
   /** Creates or changes an object of a collection, which is called by its plural. */
   put(plural: string, object: FakeObject): void;
+  get(plural: string, name: string, namespace?: string): KubeObject | undefined;
   remove(plural: string, name: string, namespace?: string): void;
   /** Forgets all that has happened, as etcd does from time to time: older watches can't go on. */
   compact(): void;
@@ -104,8 +107,17 @@ export async function startFakeApiServer(): Promise<FakeApiServer> {
       respond(response, 404, statusOf(404, "no such path"));
       return;
     }
+    if (call.method === "GET") {
+      read(call, target, response);
+      return;
+    }
+    const { status, body } = change(call, target);
+    respond(response, status, body);
+  }
+
+  function read(call: FakeRequest, target: Target, response: ServerResponse): void {
     const { plural, namespace, name } = target;
-    const accepts = selection(namespace, call.query.get("labelSelector"));
+    const accepts = selection(namespace, call.query);
     if (name !== undefined) {
       const object = collection(plural).get(`${namespace ?? ""}/${name}`);
       const missing = statusOf(404, `${plural} "${name}" not found`);
@@ -113,6 +125,43 @@ export async function startFakeApiServer(): Promise<FakeApiServer> {
     } else if (call.query.get("watch") === "true") {
       watch({ plural, accepts, response }, call.query);
     } else list(plural, accepts, call.query, response);
+  }
+
+  function change(call: FakeRequest, target: Target): { status: number; body: object } {
+    const { plural, namespace = "", subresource } = target;
+    const name = target.name ?? (call.body as FakeObject).metadata.name;
+    const before = collection(plural).get(`${namespace}/${name}`);
+    const result = written({ ...call, subresource }, before);
+    if ("refused" in result) {
+      const { refused: status } = result;
+      return { status, body: statusOf(status, `${plural} "${name}": ${status}`) };
+    }
+    const { object } = result;
+    if (object === undefined) fake.remove(plural, name, namespace);
+    const isChanged = object !== undefined && !isDeepStrictEqual(object, before);
+    return {
+      status: 200,
+      body: isChanged ? store(plural, object as FakeObject & KubeObject) : (object ?? {}),
+    };
+  }
+
+  function store(plural: string, object: FakeObject): KubeObject {
+    version += 1;
+    const { name, namespace = "" } = object.metadata;
+    const key = `${namespace}/${name}`;
+    const before = collection(plural).get(key);
+    made += 1;
+    const metadata = {
+      uid: before?.metadata.uid ?? `uid-${made}`,
+      ...object.metadata,
+      generation: generationAfter(before, object),
+      resourceVersion: `${version}`,
+      managedFields: [{ manager: "test" }],
+    };
+    const stored = { ...object, metadata };
+    collection(plural).set(key, stored);
+    happen(plural, before === undefined ? "ADDED" : "MODIFIED", stored);
+    return stored;
   }
 
   function list(
@@ -166,22 +215,8 @@ export async function startFakeApiServer(): Promise<FakeApiServer> {
     },
     requests,
     intercept: undefined,
-    put(plural, object) {
-      version += 1;
-      const { name, namespace = "" } = object.metadata;
-      const key = `${namespace}/${name}`;
-      const before = collection(plural).get(key);
-      made += 1;
-      const metadata = {
-        uid: before?.metadata.uid ?? `uid-${made}`,
-        ...object.metadata,
-        resourceVersion: `${version}`,
-        managedFields: [{ manager: "test" }],
-      };
-      const stored = { ...object, metadata };
-      collection(plural).set(key, stored);
-      happen(plural, before === undefined ? "ADDED" : "MODIFIED", stored);
-    },
+    put: store,
+    get: (plural, name, namespace = "") => collection(plural).get(`${namespace}/${name}`),
     remove(plural, name, namespace = "") {
       const key = `${namespace}/${name}`;
       const object = collection(plural).get(key);
@@ -241,24 +276,32 @@ export const statusOf = (code: number, message: string): object => ({
 });
 
 const pathForm =
-  /^(?:\/api\/v1|\/apis\/[^/]+\/[^/]+)(?:\/namespaces\/([^/]+))?\/([^/]+)(?:\/([^/]+))?$/;
+  /^(?:\/api\/v1|\/apis\/[^/]+\/[^/]+)(?:\/namespaces\/([^/]+))?\/([^/]+)(?:\/([^/]+))?(?:\/(status))?$/;
 
-function targetOf(
-  path: string,
-): { plural: string; namespace: string | undefined; name: string | undefined } | undefined {
+interface Target {
+  readonly plural: string;
+  readonly namespace: string | undefined;
+  readonly name: string | undefined;
+  readonly subresource: string | undefined;
+}
+
+function targetOf(path: string): Target | undefined {
   const match = pathForm.exec(path);
   if (match?.[2] === undefined) return undefined;
-  return { namespace: match[1], plural: match[2], name: match[3] };
+  return { namespace: match[1], plural: match[2], name: match[3], subresource: match[4] };
 }
 
 function selection(
   namespace: string | undefined,
-  selector: string | null,
+  query: URLSearchParams,
 ): (object: KubeObject) => boolean {
+  const selector = query.get("labelSelector");
   const [key = "", value] = selector?.split("=") ?? [];
+  const name = query.get("fieldSelector")?.replace("metadata.name=", "");
   return ({ metadata }) => {
     const { labels = {} } = metadata as { labels?: Record<string, string> };
-    const isLabelled = selector === null || labels[key] === value;
-    return isLabelled && (namespace === undefined || metadata.namespace === namespace);
+    const isSelected = selector === null || labels[key] === value;
+    const isNamed = name === undefined || metadata.name === name;
+    return isSelected && isNamed && (namespace === undefined || metadata.namespace === namespace);
   };
 }
