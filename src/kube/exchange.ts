@@ -31,9 +31,10 @@ export async function exchange(
 ): Promise<IncomingMessage> {
   const url = urlOf(access.server, call);
   for (let stale = 0; ; stale += 1) {
-    const settings = await settingsOf(access, call, options.signal);
+    const body = bodyOf(call);
+    const settings = await settingsOf(access, call, body, options.signal);
     try {
-      return await sendOnce(url, settings, bodyOf(call), options);
+      return await sendOnce(url, settings, body, options);
     } catch (error) {
       if (!(error instanceof StaleConnection) || stale === mostStale) throw error;
     }
@@ -53,10 +54,15 @@ const bodyOf = ({ body }: ApiCall): string | undefined =>
 async function settingsOf(
   access: ApiAccess,
   call: ApiCall,
+  body: string | undefined,
   signal: AbortSignal,
 ): Promise<RequestOptions> {
   const given = await access.requestOptions();
-  const type = call.body === undefined ? {} : { "content-type": call.contentType ?? json };
+  // Without a length node:http sends the body of a DELETE all the same, as if another request began.
+  const type = body !== undefined && {
+    "content-type": call.contentType ?? json,
+    "content-length": Buffer.byteLength(body),
+  };
   return {
     ...given,
     method: call.method ?? "GET",
