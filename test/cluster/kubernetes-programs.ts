@@ -8,11 +8,10 @@
  * nothing at all where the programs are there.
  */
 import { existsSync } from "node:fs";
-import { mkdir, readFile, rename, writeFile } from "node:fs/promises";
-import { homedir } from "node:os";
+import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { missingPrograms } from "../../tools/require-programs.ts";
-import { runCommand } from "./run-command.ts";
+import { buildGoProgram, cacheFolder, go as goWith } from "../support/go-programs.ts";
 
 /** The newest version that still has kubernetes/kubernetes#121271, which the driver has to live with. */
 const defaultVersion = "1.35.4";
@@ -40,22 +39,19 @@ export async function buildKubernetes(
   const missing = wanted.filter((program) => !existsSync(join(bin, program)));
   if (missing.length > 0) await writeModule(folder, version);
   for (const program of missing) {
-    await build(folder, `k8s.io/kubernetes/cmd/${program}`, join(bin, program), stamps(version));
+    const source = `k8s.io/kubernetes/cmd/${program}`;
+    const target = join(bin, program);
+    const linkerFlags = stamps(version);
+    await buildGoProgram({ module: folder, source, target, linkerFlags, flags });
   }
   if (!existsSync(join(bin, "coredns"))) await buildCoredns(folder, join(bin, "coredns"));
   return bin;
 }
 
-function cacheFolder(): string {
-  const { OCI_CONNECTOR_CACHE: own, XDG_CACHE_HOME: common } = process.env;
-  return own || join(common || join(homedir(), ".cache"), "oci-connector");
-}
-
+/** The modules here are written by hand, and completed by go itself. */
+const flags = "-mod=mod";
 const go = (folder: string, args: readonly string[]): Promise<string> =>
-  runCommand(["go", ...args], {
-    cwd: folder,
-    env: { CGO_ENABLED: "0", GOFLAGS: `${process.env.GOFLAGS ?? ""} -mod=mod`.trim() },
-  });
+  goWith(folder, args, flags);
 
 /** k8s.io/kubernetes can be required by no other module as it is: its staging modules stand in its go.mod as v0.0.0. */
 async function writeModule(folder: string, version: string): Promise<void> {
@@ -90,14 +86,6 @@ function stamps(version: string): string {
     .join(" ");
 }
 
-/** A program that was not written to its end never gets its name. */
-async function build(folder: string, source: string, target: string, flags = ""): Promise<void> {
-  process.stderr.write(`building ${source}\n`);
-  const unfinished = `${target}.new`;
-  await go(folder, ["build", "-trimpath", "-ldflags", `-s -w ${flags}`, "-o", unfinished, source]);
-  await rename(unfinished, target);
-}
-
 /** Only with the plugins that a cluster's DNS here uses: the whole of it drags in the SDKs of three clouds. */
 async function buildCoredns(folder: string, target: string): Promise<void> {
   const source = join(folder, "coredns");
@@ -112,7 +100,7 @@ async function buildCoredns(folder: string, target: string): Promise<void> {
   const module = ["module cluster-dns", `require github.com/coredns/coredns v${corednsVersion}`];
   await writeFile(join(source, "go.mod"), `${module.join("\n")}\n`);
   await go(source, ["mod", "tidy"]);
-  await build(source, ".", target);
+  await buildGoProgram({ module: source, source: ".", target, flags });
 }
 
 if (process.argv[1] === import.meta.filename) {
