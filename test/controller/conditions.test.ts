@@ -1,0 +1,96 @@
+import { expect } from "chai";
+import {
+  bad,
+  type Condition,
+  conditionsOf,
+  type Findings,
+  good,
+  type PartType,
+  readConditions,
+  unknown,
+  waitingFor,
+} from "../../src/controller/conditions.ts";
+
+const fine = good("Fine", "it is");
+const allFine: Findings = {
+  ConnectorClassReady: fine,
+  SecretReady: fine,
+  LivenessReady: fine,
+  AuthReady: fine,
+  ProxyServiceReady: fine,
+  CACertReady: fine,
+};
+const noon = Date.parse("2026-01-01T12:00:00.789Z");
+
+const conditions = (findings: Partial<Findings>, before: readonly Condition[] = [], now = noon) =>
+  conditionsOf({ ...allFine, ...findings }, { generation: 3, before, now });
+const ready = (findings: Partial<Findings>) => conditions(findings).at(-1);
+
+describe("conditionsOf()", () => {
+  it("has all conditions in order, each with everything that belongs to one", () => {
+    const all = conditions({});
+    expect(all.map(({ type }) => type)).to.deep.equal([
+      ...["ConnectorClassReady", "SecretReady", "LivenessReady", "AuthReady"],
+      ...["ProxyServiceReady", "CACertReady", "Ready"],
+    ]);
+    expect(all[0]).to.deep.equal({
+      type: "ConnectorClassReady",
+      ...fine,
+      observedGeneration: 3,
+      lastTransitionTime: "2026-01-01T12:00:00Z",
+    });
+    expect(all.at(-1)).to.include({ status: "True", reason: "Ready" });
+  });
+
+  it("is not ready for the first thing that is wrong, before anything that is unknown", () => {
+    const findings = {
+      ConnectorClassReady: unknown("Looking", "…"),
+      LivenessReady: bad("ConnectionFailed", "nobody there"),
+      AuthReady: waitingFor("LivenessReady"),
+      ProxyServiceReady: bad("ServiceConflict", "another"),
+    };
+    expect(ready(findings)).to.include({
+      status: "False",
+      reason: "ConnectionFailed",
+      message: "LivenessReady: nobody there",
+    });
+    expect(ready({ AuthReady: waitingFor("LivenessReady") })).to.include({
+      status: "Unknown",
+      reason: "WaitingForLiveness",
+    });
+  });
+
+  it("needs every part but the certificates", () => {
+    for (const type of Object.keys(allFine) as PartType[]) {
+      const { status } = ready({ [type]: bad("Bad", "") }) ?? {};
+      expect(status, type).to.equal(type === "CACertReady" ? "True" : "False");
+    }
+  });
+
+  it("keeps the time of a condition until its status changes", () => {
+    const first = conditions({ AuthReady: bad("A", "one") });
+    const second = conditions({ AuthReady: bad("B", "two") }, first, noon + 60_000);
+    expect(second.map((one) => one.lastTransitionTime)).to.deep.equal(
+      first.map((one) => one.lastTransitionTime),
+    );
+    const third = conditions({}, second, noon + 120_000);
+    const changed = third.filter((one, index) => {
+      return one.lastTransitionTime !== second[index]?.lastTransitionTime;
+    });
+    expect(changed.map(({ type }) => type)).to.deep.equal(["AuthReady", "Ready"]);
+    expect(changed[0]?.lastTransitionTime).to.equal("2026-01-01T12:02:00Z");
+  });
+});
+
+describe("readConditions()", () => {
+  it("reads back what was written, and bears what others have written", () => {
+    const all = conditions({});
+    expect(readConditions({ status: { conditions: all } })).to.deep.equal(all);
+    for (const status of [undefined, {}, { conditions: "no" }, null]) {
+      expect(readConditions({ status })).to.deep.equal([]);
+    }
+    const [odd] = readConditions({ status: { conditions: [{ type: "Ready" }] } });
+    const after = conditions({}, odd ? [odd] : []);
+    expect(after.at(-1)?.lastTransitionTime).to.equal("2026-01-01T12:00:00Z");
+  });
+});
