@@ -1,0 +1,78 @@
+import { property } from "../connector/document.ts";
+import { readConditions } from "./conditions.ts";
+import type { Probed, ProbeFailure } from "./probe.ts";
+
+/**
+ * A registry has refused a credential. It is kept in the Connector's status (authProbe) as long as
+ * that credential is the Connector's, so that no other replica, and no restart, brings the next
+ * attempt forward: many registries lock an account after a few.
+ */
+export interface AuthRefusal {
+  /** Which credential, see {@link loginVersion}. */
+  readonly version: string;
+  /** How often it was refused in a row. */
+  readonly count: number;
+  /** When it was last tried, in milliseconds since the epoch. */
+  readonly time: number;
+  readonly reason: ProbeFailure;
+  readonly message: string;
+}
+
+const firstHoldMs = 5 * 60_000;
+const longestHoldMs = 60 * 60_000;
+
+/** When the credential may be tried again: after five minutes, then after twice as long each time, up to an hour. */
+export const triedAgainAt = ({ count, time }: AuthRefusal): number =>
+  time + Math.min(firstHoldMs * 2 ** Math.min(count - 1, 10), longestHoldMs);
+
+/** The registry has looked at the credential. Whatever else fails can't lock an account. */
+export const isRefusal = (
+  probed: Probed,
+): probed is Extract<Probed, { ok: false }> & { readonly reason: ProbeFailure } =>
+  !probed.ok && (probed.reason === "AuthenticationFailed" || probed.reason === "AccessDenied");
+
+export const asProbed = ({ reason, message }: AuthRefusal): Probed => ({
+  ...{ ok: false, reason, message },
+});
+
+/**
+ * The last refusal of a credential that is known: ours, or one that another replica has recorded. One
+ * of ours is over where another replica has logged in since.
+ */
+export function lastRefusal(
+  object: unknown,
+  own: AuthRefusal | undefined,
+  version: string,
+): AuthRefusal | undefined {
+  const recorded = readRefusal(object);
+  const known = [own, recorded].filter((refusal) => refusal?.version === version);
+  const last = known.reduce(later, undefined);
+  const isOver = last !== undefined && last !== recorded && readySince(object) > last.time;
+  return isOver ? undefined : last;
+}
+
+const later = (
+  one: AuthRefusal | undefined,
+  other: AuthRefusal | undefined,
+): AuthRefusal | undefined => ((other?.time ?? 0) >= (one?.time ?? 0) ? (other ?? one) : one);
+
+/** Since when others say that the credential is accepted; 0 where they don't. */
+function readySince(object: unknown): number {
+  const auth = readConditions(object).find(({ type }) => type === "AuthReady");
+  return auth?.status === "True" ? Date.parse(auth.lastTransitionTime) || 0 : 0;
+}
+
+function readRefusal(object: unknown): AuthRefusal | undefined {
+  const found = property(property(object, "status"), "authProbe");
+  const text = (key: string): string => String(property(found, key) ?? "");
+  const [count, time] = [Number(property(found, "count")), Date.parse(text("time"))];
+  if (!(count >= 1) || Number.isNaN(time)) return undefined;
+  const reason = text("reason") as ProbeFailure;
+  return { version: text("version"), count, time, reason, message: text("message") };
+}
+
+/** As it stands in a status. */
+export const writtenRefusal = (refusal: AuthRefusal): object => ({
+  ...refusal,
+  time: new Date(refusal.time).toISOString(),
+});

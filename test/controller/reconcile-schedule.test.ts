@@ -1,0 +1,91 @@
+import { expect } from "chai";
+import { bad, type Findings, good, waitingFor } from "../../src/controller/conditions.ts";
+import {
+  isDue,
+  type Looked,
+  type Remembered,
+  remember,
+} from "../../src/controller/reconcile-schedule.ts";
+
+const timing = { period: 360_000, firstRetry: 2_000, longestRetry: 120_000 };
+const fine = good("Fine", "");
+const findings: Findings = {
+  ConnectorClassReady: fine,
+  SecretReady: fine,
+  LivenessReady: fine,
+  AuthReady: fine,
+  ProxyServiceReady: fine,
+  CACertReady: fine,
+};
+const looked = (more: Partial<Findings> = {}, version = "v1"): Looked => ({
+  ...{ version, outcome: undefined, findings: { ...findings, ...more } },
+});
+const longest = () => 1;
+const next = (
+  before: Remembered | undefined,
+  found: Looked,
+  now = 0,
+  random = longest,
+): Remembered => remember(before, found, timing, { now, random });
+
+const missing = { SecretReady: bad("SecretNotFound", "") };
+
+describe("remember()", () => {
+  it("comes back after half the period to a whole one", () => {
+    expect(next(undefined, looked()).dueAt).to.equal(360_000);
+    expect(next(undefined, looked(), 1000, () => 0).dueAt).to.equal(181_000);
+  });
+
+  it("comes back soon to what may mend itself, ever more rarely", () => {
+    let memory: Remembered | undefined;
+    let now = 0;
+    const delays = Array.from({ length: 9 }, () => {
+      memory = next(memory, looked(missing), now);
+      const delay = memory.dueAt - now;
+      now = memory.dueAt;
+      return delay / 1000;
+    });
+    expect(delays).to.deep.equal([2, 4, 8, 16, 32, 64, 120, 120, 120]);
+    memory = next(memory, looked(), now);
+    expect(memory).to.include({ troubles: 0, dueAt: now + 360_000 });
+  });
+
+  it("starts anew with another spec or Secret", () => {
+    const memory = next(next(undefined, looked(missing)), looked(missing), 2_000);
+    expect(memory.troubles).to.equal(2);
+    expect(next(memory, looked(missing, "v2"), 2_001)).to.include({ troubles: 1, dueAt: 4_001 });
+  });
+
+  it("is not moved by whoever looks before it is due", () => {
+    const memory = next(undefined, looked(missing));
+    expect(next(memory, looked(missing), 1_999)).to.deep.equal(memory);
+    const calm = next(undefined, looked());
+    expect(next(calm, looked(), 1_000)).to.deep.equal(calm);
+  });
+
+  it("comes back soon when trouble shows before it is due", () => {
+    const conflict = { ProxyServiceReady: bad("ServiceConflict", "") };
+    const memory = next(next(undefined, looked()), looked(conflict), 1_000);
+    expect(memory.dueAt).to.equal(3_000);
+  });
+
+  it("has no hurry where only a person can help, or the registry must be left in peace", () => {
+    for (const finding of [
+      { ConnectorClassReady: bad("ConnectorClassNotFound", "") },
+      { AuthReady: bad("AuthenticationFailed", "") },
+      { AuthReady: waitingFor("SecretReady") },
+    ]) {
+      expect(next(undefined, looked(finding)).dueAt).to.equal(360_000);
+    }
+  });
+});
+
+describe("isDue()", () => {
+  it("is so at first, for another version, and in time", () => {
+    const memory = next(undefined, looked());
+    expect(isDue(undefined, "v1", 0)).to.equal(true);
+    expect(isDue(memory, "v2", 0)).to.equal(true);
+    expect(isDue(memory, "v1", 359_999)).to.equal(false);
+    expect(isDue(memory, "v1", 360_000)).to.equal(true);
+  });
+});
