@@ -1,0 +1,85 @@
+import { property } from "../connector/document.ts";
+import type { Answer } from "../connector/surroundings.ts";
+import type { ApiClient } from "../kube/api-client.ts";
+import { ApiError, hasStatus } from "../kube/api-error.ts";
+import type { KubeObject } from "../kube/object-store.ts";
+import type { WatchedCache } from "../kube/watched-cache.ts";
+import { ensureObject } from "./ensure-object.ts";
+import { isAsWanted, type Manifest, managedLabels } from "./manifest.ts";
+import { proxyRole, proxyRoleBinding, proxyRoleName, referredSecrets } from "./proxy-role.ts";
+import { sharedRuns } from "./shared-runs.ts";
+
+export interface ProxyAccessOptions {
+  readonly client: Pick<ApiClient, "request">;
+  readonly connectors: Pick<WatchedCache<KubeObject>, "list">;
+  /** Those that are labelled as ours. */
+  readonly roles: Pick<WatchedCache<KubeObject>, "get">;
+  readonly roleBindings: Pick<WatchedCache<KubeObject>, "get">;
+  /** The proxy's ServiceAccount. */
+  readonly proxy: { readonly namespace: string; readonly name: string };
+}
+
+/**
+ * Lets the proxy read exactly the Secrets that the Connectors of a namespace refer to. A refusal says
+ * why that can't be done.
+ * @throws Unavailable, and ApiError where it may work the next time (409)
+ */
+export type GiveProxyAccess = (namespace: string) => Promise<Answer<void>>;
+
+export function proxyAccess(options: ProxyAccessOptions): GiveProxyAccess {
+  const { client, connectors, roles, roleBindings, proxy } = options;
+
+  async function remove(
+    path: string,
+    cache: Pick<WatchedCache<KubeObject>, "get">,
+    namespace: string,
+  ): Promise<void> {
+    const object = cache.get(proxyRoleName, namespace);
+    if (object === undefined) return;
+    const body = { preconditions: { uid: object.metadata.uid } };
+    const call = { method: "DELETE", path: `${path}/${proxyRoleName}`, body } as const;
+    await client.request(call).catch((error: unknown) => {
+      if (!hasStatus(error, 404)) throw error;
+    });
+  }
+
+  async function give(namespace: string): Promise<Answer<void>> {
+    const [rolesPath, bindingsPath] = ["roles", "rolebindings"].map(
+      (plural) => `/apis/rbac.authorization.k8s.io/v1/namespaces/${namespace}/${plural}`,
+    ) as [string, string];
+    const secrets = referredSecrets(connectors.list(namespace));
+    try {
+      if (secrets.length === 0) {
+        await remove(bindingsPath, roleBindings, namespace);
+        await remove(rolesPath, roles, namespace);
+        return { ok: true, value: undefined };
+      }
+      const role = await ensure(client, rolesPath, proxyRole(namespace, secrets), roles);
+      if (!role.ok) return role;
+      return await ensure(client, bindingsPath, proxyRoleBinding(namespace, proxy), roleBindings);
+    } catch (error) {
+      if (!(error instanceof ApiError) || hasStatus(error, 409)) throw error;
+      return { ok: false, reason: error.message };
+    }
+  }
+
+  return sharedRuns(give); // all connectors of a namespace come at once when we start
+}
+
+async function ensure(
+  client: Pick<ApiClient, "request">,
+  collection: string,
+  wanted: Manifest,
+  cache: Pick<WatchedCache<KubeObject>, "get">,
+): Promise<Answer<void>> {
+  const { name, namespace } = wanted.metadata;
+  const seen = cache.get(name, namespace);
+  const isOurs = ({ metadata }: KubeObject): boolean =>
+    isAsWanted(property(metadata, "labels"), managedLabels);
+  const { ours } = await ensureObject({ client, collection, wanted, seen, isOurs });
+  if (ours) return { ok: true, value: undefined };
+  const reason =
+    `wanted a ${wanted.kind} ${namespace}/${name} for the proxy, found one that is not ours ` +
+    `(it has no label ${Object.entries(managedLabels).flat().join("=")}): remove it`;
+  return { ok: false, reason };
+}
