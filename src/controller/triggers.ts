@@ -1,0 +1,73 @@
+import { type ConnectorRef, showRef } from "../connector/connector-ref.ts";
+import type { KubeObject } from "../kube/object-store.ts";
+import { connectorOfService } from "./connector-service.ts";
+import { generationOf, isObserved } from "./connector-status.ts";
+import { proxyRoleName } from "./proxy-role.ts";
+import type { Watches } from "./watches.ts";
+
+/** Has something looked after, within so many milliseconds. */
+export interface Triggers {
+  connector(ref: ConnectorRef, delayMs?: number): void;
+  /** What the proxy may read in a namespace. */
+  namespace(name: string): void;
+  proxyKeys(): void;
+}
+
+/** What need not be done at once is spread over so many milliseconds. */
+const spreadMs = 30_000;
+
+/**
+ * Has everything looked after that is there, and from then on whatever changes. A Connector's status
+ * is no reason: two controllers that don't see a registry alike would answer each other for ever.
+ */
+export function watchTriggers(watches: Watches, triggers: Triggers, random: () => number): void {
+  const { connectors, services, roles, roleBindings, sharedCas, proxyKeys, proxyCa } = watches;
+  const seen = new Map<string, string>();
+
+  const all = (delay: (object: KubeObject) => number): void => {
+    for (const object of connectors.list()) {
+      seen.set(showRef(refOf(object.metadata)), versionOf(object));
+      triggers.connector(refOf(object.metadata), delay(object));
+    }
+  };
+  const later = (): number => random() * spreadMs;
+
+  connectors.onChange(({ object, ...change }) => {
+    const ref = refOf(change);
+    const version = object === undefined ? undefined : versionOf(object);
+    if (seen.get(showRef(ref)) === version) return;
+    triggers.connector(ref);
+    if (version !== undefined) {
+      seen.set(showRef(ref), version);
+      return;
+    }
+    seen.delete(showRef(ref));
+    triggers.namespace(ref.namespace); // its Secrets are nobody's business any more
+  });
+  services.onChange((change) => {
+    const name = connectorOfService(change.name);
+    if (name !== undefined) triggers.connector({ ...refOf(change), name });
+  });
+  for (const cache of [roles, roleBindings]) {
+    cache.onChange(({ name, namespace }) => {
+      if (name === proxyRoleName) triggers.namespace(namespace ?? "");
+    });
+  }
+  sharedCas.onChange(() => all(later));
+  for (const cache of [proxyKeys, proxyCa]) cache.onChange(triggers.proxyKeys);
+
+  all((object) => (isObserved(object) ? later() : 0));
+  for (const { metadata } of [roles, roleBindings].flatMap((cache) => cache.list())) {
+    triggers.namespace(metadata.namespace ?? "");
+  }
+  triggers.proxyKeys();
+}
+
+interface Named {
+  readonly namespace?: string | undefined;
+  readonly name: string;
+}
+
+const refOf = ({ namespace = "", name }: Named): ConnectorRef => ({ namespace, name });
+
+const versionOf = (object: KubeObject): string => `${object.metadata.uid}/${generationOf(object)}`;
