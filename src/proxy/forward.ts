@@ -1,18 +1,18 @@
 import { upstreamRepository } from "../connector/registry-address.ts";
+import { unreachable } from "../upstream/unreachable.ts";
+import type { Upstream } from "../upstream/upstream.ts";
+import type { UpstreamLogin } from "../upstream/upstream-login.ts";
 import { upstreamPath } from "./client-paths.ts";
 import { headersForRegistry } from "./headers.ts";
 import { translateMount } from "./mount.ts";
 import { joinQueries, withoutParameters, withQuery } from "./query.ts";
-import { RegistryError, unavailable } from "./registry-error.ts";
+import { isRefusal, RegistryError, unavailable } from "./registry-error.ts";
 import { type Replayed, type ReplayOptions, replay } from "./replay.ts";
 import { hasBody } from "./request-body.ts";
 import type { Endpoint } from "./request-target.ts";
 import { type Admitted, clientHeaders, respondCollected, type Sealing } from "./respond.ts";
 import { scopesFor } from "./scopes.ts";
-import { unreachable } from "./unreachable.ts";
 import { passUpload } from "./upload.ts";
-import type { Upstream } from "./upstream.ts";
-import type { UpstreamLogin } from "./upstream-login.ts";
 
 export interface ForwardOptions extends Sealing {
   readonly login: UpstreamLogin;
@@ -127,7 +127,7 @@ async function mount(
     return handling === "stream";
   } catch (error) {
     // The account may lack the right to read the other repository alone.
-    if (error instanceof RegistryError && error.status === 403) return false;
+    if (isRefusal(error)) return false;
     throw error;
   }
 }
@@ -173,7 +173,7 @@ async function cancelUpload(
   try {
     await relay(admitted, upstream, asked, options);
   } catch (error) {
-    if (!(error instanceof RegistryError && error.status === 403)) throw error;
+    if (!isRefusal(error)) throw error;
     admitted.response.writeHead(204).end();
   }
 }

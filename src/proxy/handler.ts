@@ -2,18 +2,24 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import { showRef } from "../connector/connector-ref.ts";
 import type { ReadUpstreamSecrets, Verb } from "../connector/surroundings.ts";
 import type { Log } from "../log.ts";
+import type { Upstream, Upstreams } from "../upstream/upstream.ts";
+import type { UpstreamLogin } from "../upstream/upstream-login.ts";
 import { type AdmissionOptions, authenticate, authorize, orUnavailable } from "./admission.ts";
 import { BodyCut, ClientGone } from "./exchange.ts";
 import { forward } from "./forward.ts";
 import { goesRound } from "./headers.ts";
 import { readManifest } from "./held-body.ts";
-import { denied, RegistryError, respondWithError } from "./registry-error.ts";
+import {
+  asRegistryError,
+  denied,
+  isRefusal,
+  RegistryError,
+  respondWithError,
+} from "./registry-error.ts";
 import { checkBody } from "./request-body.ts";
 import { checkMethod, parseRequestTarget } from "./request-target.ts";
 import { type Admitted, drain } from "./respond.ts";
 import type { SessionSeal } from "./upload-session.ts";
-import type { Upstream, Upstreams } from "./upstream.ts";
-import type { UpstreamLogin } from "./upstream-login.ts";
 
 export interface HandlerOptions extends AdmissionOptions {
   readonly readUpstreamSecrets: ReadUpstreamSecrets;
@@ -92,7 +98,7 @@ async function withCurrentSecrets(
     await act(upstream);
   } catch (error) {
     const isGone = request.readableDidRead && held === undefined;
-    if (isGone || !(error instanceof RegistryError && error.status === 403)) throw error;
+    if (isGone || !isRefusal(error)) throw error;
     const renewed = await read(true);
     if (renewed.tokenKey === upstream.tokenKey) throw error;
     await act(renewed);
@@ -113,7 +119,7 @@ function answerError(
     response.destroy();
     return;
   }
-  respondWithError(response, error instanceof RegistryError ? error : unexpected);
+  respondWithError(response, asRegistryError(error) ?? unexpected);
   drain(request);
 }
 
@@ -123,9 +129,9 @@ function logFailure(
   error: unknown,
   { log, connectorOfHost }: HandlerOptions,
 ): void {
-  const known = error instanceof RegistryError;
-  if (known && error.status < 500) return;
-  const reason = known || error instanceof BodyCut ? error.message : "unexpected error";
+  const known = asRegistryError(error);
+  if (known !== undefined && known.status < 500) return;
+  const told = known ?? (error instanceof BodyCut ? error : undefined);
   const target = parseRequestTarget(url); // nothing fails like this before it has been read once
   const ref =
     target === "base" ? undefined : (target.connector ?? connectorOfHost(headers.host ?? ""));
@@ -133,8 +139,8 @@ function logFailure(
     method,
     ...(ref && { connector: showRef(ref) }),
     ...(target !== "base" && { repository: target.repository }),
-    reason,
-    error: known ? error.cause : error,
+    reason: told?.message ?? "unexpected error",
+    error: known === undefined ? error : known.cause,
   });
 }
 

@@ -2,12 +2,11 @@ import { once } from "node:events";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import { createServer as createTlsServer } from "node:https";
 import type { AddressInfo, Socket } from "node:net";
-import { leafLifetime } from "../certificate-authority.ts";
+import { maxHeaderSize } from "../upstream/upstream.ts";
 import { type Connections, followConnections } from "./connections.ts";
 import type { Handler } from "./handler.ts";
 import { RegistryError, respondWithError } from "./registry-error.ts";
 import type { ServerCertificates } from "./server-certificates.ts";
-import { maxHeaderSize } from "./upstream.ts";
 
 /** Where to listen. */
 export interface ListenAddress {
@@ -16,6 +15,8 @@ export interface ListenAddress {
   readonly host: string;
   /** 0 for any that is free. */
   readonly port: number;
+  /** What clients that name nobody get a certificate for; the host, unless it is said. */
+  readonly certificateName?: string;
 }
 
 export interface Listener {
@@ -36,12 +37,14 @@ const serverOptions = {
 
 /** Listens for registry clients. @throws the socket's error where the address can't be had */
 export async function listen(
-  { scheme, host, port }: ListenAddress,
+  { scheme, host, port, certificateName = host }: ListenAddress,
   handler: Handler,
   certificates: ServerCertificates,
 ): Promise<Listener> {
   const server =
-    scheme === "http" ? createServer(serverOptions) : await tlsServer(host, certificates);
+    scheme === "http"
+      ? createServer(serverOptions)
+      : await tlsServer(certificateName, certificates);
   const connections = followConnections(server);
   server.on("request", handler);
   server.on("checkContinue", handler); // the handler says 100 once the request is let in
@@ -56,10 +59,10 @@ export async function listen(
   };
 }
 
-/** Clients that connect to an IP address send no name (RFC 6066, section 3); they get the certificate for the host that is listened on. */
-async function tlsServer(host: string, certificates: ServerCertificates): Promise<Server> {
+/** Clients that connect to an IP address send no name (RFC 6066, section 3). */
+async function tlsServer(ownName: string, certificates: ServerCertificates): Promise<Server> {
   const own = async (): Promise<{ readonly cert: string; readonly key: string }> => {
-    const { certificate, privateKey } = await certificates.leaf(host);
+    const { certificate, privateKey } = await certificates.leaf(ownName);
     return { cert: certificate, key: privateKey };
   };
   const server = createTlsServer({
@@ -86,8 +89,8 @@ async function tlsServer(host: string, certificates: ServerCertificates): Promis
   return server;
 }
 
-/** Half of a leaf's life, as far as a timer reaches (2^31 - 1 ms). */
-const renewalInterval = Math.min(leafLifetime / 2, 2 ** 31 - 1);
+/** Milliseconds. A leaf lives for weeks; the authority may be another one sooner. */
+const renewalInterval = 60 * 60 * 1000;
 
 function refuseExpectation(_request: IncomingMessage, response: ServerResponse): void {
   respondWithError(

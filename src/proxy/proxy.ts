@@ -1,23 +1,24 @@
 import type { IssueLeaf } from "../certificate-authority.ts";
 import type { ReadUpstreamSecrets } from "../connector/surroundings.ts";
 import type { Log } from "../log.ts";
+import { createTokenCache } from "../upstream/token-cache.ts";
+import { createUpstreams } from "../upstream/upstream.ts";
+import { createUpstreamLogin } from "../upstream/upstream-login.ts";
 import type { AdmissionOptions } from "./admission.ts";
 import { createHandler } from "./handler.ts";
 import { type ListenAddress, type Listener, listen } from "./listener.ts";
 import { createServerCertificates } from "./server-certificates.ts";
-import { createTokenCache } from "./token-cache.ts";
 import { createSessionSeal } from "./upload-session.ts";
-import { createUpstreams } from "./upstream.ts";
-import { createUpstreamLogin } from "./upstream-login.ts";
 
 export interface ProxyOptions extends AdmissionOptions {
   readonly listen: readonly ListenAddress[];
   readonly readUpstreamSecrets: ReadUpstreamSecrets;
-  readonly issueLeaf: IssueLeaf;
+  /** Signs with the authority of the moment; another function once that has changed. */
+  readonly leafIssuer: () => IssueLeaf;
   /** Whether a name is one that the proxy answers under over TLS. */
   readonly servesName: (name: string) => boolean;
-  /** 32 bytes, the same for all replicas. */
-  readonly sealKey: Buffer;
+  /** 32 bytes each, the same for all replicas; the first one seals, and all of them open. */
+  readonly sealKeys: () => readonly [Buffer, ...Buffer[]];
   /** Milliseconds since 1970. */
   readonly now: () => number;
   /** Milliseconds without a byte after which a body counts as cut; 60,000 where nothing is said. */
@@ -44,7 +45,7 @@ export async function startProxy(options: ProxyOptions): Promise<Proxy> {
     bodyTimeout,
     upstreams,
     login: createUpstreamLogin(createTokenCache(now)),
-    seal: createSessionSeal(options.sealKey, now),
+    seal: createSessionSeal(options.sealKeys, now),
   });
   const certificates = createServerCertificates(options);
   const listeners: Listener[] = [];

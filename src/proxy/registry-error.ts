@@ -1,4 +1,5 @@
 import type { ServerResponse } from "node:http";
+import { UpstreamError } from "../upstream/upstream-error.ts";
 
 /** Error codes of the OCI distribution specification 1.1, and the three that docker's registry adds for the server's side. */
 export type RegistryErrorCode =
@@ -57,6 +58,27 @@ export const unavailable = (message: string, options?: RegistryErrorOptions): Re
 /** 403: somebody has to grant a right, or to mend the connector; asking again does not help. */
 export const denied = (message: string, options?: RegistryErrorOptions): RegistryError =>
   new RegistryError(403, "DENIED", message, options);
+
+/** What clients are told of an error: one of ours, or one of the registry's. Undefined for any other. */
+export function asRegistryError(error: unknown): RegistryError | undefined {
+  if (error instanceof RegistryError) return error;
+  if (!(error instanceof UpstreamError)) return undefined;
+  const { fault, message, detail, cause } = error;
+  const options = { cause, ...(detail === undefined ? {} : { detail }) };
+  switch (fault) {
+    case "ConnectionFailed":
+    case "CertificateInvalid":
+      return unavailable(message, options);
+    case "AnswerInvalid":
+    case "AuthMethodUnknown":
+      return badGateway(message, options);
+    default:
+      return denied(message, options);
+  }
+}
+
+/** Whether an error says that somebody may not, now or for good. */
+export const isRefusal = (error: unknown): boolean => asRegistryError(error)?.status === 403;
 
 /** Writes the error body of the distribution specification, "Error Codes". HEAD gets the head alone. */
 export function respondWithError(response: ServerResponse, error: RegistryError): void {

@@ -1,11 +1,11 @@
 import type { ServerResponse } from "node:http";
+import { unreachable, wasClosed } from "../upstream/unreachable.ts";
+import type { Upstream } from "../upstream/upstream.ts";
+import type { UpstreamLogin } from "../upstream/upstream-login.ts";
 import { resolveUpstream } from "./client-paths.ts";
 import { type Exchanged, exchange, type Handling, type ResponseHead } from "./exchange.ts";
 import { type Headers, headersForStorage } from "./headers.ts";
-import { badGateway, denied } from "./registry-error.ts";
-import { unreachable, wasClosed } from "./unreachable.ts";
-import type { Upstream } from "./upstream.ts";
-import type { UpstreamLogin } from "./upstream-login.ts";
+import { badGateway, denied, RegistryError } from "./registry-error.ts";
 
 /** A request that can be sent again: it has no body, or one that is held. */
 export interface ReplayableRequest {
@@ -126,7 +126,7 @@ async function send(
       return attempt();
     });
   } catch (error) {
-    if (response.destroyed) throw error;
+    if (response.destroyed || error instanceof RegistryError) throw error;
     const who = asked.isStorage ? "the registry's storage" : "the registry";
     throw unreachable(`${who} ${asked.url.origin}`, error);
   }

@@ -2,7 +2,8 @@ import { createSecureContext, type SecureContext } from "node:tls";
 import { type IssueLeaf, type KeyPair, leafLifetime } from "../certificate-authority.ts";
 
 export interface ServerCertificatesOptions {
-  readonly issueLeaf: IssueLeaf;
+  /** Signs with the authority of the moment; another function once that has changed. */
+  readonly leafIssuer: () => IssueLeaf;
   /** Whether a name is one that the proxy answers under; others get the one for the host that is listened on. */
   readonly servesName: (name: string) => boolean;
   readonly now: () => number;
@@ -17,26 +18,33 @@ export interface ServerCertificates {
 
 const mostNames = 1_000;
 
+interface Leaf {
+  readonly context: Promise<SecureContext>;
+  readonly issuer: IssueLeaf;
+  /** Milliseconds since 1970. */
+  readonly renewAt: number;
+}
+
 /** A leaf for each name that clients ask for, made when it is first asked for and again at half of its life. */
 export function createServerCertificates(options: ServerCertificatesOptions): ServerCertificates {
-  const { issueLeaf, servesName, now } = options;
-  const leaves = new Map<string, { context: Promise<SecureContext>; readonly renewAt: number }>();
-  const leaf = (name: string): Promise<KeyPair> => issueLeaf(name, new Date(now()));
-  const issue = async (name: string): Promise<SecureContext> => {
-    const { certificate, privateKey } = await leaf(name);
+  const { leafIssuer, servesName, now } = options;
+  const leaves = new Map<string, Leaf>();
+  const issue = async (name: string, issueLeaf: IssueLeaf): Promise<SecureContext> => {
+    const { certificate, privateKey } = await issueLeaf(name, new Date(now()));
     return createSecureContext({ cert: certificate, key: privateKey });
   };
   return {
-    leaf,
+    leaf: (host) => leafIssuer()(host, new Date(now())),
     async context(servername) {
       const name = servername.toLowerCase();
       if (!servesName(name)) return undefined;
       const known = leaves.get(name);
-      if (known !== undefined && known.renewAt > now()) return known.context;
-      const context = issue(name);
+      const issuer = leafIssuer();
+      if (known?.issuer === issuer && known.renewAt > now()) return known.context;
+      const context = issue(name, issuer);
       const [oldest] = leaves.keys();
       if (leaves.size >= mostNames && oldest !== undefined) leaves.delete(oldest);
-      leaves.set(name, { context, renewAt: now() + leafLifetime / 2 });
+      leaves.set(name, { context, issuer, renewAt: now() + leafLifetime / 2 });
       context.catch(() => leaves.delete(name));
       return context;
     },

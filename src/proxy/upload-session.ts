@@ -20,7 +20,7 @@ export interface UploadSession {
 export interface SessionSeal {
   /** One path segment of base64url. */
   seal(session: UploadSession): string;
-  /** Undefined for anything that this key has not sealed, or that has expired. */
+  /** Undefined for anything that none of these keys has sealed, or that has expired. */
   open(sealed: string): UploadSession | undefined;
 }
 
@@ -31,13 +31,16 @@ const purpose = Buffer.from("oci-connector upload session 1");
 /**
  * Seals with AES-256-GCM (NIST SP 800-38D) under a random nonce. Every replica with the same key
  * opens what another has sealed, so an upload goes on where its next request happens to arrive.
- * @param key 32 bytes
+ * @param keys of 32 bytes each; the first one seals, and all of them open, so that a rotation cuts nothing
  */
-export function createSessionSeal(key: Buffer, now: () => number): SessionSeal {
+export function createSessionSeal(
+  keys: () => readonly [Buffer, ...Buffer[]],
+  now: () => number,
+): SessionSeal {
   return {
     seal({ url, connectorUid, repository, subject, expires }) {
       const iv = randomBytes(ivLength);
-      const cipher = createCipheriv("aes-256-gcm", key, iv).setAAD(purpose);
+      const cipher = createCipheriv("aes-256-gcm", keys()[0], iv).setAAD(purpose);
       const text = JSON.stringify([url, connectorUid, repository, subject, expires]);
       const sealed = Buffer.concat([iv, cipher.update(text, "utf8"), cipher.final()]);
       return Buffer.concat([sealed, cipher.getAuthTag()]).toString("base64url");
@@ -45,8 +48,11 @@ export function createSessionSeal(key: Buffer, now: () => number): SessionSeal {
     open(sealed) {
       const bytes = Buffer.from(sealed, "base64url");
       if (bytes.toString("base64url") !== sealed) return undefined; // one spelling, and no other
-      const session = decrypt(key, bytes);
-      return session !== undefined && session.expires * 1000 > now() ? session : undefined;
+      for (const key of keys()) {
+        const session = decrypt(key, bytes);
+        if (session !== undefined) return session.expires * 1000 > now() ? session : undefined;
+      }
+      return undefined;
     },
   };
 }

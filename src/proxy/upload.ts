@@ -1,10 +1,10 @@
 import type { Agent, ClientRequest, IncomingMessage, ServerResponse } from "node:http";
 import { Stream, type Writable } from "node:stream";
 import { createProxyServer } from "http-proxy-3";
+import { connectTimeout } from "../upstream/upstream.ts";
 import { ClientGone, type CollectedResponse, collectTimeout, mostCollected } from "./exchange.ts";
 import type { Headers } from "./headers.ts";
 import { endWhenIdle } from "./request-body.ts";
-import { connectTimeout } from "./upstream.ts";
 import { writeAndFree } from "./write-and-free.ts";
 
 export interface UploadOptions {

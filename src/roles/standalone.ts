@@ -63,6 +63,7 @@ async function start(settings: StandaloneSettings, log: Log, undo: Undo[]): Prom
     isMounted: (volumeId, mount) => keeper?.isMounted(volumeId, mount) ?? false,
   });
   const surroundings = { findConnector: findInFolder(folder), mayUse: mayUseNamed };
+  const issueLeaf = await leafIssuer(state.authority);
   const proxy = await startProxy({
     ...surroundings,
     listen: settings.listen,
@@ -72,10 +73,10 @@ async function start(settings: StandaloneSettings, log: Log, undo: Undo[]): Prom
       return verify(token);
     },
     connectorOfHost: () => undefined,
-    issueLeaf: await leafIssuer(state.authority),
+    leafIssuer: () => issueLeaf,
     servesName: (name) =>
       name === "localhost" || settings.listen.some(({ host }) => host.toLowerCase() === name),
-    sealKey: state.sealKey,
+    sealKeys: () => [state.sealKey],
     now: Date.now,
     log,
   }).catch(explainListening);

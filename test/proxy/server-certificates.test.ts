@@ -29,7 +29,7 @@ describe("server certificates", function () {
       return isBroken ? Promise.reject(new Error("no key")) : issue(name, when);
     };
     certificates = createServerCertificates({
-      issueLeaf: (name, when) => issueLeaf(name, when),
+      leafIssuer: () => issueLeaf,
       servesName: (name) => name.endsWith(".test"),
       now: () => now,
     });
@@ -71,6 +71,18 @@ describe("server certificates", function () {
     expect(failed).to.equal("no key");
     isBroken = false;
     expect(await certificates.context("a.test")).to.be.an("object");
+  });
+
+  it("are made anew by another authority", async () => {
+    const first = await certificates.context("a.test");
+    const rotated = await leafIssuer(await createAuthority("next", new Date(now)));
+    issueLeaf = (name, when) => {
+      issued.push(`next ${name}`);
+      return rotated(name, when);
+    };
+    expect(await certificates.context("a.test")).to.not.equal(first);
+    await certificates.leaf("own.test");
+    expect(issued).to.deep.equal(["a.test", "next a.test", "next own.test"]);
   });
 
   it("are kept for a thousand names", async () => {

@@ -58,7 +58,7 @@ export interface TestSurroundings {
 }
 
 export interface TestProxyOptions
-  extends Partial<Omit<ProxyOptions, "sealKey" | "issueLeaf" | "log">> {
+  extends Partial<Omit<ProxyOptions, "sealKeys" | "leafIssuer" | "log">> {
   /** Another proxy, whose surroundings this one shares, as a replica on another node does. */
   readonly replicaOf?: TestProxy;
 }
@@ -71,13 +71,14 @@ export async function startTestProxy({
 }: TestProxyOptions = {}): Promise<TestProxy> {
   const surroundings = replicaOf?.surroundings ?? (await createSurroundings());
   const lines: string[] = [];
+  const issueLeaf = await leafIssuer(surroundings.authority);
   const proxy = await startProxy({
     listen: [
       { scheme: "http", host: "127.0.0.1", port: 0 },
       { scheme: "https", host: "127.0.0.1", port: 0 },
     ],
-    issueLeaf: await leafIssuer(surroundings.authority),
-    sealKey: surroundings.sealKey,
+    leafIssuer: () => issueLeaf,
+    sealKeys: () => [surroundings.sealKey],
     log: createLog(
       (line) => lines.push(line),
       () => new Date(),

@@ -7,7 +7,10 @@ describe("a sealed upload session", function () {
   this.timeout(10_000);
   const key = randomBytes(32);
   let now = 1_000_000_000_000;
-  const { seal, open } = createSessionSeal(key, () => now);
+  const { seal, open } = createSessionSeal(
+    () => [key],
+    () => now,
+  );
   const session: UploadSession = {
     url: "https://harbor.test/v2/app/blobs/uploads/1?_state=a%3D%3D",
     connectorUid: "uid",
@@ -17,7 +20,10 @@ describe("a sealed upload session", function () {
   };
 
   it("is opened by every replica with the same key, whatever is in it", () => {
-    const replica = createSessionSeal(Buffer.from(key), () => now);
+    const replica = createSessionSeal(
+      () => [Buffer.from(key)],
+      () => now,
+    );
     const text = fc.string({ unit: "grapheme" });
     const sessions = fc.record({
       ...{ url: text, connectorUid: text, repository: text, subject: text },
@@ -47,7 +53,21 @@ describe("a sealed upload session", function () {
   });
 
   it("is not opened by another key", () => {
-    expect(createSessionSeal(randomBytes(32), () => now).open(seal(session))).to.equal(undefined);
+    const other = createSessionSeal(
+      () => [randomBytes(32)],
+      () => now,
+    );
+    expect(other.open(seal(session))).to.equal(undefined);
+  });
+
+  it("is opened by every key that is known, and sealed with the first", () => {
+    const next = randomBytes(32);
+    const rotated = createSessionSeal(
+      () => [next, key],
+      () => now,
+    );
+    expect(rotated.open(seal(session))).to.deep.equal(session);
+    expect(open(rotated.seal(session))).to.equal(undefined);
   });
 
   it("is not opened with any bit of it turned", () => {

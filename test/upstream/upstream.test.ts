@@ -1,14 +1,14 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { expect } from "chai";
 import type { UpstreamSecrets } from "../../src/connector/surroundings.ts";
-import { createUpstreams, type Upstreams } from "../../src/proxy/upstream.ts";
+import { createUpstreams, type Upstreams } from "../../src/upstream/upstream.ts";
+import { clientOf } from "../proxy/test-client.ts";
+import { startTestProxy, testConnector } from "../proxy/test-proxy.ts";
 import { cleanup } from "../support/cleanup.ts";
 import { eventually } from "../support/eventually.ts";
 import { startFakeRegistry } from "../support/fake-registry.ts";
 import { addBlob } from "../support/fake-registry-content.ts";
 import { noise } from "../support/oci-image.ts";
-import { clientOf } from "./test-client.ts";
-import { startTestProxy, testConnector } from "./test-proxy.ts";
 
 const none: UpstreamSecrets = { credential: undefined, caCertificates: [] };
 

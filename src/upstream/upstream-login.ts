@@ -1,11 +1,11 @@
 import { type Dispatcher, request } from "undici";
 import { parseChallenges } from "./challenge.ts";
 import { checkRealm } from "./realm.ts";
-import { badGateway, denied, unavailable } from "./registry-error.ts";
 import type { TokenCache } from "./token-cache.ts";
 import { basic, type TokenServer } from "./token-client.ts";
 import { unreachable } from "./unreachable.ts";
 import type { Upstream } from "./upstream.ts";
+import { UpstreamError } from "./upstream-error.ts";
 
 /** How a registry wants to be logged in to. */
 type Scheme =
@@ -17,13 +17,13 @@ type Scheme =
 export interface UpstreamLogin {
   /**
    * The Authorization header for a request with these scopes, undefined where the registry wants none.
-   * @throws RegistryError
+   * @throws UpstreamError
    */
   authorization(upstream: Upstream, scopes: readonly string[]): Promise<string | undefined>;
   /**
    * The registry has answered 401 to a request with that header. Learns from its challenge, forgets
    * the token, and tells whether another attempt can have a better header.
-   * @throws RegistryError where the challenge asks for what must not be done
+   * @throws UpstreamError where the challenge asks for what must not be done
    */
   refused(
     upstream: Upstream,
@@ -88,11 +88,14 @@ async function askForScheme(upstream: Upstream): Promise<Scheme> {
   const { connector, agent, guard } = upstream;
   const { origin, basePath, hostname } = connector.address;
   const host = guard.checkHost(hostname);
-  if (!host.ok) throw denied(host.reason);
+  if (!host.ok) throw new UpstreamError("AddressRefused", host.reason);
   const { status, challenge } = await ping(`${origin}${basePath}/v2/`, agent).catch((error) => {
     throw unreachable(`the registry ${origin}`, error);
   });
-  if (status >= 500) throw unavailable(`the registry ${origin} answered ${status} to GET /v2/`);
+  if (status >= 500) {
+    const message = `the registry ${origin} answered ${status} to GET /v2/`;
+    throw new UpstreamError("ConnectionFailed", message);
+  }
   return status === 401 ? schemeIn(upstream, challenge) : { kind: "none" };
 }
 
@@ -116,19 +119,16 @@ function schemeIn(
   const realm = bearer?.params.get("realm");
   if (bearer !== undefined && realm !== undefined) {
     const checked = checkRealm(realm, connector);
-    if (!checked.ok) throw denied(checked.reason);
+    if (!checked.ok) throw new UpstreamError("AuthRealmRejected", checked.reason);
     const host = guard.checkHost(checked.value.hostname.replace(/^\[|\]$/g, ""));
-    if (!host.ok) throw denied(host.reason);
+    if (!host.ok) throw new UpstreamError("AddressRefused", host.reason);
     const service = bearer.params.get("service");
     return { kind: "bearer", server: { realm: checked.value, service } };
   }
   if (challenges.some(({ scheme }) => scheme === "basic")) return { kind: "basic" };
-  throw badGateway(
-    `the registry ${connector.address.origin} wants a login of a kind unknown here`,
-    {
-      detail: "known are Basic and Bearer (the distribution token protocol)",
-    },
-  );
+  const message = `the registry ${connector.address.origin} wants a login of a kind unknown here`;
+  const detail = "known are Basic and Bearer (the distribution token protocol)";
+  throw new UpstreamError("AuthMethodUnknown", message, { detail });
 }
 
 const isSame = (one: Scheme, other: Scheme): boolean =>

@@ -1,6 +1,6 @@
 import { expect } from "chai";
-import { checkRealm } from "../../src/proxy/realm.ts";
-import { testConnector } from "./test-proxy.ts";
+import { checkRealm } from "../../src/upstream/realm.ts";
+import { testConnector } from "../proxy/test-proxy.ts";
 
 describe("a token realm", () => {
   const accepted: readonly (readonly [string, string, string?])[] = [

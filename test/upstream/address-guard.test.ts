@@ -5,8 +5,8 @@ import {
   type AddressGuard,
   AddressRefused,
   createAddressGuard,
-} from "../../src/proxy/address-guard.ts";
-import { testConnector } from "./test-proxy.ts";
+} from "../../src/upstream/address-guard.ts";
+import { testConnector } from "../proxy/test-proxy.ts";
 
 /** What names resolve to. */
 type Names = Readonly<Record<string, readonly string[]>>;

@@ -1,7 +1,7 @@
 import { expect } from "chai";
-import { AddressRefused } from "../../src/proxy/address-guard.ts";
-import { RegistryError } from "../../src/proxy/registry-error.ts";
-import { unreachable } from "../../src/proxy/unreachable.ts";
+import { AddressRefused } from "../../src/upstream/address-guard.ts";
+import { unreachable } from "../../src/upstream/unreachable.ts";
+import { UpstreamError } from "../../src/upstream/upstream-error.ts";
 
 const origin = "https://harbor.test";
 const coded = (code: string, cause?: unknown): Error =>
@@ -25,9 +25,8 @@ describe("a registry that can't be reached", () => {
   for (const [name, error, why] of cases) {
     it(name, () => {
       const found = unreachable(`the registry ${origin}`, error);
-      expect(found).to.include({ status: 503, code: "UNAVAILABLE", cause: error });
+      expect(found).to.include({ fault: "ConnectionFailed", cause: error });
       expect(found.message).to.equal(`the registry ${origin} can't be reached: ${why}`);
-      expect(found.headers).to.have.property("retry-after");
       expect(found.detail).to.contain("tried again");
     });
   }
@@ -44,18 +43,19 @@ describe("a registry that can't be reached", () => {
   for (const [code, why, helps] of certificates) {
     it(`${code}, where a CA certificate ${helps ? "may help" : "does not help"}`, () => {
       const found = unreachable(`the registry ${origin}`, coded(code));
+      expect(found.fault).to.equal("CertificateInvalid");
       expect(found.message).to.contain(why);
       expect(found.detail?.includes("caCertSecretRef")).to.equal(helps);
     });
   }
 
-  it("is denied where its address may not be dialled, and says how to allow it", () => {
+  it("is refused where its address may not be dialled, and says how to allow it", () => {
     const found = unreachable("the registry", new AddressRefused("host x is at 10.0.0.1"));
-    expect(found).to.include({ status: 403, code: "DENIED", message: "host x is at 10.0.0.1" });
+    expect(found).to.include({ fault: "AddressRefused", message: "host x is at 10.0.0.1" });
   });
 
   it("lets an error through that has been put into words", () => {
-    const error = new RegistryError(404, "NAME_UNKNOWN", "x");
+    const error = new UpstreamError("AccessDenied", "x");
     expect(unreachable("the registry", error)).to.equal(error);
   });
 });

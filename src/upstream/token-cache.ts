@@ -1,10 +1,11 @@
-import { fetchToken, TokenRefused, type TokenRequest, type UpstreamToken } from "./token-client.ts";
+import { fetchToken, type TokenRequest, type UpstreamToken } from "./token-client.ts";
+import { UpstreamError } from "./upstream-error.ts";
 
 export interface TokenCache {
   /**
    * A token that is good for some time yet.
    * @param owner what may share a token: connector, address and credential
-   * @throws RegistryError
+   * @throws UpstreamError
    */
   token(owner: string, wanted: TokenRequest): Promise<string>;
   /** Forgets a token that the registry has refused, unless a newer one took its place. */
@@ -33,7 +34,7 @@ const mostTokens = 5_000;
  */
 export function createTokenCache(now: () => number): TokenCache {
   const entries = new Map<string, Entry>();
-  const refusals = new Map<string, { readonly error: TokenRefused; readonly until: number }>();
+  const refusals = new Map<string, { readonly error: UpstreamError; readonly until: number }>();
 
   const fetchInto = (key: string, account: string, wanted: TokenRequest): Entry => {
     const asked = now(); // its life may have begun before its answer has come
@@ -46,9 +47,10 @@ export function createTokenCache(now: () => number): TokenCache {
       },
       (error: unknown) => {
         if (entries.get(key) === entry) entries.delete(key);
-        if (!(error instanceof TokenRefused)) return;
-        const refused = error.isOfAccount ? account : key;
-        remember(refusals, refused, { error, until: now() + refusedFor });
+        if (!(error instanceof UpstreamError)) return;
+        const until = now() + refusedFor;
+        if (error.fault === "AuthenticationFailed") remember(refusals, account, { error, until });
+        if (error.fault === "AccessDenied") remember(refusals, key, { error, until });
       },
     );
     return entry;

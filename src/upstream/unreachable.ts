@@ -1,5 +1,5 @@
 import { AddressRefused } from "./address-guard.ts";
-import { denied, RegistryError, unavailable } from "./registry-error.ts";
+import { UpstreamError } from "./upstream-error.ts";
 
 const sentences: Readonly<Record<string, string>> = {
   ECONNREFUSED: "nothing listens there",
@@ -27,20 +27,22 @@ const sentences: Readonly<Record<string, string>> = {
 
 /** What another trusted authority may mend; an expired certificate, or one for another name, it does not. */
 const untrusted = /SELF_SIGNED|^UNABLE_TO/;
+const certificateCodes = /CERT|SIGNATURE/;
 
 /**
- * The one place where errors of sockets, DNS, TLS and HTTP clients become words for a registry client.
+ * The one place where errors of sockets, DNS, TLS and HTTP clients become words for people.
  * @param who "the registry https://harbor.test"
  */
-export function unreachable(who: string, error: unknown): RegistryError {
-  if (error instanceof RegistryError) return error;
-  if (error instanceof AddressRefused) return denied(error.message);
+export function unreachable(who: string, error: unknown): UpstreamError {
+  if (error instanceof UpstreamError) return error;
+  if (error instanceof AddressRefused) return new UpstreamError("AddressRefused", error.message);
   const code = codeOf(error);
   const why = sentences[code] ?? (code === "" ? "the connection failed" : code);
   const detail = untrusted.test(code)
     ? "name the Secret with the registry's CA certificate in the connector's spec.caCertSecretRef"
     : "this is between the proxy and the registry; the push or pull can be tried again";
-  return unavailable(`${who} can't be reached: ${why}`, { cause: error, detail });
+  const fault = certificateCodes.test(code) ? "CertificateInvalid" : "ConnectionFailed";
+  return new UpstreamError(fault, `${who} can't be reached: ${why}`, { cause: error, detail });
 }
 
 /** Whether a connection was closed by its other side, before an answer. */

@@ -1,8 +1,8 @@
 import { expect } from "chai";
 import { Agent } from "undici";
 import { describeError } from "../../src/log.ts";
-import type { RegistryError } from "../../src/proxy/registry-error.ts";
-import { fetchToken, type TokenRequest } from "../../src/proxy/token-client.ts";
+import { fetchToken, type TokenRequest } from "../../src/upstream/token-client.ts";
+import type { UpstreamError, UpstreamFault } from "../../src/upstream/upstream-error.ts";
 import { cleanup } from "../support/cleanup.ts";
 import { type FakeRegistry, startFakeRegistry } from "../support/fake-registry.ts";
 import { tokenEndpoint, type Undo } from "../support/hostile-auth.ts";
@@ -33,12 +33,12 @@ describe("the token client", function () {
     dispatcher,
     ...more,
   });
-  const failure = async (more?: Partial<TokenRequest>): Promise<RegistryError> => {
+  const failure = async (more?: Partial<TokenRequest>): Promise<UpstreamError> => {
     try {
       await fetchToken(wanted(more));
     } catch (error) {
       expect(describeError(error)).to.not.contain("secret-of-alice");
-      return error as RegistryError;
+      return error as UpstreamError;
     }
     throw new Error("there was a token");
   };
@@ -80,7 +80,7 @@ describe("the token client", function () {
     it(`takes ${name} for no token`, async () => {
       undo.defer(answer(value));
       const error = await failure();
-      expect(error).to.include({ status: 502, code: "UNKNOWN" });
+      expect(error).to.include({ fault: "AnswerInvalid" });
       expect(error.message).to.equal(
         `the token server ${registry.host} answered 200 without a token`,
       );
@@ -90,30 +90,30 @@ describe("the token client", function () {
   it("shows nothing of an answer that is no JSON", async () => {
     undo.defer(tokenEndpoint.notJson(registry, "secret-in-answer"));
     const error = await failure();
-    expect(error.status).to.equal(502);
+    expect(error.fault).to.equal("AnswerInvalid");
     expect(JSON.stringify(error) + describeError(error)).to.not.contain("secret-in-answer");
   });
 
   it("ends an answer that never ends", async () => {
     undo.defer(tokenEndpoint.endless(registry));
-    expect(await failure()).to.include({ status: 502 });
+    expect(await failure()).to.include({ fault: "AnswerInvalid" });
   });
 
-  const statuses: readonly (readonly [number, number, string])[] = [
-    [401, 403, "refused the connector's login (401)"],
-    [403, 403, "refused the connector's login (403)"],
-    [400, 502, "answered 400 instead of a token"],
-    [404, 502, "answered 404 instead of a token"],
-    [204, 502, "answered 204 instead of a token"],
-    [429, 503, "answered 429"],
-    [500, 503, "answered 500"],
-    [503, 503, "answered 503"],
+  const statuses: readonly (readonly [number, UpstreamFault, string])[] = [
+    [401, "AuthenticationFailed", "refused the connector's login (401)"],
+    [403, "AccessDenied", "refused the connector's login (403)"],
+    [400, "AnswerInvalid", "answered 400 instead of a token"],
+    [404, "AnswerInvalid", "answered 404 instead of a token"],
+    [204, "AnswerInvalid", "answered 204 instead of a token"],
+    [429, "ConnectionFailed", "answered 429"],
+    [500, "ConnectionFailed", "answered 500"],
+    [503, "ConnectionFailed", "answered 503"],
   ];
-  for (const [given, status, message] of statuses) {
-    it(`makes ${status} of ${given}`, async () => {
+  for (const [given, fault, message] of statuses) {
+    it(`makes ${fault} of ${given}`, async () => {
       undo.defer(tokenEndpoint.fails(registry, given));
       const error = await failure();
-      expect(error.status).to.equal(status);
+      expect(error.fault).to.equal(fault);
       expect(error.message).to.contain(message);
     });
   }
@@ -128,7 +128,7 @@ describe("the token client", function () {
     for (const location of [`${elsewhere.url}/token`, "/token?again"]) {
       const stop = tokenEndpoint.redirects(registry, location);
       registry.requests.length = 0;
-      expect(await failure()).to.include({ status: 502 });
+      expect(await failure()).to.include({ fault: "AnswerInvalid" });
       expect(registry.requests).to.have.length(1);
       stop();
     }
@@ -139,7 +139,7 @@ describe("the token client", function () {
     const gone = await startFakeRegistry();
     await gone.stop();
     const error = await failure({ realm: new URL(`${gone.url}/token`) });
-    expect(error.status).to.equal(503);
+    expect(error.fault).to.equal("ConnectionFailed");
     expect(error.message).to.equal(
       `the token server ${gone.host} can't be reached: nothing listens there`,
     );

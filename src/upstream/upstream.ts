@@ -65,7 +65,7 @@ export function createUpstreams(bodyTimeout: number): Upstreams {
   return {
     of(connector, secrets) {
       const before = upstreams.get(connector.uid);
-      if (before?.connector === connector && before.secrets === secrets) return before;
+      if (before?.connector === connector && isSame(before.secrets, secrets)) return before;
       const key = connectionKey(connector, secrets);
       const keep = before?.connectionKey === key;
       if (before !== undefined && !keep) retire(before);
@@ -120,10 +120,31 @@ function connect(
   return { agent, uploadAgent, guard, connectionKey: key };
 }
 
-/** The system's and Node's own roots, and the connector's. Made once: 300 certificates take some 20 ms to read. */
+/** Surroundings may read the same Secrets anew each time. */
+const isSame = (one: UpstreamSecrets, other: UpstreamSecrets): boolean =>
+  one === other ||
+  (one.credential?.username === other.credential?.username &&
+    one.credential?.password === other.credential?.password &&
+    one.caCertificates.length === other.caCertificates.length &&
+    one.caCertificates.every((certificate, index) => certificate === other.caCertificates[index]));
+
+const contexts = new Map<string, WeakRef<SecureContext>>();
+
+/**
+ * The system's and Node's own roots, and the connector's. Some 300 certificates take 20 ms to read and
+ * 1 MiB to keep, so connectors that trust the same share them.
+ */
 function trust(caCertificates: readonly string[]): SecureContext {
+  const key = caCertificates.join("");
+  const shared = contexts.get(key)?.deref();
+  if (shared !== undefined) return shared;
   const roots = new Set([...getCACertificates("default"), ...getCACertificates("system")]);
-  return createSecureContext({ ca: [...roots, ...caCertificates], minVersion: "TLSv1.2" });
+  const context = createSecureContext({ ca: [...roots, ...caCertificates], minVersion: "TLSv1.2" });
+  for (const [other, reference] of contexts) {
+    if (reference.deref() === undefined) contexts.delete(other);
+  }
+  contexts.set(key, new WeakRef(context));
+  return context;
 }
 
 const connectionKey = (

@@ -1,8 +1,8 @@
 import { type Dispatcher, request } from "undici";
 import type { Credential } from "../connector/credential.ts";
 import { property } from "../connector/document.ts";
-import { badGateway, RegistryError, unavailable } from "./registry-error.ts";
 import { unreachable } from "./unreachable.ts";
+import { UpstreamError } from "./upstream-error.ts";
 
 /** Where a registry's tokens come from: the `realm` and `service` of its Bearer challenge. */
 export interface TokenServer {
@@ -24,17 +24,6 @@ export interface UpstreamToken {
   readonly lifetime: number;
 }
 
-/** The token server wants none of it. Clients get 403. */
-export class TokenRefused extends RegistryError {
-  /** The account itself is refused, whatever it asks for. */
-  readonly isOfAccount: boolean;
-
-  constructor(isOfAccount: boolean, message: string, detail: string) {
-    super(403, "DENIED", message, { detail });
-    this.isOfAccount = isOfAccount;
-  }
-}
-
 const largestAnswer = 128 * 1024;
 const defaultLifetime = 60;
 const timeout = 15_000;
@@ -42,14 +31,15 @@ const timeout = 15_000;
 /**
  * Asks a token server for a token: GET with Basic, the form that every one of them knows. Redirects
  * are not followed, since the password would go along.
- * @throws TokenRefused; RegistryError 502 or 503
+ * @throws UpstreamError; AuthenticationFailed where the account is refused, AccessDenied where just these scopes are
  */
 export async function fetchToken(wanted: TokenRequest): Promise<UpstreamToken> {
   const { status, text } = await ask(wanted);
   if (status !== 200) throw refusal(wanted, status);
   const answer = parseAnswer(text);
   if (answer === undefined) {
-    throw badGateway(`the token server ${wanted.realm.host} answered 200 without a token`);
+    const message = `the token server ${wanted.realm.host} answered 200 without a token`;
+    throw new UpstreamError("AnswerInvalid", message);
   }
   return answer;
 }
@@ -111,18 +101,19 @@ function parseAnswer(text: string | undefined): UpstreamToken | undefined {
   return { value, lifetime: lifetime > 0 ? lifetime : defaultLifetime };
 }
 
-function refusal({ realm, credential }: TokenRequest, status: number): RegistryError {
+function refusal({ realm, credential }: TokenRequest, status: number): UpstreamError {
+  const server = `the token server ${realm.host}`;
   if (status === 429 || status >= 500) {
-    return unavailable(`the token server ${realm.host} answered ${status}`);
+    return new UpstreamError("ConnectionFailed", `${server} answered ${status}`);
   }
   if (status === 401 || status === 403) {
-    return new TokenRefused(
-      status === 401,
-      `the token server ${realm.host} refused the connector's login (${status})`,
-      credential === undefined
-        ? "the registry wants a login and the connector has none: give it spec.auth.secretRef"
-        : "check the username and the password in the connector's Secret, and what that account may do",
-    );
+    const fault = status === 401 ? "AuthenticationFailed" : "AccessDenied";
+    return new UpstreamError(fault, `${server} refused the connector's login (${status})`, {
+      detail:
+        credential === undefined
+          ? "the registry wants a login and the connector has none: give it spec.auth.secretRef"
+          : "check the username and the password in the connector's Secret, and what that account may do",
+    });
   }
-  return badGateway(`the token server ${realm.host} answered ${status} instead of a token`);
+  return new UpstreamError("AnswerInvalid", `${server} answered ${status} instead of a token`);
 }

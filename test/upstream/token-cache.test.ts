@@ -2,8 +2,9 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { expect } from "chai";
 import { Agent } from "undici";
 import type { Credential } from "../../src/connector/credential.ts";
-import { createTokenCache, type TokenCache } from "../../src/proxy/token-cache.ts";
-import type { TokenRequest } from "../../src/proxy/token-client.ts";
+import { createTokenCache, type TokenCache } from "../../src/upstream/token-cache.ts";
+import type { TokenRequest } from "../../src/upstream/token-client.ts";
+import type { UpstreamError } from "../../src/upstream/upstream-error.ts";
 import { cleanup } from "../support/cleanup.ts";
 import { type FakeRegistry, startFakeRegistry } from "../support/fake-registry.ts";
 import { tokenEndpoint } from "../support/hostile-auth.ts";
@@ -159,12 +160,12 @@ describe("the token cache", function () {
     expect(await cache.token("owner", wanting())).to.equal(second);
   });
 
-  const status = async (owner: string, wanted: TokenRequest): Promise<number> => {
+  const outcome = async (owner: string, wanted: TokenRequest): Promise<string> => {
     try {
       await cache.token(owner, wanted);
-      return 200;
+      return "token";
     } catch (error) {
-      return (error as { status: number }).status;
+      return (error as UpstreamError).fault;
     }
   };
 
@@ -173,20 +174,24 @@ describe("the token cache", function () {
 
     it("of the account, does not ask again for 10 seconds, whatever is wanted", async () => {
       const wanted = wanting(undefined, { credential: wrong });
-      const answers = await Promise.all([status("owner", wanted), status("owner", wanted)]);
-      expect(answers).to.deep.equal([403, 403]);
+      const answers = await Promise.all([outcome("owner", wanted), outcome("owner", wanted)]);
+      expect(answers).to.deep.equal(["AuthenticationFailed", "AuthenticationFailed"]);
       now += 9_999;
-      expect(await status("owner", wanted)).to.equal(403);
-      expect(await status("owner", wanting(["x:y:z"], { credential: wrong }))).to.equal(403);
+      expect(await outcome("owner", wanted)).to.equal("AuthenticationFailed");
+      expect(await outcome("owner", wanting(["x:y:z"], { credential: wrong }))).to.equal(
+        "AuthenticationFailed",
+      );
       expect(asked()).to.equal(1);
       now += 1;
-      expect(await status("owner", wanted)).to.equal(403);
+      expect(await outcome("owner", wanted)).to.equal("AuthenticationFailed");
       expect(asked()).to.equal(2);
     });
 
     it("of an account, asks for another one", async () => {
-      expect(await status("wrong", wanting(undefined, { credential: wrong }))).to.equal(403);
-      expect(await status("right", wanting())).to.equal(200);
+      expect(await outcome("wrong", wanting(undefined, { credential: wrong }))).to.equal(
+        "AuthenticationFailed",
+      );
+      expect(await outcome("right", wanting())).to.equal("token");
     });
 
     it("of what was wanted, asks for something else", async () => {
@@ -196,24 +201,26 @@ describe("the token cache", function () {
         ),
       );
       const both = wanting(["repository:a:pull,push", "repository:b:pull"]);
-      expect(await status("owner", both)).to.equal(403);
-      expect(await status("owner", both)).to.equal(403);
+      expect(await outcome("owner", both)).to.equal("AccessDenied");
+      expect(await outcome("owner", both)).to.equal("AccessDenied");
       expect(asked()).to.equal(1);
-      expect(await status("owner", wanting(["repository:a:pull,push"]))).to.equal(200);
+      expect(await outcome("owner", wanting(["repository:a:pull,push"]))).to.equal("token");
     });
 
     it("keeps what it has", async () => {
       const token = await cache.token("owner", wanting());
-      expect(await status("owner", wanting(["x:y:z"], { credential: wrong }))).to.equal(403);
+      expect(await outcome("owner", wanting(["x:y:z"], { credential: wrong }))).to.equal(
+        "AuthenticationFailed",
+      );
       expect(await cache.token("owner", wanting())).to.equal(token);
     });
   });
 
   it("asks again at once after any other failure", async () => {
     const stop = tokenEndpoint.fails(registry, 500);
-    expect(await status("owner", wanting())).to.equal(503);
+    expect(await outcome("owner", wanting())).to.equal("ConnectionFailed");
     stop();
-    expect(await status("owner", wanting())).to.equal(200);
+    expect(await outcome("owner", wanting())).to.equal("token");
   });
 
   it("is not held up by one that hangs", async () => {
@@ -222,7 +229,7 @@ describe("the token cache", function () {
     hanging.catch(() => {});
     await sleep(20);
     stop();
-    expect(await status("owner", wanting(["x:y:z"]))).to.equal(200);
+    expect(await outcome("owner", wanting(["x:y:z"]))).to.equal("token");
   });
 
   it("forgets the oldest of very many", async () => {

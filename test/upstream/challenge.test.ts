@@ -1,6 +1,6 @@
 import { expect } from "chai";
 import fc from "fast-check";
-import { parseChallenges } from "../../src/proxy/challenge.ts";
+import { parseChallenges } from "../../src/upstream/challenge.ts";
 
 describe("challenges", function () {
   this.timeout(10_000);
