@@ -1,7 +1,8 @@
 import type { Connector } from "../connector/connector.ts";
-import { showRef } from "../connector/connector-ref.ts";
+import { type ConnectorRef, showRef } from "../connector/connector-ref.ts";
 import type {
   Answer,
+  ConnectorAnswer,
   FindConnector,
   MayUse,
   ReadUpstreamSecrets,
@@ -13,20 +14,30 @@ import { credentialOf, ownCertificatesOf, sharedCertificates } from "./upstream-
 
 type Folder = Pick<ConnectorFolder, "path" | "contents" | "rescan">;
 
-/** Finds connectors in a folder. */
+/**
+ * Finds connectors in a folder. One that is not there is looked for anew: a script writes a file and
+ * mounts a volume in the next line.
+ */
 export const findInFolder =
   (folder: Folder): FindConnector =>
   async (ref) => {
-    const { connectors, invalid } = folder.contents();
-    const key = showRef(ref);
-    const connector = connectors.get(key);
-    if (connector !== undefined) return { state: "found", connector };
-    const wrong = invalid.get(key);
-    if (wrong !== undefined) return { state: "invalid", reason: `${folder.path}/${wrong}` };
-    const present = [...connectors.keys()].sort().join(", ") || "none";
-    const reason = `there is no Connector ${key} in ${folder.path}; there is: ${present}`;
-    return { state: "missing", reason };
+    const known = lookUp(folder, ref);
+    if (known.state === "found") return known;
+    await folder.rescan();
+    return lookUp(folder, ref);
   };
+
+function lookUp(folder: Folder, ref: ConnectorRef): ConnectorAnswer {
+  const { connectors, invalid } = folder.contents();
+  const key = showRef(ref);
+  const connector = connectors.get(key);
+  if (connector !== undefined) return { state: "found", connector };
+  const wrong = invalid.get(key);
+  if (wrong !== undefined) return { state: "invalid", reason: `${folder.path}/${wrong}` };
+  const present = [...connectors.keys()].sort().join(", ") || "none";
+  const reason = `there is no Connector ${key} in ${folder.path}; there is: ${present}`;
+  return { state: "missing", reason };
+}
 
 /**
  * Reads Secrets in a folder, each once for what the folder holds now; `fresh` reads the folder anew.

@@ -56,7 +56,6 @@ describe("standalone mode: changes of its folder", function () {
       'connector "team-a/hub" not found: there is no Connector team-a/hub in ',
     );
     await host.write("hub.yaml", original());
-    await host.waitForLog("connectors came, went or changed", ref);
     volume = await host.mount(
       ...(["volume", ref, "--configuration", "docker-config,buildkitd"] as const),
       ...["--params", JSON.stringify({ buildkitd: { mirror: true } })],

@@ -53,6 +53,14 @@ describe("the surroundings of a role in a folder", function () {
     });
   });
 
+  it("find a connector whose file was written just now, or mended", async () => {
+    await write("b.yaml", connectorYaml("nexus", "nowhere"));
+    const wrong = await findInFolder(folder)({ namespace: "default", name: "nexus" });
+    expect(wrong).to.have.property("state", "invalid");
+    await write("b.yaml", connectorYaml("nexus"));
+    expect(await connectorCalled("nexus")).to.include({ uid: "default/nexus" });
+  });
+
   it("say what is wrong with a connector, and in which file", async () => {
     await write("b.yaml", connectorYaml("bad", "nowhere"));
     await folder.rescan();
