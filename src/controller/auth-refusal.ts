@@ -1,4 +1,5 @@
 import { property } from "../connector/document.ts";
+import { timestamp } from "./clock.ts";
 import { readConditions } from "./conditions.ts";
 import type { Probed, ProbeFailure } from "./probe.ts";
 
@@ -25,15 +26,16 @@ const longestHoldMs = 60 * 60_000;
 export const triedAgainAt = ({ count, time }: AuthRefusal): number =>
   time + Math.min(firstHoldMs * 2 ** Math.min(count - 1, 10), longestHoldMs);
 
-/** The registry has looked at the credential. Whatever else fails can't lock an account. */
-export const isRefusal = (
-  probed: Probed,
-): probed is Extract<Probed, { ok: false }> & { readonly reason: ProbeFailure } =>
-  !probed.ok && (probed.reason === "AuthenticationFailed" || probed.reason === "AccessDenied");
+/** Whatever else fails can't lock an account. */
+export const isRefusal = (probed: Probed): probed is Extract<Probed, { ok: false }> =>
+  !probed.ok && probed.reason === "AuthenticationFailed";
 
-export const asProbed = ({ reason, message }: AuthRefusal): Probed => ({
-  ...{ ok: false, reason, message },
-});
+export function asProbed(refusal: AuthRefusal): Probed {
+  const { count, reason, message } = refusal;
+  const again = timestamp(triedAgainAt(refusal));
+  const advice = `refused ${count} in a row, so it is tried again after ${again}, or once the Secret has changed`;
+  return { ok: false, reason, message: `${message} (${advice})` };
+}
 
 /**
  * The last refusal of a credential that is known: ours, or one that another replica has recorded. One

@@ -1,5 +1,4 @@
 import { randomBytes } from "node:crypto";
-import { createAuthority } from "../certificate-authority.ts";
 import { type ConnectorRef, showRef } from "../connector/connector-ref.ts";
 import { serviceHosts } from "../connector/proxy-address.ts";
 import type { ProxyKeys } from "../connector/proxy-keys.ts";
@@ -186,10 +185,14 @@ function parseRef(text: string): ConnectorRef {
   return { namespace, name };
 }
 
-/** Old and new authorities differ in their names, too: some clients look for an issuer by its name alone. */
+/**
+ * Old and new authorities differ in their names, too: some clients look for an issuer by its name
+ * alone. The library for certificates takes 20 MiB, and is needed once in years.
+ */
 async function makeKeys(
   clock: Pick<Clock, "now">,
 ): Promise<Pick<ProxyKeys, "authority" | "sealKey">> {
+  const { createAuthority } = await import("../certificate-authority.ts");
   const now = clock.now();
   const authority = await createAuthority(`oci-connector ${timestamp(now)}`, new Date(now));
   return { authority, sealKey: randomBytes(32) };

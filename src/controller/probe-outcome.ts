@@ -63,5 +63,5 @@ export async function probeOutcome(
   const { reason, message } = result.auth;
   const count = (refusal?.count ?? 0) + 1;
   const refused = { version: loginVersion, count, time: now(), reason, message };
-  return { ...result, refusal: refused };
+  return { ...result, auth: asProbed(refused), refusal: refused };
 }

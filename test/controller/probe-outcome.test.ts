@@ -85,7 +85,10 @@ describe("probeOutcome()", () => {
         state.now = since + almost;
         outcome = await find({ refusal: outcome.refusal });
         expect(logins).to.have.length(index + 1);
-        expect(outcome.auth).to.deep.equal(failed("AuthenticationFailed"));
+        const minutesLater = timestamp(since + minutes * minute);
+        expect(outcome.auth.message).to.equal(
+          `AuthenticationFailed! (refused ${index + 1} in a row, so it is tried again after ${minutesLater}, or once the Secret has changed)`,
+        );
         expect(outcome.liveness).to.equal(alive);
       }
       state.now = since + minutes * minute;
@@ -104,15 +107,15 @@ describe("probeOutcome()", () => {
 
   it("heeds what another replica has recorded, or this one before it was started anew", async () => {
     const { find, state, logins } = refusing();
-    const { refusal } = await find();
+    const { refusal, auth } = await find();
     if (refusal === undefined) return expect.fail("it is not refused");
     state.now += 2 * minute;
     const after = await find({ object: recorded(refusal) });
-    expect(after).to.deep.equal({ liveness: alive, auth: failed("AuthenticationFailed"), refusal });
+    expect(after).to.deep.equal({ liveness: alive, auth, refusal });
     // What we knew before is older.
     const known = { liveness: alive, auth: alive, refusal: undefined };
     const corrected = await find({ object: recorded(refusal), known });
-    expect(corrected.auth).to.deep.equal(failed("AuthenticationFailed"));
+    expect(corrected.auth).to.deep.equal(auth);
     expect(logins).to.have.length(1);
   });
 
@@ -153,10 +156,10 @@ describe("probeOutcome()", () => {
   });
 
   it("forgets a refusal once the credential is accepted", async () => {
-    let auth: Probed = failed("AccessDenied");
+    let auth: Probed = failed("AuthenticationFailed");
     const { find, state } = registry(() => ({ liveness: alive, auth }));
     const first = await find();
-    expect(first.refusal).to.include({ count: 1, reason: "AccessDenied" });
+    expect(first.refusal).to.include({ count: 1, reason: "AuthenticationFailed" });
     auth = alive;
     state.now += 5 * minute;
     const second = await find({ refusal: first.refusal });
@@ -164,7 +167,7 @@ describe("probeOutcome()", () => {
   });
 
   it("keeps nothing back where no account is concerned", async () => {
-    for (const reason of ["ConnectionFailed", "AuthRealmRejected"] as const) {
+    for (const reason of ["ConnectionFailed", "AuthRealmRejected", "AccessDenied"] as const) {
       const { find } = registry(() => ({ liveness: alive, auth: failed(reason) }));
       expect((await find()).refusal).to.equal(undefined);
     }
