@@ -54,6 +54,7 @@ const closedCodes: ReadonlySet<string> = new Set(["ECONNRESET", "EPIPE", "UND_ER
 function codeOf(error: unknown): string {
   if (!(error instanceof Error)) return "";
   if (error instanceof AggregateError) return codeOf(error.errors[0]);
+  if (error.name === "TimeoutError") return "ETIMEDOUT"; // of AbortSignal.timeout
   const code = "code" in error && typeof error.code === "string" ? error.code : "";
   return code !== "" ? code : codeOf(error.cause);
 }

@@ -8,7 +8,7 @@ import type { Upstream } from "./upstream.ts";
 import { UpstreamError } from "./upstream-error.ts";
 
 /** How a registry wants to be logged in to. */
-type Scheme =
+export type Scheme =
   | { readonly kind: "none" }
   | { readonly kind: "basic" }
   | { readonly kind: "bearer"; readonly server: TokenServer };
@@ -110,7 +110,7 @@ async function ping(
 }
 
 /** Bearer, where there is a choice: a Basic challenge beside it is often for people. */
-function schemeIn(
+export function schemeIn(
   { connector, guard }: Upstream,
   header: string | readonly string[] | undefined,
 ): Scheme {

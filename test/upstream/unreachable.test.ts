@@ -18,6 +18,7 @@ describe("a registry that can't be reached", () => {
       "it does not answer",
     ],
     ["a cause", new Error("x", { cause: coded("UND_ERR_CONNECT_TIMEOUT") }), "it does not answer"],
+    ["a signal's time", new DOMException("x", "TimeoutError"), "it does not answer"],
     ["another code", coded("EODD"), "EODD"],
     ["no code", new Error("x"), "the connection failed"],
     ["no error", "x", "the connection failed"],
