@@ -5,7 +5,8 @@
  */
 export interface LogFields {
   readonly address?: string;
-  readonly bytes?: number;
+  readonly bytesReceived?: number;
+  readonly bytesSent?: number;
   readonly connector?: string;
   readonly connectors?: string;
   readonly count?: number;

@@ -15,8 +15,8 @@ export interface Metrics {
 export interface ProxyMetrics {
   requestStarted(): void;
   requestEnded(request: EndedRequest): void;
-  /** A registry token was asked for: `fetched`, `refused`, `failed`; or taken from the cache: `cached`. */
-  token(connector: string, outcome: "fetched" | "refused" | "failed" | "cached"): void;
+  /** A request needed a registry token. */
+  tokenNeeded(connector: string, outcome: "fetched" | "refused" | "failed" | "cached"): void;
 }
 
 export interface EndedRequest {
@@ -107,7 +107,7 @@ function proxyMetrics(registers: Registry[]): ProxyMetrics {
       bytes.inc({ connector, direction: "received" }, request.bytesReceived);
       bytes.inc({ connector, direction: "sent" }, request.bytesSent);
     },
-    token: (connector, outcome) => tokens.inc({ connector, outcome }),
+    tokenNeeded: (connector, outcome) => tokens.inc({ connector, outcome }),
   };
 }
 

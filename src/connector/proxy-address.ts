@@ -1,4 +1,4 @@
-import type { ConnectorRef } from "./connector-ref.ts";
+import { type ConnectorRef, isConnectorName, isNamespace } from "./connector-ref.ts";
 
 /**
  * Under which hosts the proxy answers for a connector. In a cluster both schemes share the host of
@@ -22,6 +22,22 @@ export function serviceHosts(clusterDomain: string): ProxyHostsOf {
     const host = `c-${name}.${namespace}.svc.${clusterDomain}`;
     return { http: host, https: host, preferred: "http" };
   };
+}
+
+/**
+ * The connector whose Service a host is, with or without its port and the cluster's domain; undefined
+ * for any other host. The short form `c-<name>` says nothing of the namespace.
+ */
+export function connectorOfServiceHost(
+  host: string,
+  clusterDomain: string,
+): ConnectorRef | undefined {
+  const bare = host.toLowerCase().replace(/:\d+$/, "").replace(/\.$/, "");
+  const inCluster = bare.endsWith(`.svc.${clusterDomain}`)
+    ? bare.slice(0, -clusterDomain.length - 1)
+    : bare;
+  const [, name = "", namespace = ""] = /^c-([^.]+)\.([^.]+)(?:\.svc)?$/.exec(inCluster) ?? [];
+  return isConnectorName(name) && isNamespace(namespace) ? { namespace, name } : undefined;
 }
 
 /** One listener for all connectors; TLS is preferred where both schemes are served. */

@@ -49,7 +49,7 @@ export function lastRefusal(
   const recorded = readRefusal(object);
   const known = [own, recorded].filter((refusal) => refusal?.version === version);
   const last = known.reduce(later, undefined);
-  const isOver = last !== undefined && last !== recorded && readySince(object) > last.time;
+  const isOver = last !== undefined && readySince(object) > last.time;
   return isOver ? undefined : last;
 }
 

@@ -42,9 +42,9 @@ export function connectorSecrets(options: ConnectorSecretsOptions): ReadConnecto
     const read = (name: string | undefined): Promise<Read> => readSecret(options, namespace, name);
     const [login, ca] = await Promise.all([read(secretName), read(caCertSecretName)]);
     const shared = sharedCas();
-    const certificates = [ca, ...shared.map(found)].flatMap(certificatesIn);
+    const caCertificates = [ca, ...shared.map(found)].flatMap(certificatesIn);
     const { finding, credential } = credentialIn(login);
-    const upstream = { credential, caCertificates: [...new Set(certificates)] };
+    const upstream = { credential, caCertificates };
     const versions = [login, ca, ...shared.map(found)].map(({ version }) => version);
     return {
       secret: finding,

@@ -42,29 +42,33 @@ const tokenHint =
   "use the volume's config.json (DOCKER_CONFIG, --authfile), or its context.token as the password of any user";
 
 /**
- * The connector that is meant, once its use is allowed. The path decides, then the host; the right is
- * always asked for the connector that results, and before anything is said about it.
+ * Which connector is meant? The path decides, then the host.
+ * @throws RegistryError 404
+ */
+export function connectorOf(
+  target: RepositoryTarget,
+  host: string | undefined,
+  { connectorOfHost }: AdmissionOptions,
+): ConnectorRef {
+  const ref = target.connector ?? connectorOfHost(host ?? "");
+  if (ref !== undefined) return ref;
+  const message = "neither the path nor the host names a connector";
+  throw new RegistryError(404, "NAME_UNKNOWN", message, {
+    detail:
+      "image names start with <proxy host>/namespaces/<namespace>/connectors/<connector>/; the volume's connector.status.proxyAddress has it",
+  });
+}
+
+/**
+ * The connector, once its use is allowed: that is asked before anything is said about it.
  * @throws RegistryError 403, 404 or 503
  */
 export async function authorize(
-  target: RepositoryTarget,
+  ref: ConnectorRef,
   verb: Verb,
   identity: Identity,
-  host: string | undefined,
-  { mayUse, findConnector, connectorOfHost }: AdmissionOptions,
+  { mayUse, findConnector }: AdmissionOptions,
 ): Promise<Connector> {
-  const ref = target.connector ?? connectorOfHost(host ?? "");
-  if (ref === undefined) {
-    throw new RegistryError(
-      404,
-      "NAME_UNKNOWN",
-      "neither the path nor the host names a connector",
-      {
-        detail:
-          "image names start with <proxy host>/namespaces/<namespace>/connectors/<connector>/; the volume's connector.status.proxyAddress has it",
-      },
-    );
-  }
   const allowed = await orUnavailable(mayUse(identity, ref, verb));
   if (!allowed.ok) throw denied(allowed.reason);
   const answer = await orUnavailable(findConnector(ref));

@@ -7,6 +7,8 @@ export interface Connections {
   finish(): void;
   /** Ends all of them. */
   destroy(): void;
+  /** When the last one came, as `performance.now` tells time; 0 before the first. */
+  lastAt(): number;
 }
 
 /**
@@ -20,6 +22,7 @@ export function followConnections(server: Server): Connections {
   const carrying = new Set<Socket>();
   const underWay = new Set<ServerResponse>();
   let isFinishing = false;
+  let lastAt = 0;
 
   const endIfIdle = (socket: Socket): void => {
     for (const { req } of underWay) if (req.socket === socket) return;
@@ -35,7 +38,10 @@ export function followConnections(server: Server): Connections {
     });
   };
   for (const event of ["request", "checkContinue", "checkExpectation"]) server.on(event, begin);
-  server.on("connection", (socket: Socket) => keepIn(accepted, socket));
+  server.on("connection", (socket: Socket) => {
+    lastAt = performance.now();
+    keepIn(accepted, socket);
+  });
   const established = "setSecureContext" in server ? "secureConnection" : "connection";
   server.on(established, (socket: Socket) => {
     keepIn(carrying, socket);
@@ -52,6 +58,7 @@ export function followConnections(server: Server): Connections {
     destroy() {
       for (const socket of accepted) socket.destroy();
     },
+    lastAt: () => lastAt,
   };
 }
 

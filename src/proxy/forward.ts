@@ -159,6 +159,7 @@ function sendAgain(
 const beginWith =
   (admitted: Admitted, options: Sealing): ReplayOptions["begin"] =>
   (head, asked) => {
+    admitted.report.upstreamStatus = head.status;
     admitted.response.writeHead(head.status, clientHeaders(admitted, head, asked, options));
     return true;
   };

@@ -4,7 +4,13 @@ import type { ReadUpstreamSecrets, Verb } from "../connector/surroundings.ts";
 import type { Log } from "../log.ts";
 import type { Upstream, Upstreams } from "../upstream/upstream.ts";
 import type { UpstreamLogin } from "../upstream/upstream-login.ts";
-import { type AdmissionOptions, authenticate, authorize, orUnavailable } from "./admission.ts";
+import {
+  type AdmissionOptions,
+  authenticate,
+  authorize,
+  connectorOf,
+  orUnavailable,
+} from "./admission.ts";
 import { BodyCut, ClientGone } from "./exchange.ts";
 import { forward } from "./forward.ts";
 import { goesRound } from "./headers.ts";
@@ -17,6 +23,7 @@ import {
   respondWithError,
 } from "./registry-error.ts";
 import { checkBody } from "./request-body.ts";
+import { openReport, type ReportDraft, type RequestReport } from "./request-report.ts";
 import { checkMethod, parseRequestTarget } from "./request-target.ts";
 import { type Admitted, drain } from "./respond.ts";
 import type { SessionSeal } from "./upload-session.ts";
@@ -29,7 +36,15 @@ export interface HandlerOptions extends AdmissionOptions {
   readonly now: () => number;
   /** Milliseconds without a byte after which a client that sends a body counts as gone. */
   readonly bodyTimeout: number;
+  readonly observer: RequestObserver;
   readonly log: Log;
+}
+
+/** Is told of every request. */
+export interface RequestObserver {
+  requestStarted(): void;
+  /** Once it is over, whatever came of it. */
+  requestEnded(report: RequestReport): void;
 }
 
 export type Handler = (request: IncomingMessage, response: ServerResponse) => void;
@@ -37,8 +52,10 @@ export type Handler = (request: IncomingMessage, response: ServerResponse) => vo
 /** Answers registry requests: who asks, for which connector, may they, and what does the registry say? */
 export function createHandler(options: HandlerOptions): Handler {
   return (request, response) => {
-    handle(request, response, options).catch((error: unknown) =>
-      answerError(request, response, error, options),
+    options.observer.requestStarted();
+    const report = openReport(request, response, options.observer.requestEnded);
+    handle(request, response, report, options).catch((error: unknown) =>
+      answerError(request, response, error, report, options),
     );
   };
 }
@@ -46,11 +63,14 @@ export function createHandler(options: HandlerOptions): Handler {
 async function handle(
   request: IncomingMessage,
   response: ServerResponse,
+  report: ReportDraft,
   options: HandlerOptions,
 ): Promise<void> {
   const method = request.method ?? "GET";
   const target = parseRequestTarget(request.url ?? "");
+  report.target = target;
   const identity = await authenticate(request, options);
+  report.identity = identity;
   checkMethod(method, target);
   checkBody(request, method);
   if (target === "base") {
@@ -58,8 +78,11 @@ async function handle(
     return;
   }
   const verb: Verb = method === "GET" || method === "HEAD" ? "pull" : "push";
-  const { host } = request.headers;
-  const connector = await authorize(target, verb, identity, host, options);
+  report.verb = verb;
+  const ref = connectorOf(target, request.headers.host, options);
+  report.ref = ref;
+  const connector = await authorize(ref, verb, identity, options);
+  report.connector = connector;
   if (goesRound(request.headers)) {
     throw denied(`the address of the connector ${showRef(connector)} leads back to this proxy`);
   }
@@ -67,7 +90,7 @@ async function handle(
     target.endpoint.kind === "manifest"
       ? await readManifest(request, response, options.bodyTimeout)
       : undefined;
-  const admitted: Admitted = { request, response, method, target, connector, identity, held };
+  const admitted = { request, response, method, target, connector, identity, held, report };
   await withCurrentSecrets(admitted, options, (upstream) => forward(admitted, upstream, options));
 }
 
@@ -110,38 +133,39 @@ function answerError(
   request: IncomingMessage,
   response: ServerResponse,
   error: unknown,
-  options: HandlerOptions,
+  report: ReportDraft,
+  { log }: HandlerOptions,
 ): void {
   const isCut = error instanceof BodyCut; // and has destroyed the response itself
   if (error instanceof ClientGone || (response.destroyed && !isCut)) return;
-  logFailure(request, error, options);
+  const known = asRegistryError(error);
+  report.reason = known?.message ?? (isCut ? error.message : ownMistake);
+  logFailure(request, error, report, log);
   if (response.headersSent) {
     response.destroy();
     return;
   }
-  respondWithError(response, asRegistryError(error) ?? unexpected);
+  respondWithError(response, known ?? unexpected);
   drain(request);
 }
 
 /** What is the client's to mend is no news for the log. */
 function logFailure(
-  { method = "", url = "", headers }: IncomingMessage,
+  { method = "" }: IncomingMessage,
   error: unknown,
-  { log, connectorOfHost }: HandlerOptions,
+  { ref, target, reason }: ReportDraft,
+  log: Log,
 ): void {
   const known = asRegistryError(error);
   if (known !== undefined && known.status < 500) return;
-  const told = known ?? (error instanceof BodyCut ? error : undefined);
-  const target = parseRequestTarget(url); // nothing fails like this before it has been read once
-  const ref =
-    target === "base" ? undefined : (target.connector ?? connectorOfHost(headers.host ?? ""));
   log("warning", "request failed", {
     method,
     ...(ref && { connector: showRef(ref) }),
-    ...(target !== "base" && { repository: target.repository }),
-    reason: told?.message ?? "unexpected error",
+    ...(target !== undefined && target !== "base" && { repository: target.repository }),
+    ...(reason !== undefined && { reason }),
     error: known === undefined ? error : known.cause,
   });
 }
 
 const unexpected = new RegistryError(500, "UNKNOWN", "internal error; the proxy's log says more");
+const ownMistake = "unexpected error";

@@ -22,6 +22,8 @@ export interface ListenAddress {
 export interface Listener {
   /** As asked for, with the port that was found. */
   readonly address: ListenAddress;
+  /** When the last connection came, as `performance.now` tells time; 0 before the first. */
+  lastConnectionAt(): number;
   /** Takes no new connections, waits for requests under way, and ends after `grace` milliseconds at the latest. */
   stop(grace: number): Promise<void>;
 }
@@ -55,6 +57,7 @@ export async function listen(
   const found = (server.address() as AddressInfo).port;
   return {
     address: { scheme, host, port: found },
+    lastConnectionAt: connections.lastAt,
     stop: (grace) => stop(server, connections, grace),
   };
 }

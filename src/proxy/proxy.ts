@@ -1,11 +1,11 @@
 import type { IssueLeaf } from "../certificate-authority.ts";
 import type { ReadUpstreamSecrets } from "../connector/surroundings.ts";
 import type { Log } from "../log.ts";
-import { createTokenCache } from "../upstream/token-cache.ts";
+import { createTokenCache, type TokenOutcome } from "../upstream/token-cache.ts";
 import { createUpstreams } from "../upstream/upstream.ts";
 import { createUpstreamLogin } from "../upstream/upstream-login.ts";
 import type { AdmissionOptions } from "./admission.ts";
-import { createHandler } from "./handler.ts";
+import { createHandler, type RequestObserver } from "./handler.ts";
 import { type ListenAddress, type Listener, listen } from "./listener.ts";
 import { createServerCertificates } from "./server-certificates.ts";
 import { createSessionSeal } from "./upload-session.ts";
@@ -23,12 +23,26 @@ export interface ProxyOptions extends AdmissionOptions {
   readonly now: () => number;
   /** Milliseconds without a byte after which a body counts as cut; 60,000 where nothing is said. */
   readonly bodyTimeout?: number;
+  readonly observer?: ProxyObserver;
   readonly log: Log;
 }
+
+export interface ProxyObserver extends RequestObserver {
+  /** A request needed a registry token. */
+  tokenNeeded(connector: string, outcome: TokenOutcome): void;
+}
+
+const nobody: ProxyObserver = {
+  requestStarted: () => undefined,
+  requestEnded: () => undefined,
+  tokenNeeded: () => undefined,
+};
 
 export interface Proxy {
   /** As asked for, with the ports that were found. */
   readonly addresses: readonly ListenAddress[];
+  /** When the last connection came, as `performance.now` tells time; 0 before the first. */
+  lastConnectionAt(): number;
   /** Takes no new connections, finishes what is under way, and ends after `grace` milliseconds at the latest. */
   stop(grace: number): Promise<void>;
 }
@@ -38,13 +52,14 @@ export interface Proxy {
  * @throws the socket's error where an address can't be had
  */
 export async function startProxy(options: ProxyOptions): Promise<Proxy> {
-  const { now, bodyTimeout = 60_000 } = options;
+  const { now, bodyTimeout = 60_000, observer = nobody } = options;
   const upstreams = createUpstreams(bodyTimeout);
   const handler = createHandler({
     ...options,
     bodyTimeout,
+    observer,
     upstreams,
-    login: createUpstreamLogin(createTokenCache(now)),
+    login: createUpstreamLogin(createTokenCache(now), observer.tokenNeeded),
     seal: createSessionSeal(options.sealKeys, now),
   });
   const certificates = createServerCertificates(options);
@@ -61,5 +76,9 @@ export async function startProxy(options: ProxyOptions): Promise<Proxy> {
     await stop(0);
     throw error;
   }
-  return { addresses: listeners.map(({ address }) => address), stop };
+  return {
+    addresses: listeners.map(({ address }) => address),
+    lastConnectionAt: () => Math.max(...listeners.map((listener) => listener.lastConnectionAt())),
+    stop,
+  };
 }

@@ -9,6 +9,7 @@ import { type Headers, headersForClient, storageHeadersForClient } from "./heade
 import { parameter } from "./query.ts";
 import { badGateway, denied, type RegistryError } from "./registry-error.ts";
 import type { FinalRequest } from "./replay.ts";
+import type { ReportDraft } from "./request-report.ts";
 import type { RepositoryTarget } from "./request-target.ts";
 import type { SessionSeal } from "./upload-session.ts";
 
@@ -22,6 +23,7 @@ export interface Admitted {
   readonly identity: Identity;
   /** A body that is small enough to be held, so that the request can be sent again. */
   readonly held: Buffer | undefined;
+  readonly report: ReportDraft;
 }
 
 export interface Sealing {
@@ -99,7 +101,8 @@ export function respondCollected(
   headers: Headers,
 ): void {
   const { status, body } = collected;
-  const { connector, response, method, request } = admitted;
+  const { connector, response, method, request, report } = admitted;
+  report.upstreamStatus = status;
   if (status === 401 || status === 403) throw refusedByRegistry(connector, collected);
   // A HEAD's Content-Length is of the thing that was asked about; an error's may promise more than came.
   const length =

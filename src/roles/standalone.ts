@@ -20,6 +20,7 @@ import { tokenSigner, tokenVerifier } from "../standalone/tokens.ts";
 import { startVolumeKeeper, type VolumeKeeper } from "../standalone/volume-keeper.ts";
 import { volumeRecords } from "../standalone/volume-record.ts";
 import { version } from "../version.ts";
+import { observeProxy } from "./proxy-observer.ts";
 import type { Role } from "./role.ts";
 
 const audience = "connectors-proxy";
@@ -78,6 +79,7 @@ async function start(settings: StandaloneSettings, log: Log, undo: Undo[]): Prom
       name === "localhost" || settings.listen.some(({ host }) => host.toLowerCase() === name),
     sealKeys: () => [state.sealKey],
     now: Date.now,
+    observer: observeProxy(log),
     log,
   }).catch(explainListening);
   undo.push((grace) => proxy.stop(grace));

@@ -5,12 +5,20 @@ export interface TokenCache {
   /**
    * A token that is good for some time yet.
    * @param owner what may share a token: connector, address and credential
+   * @param tell what came of it
    * @throws UpstreamError
    */
-  token(owner: string, wanted: TokenRequest): Promise<string>;
+  token(
+    owner: string,
+    wanted: TokenRequest,
+    tell?: (outcome: TokenOutcome) => void,
+  ): Promise<string>;
   /** Forgets a token that the registry has refused, unless a newer one took its place. */
   drop(owner: string, wanted: TokenKeyParts, token: string): void;
 }
+
+/** Where a token came from, or why there is none. */
+export type TokenOutcome = "cached" | "fetched" | "refused" | "failed";
 
 type TokenKeyParts = Pick<TokenRequest, "realm" | "service" | "scopes">;
 
@@ -55,16 +63,30 @@ export function createTokenCache(now: () => number): TokenCache {
     );
     return entry;
   };
+  /** @throws UpstreamError that was thrown a short while ago, and would be again */
+  const throwIfRefused = (...keys: readonly string[]): void => {
+    for (const refused of keys.map((key) => refusals.get(key))) {
+      if (refused !== undefined && refused.until > now()) throw refused.error;
+    }
+  };
   return {
-    async token(owner, wanted) {
+    async token(owner, wanted, tell = () => undefined) {
       const key = keyOf(owner, wanted);
       const entry = entries.get(key);
-      if (entry !== undefined && entry.freshUntil > now()) return (await entry.token).value;
-      const account = accountOf(owner, wanted);
-      for (const refused of [refusals.get(account), refusals.get(key)]) {
-        if (refused !== undefined && refused.until > now()) throw refused.error;
+      if (entry !== undefined && entry.freshUntil > now()) {
+        tell("cached");
+        return entry.value ?? (await entry.token).value;
       }
-      return (await fetchInto(key, account, wanted).token).value;
+      const account = accountOf(owner, wanted);
+      try {
+        throwIfRefused(account, key);
+        const { value } = await fetchInto(key, account, wanted).token;
+        tell("fetched");
+        return value;
+      } catch (error) {
+        tell(isRefusal(error) ? "refused" : "failed");
+        throw error;
+      }
     },
     drop(owner, wanted, token) {
       const key = keyOf(owner, wanted);
@@ -72,6 +94,10 @@ export function createTokenCache(now: () => number): TokenCache {
     },
   };
 }
+
+const isRefusal = (error: unknown): boolean =>
+  error instanceof UpstreamError &&
+  (error.fault === "AuthenticationFailed" || error.fault === "AccessDenied");
 
 const keyOf = (owner: string, { realm, service, scopes }: TokenKeyParts): string =>
   [owner, realm.href, service ?? "", ...scopes.toSorted()].join("\n");

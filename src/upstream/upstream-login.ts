@@ -1,7 +1,8 @@
 import { type Dispatcher, request } from "undici";
+import { showRef } from "../connector/connector-ref.ts";
 import { parseChallenges } from "./challenge.ts";
 import { checkRealm } from "./realm.ts";
-import type { TokenCache } from "./token-cache.ts";
+import type { TokenCache, TokenOutcome } from "./token-cache.ts";
 import { basic, type TokenServer } from "./token-client.ts";
 import { unreachable } from "./unreachable.ts";
 import type { Upstream } from "./upstream.ts";
@@ -42,7 +43,11 @@ interface Knowledge {
   scheme?: Scheme;
 }
 
-export function createUpstreamLogin(tokens: TokenCache): UpstreamLogin {
+/** @param tell what came of each need for a token, by `namespace/name` of its connector */
+export function createUpstreamLogin(
+  tokens: TokenCache,
+  tell: (connector: string, outcome: TokenOutcome) => void = () => undefined,
+): UpstreamLogin {
   const registries = new Map<string, Knowledge>();
   const learn = (key: string, asked: Promise<Scheme>): Knowledge => {
     const knowledge: Knowledge = { asked };
@@ -65,7 +70,8 @@ export function createUpstreamLogin(tokens: TokenCache): UpstreamLogin {
       if (scheme.kind === "none") return undefined;
       if (scheme.kind === "basic") return credential === undefined ? undefined : basic(credential);
       const wanted = { ...scheme.server, scopes, credential, dispatcher };
-      return `Bearer ${await tokens.token(tokenKey, wanted)}`;
+      const connector = showRef(upstream.connector);
+      return `Bearer ${await tokens.token(tokenKey, wanted, (outcome) => tell(connector, outcome))}`;
     },
     refused(upstream, scopes, authorization, challenge) {
       if (challenge === undefined) return false; // nothing to learn

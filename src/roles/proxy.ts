@@ -1,0 +1,93 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import type { Environment, ProxySettings } from "../config/cluster-settings.ts";
+import type { ConnectorRef } from "../connector/connector-ref.ts";
+import { connectorOfServiceHost } from "../connector/proxy-address.ts";
+import { keysSecretName } from "../connector/proxy-keys.ts";
+import { connectorsPath, findInCache } from "../kube/find-connector.ts";
+import { reviewAccess } from "../kube/may-use.ts";
+import { readSecrets } from "../kube/read-upstream-secrets.ts";
+import { reviewTokens } from "../kube/verify-token.ts";
+import type { Log } from "../log.ts";
+import { createMetrics } from "../metrics.ts";
+import { startProxy } from "../proxy/proxy.ts";
+import { connectToCluster } from "./cluster.ts";
+import { serveHealth } from "./health-server.ts";
+import { watchProxyKeys } from "./proxy-keys.ts";
+import { observeProxy } from "./proxy-observer.ts";
+import type { Role } from "./role.ts";
+
+const healthPort = 9809;
+const httpPort = 8080;
+const httpsPort = 8443;
+
+/** The Service of all proxies, onto which each connector's own leads. */
+export const proxyService = "connectors-proxy";
+
+/** Milliseconds for which new connections still come after the Pod was told to end: the cluster takes its time to send them elsewhere. */
+const shortestFarewell = 3_000;
+const longestFarewell = 15_000;
+/** The Pod's own grace period ends it sooner, where that is shorter. */
+const grace = 60 * 60 * 1000;
+
+/** The proxy role, beside the csi role on a node of a cluster. */
+export async function startClusterProxy(
+  settings: ProxySettings,
+  environment: Environment,
+  log: Log,
+): Promise<Role> {
+  const { namespace, clusterDomain, audience } = settings;
+  const cluster = await connectToCluster(environment, log);
+  const { client } = cluster;
+  const now = Date.now;
+  const metrics = createMetrics(["proxy"]);
+  const connectors = cluster.watch(connectorsPath);
+  let notYet: string | undefined = `waiting for the Secret ${keysSecretName}`;
+  const health = await serveHealth({
+    port: healthPort,
+    notReady: () => notYet ?? (connectors.ready ? undefined : connectors.trouble),
+    metrics: metrics.scrape,
+  });
+  const keys = watchProxyKeys(cluster, namespace, log);
+  await keys.arrived;
+  const connectorOfHost = (host: string): ConnectorRef | undefined =>
+    connectorOfServiceHost(host, clusterDomain);
+  const ownName = `${proxyService}.${namespace}.svc.${clusterDomain}`;
+  const proxy = await startProxy({
+    listen: [
+      { scheme: "http", host: "::", port: httpPort },
+      { scheme: "https", host: "::", port: httpsPort, certificateName: ownName },
+    ],
+    findConnector: findInCache(connectors),
+    readUpstreamSecrets: readSecrets({ client, installNamespace: namespace, now, log }),
+    verifyToken: reviewTokens({ client, audience, now }),
+    mayUse: reviewAccess({ client, now, ...settings }),
+    connectorOfHost,
+    leafIssuer: keys.leafIssuer,
+    servesName: (name) => name === ownName || connectorOfHost(name) !== undefined,
+    sealKeys: keys.sealKeys,
+    now,
+    observer: observeProxy(log, metrics.proxy),
+    log,
+  });
+  notYet = undefined;
+  return {
+    async stop() {
+      notYet = "about to end";
+      await farewell(proxy.lastConnectionAt);
+      await proxy.stop(grace);
+      cluster.stop();
+      await health.stop();
+    },
+  };
+}
+
+/** Serves on until no new connection has come for some seconds. */
+async function farewell(lastConnectionAt: () => number): Promise<void> {
+  const begin = performance.now();
+  for (;;) {
+    await sleep(200);
+    const now = performance.now();
+    const quiet = now - Math.max(begin, lastConnectionAt());
+    if (quiet > shortestFarewell || now - begin > longestFarewell) return;
+  }
+}
