@@ -1,4 +1,5 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
+import type { Socket } from "node:net";
 import { type ConnectorRef, showRef } from "../connector/connector-ref.ts";
 import type { Identity, Verb } from "../connector/surroundings.ts";
 import type { RequestTarget } from "./request-target.ts";
@@ -43,6 +44,9 @@ export interface ReportDraft {
   upstreamStatus?: number;
 }
 
+/** What had been read of a connection when its last report was closed: a request's body may arrive with its head. */
+const readBefore = new WeakMap<Socket, number>();
+
 /** nginx's status for a client that went away. */
 const clientGone = 499;
 
@@ -55,9 +59,11 @@ export function openReport(
   const draft: ReportDraft = {};
   const { socket } = request;
   const begin = performance.now();
-  const { bytesRead, bytesWritten } = socket;
+  const { bytesWritten } = socket;
   response.once("close", () => {
     const { target, connector } = draft;
+    const bytesReceived = socket.bytesRead - (readBefore.get(socket) ?? 0);
+    readBefore.set(socket, socket.bytesRead);
     done({
       method: request.method ?? "",
       operation: operationOf(draft),
@@ -71,7 +77,7 @@ export function openReport(
       reason: draft.reason,
       status: response.writableFinished ? response.statusCode : clientGone,
       upstreamStatus: draft.upstreamStatus,
-      bytesReceived: socket.bytesRead - bytesRead,
+      bytesReceived,
       bytesSent: socket.bytesWritten - bytesWritten,
       durationMs: Math.round(performance.now() - begin),
     });

@@ -1,0 +1,144 @@
+import { expect } from "chai";
+import type { RequestReport } from "../../src/proxy/request-report.ts";
+import { cleanup } from "../support/cleanup.ts";
+import { eventually } from "../support/eventually.ts";
+import { type FakeRegistry, startFakeRegistry } from "../support/fake-registry.ts";
+import { addBlob } from "../support/fake-registry-content.ts";
+import { openRaw } from "../support/raw-request.ts";
+import { clientOf } from "./test-client.ts";
+import { startTestProxy, type TestProxy } from "./test-proxy.ts";
+
+describe("the report of a request", function () {
+  this.timeout(20_000);
+  const resources = cleanup();
+  const reports: RequestReport[] = [];
+  const tokens: string[] = [];
+  let started = 0;
+  let registry: FakeRegistry;
+  let proxy: TestProxy;
+
+  before(async () => {
+    registry = resources.add(await startFakeRegistry({ auth: "bearer" }));
+    proxy = resources.add(
+      await startTestProxy({
+        observer: {
+          requestStarted: () => {
+            started += 1;
+          },
+          requestEnded: (report) => reports.push(report),
+          tokenNeeded: (connector, outcome) => tokens.push(`${connector} ${outcome}`),
+        },
+      }),
+    );
+    proxy.connect("harbor", registry.url, {
+      credential: { username: "alice", password: "secret-of-alice" },
+    });
+  });
+  after(resources.stop);
+  beforeEach(() => {
+    reports.length = 0;
+    tokens.length = 0;
+    started = 0;
+  });
+
+  const only = async (): Promise<RequestReport> => {
+    await eventually(
+      () => reports.length > 0,
+      () => "there is no report",
+    );
+    expect(reports).to.have.length(1);
+    return reports[0] as RequestReport;
+  };
+
+  it("says who has pulled what", async () => {
+    const digest = addBlob(registry.repository("app"), Buffer.alloc(10_000));
+    await clientOf(proxy, "harbor")("GET", `app/blobs/${digest}`);
+    const { identity, durationMs, bytesReceived, bytesSent, ...report } = await only();
+    expect(report).to.deep.equal({
+      method: "GET",
+      operation: "pull blob",
+      ref: { namespace: "team-a", name: "harbor" },
+      connector: "team-a/harbor",
+      repository: "app",
+      reference: digest,
+      verb: "pull",
+      decision: "allowed",
+      reason: undefined,
+      status: 200,
+      upstreamStatus: 200,
+    });
+    expect(identity?.user).to.match(/^volume:/);
+    expect(durationMs).to.be.at.least(0);
+    expect(bytesSent).to.be.within(10_000, 11_000);
+    expect(bytesReceived).to.be.below(1_000);
+    expect(started).to.equal(1);
+  });
+
+  it("counts what was pushed", async () => {
+    const push = clientOf(proxy, "harbor");
+    const begun = await push("POST", "app/blobs/uploads/");
+    const location = String(begun.headers.location);
+    await eventually(
+      () => reports.length === 1,
+      () => "there is no report",
+    );
+    reports.length = 0;
+    await push("PATCH", location, { body: Buffer.alloc(100_000) });
+    const report = await only();
+    expect(report).to.include({ operation: "push upload", verb: "push", upstreamStatus: 202 });
+    expect(report.bytesReceived).to.be.within(100_000, 102_000);
+  });
+
+  it("names nobody where nobody was let in, and the connector that was asked for", async () => {
+    await clientOf(proxy, "harbor", { token: "wrong" })("GET", "app/tags/list");
+    expect(await only()).to.deep.include({
+      identity: undefined,
+      connector: undefined,
+      decision: "refused",
+      status: 401,
+      upstreamStatus: undefined,
+    });
+  });
+
+  it("says which connector was refused, and why", async () => {
+    const other = proxy.connect("other", registry.url);
+    await clientOf(proxy, "other", { token: proxy.token("harbor") })("GET", "app/tags/list");
+    const report = await only();
+    expect(report).to.deep.include({
+      ref: { namespace: "team-a", name: other.name },
+      connector: undefined,
+      decision: "refused",
+      status: 403,
+    });
+    expect(report.reason).to.contain("may not use team-a/other");
+  });
+
+  it("comes for what is no request of the API, too", async () => {
+    const raw = resources.add(await openRaw({ port: Number(proxy.http.split(":")[1]) }));
+    raw.send("GET /v2/%2e%2e/ HTTP/1.1\r\nHost: x\r\n\r\n");
+    expect(await only()).to.include({ operation: "none", decision: "refused", status: 404 });
+  });
+
+  it("gives a client that went away 499", async () => {
+    registry.on("GET tags", () => undefined);
+    const raw = resources.add(await openRaw({ port: Number(proxy.http.split(":")[1]) }));
+    const token = proxy.token();
+    raw.send(
+      `GET ${"/v2/namespaces/team-a/connectors/harbor/app/tags/list"} HTTP/1.1\r\nHost: x\r\n` +
+        `Authorization: Bearer ${token}\r\n\r\n`,
+    );
+    await eventually(
+      () => registry.requests.some(({ target }) => target.kind === "tags"),
+      () => "the registry was not asked",
+    );
+    raw.reset();
+    expect(await only()).to.include({ decision: "allowed", status: 499 });
+  });
+
+  it("tells where registry tokens came from", async () => {
+    const manifest = clientOf(proxy, "harbor");
+    await manifest("GET", "new/manifests/1");
+    await manifest("GET", "new/manifests/1");
+    expect(tokens).to.deep.equal(["team-a/harbor fetched", "team-a/harbor cached"]);
+  });
+});
