@@ -76,7 +76,7 @@ export function connectorReconciler(options: ReconcileOptions): ReconcileConnect
     const url = proxyUrl(ref, options.proxyHostsOf(ref));
     const status = { observedGeneration: generation, url, conditions, refusal };
     const written = await writeStatus(client, object, status);
-    if (written === undefined || written === object) return written;
+    if (written === undefined) return undefined;
     for (const happening of happeningsOf(before, conditions)) {
       await options.recordEvent(object, happening);
     }

@@ -21,7 +21,8 @@ const namespace = "connectors-system";
 const secretName = "connectors-proxy-keys";
 const configMapName = "connectors-proxy-ca";
 
-describe("proxyKeysKeeper()", () => {
+describe("proxyKeysKeeper()", function () {
+  this.timeout(60_000);
   const resources = cleanup();
   let server: FakeApiServer;
   let clock: FakeClock;
@@ -216,8 +217,7 @@ describe("proxyKeysKeeper()", () => {
    * be trusted by a client with the latter. It does not matter who took which step, and who ended in
    * the middle of it, or saw the world as it was a while ago.
    */
-  it("never lets a client meet a proxy that it does not trust", async function () {
-    this.timeout(30_000);
+  it("never lets a client meet a proxy that it does not trust", async () => {
     const action = fc.record({
       hours: fc.constantFrom(0, 0, 1, 11, 24, 25, 60),
       lags: fc.subarray(["secrets", "configMaps"] as const),
