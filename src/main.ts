@@ -1,7 +1,9 @@
 #!/usr/bin/env node
-import { type Command, readCommand, usage } from "./config.ts";
+import { type Command, readCommand } from "./config/command.ts";
+import { usage } from "./config/usage.ts";
 import { describeProblems } from "./connector/problem.ts";
 import { createLog, describeError, type Log } from "./log.ts";
+import type { Role } from "./roles/role.ts";
 
 /** sysexits.h: the command line is wrong. */
 const wrongUsage = 64;
@@ -9,6 +11,7 @@ const wrongUsage = 64;
 const command = readCommand(process.argv.slice(2), {
   workingDirectory: process.cwd(),
   group: process.getgid?.() ?? 0,
+  environment: process.env,
 });
 if (command.ok) {
   await run(command.value).catch((error: unknown) => {
@@ -39,18 +42,41 @@ async function run(command: Command): Promise<void> {
       return;
     }
     case "standalone": {
-      const log = createLog(
-        (line) => process.stderr.write(line),
-        () => new Date(),
+      const { settings } = command;
+      return runRole(async (log) =>
+        (await import("./roles/standalone.ts")).startStandalone(settings, log),
       );
-      const told = toldToEnd(log);
-      const { startStandalone } = await import("./roles/standalone.ts");
-      const role = await startStandalone(command.settings, log);
-      await told;
-      await role.stop();
-      return;
     }
+    case "csi": {
+      const { settings } = command;
+      return runRole(async (log) =>
+        (await import("./roles/csi.ts")).startCsi(settings, process.env, log),
+      );
+    }
+    case "proxy": {
+      const { settings } = command;
+      return runRole(async (log, told) =>
+        (await import("./roles/proxy.ts")).startClusterProxy(settings, process.env, log, told),
+      );
+    }
+    case "controller":
+      throw new Error("the controller is not there yet");
   }
+}
+
+/** Runs a role until a signal comes, and ends it in order. */
+async function runRole(start: (log: Log, told: AbortSignal) => Promise<Role>): Promise<void> {
+  const log = createLog(
+    (line) => process.stderr.write(line),
+    () => new Date(),
+  );
+  const ending = new AbortController();
+  const told = toldToEnd(log).then(() => ending.abort());
+  const role = await start(log, ending.signal).catch((error: unknown) => {
+    if (error !== ending.signal.reason) throw error;
+  });
+  await told;
+  await role?.stop();
 }
 
 /** Settles when a signal has come, also one that comes too early for what is to be ended. A second one ends the process at once. */

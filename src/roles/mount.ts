@@ -1,6 +1,6 @@
 import { realpath } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
-import type { MountSettings } from "../config.ts";
+import type { MountSettings } from "../config/command.ts";
 import { publishVolume, unpublishVolume } from "../csi/client.ts";
 import { volumeIdOf } from "../standalone/volume-id.ts";
 

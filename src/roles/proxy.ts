@@ -29,11 +29,16 @@ const longestFarewell = 15_000;
 /** The Pod's own grace period ends it sooner, where that is shorter. */
 const grace = 60 * 60 * 1000;
 
-/** The proxy role, beside the csi role on a node of a cluster. */
+/**
+ * The proxy role, beside the csi role on a node of a cluster.
+ * @param told aborts while it still waits for the keys
+ * @throws the signal's reason then
+ */
 export async function startClusterProxy(
   settings: ProxySettings,
   environment: Environment,
   log: Log,
+  told: AbortSignal,
 ): Promise<Role> {
   const { namespace, clusterDomain, audience } = settings;
   const cluster = await connectToCluster(environment, log);
@@ -48,7 +53,11 @@ export async function startClusterProxy(
     metrics: metrics.scrape,
   });
   const keys = watchProxyKeys(cluster, namespace, log);
-  await keys.arrived;
+  await settledOrAborted(keys.arrived, told).catch(async (reason: unknown) => {
+    cluster.stop();
+    await health.stop();
+    throw reason;
+  });
   const connectorOfHost = (host: string): ConnectorRef | undefined =>
     connectorOfServiceHost(host, clusterDomain);
   const ownName = `${proxyService}.${namespace}.svc.${clusterDomain}`;
@@ -79,6 +88,14 @@ export async function startClusterProxy(
       await health.stop();
     },
   };
+}
+
+function settledOrAborted(promise: Promise<void>, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve, reject) => {
+    signal.addEventListener("abort", () => reject(signal.reason), { once: true });
+    if (signal.aborted) reject(signal.reason);
+    promise.then(resolve, reject);
+  });
 }
 
 /** Serves on until no new connection has come for some seconds. */

@@ -1,7 +1,7 @@
 import { randomUUID } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { leafIssuer } from "../certificate-authority.ts";
-import type { StandaloneSettings } from "../config.ts";
+import type { StandaloneSettings } from "../config/command.ts";
 import { listenerHosts, type ProxyHosts } from "../connector/proxy-address.ts";
 import type { NodePublishVolumeRequest__Output as PublishRequest } from "../csi/generated/csi/v1/NodePublishVolumeRequest.ts";
 import { missingMountRight } from "../csi/mount-right.ts";

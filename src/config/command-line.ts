@@ -1,5 +1,5 @@
 import { parseArgs } from "node:util";
-import { type Problem, show } from "./connector/problem.ts";
+import { type Problem, show } from "../connector/problem.ts";
 
 /** The options and arguments of one command. */
 export interface CommandLine<Name extends string> {

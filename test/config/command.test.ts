@@ -1,9 +1,10 @@
 import { expect } from "chai";
 import fc from "fast-check";
-import { type Command, readCommand, usage } from "../src/config.ts";
+import { type Command, readCommand } from "../../src/config/command.ts";
+import { usage } from "../../src/config/usage.ts";
 
 describe("the command line", () => {
-  const context = { workingDirectory: "/work/job", group: 1000 };
+  const context = { workingDirectory: "/work/job", group: 1000, environment: {} };
   const read = (...args: readonly string[]): Command => {
     const command = readCommand(args, context);
     if (!command.ok) throw new Error(JSON.stringify(command.problems));
@@ -227,7 +228,9 @@ describe("the command line", () => {
     for (const args of [[], ["help"], ["--help"], ["-h"], ["mount", "--help"], ["unmount", "-h"]]) {
       expect(read(...args)).to.deep.equal({ name: "help" });
     }
-    expect(wrong("start", "--help=no").wanted).to.equal("one of standalone, mount, unmount, help");
+    expect(wrong("start", "--help=no").wanted).to.equal(
+      "one of standalone, mount, unmount, csi, proxy, controller, help",
+    );
   });
 
   it("names in its usage every option that a command takes", () => {

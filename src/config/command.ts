@@ -1,8 +1,17 @@
 import { isIP, isIPv6 } from "node:net";
 import { resolve } from "node:path";
+import { parseGoDuration } from "../connector/duration.ts";
+import type { Checked, Problem } from "../connector/problem.ts";
+import {
+  type ControllerSettings,
+  type CsiSettings,
+  type Environment,
+  type ProxySettings,
+  readControllerSettings,
+  readCsiSettings,
+  readProxySettings,
+} from "./cluster-settings.ts";
 import { type CommandLine, problem, readCommandLine } from "./command-line.ts";
-import { parseGoDuration } from "./connector/duration.ts";
-import type { Checked, Problem } from "./connector/problem.ts";
 
 /** Where the proxy listens. */
 export interface ListenSetting {
@@ -36,31 +45,10 @@ export type Command =
   | { readonly name: "standalone"; readonly settings: StandaloneSettings }
   | { readonly name: "mount"; readonly settings: MountSettings }
   | { readonly name: "unmount"; readonly settings: Pick<MountSettings, "socket" | "target"> }
+  | { readonly name: "csi"; readonly settings: CsiSettings }
+  | { readonly name: "proxy"; readonly settings: ProxySettings }
+  | { readonly name: "controller"; readonly settings: ControllerSettings }
   | { readonly name: "help" };
-
-export const usage = `usage: oci-connector <command> [options]
-
-  standalone  serve connectors on this machine, without Kubernetes
-      --connectors DIR      folder of YAML with Connectors and their Secrets
-      --listen ADDRESS      [http://|https://]HOST:PORT, https unless told; at most one of each
-                            (default 127.0.0.1:5080)
-      --state DIR           keys, certificate authority and records of mounted volumes
-                            (default /var/lib/oci-connector)
-      --token-lifetime TIME how long a volume's token lives (default 4h, 10m to 8760h)
-      --grace TIME          how long requests under way may take at the end (default 30s, 0s to 24h)
-
-  mount TARGET  mount a volume with the files for some connectors
-      --connectors NAMES    connectors that it opens: <name> or <namespace>/<name>, with commas
-      --configuration NAMES docker-config, buildkitd, registries-conf, containerd, !<file>, with commas
-      --params JSON         settings of the configurations
-      --token-expiration TIME
-      --namespace NAME      namespace of connectors that are named without one (default default)
-      --group GID           group that may read the volume (default: the caller's)
-      --state DIR           of the standalone process (default /var/lib/oci-connector)
-
-  unmount TARGET
-      --state DIR           of the standalone process (default /var/lib/oci-connector)
-`;
 
 const defaultState = "/var/lib/oci-connector";
 
@@ -68,6 +56,7 @@ const defaultState = "/var/lib/oci-connector";
 export interface CommandContext {
   readonly workingDirectory: string;
   readonly group: number;
+  readonly environment: Environment;
 }
 
 /** Reads a command line; every value that is wrong is named at once. */
@@ -83,6 +72,12 @@ export function readCommand(
       return readMount(args, context);
     case "unmount":
       return readUnmount(args, context);
+    case "csi":
+      return readRole(name, args, readCsiSettings(context.environment));
+    case "proxy":
+      return readRole(name, args, readProxySettings(context.environment));
+    case "controller":
+      return readRole(name, args, readControllerSettings(context.environment));
     case "help":
     case "--help":
     case "-h":
@@ -90,7 +85,13 @@ export function readCommand(
     default:
       return {
         ok: false,
-        problems: [problem("command", name, "one of standalone, mount, unmount, help")],
+        problems: [
+          problem(
+            "command",
+            name,
+            "one of standalone, mount, unmount, csi, proxy, controller, help",
+          ),
+        ],
       };
   }
 }
@@ -157,6 +158,20 @@ function readUnmount(args: readonly string[], context: CommandContext): Checked<
   const settings = targetOf(line, context);
   if (line.problems.length > 0) return { ok: false, problems: line.problems };
   return { ok: true, value: { name: "unmount", settings } };
+}
+
+/** A role in a cluster takes all its settings from the environment. */
+function readRole<Name extends string, Settings>(
+  name: Name,
+  args: readonly string[],
+  settings: Checked<Settings>,
+): Checked<{ readonly name: Name; readonly settings: Settings }> {
+  const surplus = args.map((found) =>
+    problem("argument", found, "none: see daemonset/settings.env"),
+  );
+  if (settings.ok && surplus.length === 0)
+    return { ok: true, value: { name, settings: settings.value } };
+  return { ok: false, problems: [...surplus, ...(settings.ok ? [] : settings.problems)] };
 }
 
 function targetOf(

@@ -1,0 +1,27 @@
+/** What `oci-connector help` says. */
+export const usage = `usage: oci-connector <command> [options]
+
+  standalone  serve connectors on this machine, without Kubernetes
+      --connectors DIR      folder of YAML with Connectors and their Secrets
+      --listen ADDRESS      [http://|https://]HOST:PORT, https unless told; at most one of each
+                            (default 127.0.0.1:5080)
+      --state DIR           keys, certificate authority and records of mounted volumes
+                            (default /var/lib/oci-connector)
+      --token-lifetime TIME how long a volume's token lives (default 4h, 10m to 8760h)
+      --grace TIME          how long requests under way may take at the end (default 30s, 0s to 24h)
+
+  mount TARGET  mount a volume with the files for some connectors
+      --connectors NAMES    connectors that it opens: <name> or <namespace>/<name>, with commas
+      --configuration NAMES docker-config, buildkitd, registries-conf, containerd, !<file>, with commas
+      --params JSON         settings of the configurations
+      --token-expiration TIME
+      --namespace NAME      namespace of connectors that are named without one (default default)
+      --group GID           group that may read the volume (default: the caller's)
+      --state DIR           of the standalone process (default /var/lib/oci-connector)
+
+  unmount TARGET
+      --state DIR           of the standalone process (default /var/lib/oci-connector)
+
+  csi, proxy, controller  the roles in a cluster; settings come from the environment,
+                          see daemonset/settings.env
+`;

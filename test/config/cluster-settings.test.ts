@@ -1,0 +1,72 @@
+import { readFileSync } from "node:fs";
+import { expect } from "chai";
+import {
+  readControllerSettings,
+  readCsiSettings,
+  readProxySettings,
+} from "../../src/config/cluster-settings.ts";
+
+/** daemonset/settings.env, as a Pod gets it. */
+const shipped = Object.fromEntries(
+  readFileSync(new URL("../../daemonset/settings.env", import.meta.url), "utf8")
+    .split("\n")
+    .filter((line) => line !== "" && !line.startsWith("#"))
+    .map((line) => [line.slice(0, line.indexOf("=")), line.slice(line.indexOf("=") + 1)]),
+);
+const pod = { POD_NAMESPACE: "connectors-system", NODE_NAME: "node-1" };
+
+describe("the settings of a role in a cluster", () => {
+  it("are those that are shipped", () => {
+    const environment = { ...shipped, ...pod };
+    expect(readCsiSettings(environment)).to.deep.equal({
+      ok: true,
+      value: {
+        namespace: "connectors-system",
+        audience: "connectors-proxy",
+        clusterDomain: "cluster.local",
+        nodeName: "node-1",
+        pluginFolder: "/var/lib/kubelet/plugins/connectors-csi",
+        registrationFolder: "/var/lib/kubelet/plugins_registry",
+        noProxy: ["localhost", "127.0.0.1", "::1", ".svc", ".cluster.local"],
+        requireProxyVerb: false,
+      },
+    });
+    expect(readProxySettings(environment)).to.deep.include({ ok: true });
+    expect(readControllerSettings(environment)).to.deep.include({ ok: true });
+  });
+
+  it("take what an operator adds", () => {
+    const environment = {
+      ...{ ...shipped, ...pod },
+      NO_PROXY_HOSTS: "registry.internal,10.0.0.0/8",
+      SEPARATE_PUSH: "true",
+    };
+    const csi = readCsiSettings(environment);
+    expect(csi.ok && csi.value.noProxy.slice(-2)).to.deep.equal([
+      "registry.internal",
+      "10.0.0.0/8",
+    ]);
+    const proxy = readProxySettings(environment);
+    expect(proxy.ok && proxy.value.separatePush).to.equal(true);
+  });
+
+  it("are refused with every value that is wrong", () => {
+    const settings = readCsiSettings({
+      POD_NAMESPACE: "Not a namespace",
+      NODE_NAME: "node-1",
+      AUDIENCE: "",
+      CLUSTER_DOMAIN: "cluster.local",
+      KUBELET_PLUGIN: "relative/path",
+      NO_PROXY_HOSTS: "a b",
+      REQUIRE_PROXY_VERB: "yes",
+    });
+    expect(settings.ok ? [] : settings.problems.map(({ path }) => path)).to.deep.equal([
+      "POD_NAMESPACE",
+      "AUDIENCE",
+      "KUBELET_PLUGIN",
+      "KUBELET_REGISTRATION",
+      "NO_PROXY_HOSTS",
+      "REQUIRE_PROXY_VERB",
+    ]);
+  });
+});
