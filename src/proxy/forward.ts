@@ -142,7 +142,7 @@ async function relay(
   const begin = beginWith(admitted, options);
   const replayed = await sendAgain(admitted, upstream, asked, { ...options, response, begin });
   if (replayed.handling === "stream") return;
-  respondCollected(admitted, replayed, clientHeaders(admitted, replayed, replayed.asked, options));
+  respondCollected(admitted, replayed, replayed.asked, options);
 }
 
 function sendAgain(
@@ -204,6 +204,6 @@ async function relayUpload(
       detail: "the next attempt gets a new one: push again",
     });
   }
-  const asked = { url, isStorage: false, digest: undefined };
-  respondCollected(admitted, answer, clientHeaders(admitted, answer, asked, sealing));
+  const asked = { url, isStorage: false, digest: undefined, authorization };
+  respondCollected(admitted, answer, asked, sealing);
 }

@@ -91,10 +91,29 @@ export function headersForStorage(headers: Headers): Headers {
   return { ...pick(headers, (name) => forStorage.includes(name)), "user-agent": product };
 }
 
-/** A registry's headers as the client gets them, but for Location and Link. */
-export function headersForClient(headers: IncomingHttpHeaders): Headers {
+/**
+ * A registry's headers as the client gets them, but for Location and Link.
+ * @param authorization what the registry was sent; a header that shows it is left out
+ */
+export function headersForClient(
+  headers: IncomingHttpHeaders,
+  authorization: string | undefined,
+): Headers {
   const named = connectionTokens(headers.connection);
-  return pick(headers, (name) => !notForClients.has(name) && !named.has(name));
+  const kept = pick(headers, (name) => !notForClients.has(name) && !named.has(name));
+  for (const [name, value] of Object.entries(kept)) {
+    if (shows(String(value), authorization)) delete kept[name];
+  }
+  return kept;
+}
+
+/** Shorter credentials would be found where they are not meant. */
+const shortestSecret = 8;
+
+/** Whether a text has the credential of an Authorization header in it, as registries in debug mode echo it. */
+export function shows(text: string, authorization: string | undefined): boolean {
+  const secret = authorization?.slice(authorization.indexOf(" ") + 1) ?? "";
+  return secret.length >= shortestSecret && text.includes(secret);
 }
 
 /** The same for a host that a registry redirected to. */

@@ -31,6 +31,8 @@ export interface FinalRequest {
   readonly isStorage: boolean;
   /** The digest that the registry named when it redirected; the storage does not know it. */
   readonly digest: string | undefined;
+  /** The Authorization that went along. */
+  readonly authorization: string | undefined;
 }
 
 export interface Replayed extends Exchanged {
@@ -52,13 +54,18 @@ export async function replay(
   request: ReplayableRequest,
   options: ReplayOptions,
 ): Promise<Replayed> {
-  let asked: FinalRequest = { url: request.url, isStorage: false, digest: undefined };
+  let asked: FinalRequest = {
+    url: request.url,
+    isStorage: false,
+    digest: undefined,
+    authorization: undefined,
+  };
   for (let redirects = 0; redirects <= mostRedirects; redirects += 1) {
-    const exchanged = asked.isStorage
+    const replayed = asked.isStorage
       ? await askStorage(request, asked, options)
       : await askRegistry(request, asked, options);
-    if (exchanged.handling !== "discard") return { ...exchanged, asked };
-    asked = nextHop(request, asked, exchanged);
+    if (replayed.handling !== "discard") return replayed;
+    asked = nextHop(request, asked, replayed);
   }
   throw badGateway(`${request.url.host} redirects without end`);
 }
@@ -67,30 +74,30 @@ async function askRegistry(
   request: ReplayableRequest,
   asked: FinalRequest,
   options: ReplayOptions,
-): Promise<Exchanged> {
+): Promise<Replayed> {
   const { upstream, scopes } = request;
   const { login } = options;
-  const attempt = async (): Promise<[Exchanged, string | undefined]> => {
+  const attempt = async (): Promise<Replayed> => {
     const authorization = await login.authorization(upstream, scopes);
     const headers =
       authorization === undefined ? request.headers : { ...request.headers, authorization };
-    return [await send(request, asked, headers, options), authorization];
+    return send(request, { ...asked, authorization }, headers, options);
   };
-  const [exchanged, authorization] = await attempt();
-  if (exchanged.status !== 401) return exchanged;
-  const challenge = exchanged.headers["www-authenticate"];
-  const again = login.refused(upstream, scopes, authorization, challenge);
-  return again ? (await attempt())[0] : exchanged;
+  const replayed = await attempt();
+  if (replayed.status !== 401) return replayed;
+  const challenge = replayed.headers["www-authenticate"];
+  const again = login.refused(upstream, scopes, replayed.asked.authorization, challenge);
+  return again ? attempt() : replayed;
 }
 
 async function askStorage(
   request: ReplayableRequest,
   asked: FinalRequest,
   options: ReplayOptions,
-): Promise<Exchanged> {
-  const exchanged = await send(request, asked, headersForStorage(request.headers), options);
-  const { status } = exchanged;
-  if (status < 400 || storageStatuses.has(status)) return exchanged;
+): Promise<Replayed> {
+  const replayed = await send(request, asked, headersForStorage(request.headers), options);
+  const { status } = replayed;
+  if (status < 400 || storageStatuses.has(status)) return replayed;
   throw badGateway(`${asked.url.host}, where the registry keeps its blobs, answered ${status}`);
 }
 
@@ -102,7 +109,7 @@ async function send(
   asked: FinalRequest,
   headers: Headers,
   { response, begin }: ReplayOptions,
-): Promise<Exchanged> {
+): Promise<Replayed> {
   const { method, body, upstream } = request;
   const choose = (head: ResponseHead): Handling => {
     if (isRedirect(head)) return "discard";
@@ -120,11 +127,12 @@ async function send(
       choose,
     });
   try {
-    return await attempt().catch((error: unknown) => {
+    const exchanged = await attempt().catch((error: unknown) => {
       // A server may close a kept connection just when the next request is on its way (RFC 9112, section 9.3.1).
       if (response.destroyed || !wasClosed(error)) throw error;
       return attempt();
     });
+    return { ...exchanged, asked };
   } catch (error) {
     if (response.destroyed || error instanceof RegistryError) throw error;
     const who = asked.isStorage ? "the registry's storage" : "the registry";
@@ -158,5 +166,6 @@ function nextHop(
     url: next,
     isStorage: next.origin !== address.origin,
     digest: typeof named === "string" ? named : digest,
+    authorization: undefined,
   };
 }

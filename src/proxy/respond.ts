@@ -5,7 +5,7 @@ import { property } from "../connector/document.ts";
 import type { Identity } from "../connector/surroundings.ts";
 import { clientLink, clientPath, resolveUpstream } from "./client-paths.ts";
 import type { CollectedResponse, ResponseHead } from "./exchange.ts";
-import { type Headers, headersForClient, storageHeadersForClient } from "./headers.ts";
+import { type Headers, headersForClient, shows, storageHeadersForClient } from "./headers.ts";
 import { parameter } from "./query.ts";
 import { badGateway, denied, type RegistryError } from "./registry-error.ts";
 import type { FinalRequest } from "./replay.ts";
@@ -46,7 +46,9 @@ export function clientHeaders(
   sealing: Sealing,
 ): Headers {
   const { target, connector } = admitted;
-  const kept = asked.isStorage ? storageHeadersForClient(headers) : headersForClient(headers);
+  const kept = asked.isStorage
+    ? storageHeadersForClient(headers)
+    : headersForClient(headers, asked.authorization);
   if (asked.digest !== undefined) kept["docker-content-digest"] ??= asked.digest;
   const link = [headers.link ?? []].flat().join(", ");
   const rewritten = link && clientLink(link, asked.url, target, connector.address);
@@ -94,16 +96,26 @@ function created({ prefix, repository, endpoint, query }: RepositoryTarget): str
   return digest === undefined ? undefined : `${prefix}${repository}/blobs/${digest}`;
 }
 
-/** Sends a collected response on as it is, but for a refusal of the connector's own account. */
+/**
+ * Sends a collected response on as it is.
+ * @throws RegistryError where the connector's own account is refused, or the body shows its credential
+ */
 export function respondCollected(
   admitted: Admitted,
   collected: CollectedResponse,
-  headers: Headers,
+  asked: FinalRequest,
+  sealing: Sealing,
 ): void {
   const { status, body } = collected;
   const { connector, response, method, request, report } = admitted;
   report.upstreamStatus = status;
   if (status === 401 || status === 403) throw refusedByRegistry(connector, collected);
+  if (shows(body.toString("latin1"), asked.authorization)) {
+    throw badGateway(
+      `${asked.url.host} answered ${status}, and with the connector's credential in it`,
+    );
+  }
+  const headers = clientHeaders(admitted, collected, asked, sealing);
   // A HEAD's Content-Length is of the thing that was asked about; an error's may promise more than came.
   const length =
     method === "HEAD" || status === 204 ? {} : { "content-length": String(body.length) };

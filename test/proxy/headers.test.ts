@@ -100,7 +100,7 @@ describe("headers for a client", () => {
   };
 
   it("are the registry's, without what is between two hops and what is for others", () => {
-    expect(headersForClient({ ...hopByHop, ...hidden, ...kept })).to.deep.equal(kept);
+    expect(headersForClient({ ...hopByHop, ...hidden, ...kept }, undefined)).to.deep.equal(kept);
   });
 
   it("are those alone that describe a blob where they come from a storage", () => {
@@ -119,5 +119,20 @@ describe("headers for a client", () => {
     } = kept;
     const storage = { ...hopByHop, ...hidden, ...kept, "x-amz-request-id": "1", server: "S3" };
     expect(storageHeadersForClient(storage)).to.deep.equal(few);
+  });
+});
+
+describe("a credential that a registry echoes", () => {
+  it("goes no further, in whatever header it is", () => {
+    const headers = {
+      "x-echo": "Bearer abc.def.ghi",
+      "x-other": ["a", "token=abc.def.ghi;"],
+      etag: "1",
+    };
+    expect(headersForClient(headers, "Bearer abc.def.ghi")).to.deep.equal({ etag: "1" });
+  });
+
+  it("is not looked for where it is too short to mean anything", () => {
+    expect(headersForClient({ etag: "YTpi" }, "Basic YTpi")).to.deep.equal({ etag: "YTpi" });
   });
 });
