@@ -89,6 +89,7 @@ export async function startProgram(
         timeout,
       ),
     async stop() {
+      child.ref(); // who waits for its end stays for it
       kill(child, "SIGTERM");
       const timer = setTimeout(() => kill(child, "SIGKILL"), 2000);
       await ended;
