@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { stringify } from "yaml";
 import { publishVolume } from "../src/csi/client.ts";
+import { eventually } from "../test/support/eventually.ts";
 import { type RunningProgram, startProgram } from "../test/support/program.ts";
 import type { Certificates } from "./certificates.ts";
 import type { Registry } from "./registries.ts";
@@ -37,14 +38,25 @@ export async function startConnector(
   const text = documents.map((document) => stringify(document)).join("---\n");
   await writeFile(join(connectors, "bench.yaml"), text, { mode: 0o600 });
   const main = fileURLToPath(new URL("../src/main.ts", import.meta.url));
-  const program = await startProgram(process.execPath, [
-    ...[main, "standalone", "--connectors", connectors, "--state", state],
+  // The log goes to a file: through a pipe, its reader would be part of what is measured.
+  const logFile = join(folder, "log");
+  await writeFile(logFile, "");
+  const program = await startProgram("sh", [
+    ...["-c", 'exec "$@" 2> "$0"', logFile, process.execPath, main, "standalone"],
+    ...["--connectors", connectors, "--state", state],
     ...["--listen", "http://127.0.0.1:0", "--listen", "https://127.0.0.1:0"],
   ]);
-  const [, http = "", https = ""] = await program.waitFor(
-    /"ready","address":"(http:\S+) (https:[^\s"]+)"/,
-  );
+  const [, http = "", https = ""] = await readyLine(logFile);
   return { program, http, https, socket: join(state, "csi.sock"), volumes };
+}
+
+async function readyLine(logFile: string): Promise<RegExpExecArray> {
+  let log = "";
+  const look = async (): Promise<RegExpExecArray | undefined> => {
+    log = await readFile(logFile, "utf8");
+    return /"ready","address":"(http:\S+) (https:[^\s"]+)"/.exec(log) ?? undefined;
+  };
+  return eventually(look, () => `the connector is not ready: ${log}`, 30_000);
 }
 
 function documentsOf(name: string, { address, login }: Registry, ca: string): readonly object[] {

@@ -39,7 +39,7 @@ export async function startFileRegistry(
     if ($http_authorization != "${options.authorization}") { return 401; }
     location = /v2/ { return 200; }
     location ~ /manifests/ { default_type application/vnd.oci.image.manifest.v1+json; }`;
-  const { http, https, program } = await startNginx({ server }, certificates);
+  const { http, https, program } = await startNginx({ server, accessLog: false }, certificates);
   return { http, https, blob, stop: program.stop };
 }
 

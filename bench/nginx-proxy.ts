@@ -14,6 +14,7 @@ export function startNginxProxy(
 ): Promise<Nginx> {
   const registries = Object.entries(named);
   const configuration = {
+    accessLog: true,
     besides: registries.map(upstream).join("\n"),
     server: `
       proxy_http_version 1.1;

@@ -19,11 +19,13 @@ export interface NginxConfiguration {
   readonly server: string;
   /** Lines beside it. */
   readonly besides?: string;
+  /** Whether it logs every request, as it does unless told otherwise. */
+  readonly accessLog: boolean;
 }
 
 /** Starts nginx as one single process on loopback. */
 export async function startNginx(
-  { server, besides = "" }: NginxConfiguration,
+  { server, besides = "", accessLog }: NginxConfiguration,
   { certificateFile, keyFile }: Certificates,
 ): Promise<Nginx> {
   const folder = await mkdtemp(join(tmpdir(), "nginx-"));
@@ -41,7 +43,7 @@ export async function startNginx(
     error_log stderr error;
     events { worker_connections 4096; }
     http {
-      access_log off;
+      access_log ${accessLog ? `${folder}/access.log` : "off"};
       client_max_body_size 0;
       ssl_protocols TLSv1.2 TLSv1.3;
       ${temporary.join("\n")}

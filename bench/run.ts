@@ -64,7 +64,7 @@ function describe(
 A blob of ${blobBytes / 1024 / 1024} MiB is moved by curl, from an nginx that hands out files by sendfile and wants a login, to a process
 that counts bytes and to docker-registry; wrk gets a tiny manifest. Everybody took a turn, then everybody another, ${rounds} in
 all. Cells are medians, in parentheses the median of the ratios to nginx in the same round. "CPU" is the proxy's own time for
-the same work, as a ratio to nginx's.
+the same work, as a ratio to nginx's. Both write a line to a log file for each request.
 
 - direct: no proxy, the limit
 - nginx: a reverse proxy, one process, that adds a fixed Authorization, its buffers as they are by default
