@@ -15,10 +15,14 @@ export async function processIdOf(pid: number): Promise<ProcessId> {
   return { pid, startTime: fields.startTime };
 }
 
-/** A process that has ended but was not waited for is not alive. */
+/**
+ * A process that has ended but was not waited for is not alive. It looks like that already while
+ * threads of it are ending, which hold its sockets.
+ */
 export async function isAlive({ pid, startTime }: ProcessId): Promise<boolean> {
   const fields = await statFields(pid);
-  return fields !== undefined && fields.startTime === startTime && fields.state !== "Z";
+  if (fields === undefined || fields.startTime !== startTime) return false;
+  return fields.state !== "Z" || fields.threads > 1;
 }
 
 /** Sends a signal and waits until the process has ended. Nothing happens where it has ended before. */
@@ -29,9 +33,11 @@ export async function endProcess(process_: ProcessId, signal: NodeJS.Signals): P
 }
 
 /** proc_pid_stat(5): the name, in parentheses, may hold blanks and parentheses of its own. */
-async function statFields(pid: number): Promise<{ state: string; startTime: string } | undefined> {
+async function statFields(
+  pid: number,
+): Promise<{ state: string; threads: number; startTime: string } | undefined> {
   const text = await readFile(`/proc/${pid}/stat`, "utf8").catch(() => undefined);
   if (text === undefined) return undefined;
   const fields = text.slice(text.lastIndexOf(")") + 2).split(" ");
-  return { state: fields[0] ?? "", startTime: fields[19] ?? "" };
+  return { state: fields[0] ?? "", threads: Number(fields[17]), startTime: fields[19] ?? "" };
 }
