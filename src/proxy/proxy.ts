@@ -1,6 +1,7 @@
 import type { IssueLeaf } from "../certificate-authority.ts";
 import type { ReadUpstreamSecrets } from "../connector/surroundings.ts";
 import type { Log } from "../log.ts";
+import type { Lookup } from "../upstream/address-guard.ts";
 import { createTokenCache, type TokenOutcome } from "../upstream/token-cache.ts";
 import { createUpstreams } from "../upstream/upstream.ts";
 import { createUpstreamLogin } from "../upstream/upstream-login.ts";
@@ -23,6 +24,8 @@ export interface ProxyOptions extends AdmissionOptions {
   readonly now: () => number;
   /** Milliseconds without a byte after which a body counts as cut; 60,000 where nothing is said. */
   readonly bodyTimeout?: number;
+  /** Finds the addresses of registries; the system's, where none is given. */
+  readonly lookup?: Lookup;
   readonly observer?: ProxyObserver;
   readonly log: Log;
 }
@@ -53,7 +56,7 @@ export interface Proxy {
  */
 export async function startProxy(options: ProxyOptions): Promise<Proxy> {
   const { now, bodyTimeout = 60_000, observer = nobody } = options;
-  const upstreams = createUpstreams(bodyTimeout);
+  const upstreams = createUpstreams(bodyTimeout, options.lookup);
   const handler = createHandler({
     ...options,
     bodyTimeout,

@@ -1,4 +1,4 @@
-import { lookup as systemLookup } from "node:dns";
+import { type LookupAddress, lookup as systemLookup } from "node:dns";
 import { isIP, type LookupFunction } from "node:net";
 import ipaddr from "ipaddr.js";
 import { getDomain } from "tldts";
@@ -23,9 +23,16 @@ export interface AddressGuard {
   checkHost(hostname: string): Answer<void>;
 }
 
+/** All addresses of a host, as `dns.lookup` finds them; `options` are those of `net.connect`. */
+export type Lookup = (
+  hostname: string,
+  options: { readonly all: true },
+  callback: (error: NodeJS.ErrnoException | null, addresses: LookupAddress[]) => void,
+) => void;
+
 export function createAddressGuard(
   connector: Connector,
-  lookup: typeof systemLookup = systemLookup,
+  lookup: Lookup = systemLookup,
 ): AddressGuard {
   const own = new Set([
     connector.address.hostname,
@@ -42,10 +49,7 @@ export function createAddressGuard(
     const addresses = await resolve(lookup, connector.address.hostname, {});
     return new Set(addresses.map(({ address }) => kindOf(address)));
   };
-  const allowed = async (
-    hostname: string,
-    options: object,
-  ): Promise<readonly ResolvedAddress[]> => {
+  const allowed = async (hostname: string, options: object): Promise<readonly LookupAddress[]> => {
     const addresses = await resolve(lookup, hostname, options);
     const kinds = own.has(hostname) ? undefined : await ownKinds(hostname);
     const fit = addresses.filter(({ address }) => mayDial(kindOf(address), kinds));
@@ -125,16 +129,7 @@ function kindOf(text: string): string {
   return range === "unicast" && !isGlobal ? "reserved" : range;
 }
 
-interface ResolvedAddress {
-  readonly address: string;
-  readonly family: number;
-}
-
-function resolve(
-  lookup: typeof systemLookup,
-  hostname: string,
-  options: object,
-): Promise<ResolvedAddress[]> {
+function resolve(lookup: Lookup, hostname: string, options: object): Promise<LookupAddress[]> {
   if (isIP(hostname)) return Promise.resolve([{ address: hostname, family: isIP(hostname) }]);
   return new Promise((settle, reject) => {
     lookup(hostname, { ...options, all: true }, (error, addresses) =>

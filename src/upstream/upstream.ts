@@ -5,7 +5,7 @@ import { createSecureContext, getCACertificates, type SecureContext } from "node
 import { Agent } from "undici";
 import type { Connector } from "../connector/connector.ts";
 import type { UpstreamSecrets } from "../connector/surroundings.ts";
-import { type AddressGuard, createAddressGuard } from "./address-guard.ts";
+import { type AddressGuard, createAddressGuard, type Lookup } from "./address-guard.ts";
 
 /** A registry as it can be asked now: its address, its credential, and the connections to it. */
 export interface Upstream {
@@ -38,8 +38,11 @@ const headersTimeout = 25_000;
 const keepAliveTimeout = 15_000;
 const mostConnectors = 512;
 
-/** @param bodyTimeout milliseconds without a byte after which a body counts as cut */
-export function createUpstreams(bodyTimeout: number): Upstreams {
+/**
+ * @param bodyTimeout milliseconds without a byte after which a body counts as cut
+ * @param lookup finds the addresses of registries; the system's, where none is given
+ */
+export function createUpstreams(bodyTimeout: number, lookup?: Lookup): Upstreams {
   const upstreams = new Map<string, Upstream & Connections>();
   const retired = new Set<Connections>();
   /** Requests that are under way go on, and may still have to ask for a token or to follow a redirect. */
@@ -69,7 +72,8 @@ export function createUpstreams(bodyTimeout: number): Upstreams {
       const key = connectionKey(connector, secrets);
       const keep = before?.connectionKey === key;
       if (before !== undefined && !keep) retire(before);
-      const connections = keep ? before : connect(connector, secrets, key, bodyTimeout);
+      const options = { bodyTimeout, lookup };
+      const connections = keep ? before : connect(connector, secrets, key, options);
       return remember({
         ...connections,
         connector,
@@ -99,9 +103,12 @@ function connect(
   connector: Connector,
   secrets: UpstreamSecrets,
   key: string,
-  bodyTimeout: number,
+  {
+    bodyTimeout,
+    lookup: resolver,
+  }: { readonly bodyTimeout: number; readonly lookup: Lookup | undefined },
 ): Connections {
-  const guard = createAddressGuard(connector);
+  const guard = createAddressGuard(connector, resolver);
   const secureContext = trust(secrets.caCertificates);
   const { lookup } = guard;
   const agent = new Agent({

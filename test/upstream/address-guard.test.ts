@@ -1,10 +1,10 @@
-import type { lookup as systemLookup } from "node:dns";
 import { isIP } from "node:net";
 import { expect } from "chai";
 import {
   type AddressGuard,
   AddressRefused,
   createAddressGuard,
+  type Lookup,
 } from "../../src/upstream/address-guard.ts";
 import { testConnector } from "../proxy/test-proxy.ts";
 
@@ -200,17 +200,14 @@ function guardOf({
   return createAddressGuard(testConnector("r", address, list), resolver(names));
 }
 
-const resolver = (names: Names): typeof systemLookup =>
-  ((
-    hostname: string,
-    _options: object,
-    callback: (error: Error | null, found: readonly object[]) => void,
-  ): void => {
+const resolver =
+  (names: Names): Lookup =>
+  (hostname, _options, callback) => {
     const found = names[hostname];
     const error = found ? null : Object.assign(new Error("not found"), { code: "ENOTFOUND" });
     const addresses = (found ?? []).map((ip) => ({ address: ip, family: isIP(ip) }));
     setImmediate(() => callback(error, addresses));
-  }) as unknown as typeof systemLookup;
+  };
 
 const lookUp = (guard: AddressGuard, hostname: string, all: boolean): Promise<unknown> =>
   new Promise((resolve) => {
