@@ -140,6 +140,12 @@ describe("the controller, on a real API server", function () {
       secretReader: `c-secret-reader-${id}`,
     });
 
+  /** A cluster of our own goes as a whole. */
+  const leaveNothing = (kind: string, ...names: readonly string[]): void => {
+    if (!cluster.own)
+      resources.defer(() => cluster.kubectl(["delete", kind, ...names, "--wait=false"]));
+  };
+
   before(async function () {
     this.timeout(30 * 60_000); // building the API server cold
     cluster = resources.add(await startCluster({ nodes: 0 }));
@@ -151,14 +157,10 @@ describe("the controller, on a real API server", function () {
     await cluster.kubectl(["apply", "--server-side", "-f", crd]);
     await cluster.kubectl(["wait", "--for=condition=Established", "crd", "--all"]);
     await cluster.kubectl(["create", "namespace", system]);
-    resources.defer(() => cluster.kubectl(["delete", "namespace", system, "--wait=false"]));
-    resources.defer(() =>
-      cluster.kubectl([
-        ...["delete", "clusterrole,clusterrolebinding", "--ignore-not-found"],
-        ...["controller", "strict"].map((account) => `c-${account}-${id}`),
-        ...[`c-controller-${id}-secrets`, `c-secret-reader-${id}`],
-      ]),
-    );
+    const clusterNames = ["controller", "strict"].map((account) => `c-${account}-${id}`);
+    leaveNothing("namespace", system);
+    leaveNothing("clusterrole", ...clusterNames, `c-secret-reader-${id}`);
+    leaveNothing("clusterrolebinding", ...clusterNames, `c-controller-${id}-secrets`);
     await apply(...rights("controller", true), ...rights("strict", false));
     controller = await start("controller");
     await until(async () => controller.ready(), "it is not ready");
@@ -170,7 +172,7 @@ describe("the controller, on a real API server", function () {
     team = `c-team-${teams}-${id}`;
     const namespace = team;
     await cluster.kubectl(["create", "namespace", namespace]);
-    resources.defer(() => cluster.kubectl(["delete", "namespace", namespace, "--wait=false"]));
+    leaveNothing("namespace", namespace);
   });
 
   it("takes a connector through its life", async () => {
@@ -248,7 +250,7 @@ describe("the controller, on a real API server", function () {
       ["role", "connectors-proxy-secrets"],
       ["rolebinding", "connectors-proxy-secrets"],
     ] as const) {
-      await until(async () => !(await isThere(kind, name)()), `there still is the ${kind} ${name}`);
+      await collected(kind, name);
     }
   });
 
@@ -363,7 +365,7 @@ describe("the controller, on a real API server", function () {
     await putLogin(right);
     await isReady();
     await cluster.kubectl(["delete", "-f", crd]);
-    await until(async () => (await get("service", "c-harbor")) === undefined, "the Service stays");
+    await collected("service", "c-harbor");
     await cluster.kubectl(["apply", "--server-side", "-f", crd]);
     await cluster.kubectl(["wait", "--for=condition=Established", "crd", "--all"]);
     await eventually(
