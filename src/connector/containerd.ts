@@ -19,29 +19,20 @@ export function* containerdHosts(
   settings: ConfigurationSettings,
 ): Generator<readonly [string, string]> {
   const header = { authorization: [`Basic ${basicCredential(token)}`] };
-  const direct = (host: ToolHost): Endpoint => ({
-    url: url(host),
-    config: { capabilities, ...certificate(host), header },
-  });
+  const entry = (host: ToolHost): JsonMap => ({ capabilities, ...certificate(host), header });
   yield* certificateFolders(connectors, caCertificate);
   for (const host of hostsOf(connectors, settings.scheme)) {
-    yield hostsToml(host.host, [direct(host)]);
+    yield hostsToml(host.host, { [url(host)]: entry(host) });
   }
   if (!settings.mirror) return;
   for (const [imageHost, mirrors] of mirrorsByImageHost(connectors, settings.scheme)) {
-    const endpoints = mirrors.map((mirror) => ({
-      url: `${url(mirror)}/v2/${connectorPath(mirror.ref)}`,
-      config: { ...direct(mirror).config, override_path: true },
-    }));
-    yield hostsToml(imageHost, endpoints);
+    const entries = mirrors.map((mirror) => [
+      `${url(mirror)}/v2/${connectorPath(mirror.ref)}`,
+      { ...entry(mirror), override_path: true },
+    ]);
+    yield hostsToml(imageHost, Object.fromEntries(entries));
     if (mirrors.some(({ tls }) => tls)) yield [`certs.d/${imageHost}/ca.crt`, caCertificate];
   }
-}
-
-/** An address that serves a host's images, and how. */
-interface Endpoint {
-  readonly url: string;
-  readonly config: JsonMap;
 }
 
 const url = ({ host, tls }: ToolHost): string => `${tls ? "https" : "http"}://${host}`;
@@ -50,15 +41,12 @@ const url = ({ host, tls }: ToolHost): string => `${tls ? "https" : "http"}://${
 const certificate = ({ tls }: ToolHost): JsonMap => (tls ? { ca: "ca.crt" } : {});
 
 /**
- * The last endpoint is the `server`, and earlier ones are asked before it. Without a `server`,
- * containerd goes on to the host that the image names: past the proxy, without a login.
+ * Without a `server`, containerd goes on from entries that fail to the host that the image names:
+ * past the proxy, and without a login. This one is asked for nothing, since it can only push, and the
+ * entries before it do that. (containerd 1 reads no file without an entry, so it can't be the only one.)
  */
-function hostsToml(host: string, endpoints: readonly Endpoint[]): readonly [string, string] {
-  const last = endpoints.at(-1);
-  const earlier = endpoints.slice(0, -1).map(({ url, config }) => [url, config]);
-  const document = {
-    ...(last === undefined ? {} : { server: last.url, ...last.config }),
-    ...(earlier.length > 0 ? { host: Object.fromEntries(earlier) } : {}),
-  };
-  return [`certs.d/${host}/hosts.toml`, stringify(document)];
+function hostsToml(host: string, entries: JsonMap): readonly [string, string] {
+  const [server = ""] = Object.keys(entries);
+  const text = stringify({ server, capabilities: ["push"], host: entries });
+  return [`certs.d/${host}/hosts.toml`, text];
 }

@@ -16,8 +16,8 @@ const tls = listenerHosts({ https: "127.0.0.1:5443" });
 const both = listenerHosts({ http: "127.0.0.1:5080", https: "127.0.0.1:5443" });
 const service = (name: string): string => `c-${name}.team-a.svc.cluster.local`;
 
-/** What every host has, and what some have besides. */
-const host = (more: object = {}) => ({
+/** What every entry has, and what some have besides. */
+const entry = (more: object = {}) => ({
   capabilities: ["pull", "resolve", "push"],
   header: { authorization: [`Basic ${basicCredential(sampleToken)}`] },
   ...more,
@@ -34,35 +34,35 @@ describe("certs.d of containerd", () => {
     connectors: readonly [string, ...string[]],
     hosts: ProxyHostsOf,
     settings: ConfigurationSettings,
-    hostsToml: Record<string, object>,
+    hostsToml: Record<string, Record<string, object>>,
   ][] = [
     [
       "has plain HTTP in a cluster",
       one,
       cluster,
       {},
-      { [service("harbor")]: host({ server: `http://${service("harbor")}` }) },
+      { [service("harbor")]: { [`http://${service("harbor")}`]: entry() } },
     ],
     [
       "has TLS where that is wanted",
       one,
       cluster,
       { scheme: "https" },
-      { [service("harbor")]: host({ server: `https://${service("harbor")}`, ca }) },
+      { [service("harbor")]: { [`https://${service("harbor")}`]: entry({ ca }) } },
     ],
     [
       "has the CA beside it, wherever the volume is mounted",
       one,
       tls,
       { mountPath: "/c" },
-      { "127.0.0.1:5443": host({ server: "https://127.0.0.1:5443", ca }) },
+      { "127.0.0.1:5443": { "https://127.0.0.1:5443": entry({ ca }) } },
     ],
     [
       "has the HTTP listener",
       one,
       plain,
       {},
-      { "127.0.0.1:5080": host({ server: "http://127.0.0.1:5080" }) },
+      { "127.0.0.1:5080": { "http://127.0.0.1:5080": entry() } },
     ],
     [
       "has both listeners",
@@ -70,8 +70,8 @@ describe("certs.d of containerd", () => {
       both,
       {},
       {
-        "127.0.0.1:5080": host({ server: "http://127.0.0.1:5080" }),
-        "127.0.0.1:5443": host({ server: "https://127.0.0.1:5443", ca }),
+        "127.0.0.1:5080": { "http://127.0.0.1:5080": entry() },
+        "127.0.0.1:5443": { "https://127.0.0.1:5443": entry({ ca }) },
       },
     ],
     [
@@ -80,31 +80,26 @@ describe("certs.d of containerd", () => {
       cluster,
       { mirror: true },
       {
-        [service("harbor")]: host({ server: `http://${service("harbor")}` }),
-        [service("other")]: host({ server: `http://${service("other")}` }),
-        [service("gone")]: host({ server: `http://${service("gone")}` }),
-        "harbor.example.com": host({
-          server: `http://${service("other")}/${path("other")}`,
-          override_path: true,
-          host: {
-            [`http://${service("harbor")}/${path("harbor")}`]: host({ override_path: true }),
-          },
-        }),
+        [service("harbor")]: { [`http://${service("harbor")}`]: entry() },
+        [service("other")]: { [`http://${service("other")}`]: entry() },
+        [service("gone")]: { [`http://${service("gone")}`]: entry() },
+        "harbor.example.com": {
+          [`http://${service("harbor")}/${path("harbor")}`]: entry({ override_path: true }),
+          [`http://${service("other")}/${path("other")}`]: entry({ override_path: true }),
+        },
       },
     ],
     [
-      "points mirrors at one listener with the CA, and never past the proxy",
+      "points mirrors at one listener with the CA",
       one,
       both,
       { mirror: true },
       {
-        "127.0.0.1:5080": host({ server: "http://127.0.0.1:5080" }),
-        "127.0.0.1:5443": host({ server: "https://127.0.0.1:5443", ca }),
-        "harbor.example.com": host({
-          server: `https://127.0.0.1:5443/${path("harbor")}`,
-          ca,
-          override_path: true,
-        }),
+        "127.0.0.1:5080": { "http://127.0.0.1:5080": entry() },
+        "127.0.0.1:5443": { "https://127.0.0.1:5443": entry({ ca }) },
+        "harbor.example.com": {
+          [`https://127.0.0.1:5443/${path("harbor")}`]: entry({ ca, override_path: true }),
+        },
       },
     ],
   ];
@@ -113,11 +108,17 @@ describe("certs.d of containerd", () => {
       const files = [...containerdHosts(sampleVolume(connectors, hosts), settings)];
       const tomls = files.filter(([name]) => name.endsWith("/hosts.toml"));
       const read = tomls.map(([name, text]) => [name, parse(text)]);
-      expect(Object.fromEntries(read)).to.deep.equal(
-        Object.fromEntries(
-          Object.entries(expected).map(([name, toml]) => [`certs.d/${name}/hosts.toml`, toml]),
-        ),
-      );
+      // The server keeps containerd from the host that an image names, and is asked for nothing itself.
+      const wanted = Object.entries(expected).map(([name, entries]) => [
+        `certs.d/${name}/hosts.toml`,
+        { server: Object.keys(entries)[0], capabilities: ["push"], host: entries },
+      ]);
+      expect(Object.fromEntries(read)).to.deep.equal(Object.fromEntries(wanted));
+      for (const [name, entries] of Object.entries(expected)) {
+        const text = new Map(files).get(`certs.d/${name}/hosts.toml`) ?? "";
+        const order = Object.keys(entries).map((url) => text.indexOf(`[host."${url}"]`));
+        expect(order, "the order in the file").to.deep.equal(order.toSorted((a, b) => a - b));
+      }
     });
   }
 
