@@ -73,8 +73,15 @@ describe("the controller, on a real API server", function () {
     const text = await cluster.kubectl(args);
     return text === "" ? undefined : JSON.parse(text);
   };
-  const until = (holds: () => Promise<boolean>, what: string): Promise<unknown> =>
-    eventually(holds, () => `${what}\n${logged.slice(-10).join("")}`, 30_000);
+  const until = (holds: () => Promise<boolean>, what: string, timeout = 30_000): Promise<unknown> =>
+    eventually(holds, () => `${what}\n${logged.slice(-10).join("")}`, timeout);
+  /** Kubernetes looks for new kinds of owners twice a minute only. */
+  const collected = (kind: string, name: string): Promise<unknown> =>
+    until(
+      async () => (await get(kind, name)) === undefined,
+      `there still is the ${kind} ${name}`,
+      90_000,
+    );
   /** Waits until a condition has that status and reason. */
   const shows = async (type: string, expected: string, name = "harbor"): Promise<Condition> => {
     let found: Condition | undefined;
