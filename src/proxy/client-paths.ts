@@ -19,10 +19,10 @@ export function resolveUpstream(
   return URL.parse(`${address.origin}${url.pathname}${url.search}`) ?? undefined;
 }
 
-/** Where a registry has the thing that a client's target names. */
-export function upstreamPath(target: RepositoryTarget, address: RegistryAddress): string {
-  const repository = upstreamRepository(address, target.repository);
-  return `${address.basePath}/v2/${repository}/`;
+/** What a registry's paths begin with for the repository that a client's target names, or for the catalog. */
+export function upstreamPath({ repository }: RepositoryTarget, address: RegistryAddress): string {
+  const api = `${address.basePath}/v2/`;
+  return repository === "" ? api : `${api}${upstreamRepository(address, repository)}/`;
 }
 
 /**
@@ -37,8 +37,11 @@ export function clientPath(
 ): string | undefined {
   const inside = upstreamPath(target, address);
   if (url.origin !== address.origin || !url.pathname.startsWith(inside)) return undefined;
-  return `${target.prefix}${target.repository}/${url.pathname.slice(inside.length)}${url.search}`;
+  return `${clientPrefix(target)}${url.pathname.slice(inside.length)}${url.search}`;
 }
+
+const clientPrefix = ({ prefix, repository }: RepositoryTarget): string =>
+  repository === "" ? prefix : `${prefix}${repository}/`;
 
 /** A Link header (RFC 8288) with the paths of its targets as clients have to ask for them; undefined where one lies outside. */
 export function clientLink(
@@ -50,9 +53,24 @@ export function clientLink(
   let outside = false;
   const rewritten = link.replace(/<([^<>]*)>/g, (_whole, text: string) => {
     const url = resolveUpstream(text, asked, address);
-    const path = url && clientPath(url, target, address);
+    const path = url && (clientPath(url, target, address) ?? nextPage(url, asked, target, address));
     outside ||= path === undefined;
     return `<${path}>`;
   });
   return outside ? undefined : rewritten;
+}
+
+/**
+ * The next page of the list that was asked for, which a registry may know under another host or without its base
+ * path. It is the query that tells the page; without the Link, clients would take the list to end here.
+ */
+function nextPage(
+  url: URL,
+  asked: URL,
+  target: RepositoryTarget,
+  address: RegistryAddress,
+): string | undefined {
+  const path = asked.pathname.slice(address.basePath.length);
+  if (url.search === "" || !url.pathname.endsWith(path)) return undefined;
+  return clientPath(new URL(url.search, asked), target, address);
 }

@@ -85,6 +85,8 @@ function upstreamUrl(
 
 function lastPart(endpoint: Exclude<Endpoint, { kind: "upload" }>): string {
   switch (endpoint.kind) {
+    case "catalog":
+      return "_catalog";
     case "manifest":
       return `manifests/${endpoint.reference}`;
     case "blob":

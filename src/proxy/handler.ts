@@ -161,7 +161,7 @@ function logFailure(
   log("warning", "request failed", {
     method,
     ...(ref && { connector: showRef(ref) }),
-    ...(target !== undefined && target !== "base" && { repository: target.repository }),
+    ...(target !== "base" && target?.repository && { repository: target.repository }),
     ...(reason !== undefined && { reason }),
     error: known === undefined ? error : known.cause,
   });

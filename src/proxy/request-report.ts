@@ -70,7 +70,7 @@ export function openReport(
       identity: draft.identity,
       ref: draft.ref,
       connector: connector && showRef(connector),
-      repository: target === "base" ? undefined : target?.repository,
+      repository: (target !== "base" && target?.repository) || undefined,
       reference: referenceOf(target),
       verb: draft.verb,
       decision: connector === undefined ? "refused" : "allowed",

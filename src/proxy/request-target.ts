@@ -2,8 +2,9 @@ import { type ConnectorRef, isConnectorName, isNamespace } from "../connector/co
 import { isDigest, isReference, isRepository } from "../connector/repository.ts";
 import { RegistryError } from "./registry-error.ts";
 
-/** What of a repository is meant. */
+/** What of a repository is meant, or of the whole registry. */
 export type Endpoint =
+  | { readonly kind: "catalog" }
   | { readonly kind: "manifest"; readonly reference: string }
   | { readonly kind: "blob"; readonly digest: string }
   | { readonly kind: "uploads" }
@@ -16,13 +17,14 @@ export interface RepositoryTarget {
   readonly connector: ConnectorRef | undefined;
   /** What the client puts before a repository: `/v2/namespaces/team-a/connectors/harbor/`, or `/v2/`. */
   readonly prefix: string;
+  /** Empty for the catalog, which is about all of them. */
   readonly repository: string;
   readonly endpoint: Endpoint;
   /** The raw query without its question mark. */
   readonly query: string;
 }
 
-/** `/v2/` itself, or something in a repository. */
+/** `/v2/` itself, or something in a registry. */
 export type RequestTarget = "base" | RepositoryTarget;
 
 const connectorForm = /^\/v2\/namespaces\/([^/]+)\/connectors\/([^/]+)\/(.*)$/;
@@ -44,26 +46,31 @@ export function parseRequestTarget(target: string): RequestTarget {
   const full = connectorForm.exec(path);
   if (full === null) {
     if (!path.startsWith("/v2/")) throw badTarget();
-    return inRepository(undefined, "/v2/", path.slice("/v2/".length), query);
+    return inRegistry(undefined, "/v2/", path.slice("/v2/".length), query);
   }
   const [, namespace = "", name = "", rest = ""] = full;
   if (!isNamespace(namespace) || !isConnectorName(name)) throw badTarget();
   if (rest === "") return "base";
   const prefix = path.slice(0, path.length - rest.length);
-  return inRepository({ namespace, name }, prefix, rest, query);
+  return inRegistry({ namespace, name }, prefix, rest, query);
 }
 
-function inRepository(
+function inRegistry(
   connector: ConnectorRef | undefined,
   prefix: string,
   rest: string,
   query: string,
 ): RepositoryTarget {
+  if (rest === "_catalog") {
+    return { connector, prefix, repository: "", endpoint: { kind: "catalog" }, query };
+  }
   const segments = rest.split("/");
   const parsed = parseEndpoint(segments);
   const repository = parsed && segments.slice(0, -parsed.length).join("/");
   if (!parsed || !repository || !isRepository(repository)) throw badTarget();
-  return { connector, prefix, repository, endpoint: parsed.endpoint, query };
+  const { endpoint } = parsed;
+  if ("digest" in endpoint && !isDigest(endpoint.digest)) throw badDigest();
+  return { connector, prefix, repository, endpoint, query };
 }
 
 /** Read from the end, since a repository may itself have a component called `manifests` or `blobs`. */
@@ -84,24 +91,37 @@ const uploadOf = (session: string): Endpoint =>
 
 function endpointOf(kind: string, last: string): Endpoint | undefined {
   if (kind === "manifests" && isReference(last)) return { kind: "manifest", reference: last };
-  if (kind === "blobs" && isDigest(last)) return { kind: "blob", digest: last };
-  if (kind === "referrers" && isDigest(last)) return { kind: "referrers", digest: last };
+  if (last === "") return undefined;
+  if (kind === "blobs") return { kind: "blob", digest: last };
+  if (kind === "referrers") return { kind: "referrers", digest: last };
   return undefined;
 }
+
+/** 400, as the specification has it for referrers ("Listing Referrers"): 404 would mean that there is no such API. */
+const badDigest = (): RegistryError =>
+  new RegistryError(
+    400,
+    "DIGEST_INVALID",
+    "this path has something else where a digest has to be",
+    {
+      detail: "a digest looks like sha256:<hexadecimal>",
+    },
+  );
 
 const badTarget = (): RegistryError =>
   new RegistryError(404, "NAME_INVALID", "this path is none of the registry API", {
     detail:
-      "expected /v2/namespaces/<namespace>/connectors/<connector>/<repository>/(manifests|blobs|tags|referrers)/…, " +
+      "expected /v2/namespaces/<namespace>/connectors/<connector>/<repository>/(manifests|blobs|tags|referrers)/… or …/_catalog, " +
       'the repository in lower case, without "%", "//" or ".."',
   });
 
 const methods: Readonly<Record<Endpoint["kind"] | "base", readonly string[]>> = {
   base: ["GET", "HEAD"],
+  catalog: ["GET", "HEAD"],
   manifest: ["GET", "HEAD", "PUT", "DELETE"],
   blob: ["GET", "HEAD", "DELETE"],
   uploads: ["POST"],
-  upload: ["GET", "PATCH", "PUT", "DELETE"],
+  upload: ["GET", "HEAD", "PATCH", "PUT", "DELETE"],
   tags: ["GET", "HEAD"],
   referrers: ["GET", "HEAD"],
 };

@@ -16,6 +16,7 @@ export function scopesFor(
   repository: string,
   mountFrom?: string,
 ): readonly string[] {
+  if (endpoint.kind === "catalog") return ["registry:catalog:*"];
   const scope = `repository:${repository}:${actionsOf(method, endpoint)}`;
   return mountFrom === undefined ? [scope] : [scope, `repository:${mountFrom}:pull`];
 }

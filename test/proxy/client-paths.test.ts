@@ -109,6 +109,14 @@ describe("a Link header", function () {
     ["<list?n=1>", `<${prefix}app/tags/list?n=1>`],
     ["</v2/app/a>; rel=x, </v2/app/b>; rel=y", `<${prefix}app/a>; rel=x, <${prefix}app/b>; rel=y`],
     ["</v2/app/a>; rel=x, </v2/other/b>; rel=y", undefined],
+    // The same list, which the registry knows under a name or a path of its own.
+    [
+      "<http://registry:5000/v2/app/tags/list?n=1&last=a%2Fb>; rel=next",
+      `<${prefix}app/tags/list?n=1&last=a%2Fb>; rel=next`,
+    ],
+    ["</repository/x/v2/app/tags/list?n=1>", `<${prefix}app/tags/list?n=1>`],
+    ["<http://registry:5000/v2/other/tags/list?n=1>", undefined],
+    ["<http://registry:5000/v2/app/tags/list>", undefined],
     ["<https://elsewhere.test/v2/app/a>", undefined],
     ["<https://[>", undefined],
   ];
@@ -118,6 +126,22 @@ describe("a Link header", function () {
       expect(clientLink(link, asked, targetOf("app/tags/list"), harbor)).to.equal(expected);
     });
   }
+
+  it("may lack the registry's base path", () => {
+    const asked = new URL("https://jfrog.test:8443/artifactory/docker/v2/app/tags/list?n=1");
+    const link = "</v2/app/tags/list?n=1&last=a>; rel=next";
+    const expected = `<${prefix}app/tags/list?n=1&last=a>; rel=next`;
+    expect(clientLink(link, asked, targetOf("app/tags/list"), based)).to.equal(expected);
+  });
+
+  it("of the catalog leads to the catalog, in the form that the client used", () => {
+    const asked = new URL("https://harbor.test/v2/_catalog?n=1");
+    const link = "</v2/_catalog?n=1&last=a%2Fb>; rel=next";
+    const short = parseRequestTarget("/v2/_catalog") as RepositoryTarget;
+    expect(clientLink(link, asked, short, harbor)).to.equal(link);
+    const full = `<${prefix}_catalog?n=1&last=a%2Fb>; rel=next`;
+    expect(clientLink(link, asked, targetOf("_catalog"), harbor)).to.equal(full);
+  });
 
   it("is read in time in proportion to its length", () => {
     const asked = new URL("https://harbor.test/v2/app/tags/list");

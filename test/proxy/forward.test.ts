@@ -3,7 +3,7 @@ import { cleanup } from "../support/cleanup.ts";
 import { type FakeRegistry, startFakeRegistry } from "../support/fake-registry.ts";
 import { addBlob, addManifest } from "../support/fake-registry-content.ts";
 import { noise, sha256 } from "../support/oci-image.ts";
-import { clientOf, type TestClient } from "./test-client.ts";
+import { clientOf, errorIn, type TestClient } from "./test-client.ts";
 import { startTestProxy, type TestProxy } from "./test-proxy.ts";
 
 const credential = { username: "alice", password: "secret-of-alice" };
@@ -105,6 +105,29 @@ describe("requests that are passed on", function () {
     const headers = { host: "c-harbor.team-a.svc.cluster.local" };
     const answer = await client("GET", "/v2/app/tags/list?n=1", { headers });
     expect(answer.headers.link).to.equal('</v2/app/tags/list?last=a&n=1>; rel="next"');
+  });
+
+  it("list the registry's repositories, under the names that they have there", async () => {
+    for (const name of ["a", "b", "c"]) registry.repository(`team/${name}`);
+    const first = await client("GET", "_catalog?n=2");
+    expect(JSON.parse(first.body.toString())).to.deep.equal({ repositories: ["team/a", "team/b"] });
+    const next = `${client.base}_catalog?last=team%2Fb&n=2`;
+    expect(first.headers.link).to.equal(`<${next}>; rel="next"`);
+    const second = await client("GET", next);
+    expect(JSON.parse(second.body.toString())).to.deep.equal({ repositories: ["team/c"] });
+    const tokens = registry.requests.filter(({ target }) => target.kind === "token");
+    const scopes = tokens.map(({ url }) => new URL(url, registry.url).searchParams.get("scope"));
+    expect(scopes).to.deep.equal(["registry:catalog:*"]);
+    const headers = { host: "c-harbor.team-a.svc.cluster.local" };
+    const short = await client("GET", "/v2/_catalog?n=2", { headers });
+    expect(short.headers.link).to.equal('</v2/_catalog?last=team%2Fb&n=2>; rel="next"');
+  });
+
+  it("say that neither path nor host names a registry whose repositories could be listed", async () => {
+    const answer = await client("GET", "/v2/_catalog");
+    expect(answer.status).to.equal(404);
+    expect(errorIn(answer).code).to.equal("NAME_UNKNOWN");
+    expect(seen()).to.deep.equal([]);
   });
 
   it("push manifests, whose Location can be asked for", async () => {

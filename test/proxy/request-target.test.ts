@@ -65,9 +65,11 @@ describe("request target", function () {
     "//v2/",
     "/v2//",
     "/v2/.",
-    "/v2/_catalog",
     "/v2/app",
     "/v2/app/",
+    "/v2/_catalog/",
+    "/v2/app/_catalog",
+    "/v2/_catalog/tags/list",
     "/v2/tags/list",
     "/v2/blobs/uploads/",
     "*",
@@ -92,12 +94,8 @@ describe("request target", function () {
     "/v2/App/tags/list",
     "/v2/app:1/tags/list",
     "/v2/app;x/tags/list",
-    "/v2/app/blobs/1.0",
-    "/v2/app/blobs/sha256:",
-    "/v2/app/blobs/sha256:..",
     "/v2/app/blobs/uploads/x/",
     "/v2/app/blobs/uploads/x/y",
-    "/v2/app/referrers/latest",
     `/v2/${"a/".repeat(129)}tags/list`,
     "/v2/namespaces/team-a/connectors/harbor",
     "/v2/namespaces/Team/connectors/harbor/app/tags/list",
@@ -117,6 +115,35 @@ describe("request target", function () {
     });
   }
 
+  const withoutDigest = [
+    "/v2/app/blobs/1.0",
+    "/v2/app/blobs/sha256:",
+    "/v2/app/blobs/sha256:..",
+    `/v2/app/blobs/sha256:${"a".repeat(300)}`,
+    "/v2/app/referrers/latest",
+    `${prefix}app/referrers/sha256:`,
+  ];
+  for (const target of withoutDigest) {
+    it(`is refused for the lack of a digest: ${target}`, () => {
+      expect(() => parseRequestTarget(target))
+        .to.throw(/where a digest has to be/)
+        .with.property("status", 400);
+    });
+  }
+
+  it("is the catalog, of a connector and of the one that the host names", () => {
+    const rest = { repository: "", endpoint: { kind: "catalog" }, query: "n=2&last=a%2Fb" };
+    const query = "?n=2&last=a%2Fb";
+    expect(parseRequestTarget(`${prefix}_catalog${query}`)).to.deep.equal({
+      ...{ connector, prefix },
+      ...rest,
+    });
+    expect(parseRequestTarget(`/v2/_catalog${query}`)).to.deep.equal({
+      ...{ connector: undefined, prefix: "/v2/" },
+      ...rest,
+    });
+  });
+
   it("names the same path in what it returns, whatever it accepts", () => {
     fc.assert(
       fc.property(paths, (path) => {
@@ -128,7 +155,7 @@ describe("request target", function () {
         if (endpoint.kind === "upload") return;
         const upstream = upstreamPath(target, address) + lastPart(endpoint);
         expect(new URL(`https://harbor.test${upstream}`).pathname).to.equal(upstream);
-        expect(upstream).to.equal(`/base/v2/${repository}/${lastPart(endpoint)}`);
+        expect(upstream).to.equal(`/base/v2/${inApi(repository, endpoint)}`);
         expect(upstream).to.not.match(/%|\/\/|\/\.\.?(\/|$)|\\/);
       }),
       { numRuns: 5000 },
@@ -149,10 +176,11 @@ describe("request target", function () {
 describe("methods", () => {
   const allowed: Readonly<Record<Endpoint["kind"] | "base", string>> = {
     base: "GET HEAD",
+    catalog: "GET HEAD",
     manifest: "DELETE GET HEAD PUT",
     blob: "DELETE GET HEAD",
     uploads: "POST",
-    upload: "DELETE GET PATCH PUT",
+    upload: "DELETE GET HEAD PATCH PUT",
     tags: "GET HEAD",
     referrers: "GET HEAD",
   };
@@ -188,17 +216,22 @@ function parse(target: string): RequestTarget | undefined {
   try {
     return parseRequestTarget(target);
   } catch (error) {
-    expect(error).to.have.property("code", "NAME_INVALID");
+    expect(error).to.have.property("code").that.is.oneOf(["NAME_INVALID", "DIGEST_INVALID"]);
     return undefined;
   }
 }
 
-function rebuilt(target: Exclude<RequestTarget, "base">): string {
-  return `${target.prefix}${target.repository}/${lastPart(target.endpoint)}`;
+function rebuilt({ prefix, repository, endpoint }: Exclude<RequestTarget, "base">): string {
+  return prefix + inApi(repository, endpoint);
 }
+
+const inApi = (repository: string, endpoint: Endpoint): string =>
+  [repository, lastPart(endpoint)].filter((part) => part !== "").join("/");
 
 function lastPart(endpoint: Endpoint): string {
   switch (endpoint.kind) {
+    case "catalog":
+      return "_catalog";
     case "manifest":
       return `manifests/${endpoint.reference}`;
     case "blob":
@@ -220,6 +253,7 @@ const character = fc.nat(0x2ff).map((code) => String.fromCodePoint(code));
 const parts = fc.constantFrom(
   ...["blobs", "uploads", "manifests", "tags", "list", "referrers", "namespaces", "connectors"],
   ...["team-a", "harbor", "app", "a.b", "a_b", "latest", "1.0", digest, "sha256:0", ""],
+  "_catalog",
   ...[".", "..", "...", "%2e%2e", "%2F", "a%2fb", "A", "a\\b", "a;b", "a:b", "@", "~", "+", "="],
 );
 const paths = fc
@@ -228,7 +262,7 @@ const paths = fc
     fc.array(parts, { minLength: 1, maxLength: 4 }),
     fc.oneof(
       parts,
-      fc.constantFrom("tags/list", "blobs/uploads/", "manifests/1", `blobs/${digest}`),
+      fc.constantFrom("tags/list", "_catalog", "blobs/uploads/", "manifests/1", `blobs/${digest}`),
     ),
   )
   .map(([start, middle, end]) => `${start}${middle.join("/")}/${end}`);
