@@ -60,7 +60,7 @@ export function clientHeaders(
 }
 
 function locationFor(
-  { target, connector, identity }: Admitted,
+  { target, connector, identity, method }: Admitted,
   status: number,
   text: string,
   asked: FinalRequest,
@@ -69,8 +69,9 @@ function locationFor(
   const { address } = connector;
   const url = resolveUpstream(text, asked.url, address);
   if (url === undefined) throw badGateway("the registry names a Location that is no URL");
-  const isUpload = target.endpoint.kind === "uploads" || target.endpoint.kind === "upload";
-  if (!isUpload || status === 201) return clientPath(url, target, address) ?? created(target);
+  if (!isUnderWay(method, status, target)) {
+    return clientPath(url, target, address) ?? created(target);
+  }
   if (url.origin !== address.origin) {
     throw badGateway(
       `the registry ${address.origin} sends the upload to ${url.origin}, which the connector's credential is not for`,
@@ -87,6 +88,14 @@ function locationFor(
     expires: Math.floor(now() / 1000) + sessionLifetime,
   });
   return `${target.prefix}${target.repository}/blobs/uploads/${sealed}`;
+}
+
+/** Whether an upload goes on after this answer. Some registries answer 201 to a chunk, too (Amazon's, jdx/mise#11376). */
+function isUnderWay(method: string, status: number, target: RepositoryTarget): boolean {
+  const { kind } = target.endpoint;
+  if (kind !== "upload" && kind !== "uploads") return false;
+  const ends = kind === "upload" ? method === "PUT" : created(target) !== undefined;
+  return status !== 201 || !ends;
 }
 
 /** Where a thing is that was just made, for registries that name it in a way of their own. */

@@ -262,6 +262,26 @@ describe("uploads", function () {
     }
   });
 
+  for (const status of [200, 201, 204]) {
+    it(`go on where a registry answers ${status} to a chunk`, async () => {
+      // Amazon's says 201, others have said 204.
+      undo.defer(
+        registry.on("PATCH upload", async ({ next, response }) => {
+          const { writeHead } = response;
+          response.writeHead = (_status: number, ...rest: never[]) =>
+            writeHead.call(response, status, ...rest);
+          await next();
+        }),
+      );
+      const patched = await client("PATCH", await begin(), { body: "blob" });
+      expect(patched.status).to.equal(status);
+      const digest = sha256(Buffer.from("blob"));
+      const put = await client("PUT", `${locationIn(patched)}?digest=${digest}`);
+      expect(put.status).to.equal(201);
+      expect(put.headers.location).to.equal(`${client.base}app/blobs/${digest}`);
+    });
+  }
+
   describe("that are redirected with their body", () => {
     it("are for the client to send again, where the registry is the same", async () => {
       const location = await begin();
