@@ -1,6 +1,7 @@
 import { upstreamRepository } from "../connector/registry-address.ts";
 import { unreachable } from "../upstream/unreachable.ts";
 import type { Upstream } from "../upstream/upstream.ts";
+import { UpstreamError } from "../upstream/upstream-error.ts";
 import type { UpstreamLogin } from "../upstream/upstream-login.ts";
 import { upstreamPath } from "./client-paths.ts";
 import { headersForRegistry } from "./headers.ts";
@@ -53,6 +54,7 @@ export async function forward(
   const isCancel = method === "DELETE" && target.endpoint.kind === "upload";
   if (isPassedOn) await relayUpload(admitted, upstream, asked, options);
   else if (isCancel) await cancelUpload(admitted, upstream, asked, options);
+  else if (method === "DELETE") await relayDelete(admitted, upstream, asked, options);
   else await relay(admitted, upstream, asked, options);
 }
 
@@ -166,6 +168,22 @@ const beginWith =
     return true;
   };
 
+/** Quay gives no token where `delete` is among the scopes, and there whoever may push may delete. */
+async function relayDelete(
+  admitted: Admitted,
+  upstream: Upstream,
+  { url, scopes }: Asked,
+  options: ForwardOptions,
+): Promise<void> {
+  try {
+    await relay(admitted, upstream, { url, scopes }, options);
+  } catch (error) {
+    if (!(error instanceof UpstreamError) || error.fault !== "AccessDenied") throw error;
+    const asPush = scopes.map((scope) => scope.replace(/:[^:]*$/, ":pull,push"));
+    await relay(admitted, upstream, { url, scopes: asPush }, options);
+  }
+}
+
 /** Few accounts may delete, and an upload that is left alone ends by itself. */
 async function cancelUpload(
   admitted: Admitted,
@@ -174,7 +192,7 @@ async function cancelUpload(
   options: ForwardOptions,
 ): Promise<void> {
   try {
-    await relay(admitted, upstream, asked, options);
+    await relayDelete(admitted, upstream, asked, options);
   } catch (error) {
     if (!isRefusal(error)) throw error;
     admitted.response.writeHead(204).end();

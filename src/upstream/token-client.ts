@@ -106,7 +106,8 @@ function refusal({ realm, credential }: TokenRequest, status: number): UpstreamE
   if (status === 429 || status >= 500) {
     return new UpstreamError("ConnectionFailed", `${server} answered ${status}`);
   }
-  if (status === 401 || status === 403) {
+  // 400 is what Quay says to scopes that it does not know.
+  if (status === 400 || status === 401 || status === 403) {
     const fault = status === 401 ? "AuthenticationFailed" : "AccessDenied";
     return new UpstreamError(fault, `${server} refused the connector's login (${status})`, {
       detail:

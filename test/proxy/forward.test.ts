@@ -256,6 +256,29 @@ describe("requests that are passed on", function () {
     });
   });
 
+  it("delete as somebody who may push, where the token server knows no other right", async () => {
+    registry.on("GET token", ({ query, fail, next }) =>
+      query.get("scope")?.endsWith(":delete") ? fail(400, "INVALID_REQUEST") : next(),
+    );
+    registry.on(
+      "DELETE *",
+      ({ request, send }) => {
+        const grant = registry.auth.tokens.get(request.headers.authorization?.slice(7) ?? "");
+        send(grant?.access[0]?.actions.includes("push") ? 202 : 401, {});
+      },
+      "before auth",
+    );
+    const digest = sha256(Buffer.from("x"));
+    for (const path of ["app/manifests/1", `app/manifests/${digest}`, `app/blobs/${digest}`]) {
+      expect((await client("DELETE", path)).status, path).to.equal(202);
+    }
+    registry.auth.rights = () => ["pull"];
+    registry.auth.tokens.clear();
+    const refused = await client("DELETE", "other/manifests/1");
+    expect(refused.status).to.equal(403);
+    expect(errorIn(refused).code).to.equal("DENIED");
+  });
+
   it("know Docker Hub's official images by the names that people use", async () => {
     // The Hub's address is fixed, so this goes no further than the first step.
     const hub = proxy.connect("hub", "https://docker.io");

@@ -102,7 +102,7 @@ describe("the token client", function () {
   const statuses: readonly (readonly [number, UpstreamFault, string])[] = [
     [401, "AuthenticationFailed", "refused the connector's login (401)"],
     [403, "AccessDenied", "refused the connector's login (403)"],
-    [400, "AnswerInvalid", "answered 400 instead of a token"],
+    [400, "AccessDenied", "refused the connector's login (400)"],
     [404, "AnswerInvalid", "answered 404 instead of a token"],
     [204, "AnswerInvalid", "answered 204 instead of a token"],
     [429, "ConnectionFailed", "answered 429"],
