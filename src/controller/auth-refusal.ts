@@ -26,9 +26,9 @@ const longestHoldMs = 60 * 60_000;
 export const triedAgainAt = ({ count, time }: AuthRefusal): number =>
   time + Math.min(firstHoldMs * 2 ** Math.min(count - 1, 10), longestHoldMs);
 
-/** Whatever else fails can't lock an account. */
+/** Whatever else fails can't lock an account. Some token servers answer 403 to a wrong password (GitLab's). */
 export const isRefusal = (probed: Probed): probed is Extract<Probed, { ok: false }> =>
-  !probed.ok && probed.reason === "AuthenticationFailed";
+  !probed.ok && (probed.reason === "AuthenticationFailed" || probed.reason === "AccessDenied");
 
 export function asProbed(refusal: AuthRefusal): Probed {
   const { count, reason, message } = refusal;

@@ -7,10 +7,11 @@ import type { UpstreamSecrets } from "../connector/surroundings.ts";
  * - ConnectionFailed: it, or its token server, can't be reached or answers with an error of its own
  * - CertificateInvalid: its certificate is not trusted, or for another name
  * - NotARegistry: it answers, and is no registry of the OCI distribution protocol
+ * - AnswerInvalid: it, or its token server, answers otherwise than the protocol says
  * - AuthenticationFailed: it does not accept the credential, or wants one and there is none
  * - AuthRealmRejected: it sends to a token server that gets no credential
  * - AuthMethodUnknown: it wants a login that is neither Basic nor Bearer
- * - AccessDenied: it accepts the credential, but not for the repository that the probe asks for
+ * - AccessDenied: it does not allow what the probe asks for
  * - ProbeFailed: by a mistake of ours, which the log tells
  */
 export type ProbeFailure =
@@ -18,6 +19,7 @@ export type ProbeFailure =
   | "ConnectionFailed"
   | "CertificateInvalid"
   | "NotARegistry"
+  | "AnswerInvalid"
   | "AuthenticationFailed"
   | "AuthRealmRejected"
   | "AuthMethodUnknown"

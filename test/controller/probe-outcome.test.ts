@@ -156,10 +156,10 @@ describe("probeOutcome()", () => {
   });
 
   it("forgets a refusal once the credential is accepted", async () => {
-    let auth: Probed = failed("AuthenticationFailed");
+    let auth: Probed = failed("AccessDenied");
     const { find, state } = registry(() => ({ liveness: alive, auth }));
     const first = await find();
-    expect(first.refusal).to.include({ count: 1, reason: "AuthenticationFailed" });
+    expect(first.refusal).to.include({ count: 1, reason: "AccessDenied" });
     auth = alive;
     state.now += 5 * minute;
     const second = await find({ refusal: first.refusal });
@@ -167,7 +167,7 @@ describe("probeOutcome()", () => {
   });
 
   it("keeps nothing back where no account is concerned", async () => {
-    for (const reason of ["ConnectionFailed", "AuthRealmRejected", "AccessDenied"] as const) {
+    for (const reason of ["ConnectionFailed", "AuthRealmRejected"] as const) {
       const { find } = registry(() => ({ liveness: alive, auth: failed(reason) }));
       expect((await find()).refusal).to.equal(undefined);
     }
