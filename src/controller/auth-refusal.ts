@@ -1,7 +1,13 @@
 import { property } from "../connector/document.ts";
 import { timestamp } from "./clock.ts";
 import { readConditions } from "./conditions.ts";
-import type { Probed, ProbeFailure } from "./probe.ts";
+
+/** The reason and the message of a condition. */
+export interface Told {
+  readonly ok: boolean;
+  readonly reason: string;
+  readonly message: string;
+}
 
 /**
  * A registry has refused a credential. It is kept in the Connector's status (authProbe) as long as
@@ -9,13 +15,13 @@ import type { Probed, ProbeFailure } from "./probe.ts";
  * attempt forward: many registries lock an account after a few.
  */
 export interface AuthRefusal {
-  /** Which credential, see {@link loginVersion}. */
+  /** Of which spec and which Secret. */
   readonly version: string;
   /** How often it was refused in a row. */
   readonly count: number;
   /** When it was last tried, in milliseconds since the epoch. */
   readonly time: number;
-  readonly reason: ProbeFailure;
+  readonly reason: string;
   readonly message: string;
 }
 
@@ -27,13 +33,13 @@ export const triedAgainAt = ({ count, time }: AuthRefusal): number =>
   time + Math.min(firstHoldMs * 2 ** Math.min(count - 1, 10), longestHoldMs);
 
 /** Whatever else fails can't lock an account. Some token servers answer 403 to a wrong password (GitLab's). */
-export const isRefusal = (probed: Probed): probed is Extract<Probed, { ok: false }> =>
-  !probed.ok && (probed.reason === "AuthenticationFailed" || probed.reason === "AccessDenied");
+export const isRefusal = ({ reason }: Told): boolean =>
+  reason === "AuthenticationFailed" || reason === "AccessDenied";
 
-export function asProbed(refusal: AuthRefusal): Probed {
+export function tellRefusal(refusal: AuthRefusal): Told {
   const { count, reason, message } = refusal;
   const again = timestamp(triedAgainAt(refusal));
-  const advice = `refused ${count} in a row, so it is tried again after ${again}, or once the Secret has changed`;
+  const advice = `tries so far: ${count}, the next after ${again}, or once the Secret has changed`;
   return { ok: false, reason, message: `${message} (${advice})` };
 }
 
@@ -69,8 +75,10 @@ function readRefusal(object: unknown): AuthRefusal | undefined {
   const text = (key: string): string => String(property(found, key) ?? "");
   const [count, time] = [Number(property(found, "count")), Date.parse(text("time"))];
   if (!(count >= 1) || Number.isNaN(time)) return undefined;
-  const reason = text("reason") as ProbeFailure;
-  return { version: text("version"), count, time, reason, message: text("message") };
+  return {
+    ...{ version: text("version"), count, time },
+    ...{ reason: text("reason"), message: text("message") },
+  };
 }
 
 /** As it stands in a status. */

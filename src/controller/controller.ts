@@ -6,12 +6,12 @@ import type { ApiClient } from "../kube/api-client.ts";
 import { hasStatus } from "../kube/api-error.ts";
 import type { CacheTiming } from "../kube/watched-cache.ts";
 import type { Log } from "../log.ts";
+import type { Probe } from "../upstream/probe.ts";
 import { type Clock, timestamp } from "./clock.ts";
 import { connectorSecrets } from "./connector-secrets.ts";
 import { serviceEnsurer } from "./ensure-service.ts";
 import { eventRecorder } from "./event-recorder.ts";
 import { connectorExaminer } from "./examine-connector.ts";
-import type { Probe } from "./probe.ts";
 import { proxyAccess } from "./proxy-access.ts";
 import { proxyKeysKeeper } from "./proxy-keys-keeper.ts";
 import {

@@ -1,17 +1,21 @@
 import type { Connector } from "../connector/connector.ts";
 import type { UpstreamSecrets } from "../connector/surroundings.ts";
 import type { KubeObject } from "../kube/object-store.ts";
+import type { Probe } from "../upstream/probe.ts";
 import {
   type AuthRefusal,
-  asProbed,
   isRefusal,
   lastRefusal,
+  type Told,
+  tellRefusal,
   triedAgainAt,
 } from "./auth-refusal.ts";
-import type { Probe, ProbeResult } from "./probe.ts";
 
 /** What is known of a registry. */
-export interface ProbeOutcome extends ProbeResult {
+export interface ProbeOutcome {
+  readonly liveness: Told;
+  /** Where liveness is not ok, nobody has looked. */
+  readonly auth: Told;
   /** The registry does not accept the credential that the connector has. */
   readonly refusal: AuthRefusal | undefined;
 }
@@ -47,13 +51,13 @@ export async function probeOutcome(
   const { connector, secrets, loginVersion, known } = subject;
   const refusal = lastRefusal(subject.object, subject.refusal, loginVersion);
   if (known !== undefined && refusal !== undefined) {
-    return { ...known, auth: asProbed(refusal), refusal };
+    return { ...known, auth: tellRefusal(refusal), refusal };
   }
   // Another replica may have logged in where we were refused.
   if (known !== undefined && known.refusal === undefined) return known;
   if (refusal !== undefined && now() < triedAgainAt(refusal)) {
     const { liveness } = await probe(connector, { ...secrets, credential: undefined }, signal);
-    return { liveness, auth: asProbed(refusal), refusal };
+    return { liveness, auth: tellRefusal(refusal), refusal };
   }
   const result = await probe(connector, secrets, signal);
   if (!result.liveness.ok) return { ...result, refusal };
@@ -63,5 +67,5 @@ export async function probeOutcome(
   const { reason, message } = result.auth;
   const count = (refusal?.count ?? 0) + 1;
   const refused = { version: loginVersion, count, time: now(), reason, message };
-  return { ...result, auth: asProbed(refused), refusal: refused };
+  return { ...result, auth: tellRefusal(refused), refusal: refused };
 }

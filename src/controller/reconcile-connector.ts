@@ -5,7 +5,8 @@ import type { ApiClient } from "../kube/api-client.ts";
 import type { KubeObject } from "../kube/object-store.ts";
 import type { WatchedCache } from "../kube/watched-cache.ts";
 import type { Log } from "../log.ts";
-import type { AuthRefusal } from "./auth-refusal.ts";
+import type { Probe } from "../upstream/probe.ts";
+import type { AuthRefusal, Told } from "./auth-refusal.ts";
 import type { Clock } from "./clock.ts";
 import {
   bad,
@@ -20,7 +21,6 @@ import { happeningsOf } from "./connector-events.ts";
 import { generationOf, hasBeenSeen, writeStatus } from "./connector-status.ts";
 import type { RecordEvent } from "./event-recorder.ts";
 import type { ExamineConnector, Examined } from "./examine-connector.ts";
-import type { Probe, Probed } from "./probe.ts";
 import { type ProbeOutcome, probeOutcome } from "./probe-outcome.ts";
 import { isDue, type ReconcileTiming, type Remembered, remember } from "./reconcile-schedule.ts";
 
@@ -141,7 +141,7 @@ const isLeaving = ({ metadata }: KubeObject): boolean =>
 const isReady = (object: KubeObject): boolean =>
   readConditions(object).some(({ type, status }) => type === "Ready" && status === "True");
 
-const ourMistake: Probed = {
+const ourMistake: Told = {
   ok: false,
   reason: "ProbeFailed",
   message: "the probe has failed by itself: the controller's log says why",
@@ -156,5 +156,5 @@ function outcomeFindings(
   return { LivenessReady: finding(liveness), AuthReady };
 }
 
-const finding = ({ ok, reason, message }: Probed): Finding =>
+const finding = ({ ok, reason, message }: Told): Finding =>
   ok ? good(reason, message) : bad(reason, message);

@@ -13,10 +13,10 @@ import {
   type ControllerOptions,
   startController,
 } from "../../src/controller/controller.ts";
-import type { ProbeResult } from "../../src/controller/probe.ts";
 import { createApiClient } from "../../src/kube/api-client.ts";
 import { inClusterAccess } from "../../src/kube/in-cluster.ts";
 import { createLog } from "../../src/log.ts";
+import type { ProbeResult } from "../../src/upstream/probe.ts";
 import { cleanup } from "../support/cleanup.ts";
 import { eventually } from "../support/eventually.ts";
 import { makeTempFolder } from "../support/temp-folder.ts";

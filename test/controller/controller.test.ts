@@ -9,9 +9,9 @@ import {
   type Reconciled,
   startController,
 } from "../../src/controller/controller.ts";
-import type { Probed, ProbeFailure } from "../../src/controller/probe.ts";
 import { createApiClient } from "../../src/kube/api-client.ts";
 import type { KubeObject } from "../../src/kube/object-store.ts";
+import type { Probed } from "../../src/upstream/probe.ts";
 import {
   type FakeApiServer,
   type FakeRequest,
@@ -26,7 +26,8 @@ import { type FakeClock, fakeClock } from "./fake-clock.ts";
 const minute = 60_000;
 const alive: Probed = { ok: true, reason: "Reachable", message: "it answers" };
 const loggedIn: Probed = { ok: true, reason: "LoggedIn", message: "the credential is accepted" };
-const failed = (reason: ProbeFailure): Probed => ({ ok: false, reason, message: `${reason}!` });
+type Failed = Extract<Probed, { ok: false }>;
+const failed = (reason: Failed["reason"]): Probed => ({ ok: false, reason, message: `${reason}!` });
 const passwords = ["correct horse", "battery staple"];
 const [right, wrong] = passwords as [string, string];
 

@@ -3,18 +3,19 @@ import fc from "fast-check";
 import type { UpstreamSecrets } from "../../src/connector/surroundings.ts";
 import { type AuthRefusal, writtenRefusal } from "../../src/controller/auth-refusal.ts";
 import { timestamp } from "../../src/controller/clock.ts";
-import type { Probed, ProbeFailure, ProbeResult } from "../../src/controller/probe.ts";
 import {
   type ProbeOutcome,
   type ProbeSubject,
   probeOutcome,
 } from "../../src/controller/probe-outcome.ts";
+import type { Probed, ProbeResult } from "../../src/upstream/probe.ts";
 import { connectorObject, connectorOf } from "./sample-connector.ts";
 
 const minute = 60_000;
 const start = Date.parse("2026-01-01T00:00:00Z");
 const alive = { ok: true, reason: "Reachable", message: "it answers" } as const;
-const failed = (reason: ProbeFailure): Extract<Probed, { ok: false }> => ({
+type Failed = Extract<Probed, { ok: false }>;
+const failed = (reason: Failed["reason"]): Failed => ({
   ok: false,
   reason,
   message: `${reason}!`,
@@ -87,7 +88,7 @@ describe("probeOutcome()", () => {
         expect(logins).to.have.length(index + 1);
         const minutesLater = timestamp(since + minutes * minute);
         expect(outcome.auth.message).to.equal(
-          `AuthenticationFailed! (refused ${index + 1} in a row, so it is tried again after ${minutesLater}, or once the Secret has changed)`,
+          `AuthenticationFailed! (tries so far: ${index + 1}, the next after ${minutesLater}, or once the Secret has changed)`,
         );
         expect(outcome.liveness).to.equal(alive);
       }
