@@ -405,11 +405,15 @@ describe("uploads", function () {
     const digest = sha256(Buffer.from("blob"));
 
     it("hear 100 once they are let in", async () => {
-      for (const path of [`${await begin()}?digest=${digest}`, `${client.base}app/manifests/1`]) {
+      const bodies: readonly (readonly [string, string])[] = [
+        [`${await begin()}?digest=${digest}`, "blob"],
+        [`${client.base}app/manifests/1`, "{  }"],
+      ];
+      for (const [path, body] of bodies) {
         const connection = undo.add(await openRaw({ port: port() }));
         connection.send(head(path, client.authorization));
         await connection.waitFor(/^HTTP\/1\.1 100 Continue\r\n\r\n/);
-        connection.send("blob");
+        connection.send(body);
         await connection.waitFor(/HTTP\/1\.1 201 /);
         expect(statusesIn(connection.received())).to.deep.equal([100, 201]);
         expect(lastRequest()?.headers.expect).to.equal(undefined);

@@ -1,3 +1,4 @@
+import { createHash } from "node:crypto";
 import { makeTestImage, sha256, type TestImage, type TestImageOptions } from "./oci-image.ts";
 
 export interface StoredManifest {
@@ -26,22 +27,46 @@ export function repositoryIn(repositories: Repositories, name: string): Reposito
   return made;
 }
 
-/** @returns the blob's digest */
-export function addBlob(repository: Repository, bytes: Buffer): string {
-  const digest = sha256(bytes);
+/** What the repository of that name holds, without making one. */
+export const peekInto = (repositories: Repositories, name: string): Repository =>
+  repositories.get(name) ?? { blobs: new Map(), manifests: new Map(), tags: new Map() };
+
+const algorithms: readonly string[] = ["sha256", "sha512"];
+
+/** Whether a digest, of one of the algorithms that registries have to know, is that of the bytes. */
+export function isDigestOf(digest: string, bytes: Buffer): boolean {
+  const [algorithm = "", hex] = digest.split(":");
+  return (
+    algorithms.includes(algorithm) && createHash(algorithm).update(bytes).digest("hex") === hex
+  );
+}
+
+/**
+ * @param digest of another algorithm than SHA-256
+ * @returns the blob's digest
+ */
+export function addBlob(
+  repository: Repository,
+  bytes: Buffer,
+  digest: string = sha256(bytes),
+): string {
   repository.blobs.set(digest, bytes);
   return digest;
 }
 
-/** @returns the manifest's digest */
+/**
+ * @param reference a tag, or a digest
+ * @returns the manifest's digest
+ */
 export function addManifest(
   repository: Repository,
   reference: string,
   manifest: StoredManifest,
 ): string {
-  const digest = sha256(manifest.bytes);
+  const isTag = !reference.includes(":");
+  const digest = isTag ? sha256(manifest.bytes) : reference;
   repository.manifests.set(digest, manifest);
-  if (!reference.includes(":")) repository.tags.set(reference, digest);
+  if (isTag) repository.tags.set(reference, digest);
   return digest;
 }
 

@@ -18,6 +18,9 @@ export interface RecordedRequest {
   readonly status: number | undefined;
 }
 
+/** Headers; one with several values is sent several times. */
+export type Fields = Readonly<Record<string, string | string[]>>;
+
 /** A request and the means to answer it. */
 export interface Exchange {
   readonly request: IncomingMessage;
@@ -32,8 +35,8 @@ export interface Exchange {
   readonly rawQuery: string;
   /** Reads the whole body. */
   body(): Promise<Buffer>;
-  send(status: number, headers: Readonly<Record<string, string>>, body?: Buffer): void;
-  json(status: number, value: unknown, headers?: Readonly<Record<string, string>>): void;
+  send(status: number, headers: Fields, body?: Buffer): void;
+  json(status: number, value: unknown, headers?: Fields): void;
   /** Sends an error of the distribution protocol. */
   fail(status: number, code: string, message?: string): void;
   /** Goes on with what would have been done without this handler. */

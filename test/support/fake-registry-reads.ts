@@ -1,17 +1,20 @@
-import {
-  addManifest,
-  type Repositories,
-  type Repository,
-  repositoryIn,
-  type StoredManifest,
-} from "./fake-registry-content.ts";
+import { peekInto, type Repositories } from "./fake-registry-content.ts";
 import type { Exchange } from "./fake-registry-exchange.ts";
-import { sha256 } from "./oci-image.ts";
+import type { Features } from "./fake-registry-features.ts";
+
+export interface ReadOptions {
+  readonly repositories: Repositories;
+  readonly features: Features;
+}
 
 /** What the registry does with blobs, by method. */
-export async function answerBlob(repositories: Repositories, exchange: Exchange): Promise<void> {
+export async function answerBlob(
+  { repositories, features }: ReadOptions,
+  exchange: Exchange,
+): Promise<void> {
   const { target, request } = exchange;
-  const { blobs } = repositoryIn(repositories, target.repository);
+  const { blobs } = peekInto(repositories, target.repository);
+  if (request.method === "DELETE" && !features.deletes) return exchange.fail(405, "UNSUPPORTED");
   const blob = blobs.get(target.reference);
   if (blob === undefined) return exchange.fail(404, "BLOB_UNKNOWN");
   if (request.method === "GET" || request.method === "HEAD") return sendBlob(exchange, blob);
@@ -54,115 +57,35 @@ function readRange(
   return first <= last ? { first, last } : "unsatisfiable";
 }
 
-/** What the registry does with manifests, by method. */
-export async function answerManifest(
-  repositories: Repositories,
-  exchange: Exchange,
-): Promise<void> {
-  const { target, request } = exchange;
-  const repository = repositoryIn(repositories, target.repository);
-  if (request.method === "PUT") return putManifest(repository, exchange);
-  const digest = repository.tags.get(target.reference) ?? target.reference;
-  const manifest = repository.manifests.get(digest);
-  if (manifest === undefined) return exchange.fail(404, "MANIFEST_UNKNOWN");
-  if (request.method === "GET" || request.method === "HEAD") {
-    const headers = { "Content-Type": manifest.mediaType, "Docker-Content-Digest": digest };
-    return exchange.send(200, headers, manifest.bytes);
-  }
-  if (request.method !== "DELETE") return exchange.fail(405, "UNSUPPORTED");
-  if (repository.tags.delete(target.reference)) return exchange.send(202, {});
-  repository.manifests.delete(digest);
-  for (const [tag, tagged] of repository.tags) if (tagged === digest) repository.tags.delete(tag);
-  exchange.send(202, {});
-}
-
-async function putManifest(repository: Repository, exchange: Exchange): Promise<void> {
-  const { target, request } = exchange;
-  const bytes = await exchange.body();
-  const manifest = { bytes, mediaType: request.headers["content-type"] ?? "" };
-  if (target.reference.includes(":") && target.reference !== sha256(bytes)) {
-    return exchange.fail(400, "DIGEST_INVALID");
-  }
-  const { config, layers, subject } = readManifest(manifest);
-  const blobs = [...(config ? [config] : []), ...(layers ?? [])];
-  const missing = blobs.find(({ digest }) => !repository.blobs.has(digest));
-  if (missing !== undefined) return exchange.fail(400, "MANIFEST_BLOB_UNKNOWN", missing.digest);
-  const digest = addManifest(repository, target.reference, manifest);
-  exchange.send(201, {
-    Location: `${exchange.basePath}/v2/${target.repository}/manifests/${digest}`,
-    "Docker-Content-Digest": digest,
-    ...(subject && { "OCI-Subject": subject.digest }),
-  });
-}
-
-interface ManifestDocument {
-  readonly config?: { readonly digest: string };
-  readonly layers?: readonly { readonly digest: string }[];
-  readonly subject?: { readonly digest: string };
-  readonly artifactType?: string;
-}
-
-function readManifest({ bytes }: StoredManifest): ManifestDocument {
-  try {
-    return JSON.parse(bytes.toString());
-  } catch {
-    return {};
-  }
-}
-
-/** The referrers of OCI 1.1. */
-export async function answerReferrers(
-  repositories: Repositories,
-  exchange: Exchange,
-): Promise<void> {
-  const { target, query } = exchange;
-  const wanted = query.get("artifactType");
-  const manifests = [...repositoryIn(repositories, target.repository).manifests]
-    .map(([digest, manifest]) => ({ digest, manifest, document: readManifest(manifest) }))
-    .filter(({ document }) => document.subject?.digest === target.reference)
-    .filter(({ document }) => wanted === null || document.artifactType === wanted)
-    .map(({ digest, manifest: { mediaType, bytes }, document: { artifactType } }) => ({
-      mediaType,
-      digest,
-      size: bytes.length,
-      artifactType,
-    }));
-  const mediaType = "application/vnd.oci.image.index.v1+json";
-  exchange.json(
-    200,
-    { schemaVersion: 2, mediaType, manifests },
-    {
-      "Content-Type": mediaType,
-      ...(wanted !== null && { "OCI-Filters-Applied": "artifactType" }),
-    },
-  );
-}
-
 /** The tags of a repository, in pages of `n`. */
-export async function answerTags(repositories: Repositories, exchange: Exchange): Promise<void> {
+export async function answerTags({ repositories }: ReadOptions, exchange: Exchange): Promise<void> {
   const { target } = exchange;
   const repository = repositories.get(target.repository);
   if (repository === undefined) return exchange.fail(404, "NAME_UNKNOWN");
-  const { page, headers } = pageOf([...repository.tags.keys()], exchange);
-  exchange.json(200, { name: target.repository, tags: page }, headers);
+  const tags = [...repository.tags.keys()];
+  return sendPage(tags, exchange, (page) => ({ name: target.repository, tags: page }));
 }
 
 /** The names of all repositories, in pages of `n`. */
-export async function answerCatalog(repositories: Repositories, exchange: Exchange): Promise<void> {
-  const { page, headers } = pageOf([...repositories.keys()], exchange);
-  exchange.json(200, { repositories: page }, headers);
+export async function answerCatalog(
+  { repositories }: ReadOptions,
+  exchange: Exchange,
+): Promise<void> {
+  return sendPage([...repositories.keys()], exchange, (page) => ({ repositories: page }));
 }
 
-function pageOf(
+async function sendPage(
   names: readonly string[],
-  { path, query }: Exchange,
-): { page: readonly string[]; headers: Record<string, string> } {
+  { path, query, json, fail }: Exchange,
+  bodyOf: (page: readonly string[]) => object,
+): Promise<void> {
   const last = query.get("last");
   const left = [...names].sort().filter((name) => last === null || name > last);
   const size = Number(query.get("n") ?? left.length);
+  if (!Number.isInteger(size) || size < 0) return fail(400, "PAGINATION_NUMBER_INVALID");
   const page = left.slice(0, size);
   const end = page.at(-1);
-  if (end === undefined || left.length <= size) return { page, headers: {} };
+  if (end === undefined || left.length <= size) return json(200, bodyOf(page));
   const next = `${path}?${new URLSearchParams({ last: end, n: String(size) })}`;
-  return { page, headers: { Link: `<${next}>; rel="next"` } };
+  json(200, bodyOf(page), { Link: `<${next}>; rel="next"` });
 }

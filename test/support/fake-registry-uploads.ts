@@ -1,13 +1,15 @@
 import { randomUUID } from "node:crypto";
-import { addBlob, type Repositories, repositoryIn } from "./fake-registry-content.ts";
+import { addBlob, isDigestOf, type Repositories, repositoryIn } from "./fake-registry-content.ts";
 import type { Exchange } from "./fake-registry-exchange.ts";
-import { sha256 } from "./oci-image.ts";
+import type { Features } from "./fake-registry-features.ts";
 
 /** An upload that has begun. */
 export interface Upload {
   readonly id: string;
   readonly repository: string;
   readonly chunks: Buffer[];
+  /** A chunk was smaller than chunks have to be: it has to be the last one. */
+  isAtEnd: boolean;
   /** Grows with each answer. */
   step: number;
   /** What the registry named last as the place to go on, without scheme and host. */
@@ -41,6 +43,7 @@ function pathOf(
 export interface UploadOptions {
   readonly repositories: Repositories;
   readonly uploads: Uploads;
+  readonly features: Features;
   readonly origin: string;
   readonly style: LocationStyle;
 }
@@ -51,20 +54,27 @@ export async function beginUpload(options: UploadOptions, exchange: Exchange): P
   const { target, query } = exchange;
   const repository = repositoryIn(repositories, target.repository);
   const mount = query.get("mount");
-  const from = query.get("from");
-  if (mount !== null && from !== null) {
-    const blob = repositories.get(from)?.blobs.get(mount);
-    if (blob !== undefined) {
-      return sendCreated(exchange, target.repository, addBlob(repository, blob));
-    }
+  const blob = mount === null ? undefined : findBlob(options, mount, query.get("from"));
+  if (mount !== null && blob !== undefined) {
+    return sendCreated(exchange, target.repository, addBlob(repository, blob, mount));
   }
   const id = randomUUID();
   const { repository: name } = target;
   const path = pathOf(options.style, exchange.basePath, { repository: name, id });
-  const upload = { id, repository: name, chunks: [], step: 0, location: path };
-  if (query.has("digest")) return finish(options, exchange, upload);
+  const upload = { id, repository: name, chunks: [], isAtEnd: false, step: 0, location: path };
+  if (query.has("digest") && options.features.singlePost) return finish(options, exchange, upload);
   uploads.set(path, upload);
   sendProgress(options, exchange, upload, 202);
+}
+
+function findBlob(
+  { repositories, features }: UploadOptions,
+  digest: string,
+  from: string | null,
+): Buffer | undefined {
+  if (from !== null) return repositories.get(from)?.blobs.get(digest);
+  if (!features.anonymousMounts) return undefined;
+  return [...repositories.values()].map(({ blobs }) => blobs.get(digest)).find(Boolean);
 }
 
 /** Whatever is done to an upload that has begun. */
@@ -75,7 +85,8 @@ export async function continueUpload(
 ): Promise<void> {
   const { request } = exchange;
   if (!isWhereWeSaid(exchange, upload)) return exchange.fail(404, "BLOB_UPLOAD_UNKNOWN");
-  if (request.method === "GET") return sendProgress(options, exchange, upload, 204);
+  if (request.method === "GET" || request.method === "HEAD")
+    return sendProgress(options, exchange, upload, 204);
   if (request.method === "PUT") return finish(options, exchange, upload);
   if (request.method === "PATCH") return addChunk(options, exchange, upload);
   if (request.method !== "DELETE") return exchange.fail(405, "UNSUPPORTED");
@@ -90,20 +101,28 @@ function isWhereWeSaid({ path, rawQuery }: Exchange, { location }: Upload): bool
 }
 
 async function addChunk(options: UploadOptions, exchange: Exchange, upload: Upload): Promise<void> {
-  const first = /^(?:bytes )?(\d+)-\d+/.exec(exchange.request.headers["content-range"] ?? "")?.[1];
-  if (first !== undefined && Number(first) !== sizeOf(upload)) {
-    return sendProgress(options, exchange, upload, 416);
-  }
-  upload.chunks.push(await exchange.body());
+  if (!isNext(exchange, upload)) return sendProgress(options, exchange, upload, 416);
+  if (upload.isAtEnd) return exchange.fail(400, "BLOB_UPLOAD_INVALID", "a chunk was too small");
+  const chunk = await exchange.body();
+  upload.chunks.push(chunk);
+  upload.isAtEnd = chunk.length < options.features.smallestChunk;
   sendProgress(options, exchange, upload, 202);
 }
 
+/** Whether a chunk begins where the last one has ended, as far as it says. */
+function isNext({ request }: Exchange, upload: Upload): boolean {
+  const range = request.headers["content-range"];
+  const first = /^(?:bytes )?(\d+)-\d+/.exec(range ?? "")?.[1];
+  return range === undefined || Number(first) === sizeOf(upload);
+}
+
 async function finish(options: UploadOptions, exchange: Exchange, upload: Upload): Promise<void> {
-  upload.chunks.push(await exchange.body());
-  const blob = Buffer.concat(upload.chunks);
-  if (sha256(blob) !== exchange.query.get("digest")) return exchange.fail(400, "DIGEST_INVALID");
+  if (!isNext(exchange, upload)) return sendProgress(options, exchange, upload, 416);
+  const blob = Buffer.concat([...upload.chunks, await exchange.body()]);
+  const digest = exchange.query.get("digest") ?? "";
+  if (!isDigestOf(digest, blob)) return exchange.fail(400, "DIGEST_INVALID");
   options.uploads.delete(exchange.path);
-  const digest = addBlob(repositoryIn(options.repositories, upload.repository), blob);
+  addBlob(repositoryIn(options.repositories, upload.repository), blob, digest);
   sendCreated(exchange, upload.repository, digest);
 }
 
@@ -115,7 +134,7 @@ function sendCreated(exchange: Exchange, repository: string, digest: string): vo
 const sizeOf = ({ chunks }: Upload): number => chunks.reduce((sum, { length }) => sum + length, 0);
 
 function sendProgress(
-  { style, origin }: UploadOptions,
+  { style, origin, features }: UploadOptions,
   exchange: Exchange,
   upload: Upload,
   status: number,
@@ -129,5 +148,6 @@ function sendProgress(
     Location: `${style === "absolute" || style === "state" ? origin : ""}${upload.location}`,
     Range: `0-${Math.max(0, sizeOf(upload) - 1)}`,
     "Docker-Upload-UUID": upload.id,
+    ...(features.smallestChunk > 0 && { "OCI-Chunk-Min-Length": String(features.smallestChunk) }),
   });
 }

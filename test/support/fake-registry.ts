@@ -13,13 +13,9 @@ import {
 } from "./fake-registry-auth.ts";
 import { type Repositories, type Repository, repositoryIn } from "./fake-registry-content.ts";
 import { type Exchange, makeExchange, type RecordedRequest } from "./fake-registry-exchange.ts";
-import {
-  answerBlob,
-  answerCatalog,
-  answerManifest,
-  answerReferrers,
-  answerTags,
-} from "./fake-registry-reads.ts";
+import { allFeatures, type Features } from "./fake-registry-features.ts";
+import { answerManifest, answerReferrers } from "./fake-registry-manifests.ts";
+import { answerBlob, answerCatalog, answerTags } from "./fake-registry-reads.ts";
 import type { TargetKind } from "./fake-registry-target.ts";
 import {
   beginUpload,
@@ -53,6 +49,7 @@ export interface FakeRegistry extends Stoppable {
   /** PEM of the authority that has signed its certificate, with TLS. */
   readonly ca: string | undefined;
   readonly auth: FakeAuth;
+  readonly features: Features;
   readonly repositories: Repositories;
   repository(name: string): Repository;
   uploadLocation: LocationStyle;
@@ -99,6 +96,7 @@ export async function startFakeRegistry(options: FakeRegistryOptions = {}): Prom
     url: `${keys ? "https" : "http"}://${host}`,
     ca: keys?.ca,
     auth: createFakeAuth(options.auth ?? "none", options.users ?? { alice: "secret-of-alice" }),
+    features: allFeatures(),
     repositories: new Map(),
     repository: (name) => repositoryIn(registry.repositories, name),
     uploadLocation: "relative",
@@ -188,23 +186,23 @@ async function answerByItself(
   exchange: Exchange,
   now: number,
 ): Promise<void> {
-  const { repositories } = registry;
-  const options = { repositories, uploads, origin: registry.url, style: registry.uploadLocation };
+  const { repositories, features, url: origin, uploadLocation: style } = registry;
+  const options = { repositories, features, uploads, origin, style };
   switch (exchange.target.kind) {
     case "ping":
       return exchange.json(200, {}, { "Docker-Distribution-Api-Version": "registry/2.0" });
     case "token":
       return answerTokenRequest(registry.auth, exchange, now);
     case "catalog":
-      return answerCatalog(repositories, exchange);
+      return answerCatalog(options, exchange);
     case "blob":
-      return answerBlob(repositories, exchange);
+      return answerBlob(options, exchange);
     case "manifest":
-      return answerManifest(repositories, exchange);
+      return answerManifest(options, exchange);
     case "tags":
-      return answerTags(repositories, exchange);
+      return answerTags(options, exchange);
     case "referrers":
-      return answerReferrers(repositories, exchange);
+      return answerReferrers(options, exchange);
     case "uploads":
       return beginUpload(options, exchange);
     case "upload": {
