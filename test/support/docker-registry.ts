@@ -13,6 +13,10 @@ export interface DockerRegistryOptions {
   readonly tls?: boolean;
   /** What the registry is called in its address and its certificate; it listens on 127.0.0.1. */
   readonly hostname?: "localhost" | "127.0.0.1";
+  /** Another program that reads the same configuration: the path of a `registry` of version 3. */
+  readonly program?: string;
+  /** Writes a line for each request to its log, as Apache does. */
+  readonly accessLog?: boolean;
   /** More of its configuration's `http` part, such as `{relativeurls: true}`. */
   readonly http?: Readonly<Record<string, unknown>>;
 }
@@ -62,7 +66,7 @@ async function start(
   const tls = options.tls ? await writeCertificates(folder, hostname) : undefined;
   const config = {
     version: "0.1",
-    log: { level: "info", accesslog: { disabled: true } },
+    log: { level: "info", accesslog: { disabled: !options.accessLog } },
     storage: { filesystem: { rootdirectory: join(folder, "data") }, delete: { enabled: true } },
     http: {
       addr: "127.0.0.1:0",
@@ -75,7 +79,10 @@ async function start(
   };
   const configFile = join(folder, "config.yml");
   await writeFile(configFile, JSON.stringify(config));
-  const program = await startProgram("docker-registry", ["serve", configFile]);
+  const command = options.program ?? "docker-registry";
+  // Version 3 would send its traces to somebody.
+  const env = { OTEL_TRACES_EXPORTER: "none" };
+  const program = await startProgram(command, ["serve", configFile], { env });
   resources.add(program);
   // It names the port that the kernel has chosen once it listens.
   const [, port] = await program.waitFor(/listening on 127\.0\.0\.1:(\d+)/);

@@ -10,6 +10,7 @@ export interface TestImageOptions {
   readonly files?: Readonly<Record<string, Buffer>>;
   /** Images of the same seed and sizes are the same, byte for byte. */
   readonly seed?: string;
+  readonly architecture?: string;
 }
 
 export interface Descriptor {
@@ -39,6 +40,7 @@ export function makeTestImage({
   layerSizes = [1024],
   files,
   seed = "image",
+  architecture = "amd64",
 }: TestImageOptions = {}): TestImage {
   const blobs = new Map<string, Buffer>();
   const store = (mediaType: string, bytes: Buffer): Descriptor => {
@@ -54,7 +56,7 @@ export function makeTestImage({
   const config = store(
     configType,
     json({
-      architecture: "amd64",
+      architecture,
       os: "linux",
       config: { Labels: { seed } },
       rootfs: { type: "layers", diff_ids: tars.map(sha256) },
