@@ -1,0 +1,57 @@
+/**
+ * Builds the image tools and registries that no Debian package has:
+ *
+ *   node test/clients/client-programs.ts
+ *
+ * Cold this takes some twelve minutes on two cores, and nothing at all where the programs are there.
+ */
+import { createHash } from "node:crypto";
+import { existsSync, readFileSync } from "node:fs";
+import { mkdir } from "node:fs/promises";
+import { basename, join } from "node:path";
+import { buildGoProgram, cacheFolder } from "../support/go-programs.ts";
+
+const module: string = import.meta.dirname;
+
+/** The packages of go.mod's `tool` lines, and the registry that is written here. */
+const sources: readonly string[] = [
+  ...(/^tool \((.*?)^\)/ms.exec(goMod())?.[1] ?? "").trim().split(/\s+/),
+  "clients/oci-registry",
+];
+
+/** The folder with crane, oras, regctl, buildkitd, buildctl, containerd, ctr, helm, ko, registry and oci-registry. */
+export async function buildClientPrograms(): Promise<string> {
+  const bin = join(cacheFolder(), `clients-${fingerprint()}`);
+  await mkdir(bin, { recursive: true });
+  for (const source of sources) {
+    const target = join(bin, basename(source));
+    if (!existsSync(target)) await buildGoProgram({ module, source, target });
+  }
+  return bin;
+}
+
+/** The version that go.mod has of the module in which a program is. */
+export function versionOf(program: string): string {
+  const source = sources.find((path) => basename(path) === program) ?? "";
+  const modules = [...goMod().matchAll(/^\s*(?:require )?(\S+\/\S+) v(\S+)/gm)];
+  const [, , version] = modules.find(([, path]) => source.startsWith(`${path}`)) ?? [];
+  if (version === undefined) throw new Error(`go.mod has no version for ${program}`);
+  return version;
+}
+
+function goMod(): string {
+  return readFileSync(join(module, "go.mod"), "utf8");
+}
+
+/** Other versions go to another folder. */
+function fingerprint(): string {
+  const hash = createHash("sha256");
+  for (const file of ["go.mod", "go.sum", "oci-registry/main.go"]) {
+    hash.update(readFileSync(join(module, file)));
+  }
+  return hash.digest("hex").slice(0, 12);
+}
+
+if (process.argv[1] === import.meta.filename) {
+  process.stdout.write(`${await buildClientPrograms()}\n`);
+}
