@@ -1,0 +1,40 @@
+/** What can be said of docs/clients.md without running a tool. */
+import { readFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import { expect } from "chai";
+import { readExample, transports } from "./example.ts";
+import { needsTable } from "./report.ts";
+import { tools } from "./tools.ts";
+import { untestedTools } from "./untested-tools.ts";
+
+const project = (path: string): string => fileURLToPath(new URL(`../../${path}`, import.meta.url));
+const docs = readFileSync(project("docs/clients.md"), "utf8");
+
+describe("docs/clients.md", () => {
+  for (const { name, ofTheSystem, notes } of tools) {
+    it(`has what the example of ${name}${ofTheSystem ? ", the system's," : ""} needs`, () => {
+      expect(docs).to.include(`](../examples/${name})`);
+      expect(docs).to.include(needsTable(readExample(name)));
+      for (const note of notes) expect(docs).to.include(`- ${note}\n`);
+    });
+  }
+
+  it("has what is known of tools that are not tested", () => {
+    for (const note of untestedTools.flatMap(({ notes }) => notes)) {
+      expect(docs).to.include(`- ${note}\n`);
+    }
+  });
+});
+
+describe("the examples", () => {
+  for (const name of new Set(tools.map(({ name }) => name))) {
+    it(`say how to pull and push with ${name}, over TLS and over HTTP`, () => {
+      const { commands } = readExample(name);
+      for (const transport of transports) {
+        for (const step of ["volume", "setup", "pull", "push"] as const) {
+          expect(commands(step, transport), `${step} ${transport}`).not.to.equal("");
+        }
+      }
+    });
+  }
+});

@@ -1,0 +1,172 @@
+import {
+  type Example,
+  type Operation,
+  readExample,
+  type Step,
+  type Transport,
+  transports,
+} from "./example.ts";
+import { type Tool, tools } from "./tools.ts";
+import { untestedTools } from "./untested-tools.ts";
+
+/** What can be shown of a tool. */
+export type Achievement = Operation | "large-layers";
+
+/** What came of a tool. */
+export interface Result {
+  readonly version: string;
+  readonly achieved: ReadonlyMap<Step | Achievement, ReadonlySet<Transport>>;
+  /** What it says without a login. */
+  readonly refusal: string;
+}
+
+/** What the steps of an example, and layers of 200 MiB, are called in the tables. */
+const names: readonly (readonly [step: Step | "large-layers", name: string])[] = [
+  ["volume", "the volume"],
+  ["daemon", "the daemon"],
+  ["setup", "every command"],
+  ["push", "push"],
+  ["pull", "pull"],
+  ["index", "several platforms"],
+  ["mount", "mount"],
+  ["cache", "cache"],
+  ["referrer", "referrers"],
+  ["large-layers", "200 MiB layers"],
+  ["pull-own-name", "pull by own name"],
+  ["push-own-name", "push by own name"],
+];
+const columns = names.filter(([step]) => !["volume", "daemon", "setup", "cache"].includes(step));
+
+/**
+ * The text of docs/clients.md.
+ * @param system where the results are from, since the system has some of the tools
+ */
+export function renderReport(results: ReadonlyMap<Tool, Result>, system: string): string {
+  const rows = tools.map((tool) => {
+    const { version, achieved } = resultOf(results, tool);
+    const cells = columns.map(([step]) => shown(achieved.get(step)));
+    return [`[${tool.name}](../examples/${tool.name}) ${version}`, ...cells];
+  });
+  const untested = untestedTools.map(({ name, why }) => [
+    `[${name}](#${name.split(/\W/)[0]})`,
+    `untested: ${why}`,
+    ...columns.slice(1).map(() => ""),
+  ]);
+  const headings = ["tool", ...columns.map(([, name]) => name)];
+  return [
+    introduction(system),
+    table(headings, [...rows, ...untested]),
+    meanings,
+    "## What each tool needs\n",
+    variables,
+    ...[...Map.groupBy(tools, ({ name }) => name)].map(([name, versions]) =>
+      section(name, versions, results),
+    ),
+    "## Untested\n",
+    ...untestedTools.map(({ name, notes }) => `### ${name}\n\n${list(notes)}`),
+  ].join("\n");
+}
+
+function resultOf(results: ReadonlyMap<Tool, Result>, tool: Tool): Result {
+  const result = results.get(tool);
+  if (result === undefined) throw new Error(`${tool.name} has not been run`);
+  return result;
+}
+
+const introduction = (system: string): string => `# Which tools work, and what they need
+
+Made by \`npm run test:clients\` of what it has seen, and compared with it each time; \`WRITE_DOCS=1 npm run test:clients\` writes it
+anew. Every tool is run by the commands in its folder of [examples](../examples), with a mounted volume and nothing else, against a
+registry that demands tokens (docker-registry 2.8); what it has stored is then read from the registry itself, digest by digest. This is
+from ${system}.
+`;
+
+const meanings = `
+TLS is always verified. *Several platforms*: an image index, pushed. *Mount*: layers get from one repository into another without an upload.
+*Referrers*: an artifact is attached to an image and found again, with docker-registry 2.8, distribution 3 (by the fallback tag) and
+an OCI 1.1 registry (by its API). *By own name*: the image keeps the name that the registry's own users have for it.
+–: this version of the tool can't, or not through a proxy.
+`;
+
+const variables = `\`$VOLUME\` is where the volume is mounted, \`$PROXY\` the proxy's host and port. What has no row needs nothing
+beside what every command needs.
+`;
+
+const shown = (over: ReadonlySet<Transport> | undefined): string => {
+  if (over === undefined) return "–";
+  return transports
+    .filter((transport) => over.has(transport))
+    .map((transport) => transport.toUpperCase())
+    .join(", ");
+};
+
+function section(
+  name: string,
+  versions: readonly Tool[],
+  results: ReadonlyMap<Tool, Result>,
+): string {
+  const found = versions.map((tool) => resultOf(results, tool));
+  const refusals = new Set(found.map(({ refusal }) => `\`${refusal}\``));
+  return [
+    `### ${name} ${found.map(({ version }) => version).join(", ")}\n`,
+    needsTable(readExample(name)),
+    `\nWithout the volume's login it says: ${[...refusals].join(", or ")}`,
+    `\n${list(versions.flatMap(({ notes }) => notes))}`,
+  ].join("\n");
+}
+
+const list = (notes: readonly string[]): string => notes.map((note) => `- ${note}\n`).join("");
+
+/** A table of what is to be said to the tool of the volume and of the proxy. */
+export const needsTable = (example: Example): string =>
+  table(["for", "over TLS", "over HTTP"], needs(example));
+
+/** Steps that need the same share a row. */
+function needs(example: Example): readonly (readonly string[])[] {
+  const rows = new Map<string, { readonly steps: string[]; readonly cells: readonly string[] }>();
+  for (const [step, name] of names) {
+    if (step === "large-layers") continue;
+    const [tls = "", http = ""] = transports.map((transport) => example.commands(step, transport));
+    if (tls + http === "") continue;
+    const relevant = step === "volume" ? /configuration|params/ : /[$](VOLUME|PROXY)|http|tls/;
+    const [overTls, overHttp] = [wordsIn(tls, relevant), wordsIn(http, relevant)];
+    if (overTls + overHttp === "") continue;
+    const cells = [overTls, overTls === overHttp ? "the same" : overHttp].map(
+      (words) => words || "nothing",
+    );
+    const key = cells.join("|");
+    const row = rows.get(key) ?? { steps: [], cells };
+    row.steps.push(name);
+    rows.set(key, row);
+  }
+  return [...rows.values()].map(({ steps, cells }) => [steps.join(", "), ...cells]);
+}
+
+/** Options with their values, and variables that are set, as far as they match. */
+function wordsIn(commands: string, relevant: RegExp): string {
+  const found = commands
+    .replaceAll("\\\n", " ")
+    .split("\n")
+    .flatMap((line) => optionsIn(line.match(/'[^']*'|\S+/g) ?? []))
+    .filter((word) => relevant.test(word));
+  return [...new Set(found)].map((word) => `\`${word}\``).join(" ");
+}
+
+function optionsIn(words: readonly string[]): readonly string[] {
+  return words.flatMap((word, index) => {
+    if (/^[A-Z_]+=/.test(word)) return [word];
+    if (!word.startsWith("--")) return [];
+    const next = words[index + 1] ?? "";
+    return [isValue(next) && !word.includes("=") ? `${word} ${next}` : word];
+  });
+}
+
+/** Everything else that stands behind an option in the examples is an image or a file. */
+const isValue = (word: string): boolean =>
+  /^'|^[$](VOLUME|PROXY)|^(docker-config|containerd)/.test(word);
+
+function table(headings: readonly string[], rows: readonly (readonly string[])[]): string {
+  const line = (cells: readonly string[]): string =>
+    `| ${cells.map((cell) => cell.replaceAll("|", "\\|")).join(" | ")} |`;
+  return [line(headings), line(headings.map(() => "---")), ...rows.map(line)].join("\n");
+}
