@@ -209,6 +209,7 @@ describe("startController()", function () {
         { credential: { username: "robot", password: right }, caCertificates: [] },
       ]);
       await tells("Normal Ready");
+      await until(() => reconciled.length > 0, "nobody is told of it");
       expect(reconciled[0]).to.include({ connector: "team-a/harbor", outcome: "ready" });
     });
 
@@ -471,9 +472,9 @@ describe("startController()", function () {
       server.remove("connectors", "harbor", "team-a");
       await until(() => role() === undefined, "the proxy may still read the Secret");
       server.remove("services", "c-harbor", "team-a"); // as Kubernetes does
+      await until(() => reconciled.at(-1)?.outcome === "gone", "nobody has looked");
       await isIdle();
       expect(service()).to.equal(undefined);
-      expect(reconciled.at(-1)?.outcome).to.equal("gone");
     });
 
     it("makes no Service for one that it has not yet seen go", async () => {
