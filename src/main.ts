@@ -59,8 +59,12 @@ async function run(command: Command): Promise<void> {
         (await import("./roles/proxy.ts")).startClusterProxy(settings, process.env, log, told),
       );
     }
-    case "controller":
-      throw new Error("the controller is not there yet");
+    case "controller": {
+      const { settings } = command;
+      return runRole(async (log) =>
+        (await import("./roles/controller.ts")).startClusterController(settings, process.env, log),
+      );
+    }
   }
 }
 

@@ -19,6 +19,8 @@ export interface CsiSettings extends ClusterSettings {
   /** Hosts that tools ask directly: the entries of `no_proxy`. */
   readonly noProxy: readonly string[];
   readonly requireProxyVerb: boolean;
+  /** The taint to take away from the node once volumes work there; empty for none. */
+  readonly startupTaint: string;
 }
 
 export interface ProxySettings extends ClusterSettings {
@@ -27,8 +29,8 @@ export interface ProxySettings extends ClusterSettings {
 }
 
 export interface ControllerSettings extends ClusterSettings {
-  /** The controller has no right to read Secrets but where a namespace grants it. */
-  readonly strict: boolean;
+  /** Which replica this is. */
+  readonly podName: string;
 }
 
 export type Environment = Readonly<Record<string, string | undefined>>;
@@ -37,17 +39,18 @@ export type Environment = Readonly<Record<string, string | undefined>>;
 export function readCsiSettings(environment: Environment): Checked<CsiSettings> {
   return readSettings(environment, (read) => ({
     ...clusterSettings(read),
-    nodeName: read("NODE_NAME", /^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$/, "the node's name"),
+    nodeName: read("NODE_NAME", dnsSubdomain, "the node's name"),
     pluginFolder: read("KUBELET_PLUGIN", absolutePath, pathRule),
     registrationFolder: read("KUBELET_REGISTRATION", absolutePath, pathRule),
     noProxy: [
       ...["localhost", "127.0.0.1", "::1", ".svc"],
-      `.${read("CLUSTER_DOMAIN", domain, domainRule)}`,
+      `.${read("CLUSTER_DOMAIN", dnsSubdomain, domainRule)}`,
       ...read("NO_PROXY_HOSTS", noProxyList, "hosts, domains and networks with commas", "")
         .split(",")
         .filter((entry) => entry !== ""),
     ],
     requireProxyVerb: flag(read, "REQUIRE_PROXY_VERB"),
+    startupTaint: read("STARTUP_TAINT", /^([A-Za-z0-9./_-]+)?$/, "the key of a taint", ""),
   }));
 }
 
@@ -62,13 +65,13 @@ export function readProxySettings(environment: Environment): Checked<ProxySettin
 export function readControllerSettings(environment: Environment): Checked<ControllerSettings> {
   return readSettings(environment, (read) => ({
     ...clusterSettings(read),
-    strict: flag(read, "STRICT"),
+    podName: read("POD_NAME", dnsSubdomain, "the name of this Pod"),
   }));
 }
 
 const absolutePath = /^(\/[A-Za-z0-9_.-]+)+$/;
 const pathRule = "an absolute path";
-const domain = /^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$/;
+const dnsSubdomain = /^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$/;
 const domainRule = "the cluster's DNS domain, such as cluster.local";
 /** What can stand in an environment file as it is: `.example.com,10.0.0.0/8,registry:5000`. */
 const noProxyList = /^[A-Za-z0-9.:/,[\]*_-]*$/;
@@ -91,7 +94,7 @@ function clusterSettings(read: Read): ClusterSettings {
       /^[A-Za-z0-9:/._-]+$/,
       "the audience of the CSIDriver's tokenRequests",
     ),
-    clusterDomain: read("CLUSTER_DOMAIN", domain, domainRule),
+    clusterDomain: read("CLUSTER_DOMAIN", dnsSubdomain, domainRule),
   };
 }
 

@@ -10,6 +10,8 @@ export interface PluginRegistrationOptions {
   readonly socketPath: string;
   /** Where CSI is served, as the kubelet sees the path. */
   readonly csiSocketPath: string;
+  /** The kubelet knows the driver now. */
+  readonly onRegistered: () => void;
   readonly log: Log;
   /** Milliseconds, as {@link SocketServer.stop} takes them. */
   readonly gracePeriod: number;
@@ -38,18 +40,13 @@ export async function servePluginRegistration(
       supportedVersions: ["1.0.0"], // of CSI
     })),
     NotifyRegistrationStatus: unary("NotifyRegistrationStatus", async (status) => {
-      const { pluginRegistered, error } = status;
-      if (pluginRegistered !== registered) {
-        const message = pluginRegistered
-          ? "the kubelet knows the driver"
-          : "the kubelet refuses the driver";
-        log(
-          pluginRegistered ? "info" : "error",
-          message,
-          pluginRegistered ? {} : { reason: error },
-        );
+      const isNews = status.pluginRegistered !== registered;
+      registered = status.pluginRegistered;
+      if (registered) options.onRegistered();
+      if (isNews && registered) log("info", "the kubelet knows the driver");
+      if (!registered) {
+        log("error", "the kubelet refuses the driver", { reason: status.error });
       }
-      registered = pluginRegistered;
       return {};
     }),
   };

@@ -1,6 +1,7 @@
 import { status } from "@grpc/grpc-js";
 import type { CsiSettings, Environment } from "../config/cluster-settings.ts";
 import { serviceHosts } from "../connector/proxy-address.ts";
+import { caConfigMapKey, caConfigMapName } from "../connector/proxy-keys.ts";
 import { Unavailable } from "../connector/surroundings.ts";
 import { servePluginRegistration } from "../csi/plugin-registration.ts";
 import { toRpcError } from "../csi/rpc-error.ts";
@@ -10,10 +11,11 @@ import { createNode, type VolumeNode } from "../csi/volume-node.ts";
 import { connectorsPath, findInCache } from "../kube/find-connector.ts";
 import { reviewAccess } from "../kube/may-use.ts";
 import type { KubeObject } from "../kube/object-store.ts";
+import { removeTaint } from "../kube/startup-taint.ts";
 import type { Log } from "../log.ts";
 import { type CsiMetrics, createMetrics } from "../metrics.ts";
 import { version } from "../version.ts";
-import { connectToCluster } from "./cluster.ts";
+import { type ClusterConnection, connectToCluster } from "./cluster.ts";
 import { serveHealth } from "./health-server.ts";
 import type { Role } from "./role.ts";
 
@@ -38,7 +40,7 @@ export async function startCsi(
   const metrics = createMetrics(["csi"]);
   const connectors = cluster.watch(connectorsPath);
   const configMaps = `/api/v1/namespaces/${settings.namespace}/configmaps`;
-  const authority = cluster.watchOne<AuthorityConfigMap>(configMaps, "connectors-proxy-ca");
+  const authority = cluster.watchOne<AuthorityConfigMap>(configMaps, caConfigMapName);
   const node = createNode({
     findConnector: findInCache(connectors),
     // A push that needs a right of its own is refused by the proxy, at the push.
@@ -51,12 +53,12 @@ export async function startCsi(
     proxyHostsOf: serviceHosts(settings.clusterDomain),
     audience: settings.audience,
     caCertificate() {
-      const certificate = authority.get("connectors-proxy-ca", settings.namespace)?.data?.[
-        "ca.crt"
+      const certificate = authority.get(caConfigMapName, settings.namespace)?.data?.[
+        caConfigMapKey
       ];
       if (certificate !== undefined) return certificate;
       throw new Unavailable(
-        `the ConfigMap ${settings.namespace}/connectors-proxy-ca with the proxy's certificate is not there yet: the controller makes it`,
+        `the ConfigMap ${settings.namespace}/${caConfigMapName} with the proxy's certificate is not there yet: the controller makes it`,
       );
     },
     noProxy: settings.noProxy,
@@ -78,6 +80,7 @@ export async function startCsi(
   const registration = await servePluginRegistration({
     socketPath: `${settings.registrationFolder}/${registrationSocket}`,
     csiSocketPath: socketPath,
+    onRegistered: () => untaint(cluster, settings, log),
     gracePeriod,
     log,
   });
@@ -97,6 +100,19 @@ export async function startCsi(
       await health.stop();
     },
   };
+}
+
+/** Lets Pods onto a node that was kept free of them until volumes work there. */
+function untaint(
+  { client }: ClusterConnection,
+  { nodeName, startupTaint }: CsiSettings,
+  log: Log,
+): void {
+  if (startupTaint === "") return;
+  removeTaint(client, nodeName, startupTaint).then(
+    (wasThere) => wasThere && log("info", "the node is open for Pods", { reference: startupTaint }),
+    (error: unknown) => log("error", "the node's taint stays", { reference: startupTaint, error }),
+  );
 }
 
 /** The same volumes, with their calls counted. */

@@ -12,6 +12,7 @@ import { createMetrics } from "../metrics.ts";
 import { startProxy } from "../proxy/proxy.ts";
 import { connectToCluster } from "./cluster.ts";
 import { serveHealth } from "./health-server.ts";
+import { installedNames } from "./installed-names.ts";
 import { watchProxyKeys } from "./proxy-keys.ts";
 import { observeProxy } from "./proxy-observer.ts";
 import type { Role } from "./role.ts";
@@ -19,9 +20,6 @@ import type { Role } from "./role.ts";
 const healthPort = 9809;
 const httpPort = 8080;
 const httpsPort = 8443;
-
-/** The Service of all proxies, onto which each connector's own leads. */
-export const proxyService = "connectors-proxy";
 
 /** Milliseconds for which new connections still come after the Pod was told to end: the cluster takes its time to send them elsewhere. */
 const shortestFarewell = 3_000;
@@ -60,7 +58,7 @@ export async function startClusterProxy(
   });
   const connectorOfHost = (host: string): ConnectorRef | undefined =>
     connectorOfServiceHost(host, clusterDomain);
-  const ownName = `${proxyService}.${namespace}.svc.${clusterDomain}`;
+  const ownName = `${installedNames.proxyService}.${namespace}.svc.${clusterDomain}`;
   const proxy = await startProxy({
     listen: [
       { scheme: "http", host: "::", port: httpPort },

@@ -13,7 +13,7 @@ const shipped = Object.fromEntries(
     .filter((line) => line !== "" && !line.startsWith("#"))
     .map((line) => [line.slice(0, line.indexOf("=")), line.slice(line.indexOf("=") + 1)]),
 );
-const pod = { POD_NAMESPACE: "connectors-system", NODE_NAME: "node-1" };
+const pod = { POD_NAMESPACE: "connectors-system", NODE_NAME: "node-1", POD_NAME: "controller-1" };
 
 describe("the settings of a role in a cluster", () => {
   it("are those that are shipped", () => {
@@ -29,6 +29,7 @@ describe("the settings of a role in a cluster", () => {
         registrationFolder: "/var/lib/kubelet/plugins_registry",
         noProxy: ["localhost", "127.0.0.1", "::1", ".svc", ".cluster.local"],
         requireProxyVerb: false,
+        startupTaint: "",
       },
     });
     expect(readProxySettings(environment)).to.deep.include({ ok: true });

@@ -15,6 +15,7 @@ import { makeTempFolder } from "../support/temp-folder.ts";
 describe("the registration with the kubelet", () => {
   const resources = cleanup();
   const lines: string[] = [];
+  let told: number;
   let registration: PluginRegistration;
   let kubelet: RegistrationClient;
 
@@ -26,6 +27,9 @@ describe("the registration with the kubelet", () => {
         socketPath,
         csiSocketPath: "/var/lib/kubelet/plugins/connectors-csi/csi.sock",
         gracePeriod: 1_000,
+        onRegistered: () => {
+          told += 1;
+        },
         log: createLog(
           (line) => lines.push(line),
           () => new Date(0),
@@ -38,6 +42,7 @@ describe("the registration with the kubelet", () => {
     );
     resources.defer(() => kubelet.close());
     lines.length = 0;
+    told = 0;
   });
   afterEach(resources.stop);
 
@@ -64,8 +69,10 @@ describe("the registration with the kubelet", () => {
   it("counts once the kubelet has said so, and not because it was asked", async () => {
     await getInfo();
     expect(registration.isRegistered()).to.equal(false);
+    expect(told).to.equal(0);
     await notify(true);
     expect(registration.isRegistered()).to.equal(true);
+    expect(told).to.equal(1);
   });
 
   it("logs why the kubelet refuses the driver, and each change once", async () => {

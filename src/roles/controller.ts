@@ -1,0 +1,50 @@
+import type { ControllerSettings, Environment } from "../config/cluster-settings.ts";
+import { systemClock } from "../controller/clock.ts";
+import { startController } from "../controller/controller.ts";
+import type { Log } from "../log.ts";
+import { createMetrics } from "../metrics.ts";
+import { createProbe } from "../upstream/probe.ts";
+import { createUpstreams } from "../upstream/upstream.ts";
+import { connectToCluster } from "./cluster.ts";
+import { serveHealth } from "./health-server.ts";
+import { installedNames } from "./installed-names.ts";
+import type { Role } from "./role.ts";
+
+const healthPort = 9810;
+/** Milliseconds without a byte after which a probe gives up. */
+const bodyTimeout = 15_000;
+
+/** The controller role of a cluster. */
+export async function startClusterController(
+  settings: ControllerSettings,
+  environment: Environment,
+  log: Log,
+): Promise<Role> {
+  const cluster = await connectToCluster(environment, log);
+  const metrics = createMetrics(["controller"]);
+  const upstreams = createUpstreams(bodyTimeout);
+  const controller = startController({
+    client: cluster.client,
+    probe: createProbe(upstreams),
+    names: { ...installedNames, ...settings, installNamespace: settings.namespace },
+    instance: settings.podName,
+    clock: systemClock,
+    random: Math.random,
+    log,
+    onReconcile: ({ outcome, durationMs }) =>
+      metrics.controller.reconciled(outcome, durationMs / 1000),
+  });
+  const health = await serveHealth({
+    port: healthPort,
+    notReady: () => (controller.ready() ? undefined : "what is to be watched is not known yet"),
+    metrics: metrics.scrape,
+  });
+  return {
+    async stop() {
+      await controller.stop();
+      await upstreams.destroy();
+      cluster.stop();
+      await health.stop();
+    },
+  };
+}
