@@ -1,3 +1,4 @@
+import type { AccessRule } from "./access-rules.ts";
 import type { ConnectorRef } from "./connector-ref.ts";
 import type { RegistryAddress } from "./registry-address.ts";
 
@@ -18,6 +19,10 @@ export interface Connector extends ConnectorRef {
   readonly allowedRealmHosts: readonly string[];
   /** Hosts with private addresses to which this registry may redirect. */
   readonly allowedRedirectHosts: readonly string[];
+  /** What may be done with the account; without them, everything. */
+  readonly rules?: readonly AccessRule[];
+  /** Patterns of tags that a push may make and not change. */
+  readonly immutableTags?: readonly string[];
 }
 
 export const connectorApiVersion = "connectors.alauda.io/v1alpha1";

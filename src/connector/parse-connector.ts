@@ -1,6 +1,7 @@
 import { type Connector, connectorApiVersion, connectorClass, connectorKind } from "./connector.ts";
 import { connectorNameRule, isConnectorName, isNamespace, namespaceRule } from "./connector-ref.ts";
 import { type DocumentReader, property, readDocument } from "./document.ts";
+import { parseAccessRules, parseTagPatterns } from "./parse-access-rules.ts";
 import type { Checked } from "./problem.ts";
 import { parseRegistryAddress, type RegistryAddress } from "./registry-address.ts";
 import { isRepository } from "./repository.ts";
@@ -35,6 +36,8 @@ export function parseConnector(document: unknown): Checked<Connector> {
   const params = reader.list("spec.params");
   const allowedRealmHosts = hostsIn(reader, params, "allowedRealmHosts");
   const allowedRedirectHosts = hostsIn(reader, params, "allowedRedirectHosts");
+  const rules = checkedParam(reader, params, "rules", parseAccessRules);
+  const immutableTags = checkedParam(reader, params, "immutableTags", parseTagPatterns);
   const uid = reader.text("metadata.uid") || `${namespace}/${name}`;
   if (!(name && namespace && className && address) || reader.problems.length > 0) {
     return { ok: false, problems: reader.problems };
@@ -52,6 +55,8 @@ export function parseConnector(document: unknown): Checked<Connector> {
       ...(probeRepository === undefined ? {} : { probeRepository }),
       allowedRealmHosts,
       allowedRedirectHosts,
+      ...(rules === undefined ? {} : { rules }),
+      ...(immutableTags === undefined ? {} : { immutableTags }),
     },
   };
 }
@@ -114,6 +119,20 @@ function probeRepositoryOf(reader: DocumentReader): string | undefined {
     `spec.auth.params.${param.index}.value`,
     "the name of a repository, such as library/busybox",
   );
+  return undefined;
+}
+
+function checkedParam<T>(
+  reader: DocumentReader,
+  params: readonly unknown[],
+  name: string,
+  parse: (value: unknown, path: string) => Checked<T>,
+): T | undefined {
+  const param = paramIn(params, name);
+  if (param === undefined) return undefined;
+  const parsed = parse(param.value, `spec.params.${param.index}.value`);
+  if (parsed.ok) return parsed.value;
+  reader.problems.push(...parsed.problems);
   return undefined;
 }
 

@@ -1,0 +1,87 @@
+/**
+ * What may be done with a connector's one account, beyond whether it may be used at all: the account's
+ * own rights are the registry's affair, and often wider than any one build needs.
+ */
+
+/** What a request does to a repository. */
+export type Action = "pull" | "push" | "delete";
+
+export const actions: readonly Action[] = ["pull", "push", "delete"];
+
+/** Allows these actions, in these repositories, to these ServiceAccounts. */
+export interface AccessRule {
+  /** A push has to look at what is there, so it brings `pull` along. */
+  readonly verbs: readonly Action[];
+  /** Patterns: `*` stands for any part of one component, `**` for any number of components. */
+  readonly repositories: readonly string[];
+  /** Patterns of `namespace/name`. */
+  readonly serviceAccounts: readonly string[];
+}
+
+/** Somebody who wants to do something. */
+export interface Wish {
+  readonly action: Action;
+  readonly repository: string;
+  /** `system:serviceaccount:team-a:builder`, or another name that no ServiceAccount pattern but `**` fits. */
+  readonly user: string;
+}
+
+/** Without rules everything is allowed; with rules, what one of them allows. */
+export function isAllowed(rules: readonly AccessRule[] | undefined, wish: Wish): boolean {
+  if (rules === undefined) return true;
+  const [, namespace, name] = /^system:serviceaccount:([^:]+):([^:]+)$/.exec(wish.user) ?? [];
+  const account = namespace === undefined ? wish.user : `${namespace}/${name}`;
+  return rules.some(
+    ({ verbs, repositories, serviceAccounts }) =>
+      allowsAction(verbs, wish.action) &&
+      repositories.some((pattern) => matches(pattern, wish.repository)) &&
+      serviceAccounts.some((pattern) => matches(pattern, account)),
+  );
+}
+
+const allowsAction = (verbs: readonly Action[], action: Action): boolean =>
+  verbs.includes(action) || (action === "pull" && verbs.includes("push"));
+
+const patternForm = /^[A-Za-z0-9._*-]+(\/[A-Za-z0-9._*-]+)*$/;
+const longestPattern = 255;
+
+export const patternRule =
+  'a pattern such as "team-a/*" or "**": components of letters, digits and . _ -, "*" for any part of one, "**" for any number of them';
+
+export const isPattern = (text: string): boolean =>
+  text.length <= longestPattern && patternForm.test(text);
+
+/** Whether a pattern fits a whole text. */
+export function matches(pattern: string, text: string): boolean {
+  const fitsComponent = (part: string, component: string): boolean =>
+    fits([...part], [...component], "*", (one, other) => one === other);
+  return fits(pattern.split("/"), text.split("/"), "**", fitsComponent);
+}
+
+/**
+ * Whether parts fit items one by one, where `star` fits any number of them. Only the last star is ever
+ * tried again, so it takes no longer than parts times items, whatever a pattern looks like.
+ */
+function fits(
+  parts: readonly string[],
+  items: readonly string[],
+  star: string,
+  fitsOne: (part: string, item: string) => boolean,
+): boolean {
+  let part = 0;
+  let item = 0;
+  let retry: { readonly part: number; item: number } | undefined;
+  while (item < items.length) {
+    if (parts[part] === star) {
+      part += 1;
+      retry = { part, item };
+    } else if (part < parts.length && fitsOne(parts[part] ?? "", items[item] ?? "")) {
+      part += 1;
+      item += 1;
+    } else if (retry !== undefined) {
+      retry.item += 1;
+      ({ part, item } = retry);
+    } else return false;
+  }
+  return parts.slice(part).every((rest) => rest === star);
+}

@@ -1,0 +1,112 @@
+import { expect } from "chai";
+import fc from "fast-check";
+import {
+  type AccessRule,
+  isAllowed,
+  isPattern,
+  matches,
+} from "../../src/connector/access-rules.ts";
+
+describe("a pattern", () => {
+  const cases: readonly (readonly [string, readonly string[], readonly string[]])[] = [
+    ["app", ["app"], ["apps", "app/web", "team/app"]],
+    ["team-a/*", ["team-a/app", "team-a/x"], ["team-a", "team-a/app/web", "team-b/app"]],
+    ["team-a/**", ["team-a", "team-a/app", "team-a/app/web"], ["team-b", "team-ab/app"]],
+    ["**", ["a", "a/b/c"], []],
+    ["**/web", ["web", "a/web", "a/b/web"], ["a/web/b", "aweb"]],
+    ["a/**/z", ["a/z", "a/b/z", "a/b/c/z"], ["a/b", "z", "a/bz"]],
+    ["app-*-v1.*", ["app-x-v1.2", "app--v1."], ["app-x-v1x2", "app-x/y-v1.2"]],
+    ["v*", ["v", "v1.2.3"], ["1v", "latest"]],
+    ["*", ["a"], ["a/b"]],
+  ];
+  for (const [pattern, fitting, others] of cases) {
+    it(`${pattern} fits ${fitting.join(", ")}`, () => {
+      expect(isPattern(pattern)).to.equal(true);
+      for (const text of fitting) expect(matches(pattern, text), text).to.equal(true);
+      for (const text of others) expect(matches(pattern, text), text).to.equal(false);
+    });
+  }
+
+  for (const pattern of ["", "/a", "a/", "a//b", "a b", "a(", "ü", "a".repeat(256)]) {
+    it(`${JSON.stringify(pattern.slice(0, 20))} is none`, () => {
+      expect(isPattern(pattern)).to.equal(false);
+    });
+  }
+
+  it("without stars fits itself alone", () => {
+    const text = fc.stringMatching(/^[a-z.]{1,6}(\/[a-z.]{1,6}){0,3}$/);
+    fc.assert(
+      fc.property(text, text, (one, other) => {
+        expect(matches(one, one)).to.equal(true);
+        expect(matches(one, other)).to.equal(one === other);
+      }),
+    );
+  });
+
+  it("fits what it fits with its stars filled in", () => {
+    const filling = fc.array(fc.stringMatching(/^[a-z]{1,4}$/), { maxLength: 4 });
+    fc.assert(
+      fc.property(filling, fc.stringMatching(/^[a-z]{0,5}$/), (components, part) => {
+        const text = ["team", ...components, `x${part}y`].join("/");
+        expect(matches("team/**/x*y", text)).to.equal(true);
+      }),
+    );
+  });
+
+  it("takes no time, whatever it and the text look like", () => {
+    const begin = performance.now();
+    matches(`${"**/a/".repeat(50)}b`, "a/".repeat(127));
+    matches(`${"*a".repeat(100)}b`, "a".repeat(255));
+    expect(performance.now() - begin).to.be.below(2_000); // a search that tries all ways takes years
+  });
+});
+
+describe("rules", () => {
+  const builder = "system:serviceaccount:team-a:builder";
+  const rule = (changes: Partial<AccessRule>): AccessRule => ({
+    verbs: ["pull"],
+    repositories: ["**"],
+    serviceAccounts: ["**"],
+    ...changes,
+  });
+  const may = (rules: readonly AccessRule[] | undefined, action: "pull" | "push" | "delete") =>
+    isAllowed(rules, { action, repository: "team-a/app", user: builder });
+
+  it("that are not there allow everything", () => {
+    expect(may(undefined, "delete")).to.equal(true);
+  });
+
+  it("that are none allow nothing", () => {
+    expect(may([], "pull")).to.equal(false);
+  });
+
+  it("allow what one of them names", () => {
+    const rules = [rule({ verbs: ["pull"] }), rule({ verbs: ["delete"], repositories: ["other"] })];
+    expect(may(rules, "pull")).to.equal(true);
+    expect(may(rules, "push")).to.equal(false);
+    expect(may(rules, "delete")).to.equal(false);
+  });
+
+  it("let a push look at what is there", () => {
+    expect(may([rule({ verbs: ["push"] })], "pull")).to.equal(true);
+    expect(may([rule({ verbs: ["delete"] })], "pull")).to.equal(false);
+  });
+
+  it("know ServiceAccounts by namespace and name", () => {
+    for (const [pattern, allowed] of [
+      ["team-a/builder", true],
+      ["team-a/*", true],
+      ["*/builder", true],
+      ["team-b/*", false],
+      ["builder", false],
+    ] as const) {
+      expect(may([rule({ serviceAccounts: [pattern] })], "pull"), pattern).to.equal(allowed);
+    }
+  });
+
+  it("fit no ServiceAccount's pattern to a user that is none", () => {
+    const wish = { action: "pull", repository: "app", user: "volume:team-a" } as const;
+    expect(isAllowed([rule({ serviceAccounts: ["team-a/*", "*/*"] })], wish)).to.equal(false);
+    expect(isAllowed([rule({})], wish)).to.equal(true);
+  });
+});
