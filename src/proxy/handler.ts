@@ -16,6 +16,7 @@ import { forward } from "./forward.ts";
 import { goesRound } from "./headers.ts";
 import { readManifest } from "./held-body.ts";
 import {
+  apiVersion,
   asRegistryError,
   denied,
   isRefusal,
@@ -94,11 +95,7 @@ async function handle(
   await withCurrentSecrets(admitted, options, (upstream) => forward(admitted, upstream, options));
 }
 
-const baseHeaders = {
-  "content-type": "application/json",
-  "content-length": "2",
-  "docker-distribution-api-version": "registry/2.0",
-};
+const baseHeaders = { ...apiVersion, "content-type": "application/json", "content-length": "2" };
 
 /**
  * Does something with the connector's credential and, where the registry refuses it and the Secret

@@ -80,6 +80,11 @@ export function asRegistryError(error: unknown): RegistryError | undefined {
 /** Whether an error says that somebody may not, now or for good. */
 export const isRefusal = (error: unknown): boolean => asRegistryError(error)?.status === 403;
 
+/** Docker's daemon looks for it in the answer to `/v2/`, a refusal included, to know what it talks to. */
+export const apiVersion: Readonly<Record<string, string>> = {
+  "docker-distribution-api-version": "registry/2.0",
+};
+
 /** Writes the error body of the distribution specification, "Error Codes". HEAD gets the head alone. */
 export function respondWithError(response: ServerResponse, error: RegistryError): void {
   const { code, message, detail } = error;
@@ -87,6 +92,7 @@ export function respondWithError(response: ServerResponse, error: RegistryError)
     errors: [detail === undefined ? { code, message } : { code, message, detail }],
   });
   response.writeHead(error.status, {
+    ...apiVersion,
     "content-type": "application/json",
     "content-length": Buffer.byteLength(body),
     ...error.headers,

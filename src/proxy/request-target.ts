@@ -30,6 +30,8 @@ export type RequestTarget = "base" | RepositoryTarget;
 const connectorForm = /^\/v2\/namespaces\/([^/]+)\/connectors\/([^/]+)\/(.*)$/;
 /** What a path can be made of; `%`, `\` and control characters would be read differently by a registry than by us. */
 const plainPath = /^\/[A-Za-z0-9._~:@+=/-]*$/;
+/** Some clients encode the colon of a digest. It means nothing but itself, and goes on as such. */
+const encodedColon = /%3a/gi;
 const plainQuery = /^[\x21\x22\x24-\x7e]*$/;
 
 /**
@@ -39,7 +41,7 @@ const plainQuery = /^[\x21\x22\x24-\x7e]*$/;
  */
 export function parseRequestTarget(target: string): RequestTarget {
   const mark = target.indexOf("?");
-  const path = mark < 0 ? target : target.slice(0, mark);
+  const path = (mark < 0 ? target : target.slice(0, mark)).replace(encodedColon, ":");
   const query = mark < 0 ? "" : target.slice(mark + 1);
   if (!plainPath.test(path) || !plainQuery.test(query)) throw badTarget();
   if (path === "/v2/" || path === "/v2") return "base";

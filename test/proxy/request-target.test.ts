@@ -115,6 +115,18 @@ describe("request target", function () {
     });
   }
 
+  it("has a colon that is encoded for what it is, and nothing else that is encoded", () => {
+    const endpoint = { kind: "blob", digest };
+    const rest = { connector, prefix, repository: "app", endpoint, query: "x=%3A" };
+    for (const colon of ["%3A", "%3a"]) {
+      const path = `${prefix}app/blobs/${digest.replace(":", colon)}?x=%3A`;
+      expect(parseRequestTarget(path)).to.deep.equal(rest);
+    }
+    for (const path of ["%253A", "%3", "%2E%2E", "%61pp", "%2F"]) {
+      expect(() => parseRequestTarget(`${prefix}app/manifests/${path}`)).to.throw(/none of the/);
+    }
+  });
+
   const withoutDigest = [
     "/v2/app/blobs/1.0",
     "/v2/app/blobs/sha256:",
