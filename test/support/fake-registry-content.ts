@@ -31,14 +31,13 @@ export function repositoryIn(repositories: Repositories, name: string): Reposito
 export const peekInto = (repositories: Repositories, name: string): Repository =>
   repositories.get(name) ?? { blobs: new Map(), manifests: new Map(), tags: new Map() };
 
-const algorithms: readonly string[] = ["sha256", "sha512"];
+/** Whether a text is a digest, of one of the algorithms that registries have to know. */
+export const isDigest = (text: string): boolean =>
+  /^(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$/.test(text);
 
-/** Whether a digest, of one of the algorithms that registries have to know, is that of the bytes. */
 export function isDigestOf(digest: string, bytes: Buffer): boolean {
   const [algorithm = "", hex] = digest.split(":");
-  return (
-    algorithms.includes(algorithm) && createHash(algorithm).update(bytes).digest("hex") === hex
-  );
+  return isDigest(digest) && createHash(algorithm).update(bytes).digest("hex") === hex;
 }
 
 /**

@@ -1,5 +1,6 @@
 import {
   addManifest,
+  isDigest,
   isDigestOf,
   peekInto,
   type Repositories,
@@ -65,15 +66,17 @@ async function putManifest(
 ): Promise<void> {
   const { target, request, query, basePath } = exchange;
   const bytes = await exchange.body();
-  const manifest = { bytes, mediaType: request.headers["content-type"] ?? "" };
-  const repository = repositoryIn(repositories, target.repository);
+  const [mediaType = ""] = (request.headers["content-type"] ?? "").split(";");
+  const manifest = { bytes, mediaType };
+  const repository = peekInto(repositories, target.repository);
   if (!mayOverwrite(repository, exchange)) return exchange.send(412, {});
   const document = readManifest(manifest);
   const wrong = whatIsWrong(target.reference, manifest, repository);
   if (wrong !== undefined) return exchange.fail(...wrong);
-  const digest = addManifest(repository, target.reference, manifest);
+  const kept = repositoryIn(repositories, target.repository);
+  const digest = addManifest(kept, target.reference, manifest);
   const tags = features.tagParameters && target.reference === digest ? query.getAll("tag") : [];
-  for (const tag of tags) repository.tags.set(tag, digest);
+  for (const tag of tags) kept.tags.set(tag, digest);
   exchange.send(201, {
     Location: `${basePath}/v2/${target.repository}/manifests/${digest}`,
     "Docker-Content-Digest": digest,
@@ -134,7 +137,8 @@ interface ManifestDocument {
 function readManifest({ bytes }: StoredManifest): ManifestDocument | undefined {
   try {
     const document = JSON.parse(bytes.toString());
-    return typeof document === "object" && document !== null ? document : undefined;
+    const isObject = typeof document === "object" && document !== null && !Array.isArray(document);
+    return isObject ? document : undefined;
   } catch {
     return undefined;
   }
@@ -147,6 +151,7 @@ export async function answerReferrers(
 ): Promise<void> {
   const { target, query, path } = exchange;
   if (!features.referrers) return exchange.fail(404, "UNSUPPORTED");
+  if (!isDigest(target.reference)) return exchange.fail(400, "DIGEST_INVALID");
   const wanted = query.get("artifactType");
   const first = Number(query.get("first") ?? 0);
   const all = [...peekInto(repositories, target.repository).manifests]

@@ -1,4 +1,4 @@
-import { peekInto, type Repositories } from "./fake-registry-content.ts";
+import { isDigest, peekInto, type Repositories } from "./fake-registry-content.ts";
 import type { Exchange } from "./fake-registry-exchange.ts";
 import type { Features } from "./fake-registry-features.ts";
 
@@ -13,6 +13,7 @@ export async function answerBlob(
   exchange: Exchange,
 ): Promise<void> {
   const { target, request } = exchange;
+  if (!isDigest(target.reference)) return exchange.fail(400, "DIGEST_INVALID");
   const { blobs } = peekInto(repositories, target.repository);
   if (request.method === "DELETE" && !features.deletes) return exchange.fail(405, "UNSUPPORTED");
   const blob = blobs.get(target.reference);

@@ -23,7 +23,7 @@ export type TargetKind =
 
 const component = "[a-z0-9]+(?:(?:\\.|_|__|-+)[a-z0-9]+)*";
 const name = `(${component}(?:/${component})*)`;
-const digest = "([a-z0-9]+:[A-Fa-f0-9]+)";
+const digest = "([a-z0-9]+:[A-Za-z0-9]+)";
 
 const patterns: readonly (readonly [TargetKind, RegExp])[] = [
   ["ping", /^\/v2\/$/],

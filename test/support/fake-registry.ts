@@ -188,6 +188,7 @@ async function answerByItself(
 ): Promise<void> {
   const { repositories, features, url: origin, uploadLocation: style } = registry;
   const options = { repositories, features, uploads, origin, style };
+  if (isRefused(exchange)) return exchange.fail(405, "UNSUPPORTED");
   switch (exchange.target.kind) {
     case "ping":
       return exchange.json(200, {}, { "Docker-Distribution-Api-Version": "registry/2.0" });
@@ -213,6 +214,13 @@ async function answerByItself(
     default:
   }
   exchange.fail(404, "NOT_FOUND");
+}
+
+/** Lists are there to be read, and uploads to be begun; the others look for themselves. */
+function isRefused({ target: { kind }, request: { method = "" } }: Exchange): boolean {
+  if (kind === "uploads") return method !== "POST";
+  const isList = ["ping", "catalog", "tags", "referrers"].includes(kind);
+  return isList && method !== "GET" && method !== "HEAD";
 }
 
 async function makeKeys(hostname: string): Promise<{ ca: string; key: string; cert: string }> {
