@@ -21,7 +21,7 @@ const sources: readonly string[] = [
 
 /** The folder with crane, oras, regctl, buildkitd, buildctl, containerd, ctr, helm, ko, registry and oci-registry. */
 export async function buildClientPrograms(): Promise<string> {
-  const bin = join(cacheFolder(), `clients-${fingerprint()}`);
+  const bin = binFolder();
   await mkdir(bin, { recursive: true });
   for (const source of sources) {
     const target = join(bin, basename(source));
@@ -29,6 +29,14 @@ export async function buildClientPrograms(): Promise<string> {
   }
   return bin;
 }
+
+/** Where a program is, if it has been built. */
+export function builtProgram(name: string): string | undefined {
+  const path = join(binFolder(), name);
+  return existsSync(path) ? path : undefined;
+}
+
+const binFolder = (): string => join(cacheFolder(), `clients-${fingerprint()}`);
 
 /** The version that go.mod has of the module in which a program is. */
 export function versionOf(program: string): string {

@@ -17,6 +17,8 @@ export interface DockerRegistryOptions {
   readonly program?: string;
   /** Writes a line for each request to its log, as Apache does. */
   readonly accessLog?: boolean;
+  /** Whether something can be deleted; it can, where nothing is said. */
+  readonly deletes?: boolean;
   /** More of its configuration's `http` part, such as `{relativeurls: true}`. */
   readonly http?: Readonly<Record<string, unknown>>;
 }
@@ -67,7 +69,10 @@ async function start(
   const config = {
     version: "0.1",
     log: { level: "info", accesslog: { disabled: !options.accessLog } },
-    storage: { filesystem: { rootdirectory: join(folder, "data") }, delete: { enabled: true } },
+    storage: {
+      filesystem: { rootdirectory: join(folder, "data") },
+      delete: { enabled: options.deletes ?? true },
+    },
     http: {
       addr: "127.0.0.1:0",
       secret: "registry",
