@@ -1,0 +1,29 @@
+import { readFile, writeFile } from "node:fs/promises";
+import { expect } from "chai";
+import { differences } from "./differences.ts";
+import { renderReport } from "./report.ts";
+import { upstreamKinds } from "./upstreams.ts";
+import { chapters } from "./workflows.ts";
+
+const file = new URL("../../docs/conformance.md", import.meta.url);
+
+describe("docs/conformance.md", () => {
+  it("says what is known of the protocol through the proxy", async () => {
+    const text = renderReport();
+    if (process.env.WRITE_DOCS) await writeFile(file, text);
+    expect(await readFile(file, "utf8")).to.equal(text);
+  });
+});
+
+describe("what differs through the proxy", () => {
+  const kinds = upstreamKinds.map(({ name }) => name);
+  for (const { chapter, workflows, kinds: some = kinds } of differences) {
+    it(`is of workflows and registries that there are: ${chapter}: ${workflows}`, () => {
+      const names = chapters
+        .filter(({ title }) => title === chapter)
+        .flatMap((known) => known.workflows.map(({ name }) => name));
+      expect(names).to.include.members([...workflows]);
+      expect(kinds).to.include.members([...some]);
+    });
+  }
+});
