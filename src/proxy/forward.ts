@@ -3,9 +3,11 @@ import { unreachable } from "../upstream/unreachable.ts";
 import type { Upstream } from "../upstream/upstream.ts";
 import { UpstreamError } from "../upstream/upstream-error.ts";
 import type { UpstreamLogin } from "../upstream/upstream-login.ts";
+import { mayAct } from "./access.ts";
 import { upstreamPath } from "./client-paths.ts";
 import { headersForRegistry } from "./headers.ts";
-import { translateMount } from "./mount.ts";
+import { keepImmutableTag } from "./immutable-tag.ts";
+import { type Mount, translateMount } from "./mount.ts";
 import { joinQueries, withoutParameters, withQuery } from "./query.ts";
 import { isRefusal, RegistryError, unavailable } from "./registry-error.ts";
 import { type Replayed, type ReplayOptions, replay } from "./replay.ts";
@@ -51,6 +53,7 @@ export async function forward(
     url: upstreamUrl(admitted, begins ? withoutMount(query) : query, options),
     scopes: scopesFor(method, target.endpoint, repository),
   };
+  await keepImmutableTag(admitted, upstream, asked, options.login);
   const isCancel = method === "DELETE" && target.endpoint.kind === "upload";
   if (isPassedOn) await relayUpload(admitted, upstream, asked, options);
   else if (isCancel) await cancelUpload(admitted, upstream, asked, options);
@@ -114,7 +117,7 @@ async function mount(
 ): Promise<boolean> {
   const { target, connector, method, request } = admitted;
   const translated = translateMount(query, connector, connector.address, request.headers.host);
-  if (translated === undefined) return false;
+  if (translated === undefined || !mayMount(admitted, translated)) return false;
   const { mountFrom } = translated;
   const repository = upstreamRepository(connector.address, target.repository);
   const asked = {
@@ -134,6 +137,12 @@ async function mount(
     if (isRefusal(error)) return false;
     throw error;
   }
+}
+
+/** Where a connector has rules, a blob is mounted from a repository that may be pulled from, and from no other. */
+function mayMount({ connector, identity }: Admitted, { from }: Mount): boolean {
+  if (connector.rules === undefined) return true;
+  return from !== undefined && mayAct(connector, "pull", from, identity);
 }
 
 async function relay(

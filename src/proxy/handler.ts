@@ -1,9 +1,10 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { showRef } from "../connector/connector-ref.ts";
-import type { ReadUpstreamSecrets, Verb } from "../connector/surroundings.ts";
+import type { ReadUpstreamSecrets } from "../connector/surroundings.ts";
 import type { Log } from "../log.ts";
 import type { Upstream, Upstreams } from "../upstream/upstream.ts";
 import type { UpstreamLogin } from "../upstream/upstream-login.ts";
+import { actionOf, checkRules } from "./access.ts";
 import {
   type AdmissionOptions,
   authenticate,
@@ -78,11 +79,12 @@ async function handle(
     response.writeHead(200, baseHeaders).end("{}");
     return;
   }
-  const verb: Verb = method === "GET" || method === "HEAD" ? "pull" : "push";
-  report.verb = verb;
+  const action = actionOf(method, target.endpoint);
+  report.verb = action;
   const ref = connectorOf(target, request.headers.host, options);
   report.ref = ref;
-  const connector = await authorize(ref, verb, identity, options);
+  const connector = await authorize(ref, action === "pull" ? "pull" : "push", identity, options);
+  checkRules(connector, action, target.repository, identity);
   report.connector = connector;
   if (goesRound(request.headers)) {
     throw denied(`the address of the connector ${showRef(connector)} leads back to this proxy`);

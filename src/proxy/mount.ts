@@ -6,7 +6,9 @@ import { joinQueries, parameter, withoutParameters } from "./query.ts";
 /** A mount as it goes to the registry. */
 export interface Mount {
   readonly query: string;
-  /** The repository to mount from, as the registry calls it; undefined where the registry may choose. */
+  /** The repository to mount from, as clients call it; undefined where the registry may choose. */
+  readonly from: string | undefined;
+  /** The same as the registry calls it. */
   readonly mountFrom: string | undefined;
 }
 
@@ -31,7 +33,9 @@ export function translateMount(
   const others = withoutParameters(query, ["mount", "from", "origin"]);
   const from = parameter(query, "from");
   // Without `from`, a registry may look for the blob wherever it likes (distribution-spec 1.1).
-  if (from === undefined) return { query: joinQueries(others, mount), mountFrom: undefined };
+  if (from === undefined) {
+    return { query: joinQueries(others, mount), from: undefined, mountFrom: undefined };
+  }
   const origin = parameter(query, "origin");
   const isForeign = origin !== undefined && origin !== host;
   const repository = repositoryOf(from, connector, isForeign);
@@ -39,6 +43,7 @@ export function translateMount(
   const mountFrom = upstreamRepository(address, repository);
   return {
     query: joinQueries(others, mount, `from=${encodeURIComponent(mountFrom)}`),
+    from: repository,
     mountFrom,
   };
 }

@@ -1,7 +1,8 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
+import type { Action } from "../connector/access-rules.ts";
 import { type ConnectorRef, showRef } from "../connector/connector-ref.ts";
-import type { Identity, Verb } from "../connector/surroundings.ts";
+import type { Identity } from "../connector/surroundings.ts";
 import type { RequestTarget } from "./request-target.ts";
 
 /** What became of a request: a line of the audit log, and what is counted. */
@@ -18,7 +19,7 @@ export interface RequestReport {
   readonly repository: string | undefined;
   /** A tag or a digest. */
   readonly reference: string | undefined;
-  readonly verb: Verb | undefined;
+  readonly verb: Action | undefined;
   /** Whether the proxy let it through to the registry. */
   readonly decision: "allowed" | "refused";
   /** Why it was refused, or failed. */
@@ -38,7 +39,7 @@ export interface ReportDraft {
   target?: RequestTarget;
   identity?: Identity;
   ref?: ConnectorRef;
-  verb?: Verb;
+  verb?: Action;
   connector?: ConnectorRef;
   reason?: string;
   upstreamStatus?: number;

@@ -1,0 +1,80 @@
+import { createHash } from "node:crypto";
+import { request } from "undici";
+import { showRef } from "../connector/connector-ref.ts";
+import { unreachable } from "../upstream/unreachable.ts";
+import type { Upstream } from "../upstream/upstream.ts";
+import type { UpstreamLogin } from "../upstream/upstream-login.ts";
+import { isImmutableTag } from "./access.ts";
+import { denied, unavailable } from "./registry-error.ts";
+import type { Admitted } from "./respond.ts";
+
+/** Every kind of manifest, so that no registry converts one to another with another digest. */
+const manifestTypes = [
+  "application/vnd.oci.image.index.v1+json",
+  "application/vnd.oci.image.manifest.v1+json",
+  "application/vnd.docker.distribution.manifest.list.v2+json",
+  "application/vnd.docker.distribution.manifest.v2+json",
+].join(", ");
+const timeout = 20_000;
+
+/**
+ * Sees to it that an immutable tag is made once and never changed or taken away. Two pushes of a new tag at the
+ * same moment are not told apart: registries have no way to make a tag only where there is none.
+ * @throws RegistryError 403 where it would change, 503 where the registry does not say what is there
+ */
+export async function keepImmutableTag(
+  { method, target, connector, held }: Admitted,
+  upstream: Upstream,
+  asked: { readonly url: URL; readonly scopes: readonly string[] },
+  login: UpstreamLogin,
+): Promise<void> {
+  const { endpoint, repository } = target;
+  if (endpoint.kind !== "manifest" || method === "GET" || method === "HEAD") return;
+  if (!isImmutableTag(connector, endpoint.reference)) return;
+  const tag = `${repository}:${endpoint.reference}`;
+  const refusal = denied(`${tag} is immutable in the connector ${showRef(connector)}`, {
+    detail:
+      "push another tag; which ones can't be changed stands in spec.params, under immutableTags",
+  });
+  if (method === "DELETE") throw refusal;
+  const there = await digestOf(upstream, asked.url, asked.scopes, login);
+  if (there === undefined) return;
+  const pushed = `sha256:${createHash("sha256")
+    .update(held ?? "")
+    .digest("hex")}`;
+  if (there !== pushed) throw refusal; // the same manifest once more changes nothing
+}
+
+/** What a tag points to; undefined where there is none. */
+async function digestOf(
+  upstream: Upstream,
+  url: URL,
+  scopes: readonly string[],
+  login: UpstreamLogin,
+): Promise<string | undefined> {
+  const ask = async (): Promise<{ readonly status: number; readonly digest: unknown }> => {
+    const authorization = await login.authorization(upstream, scopes);
+    const { statusCode, headers, body } = await request(url, {
+      method: "HEAD",
+      dispatcher: upstream.agent,
+      headers: { accept: manifestTypes, ...(authorization === undefined ? {} : { authorization }) },
+      signal: AbortSignal.timeout(timeout),
+    });
+    await body.dump();
+    if (statusCode === 401) {
+      login.refused(upstream, scopes, authorization, headers["www-authenticate"]);
+    }
+    return { status: statusCode, digest: headers["docker-content-digest"] };
+  };
+  const { origin } = upstream.connector.address;
+  const retry = async () => {
+    const first = await ask();
+    return first.status === 401 ? ask() : first;
+  };
+  const { status, digest } = await retry().catch((error: unknown) => {
+    throw unreachable(`the registry ${origin}`, error);
+  });
+  if (status === 404) return undefined;
+  if (status === 200 && typeof digest === "string") return digest;
+  throw unavailable(`the registry ${origin} does not say whether the tag is there (${status})`);
+}
