@@ -2,7 +2,7 @@
 import { type Command, readCommand } from "./config/command.ts";
 import { usage } from "./config/usage.ts";
 import { describeProblems } from "./connector/problem.ts";
-import { createLog, describeError, type Log } from "./log.ts";
+import { createProcessLog, describeError, type Log } from "./log.ts";
 import type { Role } from "./roles/role.ts";
 
 /** sysexits.h: the command line is wrong. */
@@ -70,10 +70,7 @@ async function run(command: Command): Promise<void> {
 
 /** Runs a role until a signal comes, and ends it in order. */
 async function runRole(start: (log: Log, told: AbortSignal) => Promise<Role>): Promise<void> {
-  const log = createLog(
-    (line) => process.stderr.write(line),
-    () => new Date(),
-  );
+  const log = createProcessLog();
   const ending = new AbortController();
   const told = toldToEnd(log).then(() => ending.abort());
   const role = await start(log, ending.signal).catch((error: unknown) => {

@@ -1,5 +1,5 @@
 import { showRef } from "../connector/connector-ref.ts";
-import type { Log } from "../log.ts";
+import type { Log, LogFields } from "../log.ts";
 import type { ProxyMetrics } from "../metrics.ts";
 import type { ProxyObserver } from "../proxy/proxy.ts";
 import type { RequestReport } from "../proxy/request-report.ts";
@@ -23,21 +23,21 @@ export function observeProxy(log: Log, metrics?: ProxyMetrics): ProxyObserver {
   };
 }
 
-function auditFields(report: RequestReport): Parameters<Log>[2] {
-  const { identity, ref, repository, reference, verb, reason, upstreamStatus } = report;
+function auditFields(report: RequestReport): LogFields {
+  const { identity, ref } = report;
   const pod = identity?.pod;
   return {
-    ...(identity && { user: identity.user }),
-    ...(pod && { pod: `${pod.namespace}/${pod.name}` }),
-    ...(ref && { connector: showRef(ref) }),
-    ...(repository !== undefined && { repository }),
-    ...(reference !== undefined && { reference }),
+    user: identity?.user,
+    pod: pod && `${pod.namespace}/${pod.name}`,
+    connector: ref && showRef(ref),
+    repository: report.repository,
+    reference: report.reference,
     method: report.method,
-    ...(verb && { verb }),
+    verb: report.verb,
     decision: report.decision,
-    ...(reason !== undefined && { reason }),
+    reason: report.reason,
     status: report.status,
-    ...(upstreamStatus !== undefined && { upstreamStatus }),
+    upstreamStatus: report.upstreamStatus,
     bytesReceived: report.bytesReceived,
     bytesSent: report.bytesSent,
     durationMs: report.durationMs,
