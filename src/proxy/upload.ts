@@ -1,7 +1,7 @@
 import type { Agent, ClientRequest, IncomingMessage, ServerResponse } from "node:http";
 import { Stream, type Writable } from "node:stream";
 import { createProxyServer } from "http-proxy-3";
-import { connectTimeout } from "../upstream/upstream.ts";
+import { connectTimeout, maxHeaderSize } from "../upstream/upstream.ts";
 import { ClientGone, type CollectedResponse, collectTimeout, mostCollected } from "./exchange.ts";
 import type { Headers } from "./headers.ts";
 import { endWhenIdle } from "./request-body.ts";
@@ -48,11 +48,12 @@ export async function passUpload(options: UploadOptions): Promise<CollectedRespo
       underWay.set(request, { onAnswer: resolve });
       response.once("close", () => reject(new ClientGone("the client closed the connection")));
       const timeouts = { connectTimeout, proxyTimeout: answerTimeout };
+      const ssl = { maxHeaderSize }; // what http-proxy-3 begins its request's options with, TLS or not
       // http-proxy-3 forwards what stands in the request when it is called, whatever it is told besides.
       const own = request.headers;
       request.headers = { ...headers, host: url.host } as IncomingMessage["headers"];
       const buffer = new FreedBody(request); // piped in the request's place
-      proxy.web(request, response, { target: url, agent, buffer, ...timeouts }, reject);
+      proxy.web(request, response, { target: url, agent, buffer, ssl, ...timeouts }, reject);
       request.headers = own;
     });
     const body = await collect(answer);
