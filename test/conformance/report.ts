@@ -1,3 +1,4 @@
+import { registryScenarios } from "../support/registries/scenarios.ts";
 import { type Difference, differences, knownDifferences } from "./differences.ts";
 import { madeComparable, notCompared } from "./talk.ts";
 import { upstreamKinds } from "./upstreams.ts";
@@ -32,9 +33,19 @@ export function renderReport(): string {
         ),
       ].join("\n"),
     ),
+    `\n## Registries as they are\n\n${peculiar}`,
+    table(
+      ["registry", "what is peculiar to it"],
+      registryScenarios.map(({ name, peculiarities }) => [name, peculiarities.join("; ")]),
+    ),
     "",
   ].join("\n");
 }
+
+const peculiar = `Well-known registries differ from the specification, and from each other. Test registries that behave like them, under their
+real names, are pushed to, pulled from, mounted in, listed and deleted from through the proxy
+([test](../test/proxy/registries.test.ts), [registries](../test/support/registries)). Their passwords go to where tokens come from, and nothing goes to where blobs lie.
+`;
 
 function introduction(): string {
   const count = chapters.reduce((sum, { workflows }) => sum + workflows.length, 0);

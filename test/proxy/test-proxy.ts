@@ -36,6 +36,8 @@ export interface ConnectOptions {
   readonly credential?: Credential;
   readonly caCertificates?: readonly string[];
   readonly params?: readonly { readonly name: string; readonly value: string }[];
+  /** Where the registry listens, in place of the port that its address means. */
+  readonly port?: number | undefined;
   /** What the Secret says when it is read anew. */
   readonly renewed?: Credential;
 }
@@ -166,15 +168,21 @@ function connect(
   { connectors, secrets }: TestSurroundings,
   name: string,
   address: string,
-  { credential, renewed, caCertificates = [], params = [] }: ConnectOptions = {},
+  { credential, renewed, caCertificates = [], params = [], port }: ConnectOptions = {},
 ): Connector {
   const auth = credential && { name: "tokenAuth", secretRef: { name } };
-  const connector = testConnector(name, address, params, auth);
+  const parsed = testConnector(name, address, params, auth);
+  const connector = port === undefined ? parsed : listeningAt(parsed, port);
   connectors.set(showRef(connector), connector);
   const current = { credential, caCertificates };
   const later = renewed === undefined ? current : { credential: renewed, caCertificates };
   secrets.set(name, { current, renewed: later });
   return connector;
+}
+
+function listeningAt(connector: Connector, port: number): Connector {
+  const { address } = connector;
+  return { ...connector, address: { ...address, port, origin: `${address.origin}:${port}` } };
 }
 
 function addToken({ connectors, identities }: TestSurroundings, names: readonly string[]): string {

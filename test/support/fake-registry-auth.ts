@@ -15,6 +15,8 @@ export interface FakeAuth {
   readonly users: Map<string, string>;
   /** What a token may be asked for; a known user may do everything, unless a test says otherwise. */
   rights: Rights;
+  /** Whoever may push may delete, and nobody is asked for another right. */
+  deletesAsPush: boolean;
   /** Of tokens, in seconds. */
   lifetime: number;
   /** Tokens that were given out. Deleting one revokes it. */
@@ -53,6 +55,7 @@ export function createFakeAuth(
     mode,
     users: new Map(Object.entries(users)),
     rights: (user, { actions }) => (user === undefined ? [] : actions),
+    deletesAsPush: false,
     lifetime: 300,
     tokens: new Map(),
     answer: ({ token, lifetime }) => ({ token, expires_in: lifetime }),

@@ -165,7 +165,9 @@ async function authorize(registry: FakeRegistry, exchange: Exchange, now: number
   const { request, target, query } = exchange;
   if (target.kind === "token") return exchange.next();
   const from = target.kind === "uploads" ? (query.get("from") ?? undefined) : undefined;
-  const access = wantedAccess(request.method ?? "", target, from);
+  const { method = "" } = request;
+  const asked = method === "DELETE" && registry.auth.deletesAsPush ? "PUT" : method;
+  const access = wantedAccess(asked, target, from);
   const { authorization } = request.headers;
   const refused = refusal(registry.auth, {
     ...(authorization !== undefined && { authorization }),

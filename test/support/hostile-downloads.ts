@@ -81,8 +81,12 @@ export const redirectBlobs = (
 export function storeBlobsIn(storage: FakeRegistry, registry: FakeRegistry): Undo {
   const signature = "X-Amz-Signature=f00d";
   const undo = [
-    redirectBlobs(registry, ({ target }) => {
-      return `${storage.url}/bucket/${target.repository}/${target.reference}?${signature}`;
+    registry.on("* blob", ({ target, request, send, next }) => {
+      if (request.method !== "GET" && request.method !== "HEAD") return next();
+      const { repository, reference } = target;
+      return send(307, {
+        Location: `${storage.url}/bucket/${repository}/${reference}?${signature}`,
+      });
     }),
     storage.on("* /bucket/*", (exchange) => {
       const [, repository = "", digest = ""] =
