@@ -15,7 +15,15 @@ export interface LookupCacheOptions {
   readonly capacity: number;
   /** Milliseconds since the epoch. */
   readonly now: () => number;
+  /** Is told where each answer came from. */
+  readonly tell?: TellLookup | undefined;
 }
+
+/**
+ * `cached`: from the cache, or from a look that was under way; `asked`: from a look; `stale`: from the
+ * cache, for want of a new one; `failed`: there was none.
+ */
+export type TellLookup = (outcome: "cached" | "asked" | "stale" | "failed") => void;
 
 /** Answers to questions, by a key that says all that the answer depends on. */
 export interface LookupCache<T> {
@@ -45,7 +53,8 @@ const retryMs = 5_000;
 /** A registry that refuses every request must not make each of them a question to the API server. */
 const freshEveryMs = 1_000;
 
-export function createLookupCache<T>({ capacity, now }: LookupCacheOptions): LookupCache<T> {
+export function createLookupCache<T>(options: LookupCacheOptions): LookupCache<T> {
+  const { capacity, now, tell = () => undefined } = options;
   const entries = new Map<string, Entry<T>>();
   const looks = new Map<string, Promise<T>>();
   let lookCount = 0;
@@ -63,23 +72,31 @@ export function createLookupCache<T>({ capacity, now }: LookupCacheOptions): Loo
     lookCount += 1;
     const order = lookCount;
     try {
-      const { value, freshMs, usableMs = freshMs } = await look();
-      if ((entries.get(key)?.look ?? 0) > order) return value; // a later look was faster
-      keep(key, {
-        look: order,
-        value,
-        freshUntil: now() + freshMs,
-        usableUntil: now() + usableMs,
-        heldUntil: fresh ? now() + freshEveryMs : 0,
-      });
-      return value;
+      const found = await look();
+      tell("asked");
+      const isLatest = (entries.get(key)?.look ?? 0) <= order; // a later look may have been faster
+      if (isLatest) keep(key, entryOf(found, order, fresh));
+      return found.value;
     } catch (error) {
-      const entry = entries.get(key);
-      const serves = entry !== undefined && entry.usableUntil > now() && !fresh;
-      if (!(error instanceof Unavailable) || !serves) throw error;
-      entry.freshUntil = Math.min(now() + retryMs, entry.usableUntil);
-      return entry.value;
+      return insteadOfNew(key, error, fresh);
     }
+  }
+
+  /** What serves for want of a new answer. @throws the error where nothing does */
+  function insteadOfNew(key: string, error: unknown, fresh: boolean): T {
+    const entry = entries.get(key);
+    const isUsable = entry !== undefined && entry.usableUntil > now() && !fresh;
+    const serves = isUsable && error instanceof Unavailable;
+    tell(serves ? "stale" : "failed");
+    if (!serves) throw error;
+    entry.freshUntil = Math.min(now() + retryMs, entry.usableUntil);
+    return entry.value;
+  }
+
+  function entryOf(found: Lookup<T>, look: number, fresh: boolean): Entry<T> {
+    const { value, freshMs, usableMs = freshMs } = found;
+    const heldUntil = fresh ? now() + freshEveryMs : 0;
+    return { value, look, heldUntil, freshUntil: now() + freshMs, usableUntil: now() + usableMs };
   }
 
   /** One look at a time. */
@@ -87,7 +104,10 @@ export function createLookupCache<T>({ capacity, now }: LookupCacheOptions): Loo
     // A look that began before it was known that the answer is wrong may find the wrong one again.
     const lookKey = fresh ? `fresh ${key}` : `any ${key}`;
     const running = looks.get(lookKey);
-    if (running !== undefined) return running;
+    if (running !== undefined) {
+      tell("cached");
+      return running;
+    }
     const started = lookUp(key, look, fresh).finally(() => looks.delete(lookKey));
     looks.set(lookKey, started);
     return started;
@@ -98,6 +118,7 @@ export function createLookupCache<T>({ capacity, now }: LookupCacheOptions): Loo
       const entry = entries.get(key);
       if (entry !== undefined && (fresh ? entry.heldUntil : entry.freshUntil) > now()) {
         keep(key, entry);
+        tell("cached");
         return entry.value;
       }
       const found = looking(key, look, fresh);

@@ -9,7 +9,7 @@ import {
 } from "../connector/surroundings.ts";
 import type { ApiClient } from "./api-client.ts";
 import { ApiError } from "./api-error.ts";
-import { createLookupCache } from "./lookup-cache.ts";
+import { createLookupCache, type TellLookup } from "./lookup-cache.ts";
 
 export interface AccessReviewOptions {
   readonly client: Pick<ApiClient, "request">;
@@ -19,6 +19,8 @@ export interface AccessReviewOptions {
   readonly separatePush: boolean;
   /** Whether to read a Connector is not enough to use it. */
   readonly requireProxyVerb: boolean;
+  /** Is told where each answer came from. */
+  readonly tell?: TellLookup;
 }
 
 const group = "connectors.alauda.io";
@@ -37,8 +39,8 @@ const capacity = 10_000;
 
 /** Asks the API server for the rights of whoever wants to use a connector. */
 export function reviewAccess(options: AccessReviewOptions): MayUse {
-  const { client, now } = options;
-  const answers = createLookupCache<boolean>({ capacity, now });
+  const { client, now, tell } = options;
+  const answers = createLookupCache<boolean>({ capacity, now, tell });
   const has = (who: Requester, ref: ConnectorRef, right: Right): Promise<boolean> => {
     const { user, groups } = who;
     const key = JSON.stringify([user, groups, ref.namespace, ref.name, right.verb, right.resource]);

@@ -7,7 +7,7 @@ import type { Log } from "../log.ts";
 import type { ApiClient } from "./api-client.ts";
 import { ApiError, hasStatus } from "./api-error.ts";
 import { listAll } from "./list-all.ts";
-import { createLookupCache, type Lookup } from "./lookup-cache.ts";
+import { createLookupCache, type Lookup, type TellLookup } from "./lookup-cache.ts";
 
 export interface UpstreamSecretsOptions {
   readonly client: Pick<ApiClient, "request">;
@@ -16,6 +16,8 @@ export interface UpstreamSecretsOptions {
   /** Milliseconds since the epoch. */
   readonly now: () => number;
   readonly log: Log;
+  /** Is told where each answer came from. */
+  readonly tell?: TellLookup;
 }
 
 const positiveMs = 30_000;
@@ -32,9 +34,9 @@ export const sharedCaLabel = "connectors.cpaas.io/ca-cert=true";
  * that is missing or forbidden adds none, as it makes no connector unready either; the log tells of it.
  */
 export function readSecrets(options: UpstreamSecretsOptions): ReadUpstreamSecrets {
-  const { client, installNamespace, now } = options;
-  const credentials = createLookupCache<Answer<Credential>>({ capacity, now });
-  const certificates = createLookupCache<readonly string[]>({ capacity, now });
+  const { client, installNamespace, now, tell } = options;
+  const credentials = createLookupCache<Answer<Credential>>({ capacity, now, tell });
+  const certificates = createLookupCache<readonly string[]>({ capacity, now, tell });
   const complain = complainOnce(options.log);
 
   async function credentialOf(

@@ -9,7 +9,7 @@ import {
 } from "../connector/surroundings.ts";
 import type { ApiClient } from "./api-client.ts";
 import { ApiError } from "./api-error.ts";
-import { createLookupCache, type Lookup } from "./lookup-cache.ts";
+import { createLookupCache, type Lookup, type TellLookup } from "./lookup-cache.ts";
 import { readClaims } from "./token-claims.ts";
 
 export interface TokenReviewOptions {
@@ -18,6 +18,8 @@ export interface TokenReviewOptions {
   readonly audience: string;
   /** Milliseconds since the epoch. */
   readonly now: () => number;
+  /** Is told where each answer came from. */
+  readonly tell?: TellLookup;
 }
 
 /** So soon a token that was taken back, or whose Pod is gone, is refused. */
@@ -32,8 +34,9 @@ const advice =
  * Asks the API server who holds a token. While it is away, those whom it knew before are still known,
  * until their tokens expire. Tokens are kept as their hashes only.
  */
-export function reviewTokens({ client, audience, now }: TokenReviewOptions): VerifyToken {
-  const answers = createLookupCache<Answer<Identity>>({ capacity, now });
+export function reviewTokens(options: TokenReviewOptions): VerifyToken {
+  const { client, audience, now, tell } = options;
+  const answers = createLookupCache<Answer<Identity>>({ capacity, now, tell });
   return async (token) => {
     const claims = readClaims(token);
     // Whatever else people type as a password is not for the API server, nor for its audit log.

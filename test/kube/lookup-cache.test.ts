@@ -92,6 +92,18 @@ describe("createLookupCache()", () => {
     expect(await cache.get("k", look)).to.equal(2);
   });
 
+  it("tells where each answer came from", async () => {
+    const told: string[] = [];
+    const tell = (outcome: string): void => void told.push(outcome);
+    const telling = createLookupCache<number>({ capacity: 3, now, tell });
+    await Promise.all([telling.get("k", look), telling.get("k", look)]);
+    await telling.get("k", look);
+    time += 1_000;
+    await telling.get("k", away);
+    await telling.get("other", away).catch(() => undefined);
+    expect(told).to.deep.equal(["cached", "asked", "cached", "stale", "failed"]);
+  });
+
   it("keeps no failure", async () => {
     const failing = async (): Promise<never> => {
       throw new Error("broken");
