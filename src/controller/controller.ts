@@ -44,6 +44,8 @@ export interface Reconciled {
   readonly connector: string;
   readonly outcome: ReconcileResult["outcome"] | "error";
   readonly durationMs: number;
+  /** As they are now, type → status; undefined where that is not known. */
+  readonly conditions: ReadonlyMap<string, string> | undefined;
 }
 
 export interface ControllerOptions {
@@ -168,14 +170,14 @@ const observed =
   (reconcile: ReconcileConnector, { onReconcile }: ControllerOptions): ReconcileConnector =>
   async (ref) => {
     const started = performance.now();
-    let outcome: Reconciled["outcome"] = "error";
+    let result: ReconcileResult | undefined;
     try {
-      const result = await reconcile(ref);
-      outcome = result.outcome;
+      result = await reconcile(ref);
       return result;
     } finally {
+      const { outcome = "error", conditions } = result ?? {};
       const durationMs = performance.now() - started;
-      onReconcile?.({ connector: showRef(ref), outcome, durationMs });
+      onReconcile?.({ connector: showRef(ref), outcome, durationMs, conditions });
     }
   };
 

@@ -44,6 +44,8 @@ export interface ReconcileResult {
   readonly outcome: "ready" | "not-ready" | "gone";
   /** After how many milliseconds to look again; undefined for never. */
   readonly again: number | undefined;
+  /** As they are now, type → status; undefined where there are none. */
+  readonly conditions: ReadonlyMap<string, string> | undefined;
 }
 
 /**
@@ -56,7 +58,7 @@ export type ReconcileConnector = (ref: ConnectorRef) => Promise<ReconcileResult>
 /** Undefined where it is too early to ask. */
 type Asked = ProbeOutcome | undefined;
 
-const gone: ReconcileResult = { outcome: "gone", again: undefined };
+const gone: ReconcileResult = { outcome: "gone", again: undefined, conditions: undefined };
 
 export function connectorReconciler(options: ReconcileOptions): ReconcileConnector {
   const { client, connectors, examine, clock, random, timing } = options;
@@ -114,15 +116,17 @@ export function connectorReconciler(options: ReconcileOptions): ReconcileConnect
     // To ask takes some seconds, and a new Connector shows at once that somebody looks after it.
     const current = isNew ? await publish(object, examined.findings) : object;
     if (current === undefined) return gone;
-    const outcome = await ask(current, examined, key);
-    const findings = { ...examined.findings, ...outcomeFindings(outcome) };
-    const looked = { version: examined.version, findings, outcome };
+    const asked = await ask(current, examined, key);
+    const findings = { ...examined.findings, ...outcomeFindings(asked) };
+    const looked = { version: examined.version, findings, outcome: asked };
     const next = remember(memory.get(key), looked, timing, { now: clock.now(), random });
     memory.set(key, next); // first, so that the registry is not asked again where the next fails
-    const written = await publish(current, findings, outcome?.refusal);
+    const written = await publish(current, findings, asked?.refusal);
     if (written === undefined) return gone;
     const again = Math.max(0, next.dueAt - clock.now());
-    return { outcome: isReady(written) ? "ready" : "not-ready", again };
+    const conditions = new Map(readConditions(written).map(({ type, status }) => [type, status]));
+    const outcome = conditions.get("Ready") === "True" ? "ready" : "not-ready";
+    return { outcome, again, conditions };
   }
 
   return async (ref) => {
@@ -137,9 +141,6 @@ export function connectorReconciler(options: ReconcileOptions): ReconcileConnect
 
 const isLeaving = ({ metadata }: KubeObject): boolean =>
   property(metadata, "deletionTimestamp") !== undefined;
-
-const isReady = (object: KubeObject): boolean =>
-  readConditions(object).some(({ type, status }) => type === "Ready" && status === "True");
 
 const ourMistake: Told = {
   ok: false,

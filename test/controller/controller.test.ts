@@ -211,6 +211,9 @@ describe("startController()", function () {
       await tells("Normal Ready");
       await until(() => reconciled.length > 0, "nobody is told of it");
       expect(reconciled[0]).to.include({ connector: "team-a/harbor", outcome: "ready" });
+      expect([...(reconciled[0]?.conditions ?? [])]).to.deep.equal(
+        conditions().map(({ type, status }) => [type, status]),
+      );
     });
 
     it("takes one for anonymous that names none", async () => {
