@@ -2,7 +2,7 @@ import type { ControllerSettings, Environment } from "../config/cluster-settings
 import { systemClock } from "../controller/clock.ts";
 import { startController } from "../controller/controller.ts";
 import type { Log } from "../log.ts";
-import { createMetrics } from "../metrics.ts";
+import { createMetrics } from "../metrics/metrics.ts";
 import { createProbe } from "../upstream/probe.ts";
 import { createUpstreams } from "../upstream/upstream.ts";
 import { connectToCluster } from "./cluster.ts";
@@ -21,7 +21,7 @@ export async function startClusterController(
   log: Log,
 ): Promise<Role> {
   const cluster = await connectToCluster(environment, log);
-  const metrics = createMetrics(["controller"]);
+  const metrics = createMetrics("controller");
   const upstreams = createUpstreams(bodyTimeout);
   const controller = startController({
     client: cluster.client,
@@ -31,8 +31,11 @@ export async function startClusterController(
     clock: systemClock,
     random: Math.random,
     log,
-    onReconcile: ({ outcome, durationMs }) =>
-      metrics.controller.reconciled(outcome, durationMs / 1000),
+    onReconcile({ connector, outcome, durationMs, conditions }) {
+      metrics.controller.reconciled(outcome, durationMs / 1000);
+      if (outcome === "gone") metrics.controller.forget(connector);
+      else if (conditions !== undefined) metrics.controller.conditions(connector, conditions);
+    },
   });
   const health = await serveHealth({
     port: healthPort,

@@ -13,7 +13,8 @@ import { reviewAccess } from "../kube/may-use.ts";
 import type { KubeObject } from "../kube/object-store.ts";
 import { removeTaint } from "../kube/startup-taint.ts";
 import type { Log } from "../log.ts";
-import { type CsiMetrics, createMetrics } from "../metrics.ts";
+import type { CsiMetrics } from "../metrics/csi-metrics.ts";
+import { createMetrics } from "../metrics/metrics.ts";
 import { version } from "../version.ts";
 import { type ClusterConnection, connectToCluster } from "./cluster.ts";
 import { serveHealth } from "./health-server.ts";
@@ -37,7 +38,7 @@ export async function startCsi(
   log: Log,
 ): Promise<Role> {
   const cluster = await connectToCluster(environment, log);
-  const metrics = createMetrics(["csi"]);
+  const metrics = createMetrics("csi");
   const connectors = cluster.watch(connectorsPath);
   const configMaps = `/api/v1/namespaces/${settings.namespace}/configmaps`;
   const authority = cluster.watchOne<AuthorityConfigMap>(configMaps, caConfigMapName);
@@ -49,6 +50,7 @@ export async function startCsi(
       now: Date.now,
       separatePush: false,
       requireProxyVerb: settings.requireProxyVerb,
+      tell: metrics.api.access,
     }),
     proxyHostsOf: serviceHosts(settings.clusterDomain),
     audience: settings.audience,
@@ -115,8 +117,9 @@ function untaint(
   );
 }
 
-/** The same volumes, with their calls counted. */
+/** The same volumes, counted, with their calls. Those that are there already show at their next republish. */
 function metered(node: VolumeNode, metrics: CsiMetrics): VolumeNode {
+  const volumes = new Set<string>();
   const measure = async (
     operation: "publish" | "unpublish",
     call: Promise<void>,
@@ -134,7 +137,14 @@ function metered(node: VolumeNode, metrics: CsiMetrics): VolumeNode {
   };
   return {
     stats: node.stats,
-    publish: (request, signal) => measure("publish", node.publish(request, signal)),
-    unpublish: (request, signal) => measure("unpublish", node.unpublish(request, signal)),
+    async publish(request, signal) {
+      await measure("publish", node.publish(request, signal));
+      metrics.volumes(volumes.add(request.targetPath).size);
+    },
+    async unpublish(request, signal) {
+      await measure("unpublish", node.unpublish(request, signal));
+      volumes.delete(request.targetPath);
+      metrics.volumes(volumes.size);
+    },
   };
 }

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Environment, ProxySettings } from "../config/cluster-settings.ts";
-import type { ConnectorRef } from "../connector/connector-ref.ts";
+import { type ConnectorRef, showRef } from "../connector/connector-ref.ts";
 import { connectorOfServiceHost } from "../connector/proxy-address.ts";
 import { keysSecretName } from "../connector/proxy-keys.ts";
 import { connectorsPath, findInCache } from "../kube/find-connector.ts";
@@ -8,7 +8,7 @@ import { reviewAccess } from "../kube/may-use.ts";
 import { readSecrets } from "../kube/read-upstream-secrets.ts";
 import { reviewTokens } from "../kube/verify-token.ts";
 import type { Log } from "../log.ts";
-import { createMetrics } from "../metrics.ts";
+import { createMetrics } from "../metrics/metrics.ts";
 import { startProxy } from "../proxy/proxy.ts";
 import { connectToCluster } from "./cluster.ts";
 import { serveHealth } from "./health-server.ts";
@@ -42,8 +42,12 @@ export async function startClusterProxy(
   const cluster = await connectToCluster(environment, log);
   const { client } = cluster;
   const now = Date.now;
-  const metrics = createMetrics(["proxy"]);
+  const metrics = createMetrics("proxy");
+  const { token, access, secret } = metrics.api;
   const connectors = cluster.watch(connectorsPath);
+  connectors.onChange(({ name, namespace = "", object }) => {
+    if (object === undefined) void metrics.proxy.forget(showRef({ namespace, name }));
+  });
   let notYet: string | undefined = `waiting for the Secret ${keysSecretName}`;
   const health = await serveHealth({
     port: healthPort,
@@ -65,9 +69,15 @@ export async function startClusterProxy(
       { scheme: "https", host: "::", port: httpsPort, certificateName: ownName },
     ],
     findConnector: findInCache(connectors),
-    readUpstreamSecrets: readSecrets({ client, installNamespace: namespace, now, log }),
-    verifyToken: reviewTokens({ client, audience, now }),
-    mayUse: reviewAccess({ client, now, ...settings }),
+    readUpstreamSecrets: readSecrets({
+      client,
+      installNamespace: namespace,
+      now,
+      log,
+      tell: secret,
+    }),
+    verifyToken: reviewTokens({ client, audience, now, tell: token }),
+    mayUse: reviewAccess({ client, now, ...settings, tell: access }),
     connectorOfHost,
     leafIssuer: keys.leafIssuer,
     servesName: (name) => name === ownName || connectorOfHost(name) !== undefined,

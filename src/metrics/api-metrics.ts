@@ -1,0 +1,28 @@
+import { Counter, type Registry } from "prom-client";
+
+/** Answers of the API server that requests and volumes wait for. */
+export interface ApiMetrics {
+  /** Whose token is it? */
+  readonly token: Tell;
+  /** May they use the connector? */
+  readonly access: Tell;
+  /** What is in its Secrets? */
+  readonly secret: Tell;
+}
+
+/** @param outcome where an answer came from; `stale` is a kept one, for want of a new one */
+type Tell = (outcome: "cached" | "asked" | "stale" | "failed") => void;
+
+export function apiMetrics(registers: Registry[]): ApiMetrics {
+  const lookups = new Counter({
+    name: "oci_connector_api_lookups_total",
+    help: "Answers of the API server that were needed, by where they came from.",
+    labelNames: ["kind", "outcome"],
+    registers,
+  });
+  const telling =
+    (kind: keyof ApiMetrics): Tell =>
+    (outcome) =>
+      lookups.inc({ kind, outcome });
+  return { token: telling("token"), access: telling("access"), secret: telling("secret") };
+}
