@@ -10,6 +10,7 @@ const suites: readonly (readonly [claim: string, script: string])[] = [
   ["The code is formatted, lints, and keeps to the arrows of its layout", "lint"],
   ["The types hold", "typecheck"],
   ["The tests pass", "test"],
+  ["Registries answer through the proxy as they do without it", "test:conformance"],
   ["The demo tells its story to the end", "demo"],
 ];
 

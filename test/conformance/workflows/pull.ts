@@ -79,6 +79,15 @@ export const pull: Chapter = chapter("Pull", {
     await talk.send("GET", "manifests/v1", { allow: [200, 404] });
   },
 
+  async "what mirrors add to a request"(talk) {
+    const { digest } = await putImage(talk, "v1");
+    const headers = { accept: acceptAll };
+    for (const reference of ["v1", digest]) {
+      await talk.send("GET", `manifests/${reference}?ns=docker.io`, { headers, allow: [200] });
+    }
+    await talk.send("GET", `blobs/${absent.digest}?ns=docker.io`, { allow: [404] });
+  },
+
   async "tags of every form"(talk) {
     const image = await imageOf(talk, "tags");
     for (const tag of ["a", "_a", "A.b-C_d", "1.0", "x".repeat(128)]) {
