@@ -14,7 +14,7 @@ export interface KubeconfigOptions {
  * @throws where the file can't be read or names no cluster
  */
 export async function kubeconfigAccess({ file, context }: KubeconfigOptions): Promise<ApiAccess> {
-  const { KubeConfig } = await import("@kubernetes/client-node");
+  const { KubeConfig } = await import("@kubernetes/client-node").catch(explainMissing);
   const kubeConfig = new KubeConfig();
   if (file === undefined) kubeConfig.loadFromDefault();
   else kubeConfig.loadFromFile(file);
@@ -32,4 +32,15 @@ export async function kubeconfigAccess({ file, context }: KubeconfigOptions): Pr
       return options;
     },
   };
+}
+
+/** It is an optional dependency, since images leave it out. */
+function explainMissing(error: unknown): never {
+  const isMissing =
+    error instanceof Error && "code" in error && error.code === "ERR_MODULE_NOT_FOUND";
+  if (!isMissing) throw error;
+  throw new Error(
+    "to read a kubeconfig takes the library @kubernetes/client-node, which is not here: outside of a cluster install the program with its optional dependencies (npm ci); inside of one KUBERNETES_SERVICE_HOST has to be set",
+    { cause: error },
+  );
 }

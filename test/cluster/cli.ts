@@ -11,7 +11,7 @@
 import { spawnSync } from "node:child_process";
 import { mkdir, rm } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
-import { writeProgramImage } from "./images.ts";
+import { writeProgramImage } from "../../tools/image/write.ts";
 import { endCluster, enterCommand, openCluster, startOwnCluster } from "./own-cluster.ts";
 
 const [action, path = "", ...rest] = process.argv.slice(2);
