@@ -41,6 +41,11 @@ async function run(command: Command): Promise<void> {
       process.stdout.write(await unmount(command.settings));
       return;
     }
+    case "render": {
+      const { render } = await import("./roles/render.ts");
+      process.stdout.write(render(command.settings));
+      return;
+    }
     case "standalone": {
       const { settings } = command;
       return runRole(async (log) =>

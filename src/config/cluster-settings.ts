@@ -43,8 +43,7 @@ export function readCsiSettings(environment: Environment): Checked<CsiSettings> 
     pluginFolder: read("KUBELET_PLUGIN", absolutePath, pathRule),
     registrationFolder: read("KUBELET_REGISTRATION", absolutePath, pathRule),
     noProxy: [
-      ...["localhost", "127.0.0.1", "::1", ".svc"],
-      `.${read("CLUSTER_DOMAIN", dnsSubdomain, domainRule)}`,
+      ...clusterNoProxy(read("CLUSTER_DOMAIN", dnsSubdomain, domainRule)),
       ...read("NO_PROXY_HOSTS", noProxyList, "hosts, domains and networks with commas", "")
         .split(",")
         .filter((entry) => entry !== ""),
@@ -69,10 +68,15 @@ export function readControllerSettings(environment: Environment): Checked<Contro
   }));
 }
 
+/** Hosts in and around a Pod, which its tools ask directly. */
+export const clusterNoProxy = (clusterDomain: string): readonly string[] => [
+  ...["localhost", "127.0.0.1", "::1", ".svc", `.${clusterDomain}`],
+];
+
 const absolutePath = /^(\/[A-Za-z0-9_.-]+)+$/;
 const pathRule = "an absolute path";
-const dnsSubdomain = /^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$/;
-const domainRule = "the cluster's DNS domain, such as cluster.local";
+export const dnsSubdomain: RegExp = /^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$/;
+export const domainRule = "the cluster's DNS domain, such as cluster.local";
 /** What can stand in an environment file as it is: `.example.com,10.0.0.0/8,registry:5000`. */
 const noProxyList = /^[A-Za-z0-9.:/,[\]*_-]*$/;
 

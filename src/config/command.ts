@@ -1,4 +1,3 @@
-import { isIP, isIPv6 } from "node:net";
 import { resolve } from "node:path";
 import { parseGoDuration } from "../connector/duration.ts";
 import type { Checked, Problem } from "../connector/problem.ts";
@@ -12,14 +11,8 @@ import {
   readProxySettings,
 } from "./cluster-settings.ts";
 import { type CommandLine, problem, readCommandLine } from "./command-line.ts";
-
-/** Where the proxy listens. */
-export interface ListenSetting {
-  readonly scheme: "http" | "https";
-  /** A host name or an IP address without brackets. */
-  readonly host: string;
-  readonly port: number;
-}
+import { type ListenSetting, listenSettings } from "./listen-setting.ts";
+import { type RenderSettings, readRender } from "./render-command.ts";
 
 export interface StandaloneSettings {
   readonly connectors: string;
@@ -45,6 +38,7 @@ export type Command =
   | { readonly name: "standalone"; readonly settings: StandaloneSettings }
   | { readonly name: "mount"; readonly settings: MountSettings }
   | { readonly name: "unmount"; readonly settings: Pick<MountSettings, "socket" | "target"> }
+  | { readonly name: "render"; readonly settings: RenderSettings }
   | { readonly name: "csi"; readonly settings: CsiSettings }
   | { readonly name: "proxy"; readonly settings: ProxySettings }
   | { readonly name: "controller"; readonly settings: ControllerSettings }
@@ -72,6 +66,8 @@ export function readCommand(
       return readMount(args, context);
     case "unmount":
       return readUnmount(args, context);
+    case "render":
+      return readRender(args);
     case "csi":
       return readRole(name, args, readCsiSettings(context.environment));
     case "proxy":
@@ -89,7 +85,7 @@ export function readCommand(
           problem(
             "command",
             name,
-            "one of standalone, mount, unmount, csi, proxy, controller, help",
+            "one of standalone, mount, unmount, render, csi, proxy, controller, help",
           ),
         ],
       };
@@ -110,7 +106,7 @@ function readStandalone(args: readonly string[], context: CommandContext): Check
     const wanted = "a folder of YAML with Connectors and Secrets";
     problems.push(problem("--connectors", undefined, wanted));
   }
-  const listen = listenSettings(line.texts("listen"), problems);
+  const listen = listenSettings("--listen", line.texts("listen"), problems);
   const lifetime = { path: "--token-lifetime", text: text("token-lifetime") };
   const tokenLifetime = seconds({ ...lifetime, least: "10m", most: "8760h" }, problems);
   const end = { path: "--grace", text: text("grace") };
@@ -187,31 +183,6 @@ function targetOf(
 }
 
 const socketIn = (state: string): string => resolve(state, "csi.sock");
-
-const listenPattern = /^(?:(https?):\/\/)?(?:\[([0-9a-fA-F:.]+)\]|([A-Za-z0-9.-]+)):(\d{1,5})$/;
-
-function listenSettings(texts: readonly string[], problems: Problem[]): readonly ListenSetting[] {
-  const settings = texts.flatMap((text) => {
-    const [, scheme = "https", ipv6, name, port] = listenPattern.exec(text) ?? [];
-    const host = ipv6 ?? name;
-    if (host === undefined || Number(port) > 65535 || (ipv6 !== undefined && !isIPv6(ipv6))) {
-      problems.push(problem("--listen", text, "[http://|https://]HOST:PORT"));
-      return [];
-    }
-    if (isUnspecified(host)) {
-      const wanted = "the address that tools are to use: it stands in every file of a volume";
-      problems.push(problem("--listen", text, wanted));
-    }
-    return [{ scheme: scheme === "http" ? "http" : "https", host, port: Number(port) } as const];
-  });
-  if (new Set(settings.map(({ scheme }) => scheme)).size < settings.length) {
-    problems.push(problem("--listen", texts, "one http and one https address at most"));
-  }
-  return settings;
-}
-
-/** `0.0.0.0` and `::` stand for every address of the machine, and so for none that a tool could connect to. */
-const isUnspecified = (host: string): boolean => isIP(host) !== 0 && /^[0.:]+$/.test(host);
 
 /** A duration that is checked against what it may be, both ends included. */
 interface DurationOption {

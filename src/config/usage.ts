@@ -22,6 +22,16 @@ export const usage = `usage: oci-connector <command> [options]
   unmount TARGET
       --state DIR           of the standalone process (default /var/lib/oci-connector)
 
+  render [FILE…]  print the files that a volume would hold, with placeholders for token and certificate
+      --connectors NAMES    as above, and so are the next three
+      --configuration NAMES
+      --params JSON
+      --namespace NAME
+      --proxy ADDRESS       "cluster" (default), or the proxy of a machine: [http://|https://]HOST:PORT, at
+                            most one of each
+      --cluster-domain NAME (default cluster.local)
+      --image-host HOST     the registry's part of image names, for mirrors: once for each connector
+
   csi, proxy, controller  the roles in a cluster; settings come from the environment,
                           see daemonset/settings.env
 `;

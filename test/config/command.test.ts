@@ -224,17 +224,87 @@ describe("the command line", () => {
     expect(wrong("unmount", "t", "--connectors", "x").found).to.include('option: "--connectors"');
   });
 
+  describe("render", () => {
+    it("has defaults for all but the connectors", () => {
+      expect(read("render", "--connectors=harbor")).to.deep.equal({
+        name: "render",
+        settings: {
+          attributes: {
+            connectors: [{ namespace: "default", name: "harbor" }],
+            configurations: [],
+            params: {},
+            leaveOut: [],
+            tokenLifetime: undefined,
+          },
+          ...{ proxy: [], clusterDomain: "cluster.local", imageHosts: [], files: [] },
+        },
+      });
+    });
+
+    it("takes every option", () => {
+      const command = read(
+        ...["render", "config.json", "--connectors", "harbor,team-b/hub", "--namespace", "team-a"],
+        ...["--configuration", "docker-config,!.env", "--params", '{"containerd":{"mirror":true}}'],
+        ...["--proxy", "http://localhost:80", "--proxy", "10.1.2.3:443", "--cluster-domain", "x.y"],
+        ...["--image-host", "harbor.example.com:8443", "--image-host", "index.docker.io"],
+      );
+      if (command.name !== "render") throw new Error(command.name);
+      expect(command.settings).to.deep.include({
+        proxy: [
+          { scheme: "http", host: "localhost", port: 80 },
+          { scheme: "https", host: "10.1.2.3", port: 443 },
+        ],
+        clusterDomain: "x.y",
+        imageHosts: ["harbor.example.com:8443", "docker.io"],
+        files: ["config.json"],
+      });
+      expect(command.settings.attributes).to.deep.include({
+        configurations: ["docker-config"],
+        leaveOut: [".env"],
+        params: { containerd: { mirror: true } },
+      });
+    });
+
+    it("names everything that is wrong at once", () => {
+      const { found } = wrong(
+        ...["render", "--configuration=x", "--params={", "--proxy=x", "--cluster-domain=_"],
+        "--image-host=a/b",
+      );
+      expect(found).to.deep.equal([
+        "connectors: nothing",
+        'configuration.names: "x"',
+        'configuration.params: "{"',
+        '--proxy: "x"',
+        '--cluster-domain: "_"',
+        '--image-host: "a/b"',
+      ]);
+    });
+
+    it("wants the name that a mirror stands in for, for each connector", () => {
+      const mirror = ["--params", '{"buildkitd":{"mirror":true}}', "--connectors", "a,b"];
+      for (const hosts of [
+        [],
+        ["--image-host=x"],
+        ["x", "y", "z"].map((h) => `--image-host=${h}`),
+      ]) {
+        const { found, wanted } = wrong("render", ...mirror, ...hosts);
+        expect(found).to.deep.equal([`--image-host: ${hosts.length}`]);
+        expect(wanted).to.contain("one for each connector");
+      }
+    });
+  });
+
   it("explains itself to whoever asks, however they ask", () => {
     for (const args of [[], ["help"], ["--help"], ["-h"], ["mount", "--help"], ["unmount", "-h"]]) {
       expect(read(...args)).to.deep.equal({ name: "help" });
     }
     expect(wrong("start", "--help=no").wanted).to.equal(
-      "one of standalone, mount, unmount, csi, proxy, controller, help",
+      "one of standalone, mount, unmount, render, csi, proxy, controller, help",
     );
   });
 
   it("names in its usage every option that a command takes", () => {
-    for (const command of ["standalone", "mount", "unmount"]) {
+    for (const command of ["standalone", "mount", "unmount", "render"]) {
       const { wanted } = wrong(command, "--no-such-option=1");
       const options = wanted.match(/--[a-z-]+/g) ?? [];
       expect(options).not.to.deep.equal([]);
@@ -256,7 +326,7 @@ describe("the command line", () => {
         const command = readCommand(args, context);
         if (!command.ok) expect(command.problems).not.to.deep.equal([]);
         else if (command.value.name !== "help") {
-          expect(Object.values(command.value.settings)).not.to.include("/work/job");
+          expect(Object.values(command.value.settings as object)).not.to.include("/work/job");
         }
       }),
     );

@@ -1,0 +1,79 @@
+import type { Checked } from "../connector/problem.ts";
+import { parseRegistryAddress } from "../connector/registry-address.ts";
+import { parseVolumeAttributes, type VolumeAttributes } from "../connector/volume-attributes.ts";
+import { dnsSubdomain, domainRule } from "./cluster-settings.ts";
+import { type CommandLine, problem, readCommandLine } from "./command-line.ts";
+import { type ListenSetting, listenSettings } from "./listen-setting.ts";
+
+/** Which files to print, and of which volume. */
+export interface RenderSettings {
+  readonly attributes: VolumeAttributes;
+  /** The proxy's addresses; none for that of a cluster. */
+  readonly proxy: readonly ListenSetting[];
+  readonly clusterDomain: string;
+  /** The registries' part of image names, in the order of the connectors. */
+  readonly imageHosts: readonly string[];
+  /** Empty for all. */
+  readonly files: readonly string[];
+}
+
+/** The options of `render`. */
+export function readRender(
+  args: readonly string[],
+): Checked<{ readonly name: "render"; readonly settings: RenderSettings }> {
+  const line = readCommandLine(args, {
+    connectors: "",
+    configuration: "",
+    params: "",
+    namespace: "default",
+    proxy: "cluster",
+    "cluster-domain": "cluster.local",
+    "image-host": "",
+  });
+  const { text, texts, problems, positionals: files } = line;
+  const given = {
+    connectors: text("connectors"),
+    "configuration.names": text("configuration"),
+    "configuration.params": text("params"),
+  };
+  const attributes = parseVolumeAttributes(given, text("namespace"));
+  if (!attributes.ok) problems.push(...attributes.problems);
+  const isCluster = text("proxy") === "cluster";
+  const proxy = isCluster ? [] : listenSettings("--proxy", texts("proxy"), problems);
+  const clusterDomain = text("cluster-domain");
+  if (!dnsSubdomain.test(clusterDomain)) {
+    problems.push(problem("--cluster-domain", clusterDomain, domainRule));
+  }
+  const imageHosts = imageHostsOf(line);
+  if (attributes.ok) checkImageHosts(attributes.value, line);
+  if (!attributes.ok || problems.length > 0) return { ok: false, problems };
+  const settings = { attributes: attributes.value, proxy, clusterDomain, imageHosts, files };
+  return { ok: true, value: { name: "render", settings } };
+}
+
+const given = ({ texts }: CommandLine<"image-host">): readonly string[] =>
+  texts("image-host").filter((host) => host !== "");
+
+function imageHostsOf(line: CommandLine<"image-host">): readonly string[] {
+  return given(line).flatMap((host) => {
+    const address = parseRegistryAddress(`https://${host}`, "--image-host");
+    if (address.ok && address.value.basePath === "") return address.value.imageHost;
+    line.problems.push(problem("--image-host", host, "a host with an optional port"));
+    return [];
+  });
+}
+
+/** A mirror without the name that it stands in for would be left out in silence. */
+function checkImageHosts(
+  { connectors, params }: VolumeAttributes,
+  line: CommandLine<"image-host">,
+): void {
+  const { length } = given(line);
+  const isMirror = Object.values(params).some(({ mirror }) => mirror === true);
+  if (length > connectors.length || (isMirror && length < connectors.length)) {
+    const wanted = `${connectors.length}: one for each connector, in their order`;
+    line.problems.push(
+      problem("--image-host", length, isMirror ? `${wanted}, for the mirrors` : wanted),
+    );
+  }
+}
