@@ -15,10 +15,8 @@ const command = readCommand(process.argv.slice(2), {
 });
 if (command.ok) {
   await run(command.value).catch((error: unknown) => {
-    process.stderr.write(
-      `oci-connector: ${error instanceof Error ? error.message : describeError(error)}\n`,
-    );
-    process.exitCode = 1;
+    process.stderr.write(`oci-connector: ${tell(error)}\n`);
+    process.exit(1); // whatever a role had begun already would keep it alive
   });
 } else {
   process.stderr.write(`oci-connector: ${describeProblems(command.problems)}\n`);
@@ -98,4 +96,11 @@ async function toldToEnd(log: Log): Promise<void> {
       });
     }
   });
+}
+
+function tell(error: unknown): string {
+  if (!(error instanceof Error)) return describeError(error);
+  return error.cause === undefined
+    ? error.message
+    : `${error.message} (${describeError(error.cause)})`;
 }
