@@ -185,10 +185,3 @@ function describe(
     ...(annotations && { annotations }),
   };
 }
-
-/** By digest, as clients without the referrers API find them (distribution-spec 1.1, "Referrers Tag Schema"). */
-export const referrersTag = (digest: string): string => {
-  const [algorithm = "", encoded = ""] = digest.split(":");
-  const tag = `${algorithm.slice(0, 32)}-${encoded.slice(0, 64)}`;
-  return tag.replace(/[^A-Za-z0-9._-]/g, "-");
-};
