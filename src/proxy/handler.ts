@@ -25,6 +25,7 @@ import {
   respondWithError,
 } from "./registry-error.ts";
 import { checkBody } from "./request-body.ts";
+import type { LimitKeeper } from "./request-limits.ts";
 import { openReport, type ReportDraft, type RequestReport } from "./request-report.ts";
 import { checkMethod, parseRequestTarget } from "./request-target.ts";
 import { type Admitted, drain } from "./respond.ts";
@@ -38,6 +39,7 @@ export interface HandlerOptions extends AdmissionOptions {
   readonly now: () => number;
   /** Milliseconds without a byte after which a client that sends a body counts as gone. */
   readonly bodyTimeout: number;
+  readonly limits: LimitKeeper;
   readonly observer: RequestObserver;
   readonly log: Log;
 }
@@ -85,13 +87,14 @@ async function handle(
   report.ref = ref;
   const connector = await authorize(ref, action === "pull" ? "pull" : "push", identity, options);
   checkRules(connector, action, target.repository, identity);
+  options.limits.admit(identity.subject, connector.uid, response);
   report.connector = connector;
   if (goesRound(request.headers)) {
     throw denied(`the address of the connector ${showRef(connector)} leads back to this proxy`);
   }
   const held =
     target.endpoint.kind === "manifest"
-      ? await readManifest(request, response, options.bodyTimeout)
+      ? await readManifest(request, response, options.bodyTimeout, options.limits)
       : undefined;
   const admitted = { request, response, method, target, connector, identity, held, report };
   await withCurrentSecrets(admitted, options, (upstream) => forward(admitted, upstream, options));

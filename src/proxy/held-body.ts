@@ -2,6 +2,7 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import { ClientGone } from "./exchange.ts";
 import { RegistryError } from "./registry-error.ts";
 import { endWhenIdle, hasBody } from "./request-body.ts";
+import type { LimitKeeper } from "./request-limits.ts";
 
 /**
  * Registries take manifests of 4 MiB (distribution-spec 1.1, "Pushing Manifests"), clients send none that is much larger.
@@ -11,16 +12,18 @@ const largestManifest = 8 * 1024 * 1024;
 
 /**
  * Reads a manifest whole, so that its request can be sent again with another token. Undefined where there is no body.
- * @throws RegistryError 413 where it is too large, ClientGone
+ * @throws RegistryError 413 where it is too large, 429 where too much is held already; ClientGone
  */
 export async function readManifest(
   request: IncomingMessage,
   response: ServerResponse,
   bodyTimeout: number,
+  limits: LimitKeeper,
 ): Promise<Buffer | undefined> {
   if (!hasBody(request)) return undefined;
   if (Number(request.headers["content-length"] ?? 0) > largestManifest) throw tooLarge();
   if (request.headers.expect !== undefined) response.writeContinue();
+  const hold = limits.holderFor(response);
   const chunks: Buffer[] = [];
   let size = 0;
   const stopWatching = endWhenIdle(request, bodyTimeout);
@@ -28,6 +31,7 @@ export async function readManifest(
     for await (const chunk of request.iterator({ destroyOnReturn: false })) {
       size += chunk.length;
       if (size > largestManifest) throw tooLarge();
+      hold(chunk.length);
       chunks.push(chunk);
     }
   } catch (error) {

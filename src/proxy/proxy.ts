@@ -8,6 +8,7 @@ import { createUpstreamLogin } from "../upstream/upstream-login.ts";
 import type { AdmissionOptions } from "./admission.ts";
 import { createHandler, type RequestObserver } from "./handler.ts";
 import { type ListenAddress, type Listener, listen } from "./listener.ts";
+import { createLimitKeeper, defaultLimits, type RequestLimits } from "./request-limits.ts";
 import { createServerCertificates } from "./server-certificates.ts";
 import { createSessionSeal } from "./upload-session.ts";
 
@@ -26,6 +27,8 @@ export interface ProxyOptions extends AdmissionOptions {
   readonly bodyTimeout?: number;
   /** Finds the addresses of registries; the system's, where none is given. */
   readonly lookup?: Lookup;
+  /** How much one tenant may ask for at a time; {@link defaultLimits} where nothing is said. */
+  readonly limits?: RequestLimits;
   readonly observer?: ProxyObserver;
   readonly log: Log;
 }
@@ -61,6 +64,7 @@ export async function startProxy(options: ProxyOptions): Promise<Proxy> {
     ...options,
     bodyTimeout,
     observer,
+    limits: createLimitKeeper(options.limits ?? defaultLimits),
     upstreams,
     login: createUpstreamLogin(createTokenCache(now), observer.tokenNeeded),
     seal: createSessionSeal(options.sealKeys, now),

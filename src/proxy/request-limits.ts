@@ -1,0 +1,83 @@
+import type { ServerResponse } from "node:http";
+import { RegistryError } from "./registry-error.ts";
+
+export interface RequestLimits {
+  /** Requests of one Pod or volume that may be under way. */
+  readonly perSubject: number;
+  /** Requests through one connector that may be under way. */
+  readonly perConnector: number;
+  /** Bytes of manifests that may be held, of all together. */
+  readonly heldBytes: number;
+}
+
+/** A build of many images uses a few dozen connections; what holds more takes them from its neighbours. */
+export const defaultLimits: RequestLimits = {
+  perSubject: 256,
+  perConnector: 2_048,
+  heldBytes: 64 * 1024 * 1024,
+};
+
+/** Keeps one tenant from taking what others need. */
+export interface LimitKeeper {
+  /**
+   * Counts a request until its response is closed.
+   * @throws RegistryError 429 where there are too many already
+   */
+  admit(subject: string, connectorUid: string, response: ServerResponse): void;
+  /**
+   * @returns a function that counts bytes that are held for a request until its response is closed, and
+   *   throws RegistryError 429 where there are too many already
+   */
+  holderFor(response: ServerResponse): (bytes: number) => void;
+}
+
+export function createLimitKeeper(limits: RequestLimits): LimitKeeper {
+  const counts = new Map<string, number>();
+  let held = 0;
+  const count = (key: string, most: number, what: string): void => {
+    const underWay = counts.get(key) ?? 0;
+    if (underWay >= most) throw tooMany(`${underWay} requests of this ${what} are under way`);
+    counts.set(key, underWay + 1);
+  };
+  const uncount = (key: string): void => {
+    const left = (counts.get(key) ?? 1) - 1;
+    if (left > 0) counts.set(key, left);
+    else counts.delete(key);
+  };
+  return {
+    admit(subject, connectorUid, response) {
+      const own = `subject ${subject}`;
+      const shared = `connector ${connectorUid}`;
+      count(own, limits.perSubject, "volume");
+      try {
+        count(shared, limits.perConnector, "connector");
+      } catch (error) {
+        uncount(own);
+        throw error;
+      }
+      response.once("close", () => {
+        uncount(own);
+        uncount(shared);
+      });
+    },
+    holderFor(response) {
+      let own = 0;
+      response.once("close", () => {
+        held -= own;
+      });
+      return (bytes) => {
+        if (held + bytes > limits.heldBytes) {
+          throw tooMany("manifests of many pushes are on their way");
+        }
+        held += bytes;
+        own += bytes;
+      };
+    },
+  };
+}
+
+const tooMany = (message: string): RegistryError =>
+  new RegistryError(429, "TOOMANYREQUESTS", message, {
+    detail: "try again when some of them are through",
+    headers: { "retry-after": "2" },
+  });
