@@ -16,13 +16,20 @@ export interface KubeconfigOptions {
 export async function kubeconfigAccess({ file, context }: KubeconfigOptions): Promise<ApiAccess> {
   const { KubeConfig } = await import("@kubernetes/client-node").catch(explainMissing);
   const kubeConfig = new KubeConfig();
-  if (file === undefined) kubeConfig.loadFromDefault();
-  else kubeConfig.loadFromFile(file);
+  try {
+    if (file === undefined) kubeConfig.loadFromDefault();
+    else kubeConfig.loadFromFile(file);
+  } catch (error) {
+    throw new Error(`the kubeconfig can't be read (${whyUnread(error)}): set KUBECONFIG to one`);
+  }
   if (context !== undefined) kubeConfig.setCurrentContext(context);
   const cluster = kubeConfig.getCurrentCluster();
   if (cluster === null) {
     const name = context ?? kubeConfig.getCurrentContext();
     throw new Error(`the kubeconfig has no cluster for its context "${name}"`);
+  }
+  if (cluster.server === assumedServer) {
+    throw new Error("there is no kubeconfig: set KUBECONFIG to one, or make ~/.kube/config");
   }
   return {
     server: new URL(cluster.server),
@@ -33,6 +40,13 @@ export async function kubeconfigAccess({ file, context }: KubeconfigOptions): Pr
     },
   };
 }
+
+/** What the library makes up where it finds nothing. */
+const assumedServer = "http://localhost:8080";
+
+/** An error of YAML quotes the file, with the tokens in it. */
+const whyUnread = (error: unknown): string =>
+  error instanceof Error && "code" in error ? String(error.code) : "it is not what it should be";
 
 /** It is an optional dependency, since images leave it out. */
 function explainMissing(error: unknown): never {

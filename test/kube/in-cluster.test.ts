@@ -3,6 +3,7 @@ import { writeFile } from "node:fs/promises";
 import { createServer, type Server } from "node:https";
 import type { AddressInfo } from "node:net";
 import { join } from "node:path";
+import { inspect } from "node:util";
 import { expect } from "chai";
 import { createAuthority, leafIssuer } from "../../src/certificate-authority.ts";
 import { Unavailable } from "../../src/connector/surroundings.ts";
@@ -94,5 +95,18 @@ describe("access to the API server", () => {
 
     const error = await kubeconfigAccess({ file, context: "y" }).catch((e: unknown) => e);
     expect(String(error)).to.contain('no cluster for its context "y"');
+  });
+
+  it("from outside says what is wrong with a kubeconfig, and not what is in it", async () => {
+    const file = join(folder, "broken");
+    await writeFile(file, "users: [{name: u, user: {token: token-in-it}}\n\t{{");
+    for (const [path, why] of [
+      [file, "it is not what it should be"],
+      [join(folder, "nowhere"), "ENOENT"],
+    ] as const) {
+      const error = await kubeconfigAccess({ file: path }).catch((e: unknown) => e);
+      expect(inspect(error)).to.contain(`the kubeconfig can't be read (${why})`);
+      expect(inspect(error)).not.to.contain("token-in-it");
+    }
   });
 });
