@@ -1,5 +1,6 @@
 import { property } from "../connector/document.ts";
 import { describeProblems, type Problem, show } from "../connector/problem.ts";
+import { serviceAccountRequester } from "../connector/service-account.ts";
 import type { Requester } from "../connector/surroundings.ts";
 import { parseVolumeAttributes, type VolumeAttributes } from "../connector/volume-attributes.ts";
 import type { NodePublishVolumeRequest__Output as PublishRequest } from "./generated/csi/v1/NodePublishVolumeRequest.ts";
@@ -78,18 +79,8 @@ function podInfoOf(request: PublishRequest, key: string): string {
   return typeof value === "string" ? value : "";
 }
 
-/** The user and the groups that the API server gives a ServiceAccount's token. */
-function requesterOf(namespace: string, serviceAccount: string): Requester {
-  if (serviceAccount === "") return { user: "", groups: [] };
-  return {
-    user: `system:serviceaccount:${namespace}:${serviceAccount}`,
-    groups: [
-      "system:serviceaccounts",
-      `system:serviceaccounts:${namespace}`,
-      "system:authenticated",
-    ],
-  };
-}
+const requesterOf = (namespace: string, name: string): Requester =>
+  name === "" ? { user: "", groups: [] } : serviceAccountRequester({ namespace, name });
 
 /** A context may hold commas (`s0:c1,c2`), so it goes between quotes, as the kubelet writes it. */
 function seLinuxOption(flag: string): string | undefined {
