@@ -44,6 +44,13 @@ async function run(command: Command): Promise<void> {
       process.stdout.write(render(command.settings));
       return;
     }
+    case "doctor": {
+      const { doctor } = await import("./roles/doctor.ts");
+      const { report, failed } = await doctor(command.settings, process.env);
+      process.stdout.write(report);
+      if (failed) process.exitCode = 1;
+      return;
+    }
     case "standalone": {
       const { settings } = command;
       return runRole(async (log) =>

@@ -11,6 +11,7 @@ import {
   readProxySettings,
 } from "./cluster-settings.ts";
 import { type CommandLine, problem, readCommandLine } from "./command-line.ts";
+import { type DoctorSettings, readDoctor } from "./doctor-command.ts";
 import { type ListenSetting, listenSettings } from "./listen-setting.ts";
 import { type RenderSettings, readRender } from "./render-command.ts";
 
@@ -39,6 +40,7 @@ export type Command =
   | { readonly name: "mount"; readonly settings: MountSettings }
   | { readonly name: "unmount"; readonly settings: Pick<MountSettings, "socket" | "target"> }
   | { readonly name: "render"; readonly settings: RenderSettings }
+  | { readonly name: "doctor"; readonly settings: DoctorSettings }
   | { readonly name: "csi"; readonly settings: CsiSettings }
   | { readonly name: "proxy"; readonly settings: ProxySettings }
   | { readonly name: "controller"; readonly settings: ControllerSettings }
@@ -68,6 +70,8 @@ export function readCommand(
       return readUnmount(args, context);
     case "render":
       return readRender(args);
+    case "doctor":
+      return readDoctor(args, context.environment);
     case "csi":
       return readRole(name, args, readCsiSettings(context.environment));
     case "proxy":
@@ -85,7 +89,7 @@ export function readCommand(
           problem(
             "command",
             name,
-            "one of standalone, mount, unmount, render, csi, proxy, controller, help",
+            "one of standalone, mount, unmount, render, doctor, csi, proxy, controller, help",
           ),
         ],
       };

@@ -32,6 +32,12 @@ export const usage = `usage: oci-connector <command> [options]
       --cluster-domain NAME (default cluster.local)
       --image-host HOST     the registry's part of image names, for mirrors: once for each connector
 
+  doctor [NAMESPACE/CONNECTOR]  what is wrong with an installation in a cluster, or with a connector?
+      --service-account NAME whose right to use the connector is to be looked at: <namespace>/<name>
+      --context NAME        of the kubeconfig; the current one unless told, and in a Pod its own account
+      --install-namespace NAME where all is installed (default connectors-system)
+      --output FORMAT       text (default) or json; the exit status is 1 where anything has FAILED
+
   csi, proxy, controller  the roles in a cluster; settings come from the environment,
                           see daemonset/settings.env
 `;

@@ -5,6 +5,8 @@ export const installedNames = {
   /** Of the Pods on the nodes, csi and proxy. */
   proxyServiceAccount: "connectors-node",
   controllerServiceAccount: "connectors-controller",
+  nodeDaemonSet: "connectors-node",
+  controllerDeployment: "connectors-controller",
   /** `get secrets`: bound to the controller everywhere, or namespace by namespace. */
   secretReaderClusterRole: "connectors-secret-reader",
 } as const;

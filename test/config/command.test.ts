@@ -299,12 +299,12 @@ describe("the command line", () => {
       expect(read(...args)).to.deep.equal({ name: "help" });
     }
     expect(wrong("start", "--help=no").wanted).to.equal(
-      "one of standalone, mount, unmount, render, csi, proxy, controller, help",
+      "one of standalone, mount, unmount, render, doctor, csi, proxy, controller, help",
     );
   });
 
   it("names in its usage every option that a command takes", () => {
-    for (const command of ["standalone", "mount", "unmount", "render"]) {
+    for (const command of ["standalone", "mount", "unmount", "render", "doctor"]) {
       const { wanted } = wrong(command, "--no-such-option=1");
       const options = wanted.match(/--[a-z-]+/g) ?? [];
       expect(options).not.to.deep.equal([]);

@@ -1,0 +1,91 @@
+import { property } from "../connector/document.ts";
+import { type Finding, failure, fine, warning } from "./finding.ts";
+import { install } from "./install-advice.ts";
+import { judge, type Seen } from "./seen.ts";
+
+/** How the things on the nodes are called. */
+export interface NodeNames {
+  readonly namespace: string;
+  readonly daemonSet: string;
+  readonly driver: string;
+}
+
+const listPods = ({ namespace }: NodeNames): string =>
+  `kubectl get pods -n ${namespace} -l app.kubernetes.io/component=node -o wide`;
+
+/** Whether csi and proxy run on every node. */
+export function checkDaemonSet(seen: Seen, names: NodeNames): Finding {
+  const subject = "DaemonSet";
+  return judge(subject, seen, {
+    missing: () => failure(subject, `there is no ${names.namespace}/${names.daemonSet}`, install),
+    found(object) {
+      const count = (field: string): number =>
+        Number(property(property(object, "status"), field) ?? 0);
+      const [wanted, ready] = [count("desiredNumberScheduled"), count("numberReady")];
+      const found = `${ready} of ${wanted} Pods are ready`;
+      if (wanted === 0)
+        return warning(subject, "no node is to have a Pod", "look at its nodeSelector");
+      if (ready === 0) return failure(subject, found, listPods(names));
+      if (ready < wanted) return warning(subject, found, listPods(names));
+      const updated = count("updatedNumberScheduled");
+      return fine(subject, updated < wanted ? `${found}, ${updated} of them updated` : found);
+    },
+  });
+}
+
+/**
+ * Whether the kubelets know the driver: where one does not, every Pod with a volume fails.
+ * @param csiNodes the CSINodes, one for each node
+ * @param nodes the nodes themselves; only they say which run Linux, and which are there at all
+ */
+export function checkRegistration(
+  csiNodes: Seen<readonly unknown[]>,
+  nodes: Seen<readonly unknown[]>,
+  names: NodeNames,
+): Finding {
+  const subject = "registration";
+  return judge(subject, csiNodes, {
+    missing: () => failure(subject, "the cluster has no CSINodes", "it needs Kubernetes 1.17"),
+    found(items) {
+      const registered = new Set(items.filter((item) => hasDriver(item, names.driver)).map(nameOf));
+      const expected = nodes.state === "found" ? nodes.value.filter(isLinux) : items;
+      const lacking = expected.filter((node) => !registered.has(nameOf(node)));
+      const found = `${expected.length - lacking.length} of ${expected.length} kubelets know ${names.driver}`;
+      if (lacking.length === 0) return fine(subject, found);
+      const ready = lacking.filter((node) => !isDown(node));
+      const sentence = `${found}, not ${namesOf(ready.length > 0 ? ready : lacking)}`;
+      if (ready.length === 0)
+        return warning(subject, sentence, "these nodes are not ready themselves");
+      const advice = `Pods with volumes fail there (FailedMount): ${listPods(names)}; KUBELET_REGISTRATION in daemonset/settings.env has to be the kubelet's folder`;
+      return failure(subject, sentence, advice);
+    },
+  });
+}
+
+const nameOf = (object: unknown): string => String(property(property(object, "metadata"), "name"));
+
+function hasDriver(csiNode: unknown, driver: string): boolean {
+  const drivers = property(property(csiNode, "spec"), "drivers");
+  return Array.isArray(drivers) && drivers.some((one) => property(one, "name") === driver);
+}
+
+function isLinux(node: unknown): boolean {
+  const labels = property(property(node, "metadata"), "labels");
+  return (property(labels, "kubernetes.io/os") ?? "linux") === "linux";
+}
+
+/** A CSINode has no conditions. */
+function isDown(node: unknown): boolean {
+  const conditions = property(property(node, "status"), "conditions");
+  const ready = Array.isArray(conditions)
+    ? conditions.find((one) => property(one, "type") === "Ready")
+    : undefined;
+  return ready !== undefined && property(ready, "status") !== "True";
+}
+
+const mostNamed = 5;
+
+function namesOf(nodes: readonly unknown[]): string {
+  const named = nodes.slice(0, mostNamed).map(nameOf).join(", ");
+  return nodes.length > mostNamed ? `${named} and ${nodes.length - mostNamed} more` : named;
+}

@@ -1,0 +1,94 @@
+import { lookup } from "node:dns/promises";
+import type { Environment } from "../config/cluster-settings.ts";
+import type { DoctorSettings } from "../config/doctor-command.ts";
+import { showRef } from "../connector/connector-ref.ts";
+import { driverName } from "../csi/identity-service.ts";
+import type { Resolve } from "../doctor/check-connector-service.ts";
+import { examineConnector } from "../doctor/examine-connector.ts";
+import { examineInstallation } from "../doctor/examine-installation.ts";
+import { hasFailed, jsonReport, type Section, textReport } from "../doctor/report.ts";
+import { clusterView } from "../doctor/seen.ts";
+import type { ApiAccess } from "../kube/api-access.ts";
+import { createApiClient } from "../kube/api-client.ts";
+import { inClusterAccess, serviceAccountFolder } from "../kube/in-cluster.ts";
+import { reviewAccess } from "../kube/may-use.ts";
+import { createProbe } from "../upstream/probe.ts";
+import { createUpstreams } from "../upstream/upstream.ts";
+import { installedNames } from "./installed-names.ts";
+
+export interface Diagnosis {
+  readonly report: string;
+  /** Whether anything has failed. */
+  readonly failed: boolean;
+}
+
+/** Milliseconds without a byte after which a registry's answer counts as cut. */
+const bodyTimeout = 15_000;
+
+/**
+ * Looks at an installation, and at a connector where one is named: in a Pod as its ServiceAccount, elsewhere
+ * as whom kubectl would be.
+ * @throws where the kubeconfig can't be used
+ */
+export async function doctor(
+  settings: DoctorSettings,
+  environment: Environment,
+): Promise<Diagnosis> {
+  const isInCluster = settings.context === undefined && isInPod(environment);
+  const access = isInCluster ? podAccess(environment) : await userAccess(settings);
+  const sections = await examine(settings, access, isInCluster ? resolveHost : undefined);
+  const report = settings.output === "json" ? jsonReport(sections) : textReport(sections);
+  return { report, failed: hasFailed(sections) };
+}
+
+/** Whoever has set KUBECONFIG in a Pod wants that. */
+const isInPod = ({ KUBERNETES_SERVICE_HOST, KUBECONFIG }: Environment): boolean =>
+  KUBERNETES_SERVICE_HOST !== undefined && !KUBECONFIG;
+
+const podAccess = (environment: Environment): ApiAccess =>
+  inClusterAccess({
+    host: environment.KUBERNETES_SERVICE_HOST ?? "",
+    port: environment.KUBERNETES_SERVICE_PORT ?? "443",
+    folder: serviceAccountFolder,
+  });
+
+async function userAccess({ context }: DoctorSettings): Promise<ApiAccess> {
+  const { kubeconfigAccess } = await import("../kube/kubeconfig.ts");
+  return kubeconfigAccess(context === undefined ? {} : { context });
+}
+
+const resolveHost: Resolve = async (host) =>
+  (await lookup(host, { all: true })).map(({ address }) => address);
+
+/** @param resolve undefined outside of the cluster */
+export async function examine(
+  { connector, serviceAccount, installNamespace }: DoctorSettings,
+  access: ApiAccess,
+  resolve: Resolve | undefined,
+): Promise<readonly Section[]> {
+  const client = createApiClient({ access });
+  const view = clusterView(client);
+  const { proxyService, nodeDaemonSet, controllerDeployment } = installedNames;
+  const names = {
+    ...{ namespace: installNamespace, driver: driverName, daemonSet: nodeDaemonSet },
+    ...{ controller: controllerDeployment, proxyService },
+  };
+  const server = access.server.origin;
+  const installation = await examineInstallation({ view, server, names, now: Date.now });
+  const title = `Installation in namespace ${installNamespace}`;
+  const shared = { title, findings: installation.findings };
+  if (connector === undefined || !("settings" in installation)) return [shared];
+  const upstreams = createUpstreams(bodyTimeout);
+  try {
+    const findings = await examineConnector({
+      ...{ view, ref: connector, account: serviceAccount, installNamespace, installation, resolve },
+      mayUse: reviewAccess({ client, now: Date.now, ...installation.settings }),
+      proxyServiceName: proxyService,
+      probe: createProbe(upstreams),
+      signal: new AbortController().signal,
+    });
+    return [shared, { title: `Connector ${showRef(connector)}`, findings }];
+  } finally {
+    await upstreams.destroy();
+  }
+}
