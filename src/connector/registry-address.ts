@@ -81,6 +81,17 @@ function readAddress(text: string): RegistryAddress | undefined {
 
 const defaultPort = (scheme: "http" | "https"): number => (scheme === "http" ? 80 : 443);
 
+/** The names under which clients ask Docker Hub's registry API: crane says `index.docker.io`. */
+const dockerHubOrigins: ReadonlySet<string> = new Set(
+  ["registry-1.docker.io", "index.docker.io", "registry.hub.docker.com", "docker.io"].map(
+    (host) => `https://${host}`,
+  ),
+);
+
+/** Whether a client that speaks to this origin (`https://harbor.example.com:8443`) means this registry. */
+export const isOriginOf = (origin: string, address: RegistryAddress): boolean =>
+  origin === address.origin || (isDockerHub(address) && dockerHubOrigins.has(origin));
+
 export const isDockerHub = (address: RegistryAddress): boolean =>
   address.imageHost === dockerHub.imageHost;
 

@@ -1,6 +1,7 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
-import { showRef } from "../connector/connector-ref.ts";
-import type { ReadUpstreamSecrets } from "../connector/surroundings.ts";
+import type { Connector } from "../connector/connector.ts";
+import { type ConnectorRef, showRef } from "../connector/connector-ref.ts";
+import type { Identity, ReadUpstreamSecrets } from "../connector/surroundings.ts";
 import type { Log } from "../log.ts";
 import type { Upstream, Upstreams } from "../upstream/upstream.ts";
 import type { UpstreamLogin } from "../upstream/upstream-login.ts";
@@ -27,7 +28,12 @@ import {
 import { checkBody } from "./request-body.ts";
 import type { LimitKeeper } from "./request-limits.ts";
 import { openReport, type ReportDraft, type RequestReport } from "./request-report.ts";
-import { checkMethod, parseRequestTarget } from "./request-target.ts";
+import {
+  checkMethod,
+  parseRequestTarget,
+  type RepositoryTarget,
+  type RequestTarget,
+} from "./request-target.ts";
 import { type Admitted, drain } from "./respond.ts";
 import type { SessionSeal } from "./upload-session.ts";
 
@@ -53,27 +59,56 @@ export interface RequestObserver {
 
 export type Handler = (request: IncomingMessage, response: ServerResponse) => void;
 
+/** Answers a request. Whatever it throws becomes the answer, where there is none yet. */
+export type Act = (
+  request: IncomingMessage,
+  response: ServerResponse,
+  report: ReportDraft,
+) => Promise<void>;
+
 /** Answers registry requests: who asks, for which connector, may they, and what does the registry say? */
-export function createHandler(options: HandlerOptions): Handler {
+export const createHandler = (options: HandlerOptions): Handler =>
+  reported(options, async (request, response, report) => {
+    const target = parseRequestTarget(request.url ?? "");
+    report.target = target;
+    const identity = await authenticate(request, options);
+    const connector = (to: RepositoryTarget): ConnectorRef =>
+      connectorOf(to, request.headers.host, options);
+    await answer(request, response, report, { target, identity, connector }, options);
+  });
+
+/** A handler that reports every request, and answers errors. */
+export function reported(options: Pick<HandlerOptions, "observer" | "log">, act: Act): Handler {
   return (request, response) => {
     options.observer.requestStarted();
     const report = openReport(request, response, options.observer.requestEnded);
-    handle(request, response, report, options).catch((error: unknown) =>
+    act(request, response, report).catch((error: unknown) =>
       answerError(request, response, error, report, options),
     );
   };
 }
 
-async function handle(
+/** What is asked, and by whom. */
+export interface Question {
+  readonly target: RequestTarget;
+  readonly identity: Identity;
+  /** Which connector is meant; for `/v2/` itself it is none. @throws RegistryError 404 */
+  readonly connector: (target: RepositoryTarget) => ConnectorRef;
+  /** The connector at the one of its addresses that is asked; at its own where nothing is said. */
+  readonly at?: (connector: Connector) => Connector;
+}
+
+/** Answers a registry request from the connector that it means. @throws RegistryError, ClientGone, BodyCut */
+export async function answer(
   request: IncomingMessage,
   response: ServerResponse,
   report: ReportDraft,
+  question: Question,
   options: HandlerOptions,
 ): Promise<void> {
   const method = request.method ?? "GET";
-  const target = parseRequestTarget(request.url ?? "");
+  const { target, identity, at = (connector: Connector) => connector } = question;
   report.target = target;
-  const identity = await authenticate(request, options);
   report.identity = identity;
   checkMethod(method, target);
   checkBody(request, method);
@@ -83,9 +118,10 @@ async function handle(
   }
   const action = actionOf(method, target.endpoint);
   report.verb = action;
-  const ref = connectorOf(target, request.headers.host, options);
+  const ref = question.connector(target);
   report.ref = ref;
-  const connector = await authorize(ref, action === "pull" ? "pull" : "push", identity, options);
+  const verb = action === "pull" ? "pull" : "push";
+  const connector = at(await authorize(ref, verb, identity, options));
   checkRules(connector, action, target.repository, identity);
   options.limits.admit(identity.subject, connector.uid, response);
   report.connector = connector;
@@ -136,7 +172,7 @@ function answerError(
   response: ServerResponse,
   error: unknown,
   report: ReportDraft,
-  { log }: HandlerOptions,
+  { log }: Pick<HandlerOptions, "log">,
 ): void {
   const isCut = error instanceof BodyCut; // and has destroyed the response itself
   if (error instanceof ClientGone || (response.destroyed && !isCut)) return;

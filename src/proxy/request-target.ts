@@ -40,10 +40,7 @@ const plainQuery = /^[\x21\x22\x24-\x7e]*$/;
  * @throws RegistryError with what a target has to look like
  */
 export function parseRequestTarget(target: string): RequestTarget {
-  const mark = target.indexOf("?");
-  const path = (mark < 0 ? target : target.slice(0, mark)).replace(encodedColon, ":");
-  const query = mark < 0 ? "" : target.slice(mark + 1);
-  if (!plainPath.test(path) || !plainQuery.test(query)) throw badTarget();
+  const { path, query } = splitTarget(target);
   if (path === "/v2/" || path === "/v2") return "base";
   const full = connectorForm.exec(path);
   if (full === null) {
@@ -55,6 +52,26 @@ export function parseRequestTarget(target: string): RequestTarget {
   if (rest === "") return "base";
   const prefix = path.slice(0, path.length - rest.length);
   return inRegistry({ namespace, name }, prefix, rest, query);
+}
+
+/**
+ * The same for a client that knows the registry by its own name and address: no path names a connector.
+ * @param basePath what stands before `/v2/` in the registry's address
+ */
+export function parseOwnTarget(target: string, basePath: string): RequestTarget {
+  const { path, query } = splitTarget(target);
+  const prefix = `${basePath}/v2/`;
+  if (path === prefix || `${path}/` === prefix) return "base";
+  if (!path.startsWith(prefix)) throw badTarget();
+  return inRegistry(undefined, prefix, path.slice(prefix.length), query);
+}
+
+function splitTarget(target: string): { readonly path: string; readonly query: string } {
+  const mark = target.indexOf("?");
+  const path = (mark < 0 ? target : target.slice(0, mark)).replace(encodedColon, ":");
+  const query = mark < 0 ? "" : target.slice(mark + 1);
+  if (!plainPath.test(path) || !plainQuery.test(query)) throw badTarget();
+  return { path, query };
 }
 
 function inRegistry(

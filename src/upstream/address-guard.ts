@@ -99,7 +99,8 @@ function refusal(hostname: string, address: string): string {
 const mayDial = (kind: string, kinds: ReadonlySet<string> | undefined): boolean =>
   !forbidden.has(kind) && (kind === "unicast" || kinds === undefined || kinds.has(kind));
 
-const forbidden: ReadonlySet<string> = new Set([
+/** Kinds of address that nobody is ever sent to. */
+export const forbidden: ReadonlySet<string> = new Set([
   "linkLocal",
   "metadata",
   "unspecified",
@@ -116,8 +117,8 @@ const metadata: ReadonlySet<string> = new Set([
   "fd20:ce::254",
 ]);
 
-/** What an address is for, seen through IPv4-mapped (RFC 4291) and NAT64 (RFC 6052) forms. */
-function kindOf(text: string): string {
+/** What an address is for, seen through IPv4-mapped (RFC 4291) and NAT64 (RFC 6052) forms; `unicast` is a public one. */
+export function kindOf(text: string): string {
   if (!ipaddr.isValid(text)) return "invalid";
   const address = ipaddr.process(text);
   if (metadata.has(address.toString())) return "metadata";
@@ -129,7 +130,12 @@ function kindOf(text: string): string {
   return range === "unicast" && !isGlobal ? "reserved" : range;
 }
 
-function resolve(lookup: Lookup, hostname: string, options: object): Promise<LookupAddress[]> {
+/** All addresses of a host; an IP address is its own. */
+export function resolve(
+  lookup: Lookup,
+  hostname: string,
+  options: object,
+): Promise<LookupAddress[]> {
   if (isIP(hostname)) return Promise.resolve([{ address: hostname, family: isIP(hostname) }]);
   return new Promise((settle, reject) => {
     lookup(hostname, { ...options, all: true }, (error, addresses) =>

@@ -1,0 +1,60 @@
+import { isIPv4, isIPv6 } from "node:net";
+
+/** Where a client of the forward proxy wants to go. */
+export interface ForwardTarget {
+  /** `https://harbor.example.com:8443`, in the form that URLs have. */
+  readonly origin: string;
+  /** A name in lower case, or an IP address without brackets. */
+  readonly hostname: string;
+  readonly port: number;
+  /** Path and query as they came; empty for CONNECT. */
+  readonly path: string;
+}
+
+const defaultPorts = { http: 80, https: 443 } as const;
+
+/** Reads what CONNECT asks for, `host:port` (RFC 9110, section 9.3.6); undefined for anything else. */
+export const parseConnectTarget = (text: string): ForwardTarget | undefined =>
+  /:\d+$/.test(text) ? parseAuthority("https", text, "") : undefined;
+
+/** Reads `http://host[:port]/path` (RFC 9112, section 3.2.2); undefined for anything else. */
+export function parseAbsoluteTarget(text: string): ForwardTarget | undefined {
+  const [, authority = "", path = ""] = /^http:\/\/([^/?#]+)([/?][^#]*)?$/i.exec(text) ?? [];
+  return parseAuthority("http", authority, path.startsWith("/") ? path : `/${path}`);
+}
+
+/** Whether a Host header names the same host and port as a target of that scheme. */
+export const isHostOf = (scheme: "http" | "https", host: string, target: ForwardTarget): boolean =>
+  parseAuthority(scheme, host, "")?.origin === target.origin;
+
+/** What a name can be made of; others would be read by one resolver and not by the next. */
+const name = /^[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*\.?$/;
+/** Resolvers read `2130706433`, `0x7f.1` and `127.1` as addresses: a name ends in none of these (WHATWG URL, "ends in a number"). */
+const endsInNumber = /(^|\.)(\d+|0x[0-9a-f]*)\.?$/;
+const longestName = 254;
+
+function parseAuthority(
+  scheme: "http" | "https",
+  text: string,
+  path: string,
+): ForwardTarget | undefined {
+  const [, host = "", digits] =
+    /^(\[[^\]]*\]|[^:]*)(?::(\d{1,5}))?$/.exec(text.toLowerCase()) ?? [];
+  const hostname = hostnameIn(host);
+  const port = digits === undefined ? defaultPorts[scheme] : Number(digits);
+  if (hostname === undefined || port === 0 || port > 65_535) return undefined;
+  const bracketed = isIPv6(hostname) ? `[${hostname}]` : hostname;
+  const origin = `${scheme}://${bracketed}${port === defaultPorts[scheme] ? "" : `:${port}`}`;
+  return { origin, hostname, port, path };
+}
+
+function hostnameIn(host: string): string | undefined {
+  if (isIPv4(host)) return host;
+  if (host.startsWith("[")) {
+    const address = host.slice(1, -1);
+    if (!/^[0-9a-f:.]+$/.test(address) || !isIPv6(address)) return undefined;
+    return URL.parse(`http://${host}`)?.hostname.slice(1, -1); // one spelling of many
+  }
+  if (host.length > longestName || !name.test(host) || endsInNumber.test(host)) return undefined;
+  return host.replace(/\.$/, ""); // the root of DNS, which is implied
+}

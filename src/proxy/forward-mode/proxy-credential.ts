@@ -1,0 +1,55 @@
+import {
+  type ConnectorRef,
+  isConnectorName,
+  isNamespace,
+  showRef,
+} from "../../connector/connector-ref.ts";
+import type { Answer } from "../../connector/surroundings.ts";
+
+/** What a client shows to the forward proxy. */
+export interface ProxyCredential {
+  /** Those that it wants to use, in its order. */
+  readonly connectors: readonly ConnectorRef[];
+  readonly token: string;
+}
+
+/** A volume names no more. */
+const mostConnectors = 64;
+const readHint = "source the volume's .env, or use the URL in its http.proxy";
+
+/**
+ * Reads `Proxy-Authorization: Basic <namespace>%2F<name>[,…]:<token>`. Clients decode the user of a proxy's URL
+ * before they send it (Go, curl), or leave it as it is (older Java and Python): both are understood.
+ */
+export function parseProxyCredential(header: string | undefined): Answer<ProxyCredential> {
+  if (header === undefined) return refuse("this proxy wants the credential of a volume");
+  const [, value = ""] = /^basic +([A-Za-z0-9+/_-]+=*) *$/i.exec(header) ?? [];
+  const pair = Buffer.from(value, "base64").toString("utf8");
+  const colon = pair.indexOf(":"); // RFC 7617, section 2: the first colon ends the user
+  const token = decode(pair.slice(colon + 1));
+  if (colon < 0 || token === "") return refuse("this proxy wants Basic, with a token as password");
+  const names = decode(pair.slice(0, colon)).split(",");
+  const refs = names.flatMap(readName);
+  if (refs.length < names.length || names.length > mostConnectors) {
+    return refuse("the user for this proxy is <namespace>/<connector>[,<namespace>/<connector>]");
+  }
+  const connectors = [...new Map(refs.map((ref) => [showRef(ref), ref])).values()];
+  return { ok: true, value: { connectors, token } };
+}
+
+const refuse = (what: string): Answer<never> => ({ ok: false, reason: `${what}: ${readHint}` });
+
+function readName(text: string): readonly ConnectorRef[] {
+  const [namespace = "", name = "", ...others] = text.trim().split("/");
+  const isRef = isNamespace(namespace) && isConnectorName(name) && others.length === 0;
+  return isRef ? [{ namespace, name }] : [];
+}
+
+/** Neither a name nor a token (RFC 6750, `b64token`) has a percent sign of its own. */
+function decode(text: string): string {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return "";
+  }
+}
