@@ -294,6 +294,47 @@ describe("the command line", () => {
     });
   });
 
+  describe("doctor", () => {
+    it("has a default for everything", () => {
+      const nothing = { connector: undefined, serviceAccount: undefined, context: undefined };
+      expect(read("doctor")).to.deep.equal({
+        name: "doctor",
+        settings: { ...nothing, installNamespace: "connectors-system", output: "text" },
+      });
+    });
+
+    it("takes every option, and knows where it is in a Pod of the installation", () => {
+      const args = [
+        ...["doctor", "team-a/harbor", "--service-account", "team-b/ci.builder"],
+        ...["--context", "prod", "--output", "json"],
+      ];
+      const environment = { POD_NAMESPACE: "elsewhere" };
+      expect(readCommand(args, { ...context, environment })).to.deep.equal({
+        ok: true,
+        value: {
+          name: "doctor",
+          settings: {
+            connector: { namespace: "team-a", name: "harbor" },
+            serviceAccount: { namespace: "team-b", name: "ci.builder" },
+            ...{ context: "prod", installNamespace: "elsewhere", output: "json" },
+          },
+        },
+      });
+    });
+
+    it("names everything that is wrong at once", () => {
+      const { found } = wrong(
+        ...["doctor", "a/B", "--service-account=x", "--install-namespace=X", "--output=xml"],
+      );
+      expect(found).to.deep.equal([
+        ...['argument: "a/B"', '--service-account: "x"', '--install-namespace: "X"'],
+        '--output: "xml"',
+      ]);
+      expect(wrong("doctor", "a", "b").wanted).to.equal("one connector at most");
+      expect(wrong("doctor", "--service-account=a/b").found).to.deep.equal(["argument: nothing"]);
+    });
+  });
+
   it("explains itself to whoever asks, however they ask", () => {
     for (const args of [[], ["help"], ["--help"], ["-h"], ["mount", "--help"], ["unmount", "-h"]]) {
       expect(read(...args)).to.deep.equal({ name: "help" });
