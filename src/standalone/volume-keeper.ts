@@ -72,6 +72,7 @@ export async function startVolumeKeeper<Request extends VolumeRequest>(
     if (needs.ok) return needs.value;
     throw new Error(`the recorded volume can't be mounted any more: ${needs.reason}`);
   };
+  /** Asked before the token is signed: its life begins there, however long the publish takes. */
   const dueAt = (volume: Volume): number => now() + (needsOf(volume).tokenLifetime * 1000) / 4;
 
   const publishWithToken = async (volume: Volume, signal?: AbortSignal): Promise<void> => {
@@ -98,9 +99,10 @@ export async function startVolumeKeeper<Request extends VolumeRequest>(
 
   const mount = async (volume: Volume, signal?: AbortSignal): Promise<void> => {
     const { volumeId } = volume.request;
+    const due = dueAt(volume);
     try {
       await volumes.mount(volume, signal);
-      schedule.set(volumeId, dueAt(volume));
+      schedule.set(volumeId, due);
     } catch (error) {
       if (volumes.get(volumeId) !== undefined) schedule.set(volumeId, now());
       throw error;
@@ -126,8 +128,9 @@ export async function startVolumeKeeper<Request extends VolumeRequest>(
   const bringUpToDate = async (volumeId: string): Promise<number> => {
     const volume = volumes.get(volumeId);
     if (volume?.inDoubt === false) {
+      const due = dueAt(volume);
       await publishWithToken(volume);
-      return dueAt(volume);
+      return due;
     }
     if (volume !== undefined) await unmount(volume.request);
     return Number.POSITIVE_INFINITY;
@@ -153,8 +156,9 @@ export async function startVolumeKeeper<Request extends VolumeRequest>(
         else if (known.inDoubt || !isDeepStrictEqual(known.request, asked)) {
           await replace(known, volume, signal);
         } else {
+          const due = dueAt(known);
           await publishWithToken(known, signal);
-          schedule.set(request.volumeId, dueAt(known));
+          schedule.set(request.volumeId, due);
         }
       });
       return { ok: true, value: undefined };
