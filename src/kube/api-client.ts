@@ -1,18 +1,8 @@
 import type { IncomingMessage } from "node:http";
 import type { ApiAccess } from "./api-access.ts";
 import { errorOfConnection, errorOfStatus } from "./api-error.ts";
-import { exchange } from "./exchange.ts";
+import { type ApiCall, exchange } from "./exchange.ts";
 import { linesOf } from "./lines.ts";
-
-export interface ApiCall {
-  readonly method?: "GET" | "POST" | "PATCH" | "DELETE";
-  /** `/api/v1/namespaces/team-a/secrets/harbor` */
-  readonly path: string;
-  readonly query?: Readonly<Record<string, string>>;
-  readonly body?: unknown;
-  /** Of the body; JSON unless given. */
-  readonly contentType?: string;
-}
 
 export interface WatchCall {
   readonly path: string;

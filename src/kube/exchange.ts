@@ -1,7 +1,16 @@
 import http, { type IncomingMessage } from "node:http";
 import https, { type RequestOptions } from "node:https";
 import type { ApiAccess } from "./api-access.ts";
-import type { ApiCall } from "./api-client.ts";
+
+export interface ApiCall {
+  readonly method?: "GET" | "POST" | "PATCH" | "DELETE";
+  /** `/api/v1/namespaces/team-a/secrets/harbor` */
+  readonly path: string;
+  readonly query?: Readonly<Record<string, string>>;
+  readonly body?: unknown;
+  /** Of the body; JSON unless given. */
+  readonly contentType?: string;
+}
 
 export interface ExchangeOptions {
   /** Ends the exchange, also while its answer is read. */
