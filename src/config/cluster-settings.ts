@@ -1,5 +1,6 @@
 import { isNamespace, namespaceRule } from "../connector/connector-ref.ts";
 import { type Checked, type Problem, show } from "../connector/problem.ts";
+import { parseTunnelRules, type TunnelRules } from "../connector/tunnel-rules.ts";
 
 /** What every role in a cluster has to know. */
 export interface ClusterSettings {
@@ -26,6 +27,10 @@ export interface CsiSettings extends ClusterSettings {
 export interface ProxySettings extends ClusterSettings {
   readonly separatePush: boolean;
   readonly requireProxyVerb: boolean;
+  /** Where clients may go through the proxy, beside their connectors. */
+  readonly tunnels: TunnelRules;
+  /** Addresses of the node and of the API server, to which no tunnel leads. */
+  readonly nearAddresses: readonly string[];
 }
 
 export interface ControllerSettings extends ClusterSettings {
@@ -54,11 +59,20 @@ export function readCsiSettings(environment: Environment): Checked<CsiSettings> 
 }
 
 export function readProxySettings(environment: Environment): Checked<ProxySettings> {
-  return readSettings(environment, (read) => ({
+  const tunnels = parseTunnelRules(environment.TUNNEL ?? "tunnel", "TUNNEL");
+  const settings = readSettings(environment, (read) => ({
     ...clusterSettings(read),
     separatePush: flag(read, "SEPARATE_PUSH"),
     requireProxyVerb: flag(read, "REQUIRE_PROXY_VERB"),
+    nearAddresses: [environment.NODE_IPS ?? "", environment.KUBERNETES_SERVICE_HOST ?? ""]
+      .flatMap((addresses) => addresses.split(","))
+      .filter((address) => address !== ""),
   }));
+  if (settings.ok && tunnels.ok) {
+    return { ok: true, value: { ...settings.value, tunnels: tunnels.value } };
+  }
+  const problems = [settings, tunnels].flatMap((read) => (read.ok ? [] : read.problems));
+  return { ok: false, problems };
 }
 
 export function readControllerSettings(environment: Environment): Checked<ControllerSettings> {

@@ -1,6 +1,7 @@
 import { resolve } from "node:path";
 import { parseGoDuration } from "../connector/duration.ts";
 import type { Checked, Problem } from "../connector/problem.ts";
+import { parseTunnelRules, type TunnelRules } from "../connector/tunnel-rules.ts";
 import {
   type ControllerSettings,
   type CsiSettings,
@@ -24,6 +25,8 @@ export interface StandaloneSettings {
   readonly tokenLifetime: number;
   /** Milliseconds that requests under way may take once the process is told to end. */
   readonly grace: number;
+  /** Where clients may go through the proxy, beside their connectors. */
+  readonly tunnels: TunnelRules;
 }
 
 export interface MountSettings {
@@ -103,6 +106,7 @@ function readStandalone(args: readonly string[], context: CommandContext): Check
     state: defaultState,
     "token-lifetime": "4h",
     grace: "30s",
+    tunnel: "tunnel",
   });
   const { text, problems } = line;
   for (const found of line.positionals) problems.push(problem("argument", found, "options alone"));
@@ -115,7 +119,9 @@ function readStandalone(args: readonly string[], context: CommandContext): Check
   const tokenLifetime = seconds({ ...lifetime, least: "10m", most: "8760h" }, problems);
   const end = { path: "--grace", text: text("grace") };
   const grace = seconds({ ...end, least: "0s", most: "24h" }, problems);
-  if (problems.length > 0) return { ok: false, problems };
+  const tunnels = parseTunnelRules(line.texts("tunnel").join(","), "--tunnel");
+  if (!tunnels.ok) problems.push(...tunnels.problems);
+  if (!tunnels.ok || problems.length > 0) return { ok: false, problems };
   const state = resolve(context.workingDirectory, text("state"));
   const settings = {
     connectors: resolve(context.workingDirectory, text("connectors")),
@@ -124,6 +130,7 @@ function readStandalone(args: readonly string[], context: CommandContext): Check
     listen,
     tokenLifetime,
     grace: grace * 1000,
+    tunnels: tunnels.value,
   };
   return { ok: true, value: { name: "standalone", settings } };
 }

@@ -9,6 +9,9 @@ export const usage = `usage: oci-connector <command> [options]
                             (default /var/lib/oci-connector)
       --token-lifetime TIME how long a volume's token lives (default 4h, 10m to 8760h)
       --grace TIME          how long requests under way may take at the end (default 30s, 0s to 24h)
+      --tunnel HOSTS        where clients may go through the proxy, beside their connectors: "tunnel" (default) for
+                            every public host, "refuse" for none, or hosts with commas: github.com:443,
+                            *.example.com, 10.1.0.0/16, !10.96.0.0/12
 
   mount TARGET  mount a volume with the files for some connectors
       --connectors NAMES    connectors that it opens: <name> or <namespace>/<name>, with commas

@@ -41,6 +41,9 @@ describe("the settings of a role in a cluster", () => {
       ...{ ...shipped, ...pod },
       NO_PROXY_HOSTS: "registry.internal,10.0.0.0/8",
       SEPARATE_PUSH: "true",
+      TUNNEL: "tunnel,git.internal",
+      NODE_IPS: "192.0.2.7,2001:db8::7",
+      KUBERNETES_SERVICE_HOST: "10.96.0.1",
     };
     const csi = readCsiSettings(environment);
     expect(csi.ok && csi.value.noProxy.slice(-2)).to.deep.equal([
@@ -48,7 +51,14 @@ describe("the settings of a role in a cluster", () => {
       "10.0.0.0/8",
     ]);
     const proxy = readProxySettings(environment);
-    expect(proxy.ok && proxy.value.separatePush).to.equal(true);
+    expect(proxy.ok && proxy.value).to.deep.include({
+      separatePush: true,
+      tunnels: {
+        ...{ any: true, domains: [], networks: [], neverNetworks: [] },
+        hosts: [{ host: "git.internal", port: undefined }],
+      },
+      nearAddresses: ["192.0.2.7", "2001:db8::7", "10.96.0.1"],
+    });
   });
 
   it("are refused with every value that is wrong", () => {

@@ -37,6 +37,7 @@ describe("the command line", () => {
         listen: [{ scheme: "https", host: "127.0.0.1", port: 5080 }],
         tokenLifetime: 4 * 3600,
         grace: 30_000,
+        tunnels: { any: true, hosts: [], domains: [], networks: [], neverNetworks: [] },
       });
       expect(wrong("standalone").found).to.deep.equal(["--connectors: nothing"]);
     });
@@ -44,7 +45,7 @@ describe("the command line", () => {
     it("takes every option", () => {
       const given = settings(
         ...["--state", "/srv/state", "--listen", "http://localhost:80"],
-        ...["--token-lifetime=90m", "--grace", "1m30s"],
+        ...["--token-lifetime=90m", "--grace", "1m30s", "--tunnel", "github.com:443"],
       );
       expect(given).to.deep.equal({
         connectors: "/etc/connectors",
@@ -53,6 +54,10 @@ describe("the command line", () => {
         listen: [{ scheme: "http", host: "localhost", port: 80 }],
         tokenLifetime: 5400,
         grace: 90_000,
+        tunnels: {
+          ...{ any: false, domains: [], networks: [], neverNetworks: [] },
+          hosts: [{ host: "github.com", port: 443 }],
+        },
       });
     });
 

@@ -1,6 +1,8 @@
+import { lookup as systemLookup } from "node:dns";
 import { isIP, type LookupFunction } from "node:net";
 import ipaddr from "ipaddr.js";
 import type { Answer } from "../../connector/surroundings.ts";
+import type { ListedHost, TunnelRules } from "../../connector/tunnel-rules.ts";
 import {
   AddressRefused,
   forbidden,
@@ -9,32 +11,12 @@ import {
   resolve,
 } from "../../upstream/address-guard.ts";
 
-/** Where clients may go through the proxy, beside their connectors. */
-export interface TunnelRules {
-  /** Whether a host that is not listed may be gone to, at a public address. */
-  readonly any: boolean;
-  /** These may be gone to wherever they are, but at addresses for no host (link-local, metadata and the like). */
-  readonly hosts: readonly ListedHost[];
-  /** Names below these may be gone to at public addresses: `example.com` for `*.example.com`. */
-  readonly domains: readonly ListedHost[];
-  /** Any host at an address of these networks may be gone to: `10.1.0.0/16`. */
-  readonly networks: readonly string[];
-  /** No host at an address of these, unless it is listed itself. */
-  readonly neverNetworks: readonly string[];
-}
-
-export interface ListedHost {
-  /** In lower case; an IP address without brackets. */
-  readonly host: string;
-  /** Undefined for any. */
-  readonly port: number | undefined;
-}
-
 export interface TunnelPolicyOptions {
   readonly rules: TunnelRules;
   /** Addresses of this node and of the API server, as they are now. */
   readonly ownAddresses: () => readonly string[];
-  readonly lookup: Lookup;
+  /** The system's, where none is given. */
+  readonly lookup?: Lookup;
 }
 
 export interface TunnelPolicy {
@@ -56,7 +38,7 @@ interface Standing {
 export function createTunnelPolicy({
   rules,
   ownAddresses,
-  lookup,
+  lookup = systemLookup,
 }: TunnelPolicyOptions): TunnelPolicy {
   const networks = rules.networks.map(ipaddr.parseCIDR);
   const neverNetworks = rules.neverNetworks.map(ipaddr.parseCIDR);
@@ -73,7 +55,7 @@ export function createTunnelPolicy({
   const closed = (canonical: string): string | undefined => {
     if (isIn(canonical, neverNetworks)) return "in a network that is closed";
     const isOwn = ownAddresses().some((own) => canonicalOf(own) === canonical);
-    return isOwn ? "an address of this node, or of the cluster's API server" : undefined;
+    return isOwn ? "an address of this machine, or of the cluster's API server" : undefined;
   };
   const unopened = (kind: string, { isPublicAllowed }: Standing): string | undefined => {
     if (kind !== "unicast") return `an internal address (${kind})`;

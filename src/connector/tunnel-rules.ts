@@ -1,0 +1,95 @@
+import { isIP } from "node:net";
+import ipaddr from "ipaddr.js";
+import { type Checked, type Problem, show } from "./problem.ts";
+
+/** Where clients may go through the proxy, beside their connectors. */
+export interface TunnelRules {
+  /** Whether a host that is not listed may be gone to, at a public address. */
+  readonly any: boolean;
+  /** These may be gone to wherever they are, but at addresses for no host (link-local, metadata and the like). */
+  readonly hosts: readonly ListedHost[];
+  /** Names below these may be gone to at public addresses: `example.com` for `*.example.com`. */
+  readonly domains: readonly ListedHost[];
+  /** Any host at an address of these networks may be gone to: `10.1.0.0/16`. */
+  readonly networks: readonly string[];
+  /** No host at an address of these, unless it is listed itself. */
+  readonly neverNetworks: readonly string[];
+}
+
+export interface ListedHost {
+  /** In lower case; an IP address without brackets. */
+  readonly host: string;
+  /** Undefined for any. */
+  readonly port: number | undefined;
+}
+
+const wanted =
+  '"tunnel" for every public host, "refuse" for none, or hosts with commas: ' +
+  "github.com:443, *.example.com, 10.1.0.0/16, and !10.96.0.0/12 for a network that is closed";
+
+/**
+ * Reads `tunnel`, `refuse`, or a list of hosts that may be gone to. A list with `tunnel` in it adds to the public hosts; one
+ * without it is all there is.
+ * @param path the name under which problems show
+ */
+export function parseTunnelRules(text: string, path: string): Checked<TunnelRules> {
+  const entries = text.split(",").map((entry) => entry.trim().toLowerCase());
+  const read = entries.map(readEntry);
+  const problems: Problem[] = entries
+    .filter((_, index) => read[index] === undefined)
+    .map((entry) => ({ path, found: show(entry), wanted }));
+  const isRefused = entries.includes("refuse");
+  if (isRefused && entries.length > 1) {
+    problems.push({ path, found: show(text), wanted: '"refuse" alone: a list refuses the others' });
+  }
+  if (problems.length > 0) return { ok: false, problems };
+  const all = <Kind extends Entry["kind"]>(kind: Kind): readonly Extract<Entry, { kind: Kind }>[] =>
+    read.filter((entry): entry is Extract<Entry, { kind: Kind }> => entry?.kind === kind);
+  const value = {
+    any: entries.includes("tunnel"),
+    hosts: all("host").map(({ listed }) => listed),
+    domains: all("domain").map(({ listed }) => listed),
+    networks: all("network").map(({ network }) => network),
+    neverNetworks: all("never").map(({ network }) => network),
+  };
+  return { ok: true, value };
+}
+
+type Entry =
+  | { readonly kind: "word" }
+  | { readonly kind: "host" | "domain"; readonly listed: ListedHost }
+  | { readonly kind: "network" | "never"; readonly network: string };
+
+const hostPattern =
+  /^(?<wild>\*\.)?(?:\[(?<ipv6>[0-9a-f:.]+)\]|(?<name>[a-z0-9_.-]+))(?::(?<port>\d{1,5}))?$/;
+const label = /^[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?$/;
+
+function readEntry(text: string): Entry | undefined {
+  if (text === "tunnel" || text === "refuse") return { kind: "word" };
+  if (text.startsWith("!")) return networkEntry("never", text.slice(1));
+  if (text.includes("/")) return networkEntry("network", text);
+  const { wild, ipv6, name = "", port: digits } = hostPattern.exec(text)?.groups ?? {};
+  const host = ipv6 === undefined ? name.replace(/\.$/, "") : oneSpelling(ipv6);
+  const port = digits === undefined ? undefined : Number(digits);
+  if (!isHost(host) || !isPort(port)) return undefined;
+  if (wild === undefined) return { kind: "host", listed: { host, port } };
+  return isIP(host) === 0 ? { kind: "domain", listed: { host, port } } : undefined;
+}
+
+const isPort = (port: number | undefined): boolean =>
+  port === undefined || (port > 0 && port < 65_536);
+
+/** Other spellings of addresses (`127.1`, `0x7f000001`) would be names to us, and addresses to a resolver. */
+const isHost = (host: string): boolean =>
+  isIP(host) !== 0 ||
+  (host.split(".").every((part) => label.test(part)) && !/(^|\.)(\d+|0x[0-9a-f]*)$/.test(host));
+
+/** As a URL has it, and so a client's target once it is read. */
+const oneSpelling = (ipv6: string): string =>
+  (isIP(ipv6) === 6 && URL.parse(`http://[${ipv6}]`)?.hostname.slice(1, -1)) || "";
+
+function networkEntry(kind: "network" | "never", network: string): Entry | undefined {
+  const [address = "", bits = ""] = network.split("/");
+  const isNetwork = isIP(address) !== 0 && /^\d+$/.test(bits) && ipaddr.isValidCIDR(network);
+  return isNetwork ? { kind, network } : undefined;
+}
