@@ -7,6 +7,11 @@ export interface Connections {
   finish(): void;
   /** Ends all of them. */
   destroy(): void;
+  /**
+   * Leaves one to somebody else who ends it in time; `destroy` ends it, too.
+   * @returns false where a request before it is still under way
+   */
+  handOver(socket: Socket): boolean;
   /** When the last one came, as `performance.now` tells time; 0 before the first. */
   lastAt(): number;
 }
@@ -24,9 +29,12 @@ export function followConnections(server: Server): Connections {
   let isFinishing = false;
   let lastAt = 0;
 
+  const isBusy = (socket: Socket): boolean => {
+    for (const { req } of underWay) if (req.socket === socket) return true;
+    return false;
+  };
   const endIfIdle = (socket: Socket): void => {
-    for (const { req } of underWay) if (req.socket === socket) return;
-    socket.destroySoon();
+    if (!isBusy(socket)) socket.destroySoon();
   };
   const begin = (_request: IncomingMessage, response: ServerResponse): void => {
     const { socket } = response.req;
@@ -58,6 +66,7 @@ export function followConnections(server: Server): Connections {
     destroy() {
       for (const socket of accepted) socket.destroy();
     },
+    handOver: (socket) => !isBusy(socket) && carrying.delete(socket),
     lastAt: () => lastAt,
   };
 }

@@ -144,26 +144,34 @@ const baseHeaders = { ...apiVersion, "content-type": "application/json", "conten
  */
 async function withCurrentSecrets(
   { connector, request, held }: Admitted,
-  { readUpstreamSecrets, upstreams }: HandlerOptions,
+  options: HandlerOptions,
   act: (upstream: Upstream) => Promise<void>,
 ): Promise<void> {
-  const read = async (fresh: boolean): Promise<Upstream> => {
-    const secrets = await orUnavailable(readUpstreamSecrets(connector, { fresh }));
-    if (!secrets.ok) {
-      throw denied(`the connector ${showRef(connector)} has no login: ${secrets.reason}`);
-    }
-    return upstreams.of(connector, secrets.value);
-  };
-  const upstream = await read(false);
+  const upstream = await upstreamOf(connector, options);
   try {
     await act(upstream);
   } catch (error) {
     const isGone = request.readableDidRead && held === undefined;
     if (isGone || !isRefusal(error)) throw error;
-    const renewed = await read(true);
+    const renewed = await upstreamOf(connector, options, true);
     if (renewed.tokenKey === upstream.tokenKey) throw error;
     await act(renewed);
   }
+}
+
+/**
+ * The registry of a connector, with its credential.
+ * @param fresh whether to read that past any cache
+ * @throws RegistryError 403, 503
+ */
+export async function upstreamOf(
+  connector: Connector,
+  { readUpstreamSecrets, upstreams }: Pick<HandlerOptions, "readUpstreamSecrets" | "upstreams">,
+  fresh = false,
+): Promise<Upstream> {
+  const secrets = await orUnavailable(readUpstreamSecrets(connector, { fresh }));
+  if (secrets.ok) return upstreams.of(connector, secrets.value);
+  throw denied(`the connector ${showRef(connector)} has no login: ${secrets.reason}`);
 }
 
 /** The one place where an error ends: as the answer where there is none yet, else as a destroyed connection. */

@@ -1,5 +1,11 @@
 import { once } from "node:events";
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import {
+  createServer,
+  type IncomingMessage,
+  type Server,
+  type ServerOptions,
+  type ServerResponse,
+} from "node:http";
 import { createServer as createTlsServer } from "node:https";
 import type { AddressInfo, Socket } from "node:net";
 import { maxHeaderSize } from "../upstream/upstream.ts";
@@ -28,7 +34,8 @@ export interface Listener {
   stop(grace: number): Promise<void>;
 }
 
-const serverOptions = {
+/** For every server that clients of registries speak HTTP with. */
+export const serverOptions: ServerOptions = {
   maxHeaderSize,
   requestTimeout: 0, // a push of many GB takes longer than Node's 300 s (nodejs/node#46574)
   headersTimeout: 60_000,
@@ -37,21 +44,30 @@ const serverOptions = {
   noDelay: true,
 };
 
+/** A CONNECT, its connection, and what came behind it on that. */
+export type ConnectHandler = (request: IncomingMessage, socket: Socket, head: Buffer) => void;
+
+export interface ListenOptions {
+  readonly handler: Handler;
+  readonly onConnect: ConnectHandler;
+  readonly certificates: ServerCertificates;
+}
+
 /** Listens for registry clients. @throws the socket's error where the address can't be had */
 export async function listen(
   { scheme, host, port, certificateName = host }: ListenAddress,
-  handler: Handler,
-  certificates: ServerCertificates,
+  { handler, onConnect, certificates }: ListenOptions,
 ): Promise<Listener> {
   const server =
     scheme === "http"
       ? createServer(serverOptions)
       : await tlsServer(certificateName, certificates);
   const connections = followConnections(server);
-  server.on("request", handler);
-  server.on("checkContinue", handler); // the handler says 100 once the request is let in
-  server.on("checkExpectation", refuseExpectation);
-  server.on("clientError", refuseMalformed);
+  serve(server, handler);
+  server.on("connect", (request: IncomingMessage, socket: Socket, head: Buffer) => {
+    if (connections.handOver(socket)) onConnect(request, socket, head);
+    else socket.destroy();
+  });
   server.listen(port, host);
   await once(server, "listening");
   const found = (server.address() as AddressInfo).port;
@@ -60,6 +76,14 @@ export async function listen(
     lastConnectionAt: connections.lastAt,
     stop: (grace) => stop(server, connections, grace),
   };
+}
+
+/** Has a handler answer all that a server is asked. */
+export function serve(server: Server, handler: Handler): void {
+  server.on("request", handler);
+  server.on("checkContinue", handler); // the handler says 100 once the request is let in
+  server.on("checkExpectation", refuseExpectation);
+  server.on("clientError", refuseMalformed);
 }
 
 /** Clients that connect to an IP address send no name (RFC 6066, section 3). */

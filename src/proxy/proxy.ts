@@ -1,11 +1,14 @@
+import type { IncomingMessage, ServerResponse } from "node:http";
 import type { IssueLeaf } from "../certificate-authority.ts";
 import type { ReadUpstreamSecrets } from "../connector/surroundings.ts";
+import type { TunnelRules } from "../connector/tunnel-rules.ts";
 import type { Log } from "../log.ts";
 import type { Lookup } from "../upstream/address-guard.ts";
 import { createTokenCache, type TokenOutcome } from "../upstream/token-cache.ts";
 import { createUpstreams } from "../upstream/upstream.ts";
 import { createUpstreamLogin } from "../upstream/upstream-login.ts";
 import type { AdmissionOptions } from "./admission.ts";
+import { createForwardMode } from "./forward-mode/forward-mode.ts";
 import { createHandler, type RequestObserver } from "./handler.ts";
 import { type ListenAddress, type Listener, listen } from "./listener.ts";
 import { createLimitKeeper, defaultLimits, type RequestLimits } from "./request-limits.ts";
@@ -27,6 +30,10 @@ export interface ProxyOptions extends AdmissionOptions {
   readonly bodyTimeout?: number;
   /** Finds the addresses of registries; the system's, where none is given. */
   readonly lookup?: Lookup;
+  /** Where clients may go through the proxy, beside their connectors. */
+  readonly tunnels: TunnelRules;
+  /** Addresses of this node, and of the cluster's API server, as they are now: no tunnel leads there. */
+  readonly ownAddresses: () => readonly string[];
   /** How much one tenant may ask for at a time; {@link defaultLimits} where nothing is said. */
   readonly limits?: RequestLimits;
   readonly observer?: ProxyObserver;
@@ -60,7 +67,7 @@ export interface Proxy {
 export async function startProxy(options: ProxyOptions): Promise<Proxy> {
   const { now, bodyTimeout = 60_000, observer = nobody } = options;
   const upstreams = createUpstreams(bodyTimeout, options.lookup);
-  const handler = createHandler({
+  const handling = {
     ...options,
     bodyTimeout,
     observer,
@@ -68,16 +75,24 @@ export async function startProxy(options: ProxyOptions): Promise<Proxy> {
     upstreams,
     login: createUpstreamLogin(createTokenCache(now), observer.tokenNeeded),
     seal: createSessionSeal(options.sealKeys, now),
-  });
-  const certificates = createServerCertificates(options);
+  };
+  const reverse = createHandler(handling);
+  const forward = createForwardMode(handling);
+  const listening = {
+    handler: (request: IncomingMessage, response: ServerResponse) =>
+      (isForReverse(request) ? reverse : forward.handler)(request, response),
+    onConnect: forward.onConnect,
+    certificates: createServerCertificates(options),
+  };
   const listeners: Listener[] = [];
   const stop = async (grace: number): Promise<void> => {
+    forward.finish();
     await Promise.all(listeners.map((listener) => listener.stop(grace)));
     await upstreams.destroy();
   };
   try {
     for (const address of options.listen) {
-      listeners.push(await listen(address, handler, certificates));
+      listeners.push(await listen(address, listening));
     }
   } catch (error) {
     await stop(0);
@@ -89,3 +104,6 @@ export async function startProxy(options: ProxyOptions): Promise<Proxy> {
     stop,
   };
 }
+
+/** RFC 9112, section 3.2: a proxy is asked in absolute form, or by CONNECT; a server in any other. */
+const isForReverse = ({ url = "" }: IncomingMessage): boolean => !/^[a-z][a-z0-9+.-]*:/i.test(url);

@@ -1,9 +1,12 @@
 import type { ServerResponse } from "node:http";
+import type { Socket } from "node:net";
 import { RegistryError } from "./registry-error.ts";
 
 export interface RequestLimits {
   /** Requests of one Pod or volume that may be under way. */
   readonly perSubject: number;
+  /** Connections of one Pod or volume that a CONNECT may have open. An idle one costs some 30 KiB. */
+  readonly tunnelsPerSubject: number;
   /** Requests through one connector that may be under way. */
   readonly perConnector: number;
   /** Bytes of manifests that may be held, of all together. */
@@ -13,6 +16,7 @@ export interface RequestLimits {
 /** A build of many images uses a few dozen connections; what holds more takes them from its neighbours. */
 export const defaultLimits: RequestLimits = {
   perSubject: 256,
+  tunnelsPerSubject: 1_024,
   perConnector: 2_048,
   heldBytes: 64 * 1024 * 1024,
 };
@@ -25,6 +29,11 @@ export interface LimitKeeper {
    */
   admit(subject: string, connectorUid: string, response: ServerResponse): void;
   /**
+   * Counts a connection that a CONNECT has opened until it is closed.
+   * @throws RegistryError 429 where there are too many already
+   */
+  admitTunnel(subject: string, socket: Socket): void;
+  /**
    * @returns a function that counts bytes that are held for a request until its response is closed, and
    *   throws RegistryError 429 where there are too many already
    */
@@ -34,9 +43,9 @@ export interface LimitKeeper {
 export function createLimitKeeper(limits: RequestLimits): LimitKeeper {
   const counts = new Map<string, number>();
   let held = 0;
-  const count = (key: string, most: number, what: string): void => {
+  const count = (key: string, most: number, whose: string, what = "requests"): void => {
     const underWay = counts.get(key) ?? 0;
-    if (underWay >= most) throw tooMany(`${underWay} requests of this ${what} are under way`);
+    if (underWay >= most) throw tooMany(`${underWay} ${what} of this ${whose} are under way`);
     counts.set(key, underWay + 1);
   };
   const uncount = (key: string): void => {
@@ -59,6 +68,11 @@ export function createLimitKeeper(limits: RequestLimits): LimitKeeper {
         uncount(own);
         uncount(shared);
       });
+    },
+    admitTunnel(subject, socket) {
+      const key = `tunnels of ${subject}`;
+      count(key, limits.tunnelsPerSubject, "volume", "connections");
+      socket.once("close", () => uncount(key));
     },
     holderFor(response) {
       let own = 0;

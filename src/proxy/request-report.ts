@@ -8,10 +8,15 @@ import type { RequestTarget } from "./request-target.ts";
 /** What became of a request: a line of the audit log, and what is counted. */
 export interface RequestReport {
   readonly method: string;
-  /** `pull manifest`, `push upload`, `base`, or `none` where the request was none of the API. */
+  /**
+   * `pull manifest`, `push upload`, `base`, or `none` where the request was none of the API. In forward mode, where it was
+   * for another host than a connector's: `tunnel` for a CONNECT, `pass` for a request that was passed on as it was.
+   */
   readonly operation: string;
   /** Who asked; undefined where nobody was let in. */
   readonly identity: Identity | undefined;
+  /** Where a request of forward mode went, or was to go, that was none for a connector: `github.com:443`. */
+  readonly host: string | undefined;
   /** Which connector was asked for, whether or not there is one. */
   readonly ref: ConnectorRef | undefined;
   /** `namespace/name` of a connector that there is, and that they may use. */
@@ -37,6 +42,10 @@ export interface RequestReport {
 /** A report that is being written, while the request is under way. */
 export interface ReportDraft {
   target?: RequestTarget;
+  /** Where it goes, if not to a connector. */
+  host?: string;
+  /** Whether it is passed on there. */
+  isPassedOn?: boolean;
   identity?: Identity;
   ref?: ConnectorRef;
   verb?: Action;
@@ -69,12 +78,13 @@ export function openReport(
       method: request.method ?? "",
       operation: operationOf(draft),
       identity: draft.identity,
+      host: draft.host,
       ref: draft.ref,
       connector: connector && showRef(connector),
       repository: (target !== "base" && target?.repository) || undefined,
       reference: referenceOf(target),
       verb: draft.verb,
-      decision: connector === undefined ? "refused" : "allowed",
+      decision: connector === undefined && !draft.isPassedOn ? "refused" : "allowed",
       reason: draft.reason,
       status: response.writableFinished ? response.statusCode : clientGone,
       upstreamStatus: draft.upstreamStatus,
@@ -86,7 +96,8 @@ export function openReport(
   return draft;
 }
 
-function operationOf({ target, verb }: ReportDraft): string {
+function operationOf({ target, verb, isPassedOn }: ReportDraft): string {
+  if (isPassedOn) return "pass";
   if (target === undefined) return "none";
   if (target === "base") return "base";
   return `${verb ?? "ask"} ${target.endpoint.kind}`;

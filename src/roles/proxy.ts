@@ -13,6 +13,7 @@ import { startProxy } from "../proxy/proxy.ts";
 import { connectToCluster } from "./cluster.ts";
 import { serveHealth } from "./health-server.ts";
 import { installedNames } from "./installed-names.ts";
+import { apiEndpoints, endpointAddresses, interfaceAddresses } from "./own-addresses.ts";
 import { watchProxyKeys } from "./proxy-keys.ts";
 import { observeProxy } from "./proxy-observer.ts";
 import type { Role } from "./role.ts";
@@ -48,6 +49,7 @@ export async function startClusterProxy(
   connectors.onChange(({ name, namespace = "", object }) => {
     if (object === undefined) void metrics.proxy.forget(showRef({ namespace, name }));
   });
+  const apiServer = cluster.watchOne(apiEndpoints.collection, apiEndpoints.name);
   let notYet: string | undefined = `waiting for the Secret ${keysSecretName}`;
   const health = await serveHealth({
     port: healthPort,
@@ -82,6 +84,12 @@ export async function startClusterProxy(
     leafIssuer: keys.leafIssuer,
     servesName: (name) => name === ownName || connectorOfHost(name) !== undefined,
     sealKeys: keys.sealKeys,
+    tunnels: settings.tunnels,
+    ownAddresses: () => [
+      ...settings.nearAddresses,
+      ...interfaceAddresses(),
+      ...endpointAddresses(apiServer),
+    ],
     now,
     observer: observeProxy(log, metrics.proxy),
     log,

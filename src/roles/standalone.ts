@@ -20,6 +20,7 @@ import { tokenSigner, tokenVerifier } from "../standalone/tokens.ts";
 import { startVolumeKeeper, type VolumeKeeper } from "../standalone/volume-keeper.ts";
 import { volumeRecords } from "../standalone/volume-record.ts";
 import { version } from "../version.ts";
+import { interfaceAddresses } from "./own-addresses.ts";
 import { observeProxy } from "./proxy-observer.ts";
 import type { Role } from "./role.ts";
 
@@ -78,6 +79,8 @@ async function start(settings: StandaloneSettings, log: Log, undo: Undo[]): Prom
     servesName: (name) =>
       name === "localhost" || settings.listen.some(({ host }) => host.toLowerCase() === name),
     sealKeys: () => [state.sealKey],
+    tunnels: settings.tunnels,
+    ownAddresses: interfaceAddresses,
     now: Date.now,
     observer: observeProxy(log),
     log,

@@ -57,6 +57,7 @@ describe("the report of a request", function () {
     expect(report).to.deep.equal({
       method: "GET",
       operation: "pull blob",
+      host: undefined,
       ref: { namespace: "team-a", name: "harbor" },
       connector: "team-a/harbor",
       repository: "app",

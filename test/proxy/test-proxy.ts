@@ -86,6 +86,8 @@ export async function startTestProxy({
       () => new Date(),
     ),
     now: Date.now,
+    tunnels: { any: true, hosts: [], domains: [], networks: [], neverNetworks: [] },
+    ownAddresses: () => [],
     servesName: (name) => name === "localhost" || name.endsWith(".svc.cluster.local"),
     connectorOfHost: (host) => {
       const [, name] = /^c-([a-z0-9-]+)\.team-a\.svc/.exec(host) ?? [];

@@ -7,7 +7,13 @@ import { observeProxy } from "../../src/roles/proxy-observer.ts";
 
 const least: RequestReport = {
   ...{ method: "GET", operation: "none", decision: "refused", status: 404 },
-  ...{ identity: undefined, ref: undefined, connector: undefined, verb: undefined },
+  ...{
+    identity: undefined,
+    host: undefined,
+    ref: undefined,
+    connector: undefined,
+    verb: undefined,
+  },
   ...{ repository: undefined, reference: undefined, reason: undefined, upstreamStatus: undefined },
   ...{ bytesReceived: 80, bytesSent: 200, durationMs: 1 },
 };
@@ -19,6 +25,7 @@ const push: RequestReport = {
     subject: "system:serviceaccount:team-a:builder/uid-1",
     pod: { namespace: "team-a", name: "build-1" },
   },
+  host: undefined,
   ref: { namespace: "team-a", name: "harbor" },
   ...{ connector: "team-a/harbor", repository: "app/web", reference: "1.4" },
   ...{ reason: undefined, status: 201, upstreamStatus: 201 },
@@ -47,7 +54,7 @@ describe("the audit log", () => {
   });
 
   it("has the fields of docs/audit-log.md, in that order", () => {
-    const line = lineOf({ ...push, reason: "why" });
+    const line = lineOf({ ...push, host: "github.com:443", reason: "why" });
     expect(Object.keys(line)).to.deep.equal([...documented.keys()]);
   });
 

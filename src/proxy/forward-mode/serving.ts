@@ -1,8 +1,9 @@
 import type { Connector } from "../../connector/connector.ts";
-import type { ConnectorRef } from "../../connector/connector-ref.ts";
+import { type ConnectorRef, showRef } from "../../connector/connector-ref.ts";
 import { isOriginOf, type RegistryAddress } from "../../connector/registry-address.ts";
 import type { Identity } from "../../connector/surroundings.ts";
 import { type AdmissionOptions, orUnavailable } from "../admission.ts";
+import { denied } from "../registry-error.ts";
 
 /** A connector that may be used, and the one of its addresses that a client speaks to. */
 export interface Serving {
@@ -78,4 +79,11 @@ export function atAddress(
   };
   known.set(address, there);
   return there;
+}
+
+/** @throws RegistryError 403 where the connector was changed in this moment */
+export function atOrGone(connector: Connector, { ref, address }: Serving): Connector {
+  const there = atAddress(connector, address);
+  if (there !== undefined) return there;
+  throw denied(`the connector ${showRef(ref)} is no longer at ${address.origin}`);
 }

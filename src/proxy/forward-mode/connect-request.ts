@@ -1,0 +1,119 @@
+import type { IncomingMessage } from "node:http";
+import type { Socket } from "node:net";
+import type { Log } from "../../log.ts";
+import type { AdmissionOptions } from "../admission.ts";
+import type { RequestObserver } from "../handler.ts";
+import type { ConnectHandler } from "../listener.ts";
+import { asRegistryError, denied, RegistryError } from "../registry-error.ts";
+import type { LimitKeeper } from "../request-limits.ts";
+import type { BlindTunnels } from "./blind-tunnels.ts";
+import { connectTo, permit } from "./connect.ts";
+import { type ForwardTarget, parseConnectTarget } from "./forward-target.ts";
+import type { Interception } from "./interception.ts";
+import { identify, readCredential } from "./proxy-admission.ts";
+import { findServing } from "./serving.ts";
+import type { TunnelPolicy } from "./tunnel-policy.ts";
+import { openTunnelReport, type TunnelReport } from "./tunnel-report.ts";
+
+export interface ConnectOptions extends AdmissionOptions {
+  readonly policy: TunnelPolicy;
+  readonly interception: Interception;
+  readonly tunnels: BlindTunnels;
+  readonly limits: LimitKeeper;
+  readonly observer: RequestObserver;
+  readonly log: Log;
+}
+
+/** Answers CONNECT: with a registry's stand-in, with a tunnel to another host, or with a refusal. */
+export const createConnectHandler =
+  (options: ConnectOptions): ConnectHandler =>
+  (request, socket, head) => {
+    const report = openTunnelReport(request, socket, options.observer);
+    socket.setTimeout(0);
+    socket.on("error", () => undefined); // `close` follows
+    handle(request, socket, head, report, options).catch((error: unknown) => {
+      const known = asRegistryError(error) ?? unexpected;
+      if (known.status >= 500) {
+        const cause = known === unexpected ? error : known.cause;
+        options.log("warning", "CONNECT failed", {
+          host: report.host,
+          reason: known.message,
+          error: cause,
+        });
+      }
+      report.refused(known);
+      refuse(socket, known);
+    });
+  };
+
+async function handle(
+  request: IncomingMessage,
+  socket: Socket,
+  head: Buffer,
+  report: TunnelReport,
+  options: ConnectOptions,
+): Promise<void> {
+  const target = parseConnectTarget(request.url ?? "");
+  if (target === undefined) throw badTarget();
+  const credential = readCredential(request);
+  const identity = await identify(credential, options);
+  report.identity = identity;
+  if (socket.destroyed) return;
+  options.limits.admitTunnel(identity.subject, socket);
+  const { serving, refusal } = await findServing(
+    target.origin,
+    credential.connectors,
+    identity,
+    options,
+  );
+  if (serving.length > 0) {
+    const take = await options.interception.prepare({ target, credential });
+    if (socket.destroyed) return;
+    socket.write(established);
+    take(socket, head);
+    return;
+  }
+  if (refusal !== undefined) throw denied(refusal);
+  await openTunnel(target, socket, head, report, options);
+}
+
+async function openTunnel(
+  { hostname, port }: ForwardTarget,
+  socket: Socket,
+  head: Buffer,
+  report: TunnelReport,
+  { policy, tunnels }: ConnectOptions,
+): Promise<void> {
+  const remote = await connectTo(permit(policy, hostname, port), socket);
+  report.opened();
+  socket.write(established);
+  if (head.length > 0) remote.write(head);
+  tunnels.join(socket, remote);
+}
+
+const established = "HTTP/1.1 200 Connection established\r\n\r\n";
+
+const badTarget = (): RegistryError =>
+  new RegistryError(400, "UNSUPPORTED", "CONNECT wants a host name, or an IP address, and a port");
+
+const unexpected = new RegistryError(500, "UNKNOWN", "internal error; the proxy's log says more");
+
+/** Milliseconds in which a client may read its refusal. */
+const lingering = 10_000;
+
+/** Go's clients show a person nothing but the status line's phrase, curl nothing but the status; so both say why. */
+function refuse(socket: Socket, { status, message, detail, headers }: RegistryError): void {
+  const phrase = message.replace(/[^\x20-\x7e]+/g, " ").slice(0, 300);
+  const body = `${message}${detail === undefined ? "" : `\n${detail}`}\n`;
+  const fields = {
+    ...headers,
+    connection: "close",
+    "content-type": "text/plain; charset=utf-8",
+    "content-length": String(Buffer.byteLength(body)),
+  };
+  const lines = Object.entries(fields).map(([name, value]) => `${name}: ${value}\r\n`);
+  socket.end(`HTTP/1.1 ${status} ${phrase}\r\n${lines.join("")}\r\n${body}`);
+  socket.resume(); // a connection that is closed with bytes unread takes the answer along
+  const timer = setTimeout(() => socket.destroy(), lingering);
+  socket.once("close", () => clearTimeout(timer));
+}

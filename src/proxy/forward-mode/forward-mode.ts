@@ -1,0 +1,46 @@
+import type { IssueLeaf } from "../../certificate-authority.ts";
+import type { TunnelRules } from "../../connector/tunnel-rules.ts";
+import type { Lookup } from "../../upstream/address-guard.ts";
+import { type Handler, type HandlerOptions, reported } from "../handler.ts";
+import type { ConnectHandler } from "../listener.ts";
+import { createServerCertificates } from "../server-certificates.ts";
+import { createBlindTunnels } from "./blind-tunnels.ts";
+import { createConnectHandler } from "./connect-request.ts";
+import { interceptedAct, plainAct } from "./forwarded-request.ts";
+import { createInterception } from "./interception.ts";
+import { createTunnelPolicy } from "./tunnel-policy.ts";
+
+export interface ForwardModeOptions extends HandlerOptions {
+  readonly tunnels: TunnelRules;
+  readonly ownAddresses: () => readonly string[];
+  readonly leafIssuer: () => IssueLeaf;
+  readonly lookup?: Lookup;
+}
+
+/** The proxy as clients know it from `https_proxy`: they speak to registries under their own names, and to other hosts. */
+export interface ForwardMode {
+  /** For requests in absolute form. */
+  readonly handler: Handler;
+  readonly onConnect: ConnectHandler;
+  /** Ends connections on which nothing is under way, and the others when that is through. */
+  finish(): void;
+}
+
+export function createForwardMode(options: ForwardModeOptions): ForwardMode {
+  const policy = createTunnelPolicy({ ...options, rules: options.tunnels });
+  const forwarded = { ...options, policy };
+  const interception = createInterception({
+    // Whoever is let in has named a connector at that host.
+    certificates: createServerCertificates({ ...options, servesName: () => true }),
+    handler: reported(options, interceptedAct(forwarded)),
+  });
+  const tunnels = createBlindTunnels();
+  return {
+    handler: reported(options, plainAct(forwarded)),
+    onConnect: createConnectHandler({ ...forwarded, interception, tunnels }),
+    finish() {
+      interception.finish();
+      tunnels.finish();
+    },
+  };
+}

@@ -1,0 +1,100 @@
+import type { IncomingMessage, ServerResponse } from "node:http";
+import type { ConnectorRef } from "../../connector/connector-ref.ts";
+import type { Identity } from "../../connector/surroundings.ts";
+import { type Act, answer, type HandlerOptions, type Question } from "../handler.ts";
+import { denied, RegistryError } from "../registry-error.ts";
+import type { ReportDraft } from "../request-report.ts";
+import { parseOwnTarget } from "../request-target.ts";
+import { forwardElsewhere } from "./forward-elsewhere.ts";
+import { type ForwardTarget, isHostOf, parseAbsoluteTarget } from "./forward-target.ts";
+import { sessionOf } from "./interception.ts";
+import { identify, readCredential } from "./proxy-admission.ts";
+import { atOrGone, findServing } from "./serving.ts";
+import type { TunnelPolicy } from "./tunnel-policy.ts";
+
+export interface ForwardedOptions extends HandlerOptions {
+  readonly policy: TunnelPolicy;
+}
+
+/** A request of forward mode, and who has sent it. */
+export interface Forwarded {
+  readonly request: IncomingMessage;
+  readonly response: ServerResponse;
+  readonly report: ReportDraft;
+  /** Where it goes; its path is the request's own. */
+  readonly target: ForwardTarget;
+  readonly identity: Identity;
+  readonly connectors: readonly ConnectorRef[];
+}
+
+/** Answers requests inside a connection that is intercepted. */
+export const interceptedAct =
+  (options: ForwardedOptions): Act =>
+  async (request, response, report) => {
+    const { target, credential } = sessionOf(request);
+    const identity = await identify(credential, options).catch((error: unknown) => {
+      // The client has no credential for the registry that it speaks to, so there is none to ask it for.
+      if (!(error instanceof RegistryError) || error.status !== 407) throw error;
+      throw denied(error.message, { headers: { connection: "close" } });
+    });
+    report.identity = identity;
+    const { host } = request.headers;
+    if (host !== undefined && !isHostOf("https", host, target)) throw misdirected(host, target);
+    const path = request.url ?? "";
+    const forwarded = { request, response, report, identity, target: { ...target, path } };
+    await forward({ ...forwarded, connectors: credential.connectors }, options);
+  };
+
+/** Answers requests with an absolute target, of clients that use the proxy for plain HTTP. */
+export const plainAct =
+  (options: ForwardedOptions): Act =>
+  async (request, response, report) => {
+    const target = parseAbsoluteTarget(request.url ?? "");
+    if (target === undefined) throw badTarget();
+    const { connectors, ...credential } = readCredential(request);
+    const identity = await identify({ ...credential, connectors }, options);
+    report.identity = identity;
+    await forward({ request, response, report, target, identity, connectors }, options);
+  };
+
+async function forward(forwarded: Forwarded, options: ForwardedOptions): Promise<void> {
+  const { request, response, report, target, identity, connectors } = forwarded;
+  const { serving, refusal } = await findServing(target.origin, connectors, identity, options);
+  const [path = ""] = target.path.split("?", 1);
+  const chosen = serving.find(({ address }) => isBelow(path, address.basePath));
+  if (chosen === undefined) {
+    if (refusal !== undefined) throw denied(refusal, { headers: { connection: "close" } });
+    await forwardElsewhere(forwarded, serving[0], options);
+    return;
+  }
+  const question: Question = {
+    target: parseOwnTarget(target.path, chosen.address.basePath),
+    identity,
+    connector: () => chosen.ref,
+    at: (connector) => atOrGone(connector, chosen),
+  };
+  await answer(request, response, report, question, options);
+}
+
+/** Whether a path is one of the registry's API; its base path, and then the longest one, tells which. */
+const isBelow = (path: string, basePath: string): boolean =>
+  path === `${basePath}/v2` || path.startsWith(`${basePath}/v2/`);
+
+const badTarget = (): RegistryError =>
+  new RegistryError(
+    400,
+    "UNSUPPORTED",
+    "a forward proxy is asked by http://<host>[:<port>]/…, or by CONNECT",
+    {
+      detail:
+        "https goes by CONNECT alone: what is in it is not for the network between here and there",
+    },
+  );
+
+/** RFC 9110, section 15.5.20. */
+const misdirected = (host: string, { origin }: ForwardTarget): RegistryError =>
+  new RegistryError(
+    421,
+    "UNSUPPORTED",
+    `the request is for ${host.slice(0, 100)}, its connection for ${origin}`,
+  );

@@ -1,0 +1,120 @@
+/** A registry by its own name: the proxy variables of a volume, and its certificate, are all that tools need. */
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { expect } from "chai";
+import { requirePrograms } from "../../tools/require-programs.ts";
+import { cleanup } from "../support/cleanup.ts";
+import { type Clients, prepareClients } from "../support/clients.ts";
+import { type FakeRegistry, startFakeRegistry } from "../support/fake-registry.ts";
+import { addImage } from "../support/fake-registry-content.ts";
+import { writeTestImage } from "../support/oci-image.ts";
+import { type Outcome, runProgram } from "../support/program.ts";
+import { type CiHost, startCiHost, type Volume } from "./ci-host.ts";
+import { connectorYaml } from "./manifests.ts";
+
+const names = fileURLToPath(new URL("names-of-test.ts", import.meta.url));
+const login = { username: "alice", password: "secret-of-alice" };
+
+describe("standalone mode: registries by their own names", function () {
+  this.timeout(60_000);
+  const resources = cleanup();
+  let base: FakeRegistry;
+  let target: FakeRegistry;
+  let host: CiHost;
+  let clients: Clients;
+  let volume: Volume;
+  /** The volume's `.env`, and its certificate. */
+  let env: Readonly<Record<string, string>>;
+
+  before(async () => {
+    await requirePrograms(["curl"]);
+    clients = resources.add(await prepareClients());
+    const own = { auth: "bearer", tls: true } as const;
+    base = resources.add(await startFakeRegistry({ ...own, hostname: "base.test" }));
+    target = resources.add(await startFakeRegistry({ ...own, hostname: "target.test" }));
+    host = resources.add(await startCiHost({ nodeArgs: [`--import=${names}`] }));
+    host.keepSecret("the registries' password", login.password);
+    const documents = Object.entries({ base, target }).map(([name, { url, ca = "" }]) =>
+      connectorYaml({ ref: `team-a/${name}`, address: url, login, ca }),
+    );
+    await host.write("registries.yaml", documents.join("\n---\n"));
+    await host.waitForLog("connectors came, went or changed");
+    volume = await host.mount("volume", "team-a/base,team-a/target");
+    const lines = (await volume.read(".env")).trimEnd().split("\n");
+    env = {
+      ...Object.fromEntries(lines.map((line) => line.split(/=(.*)/s).slice(0, 2))),
+      SSL_CERT_FILE: join(volume.path, "ca.crt"),
+      CURL_CA_BUNDLE: join(volume.path, "ca.crt"),
+    };
+  });
+  after(resources.stop);
+
+  async function see(running: Promise<Outcome>): Promise<Outcome> {
+    const outcome = await running;
+    host.saw("a client's output", outcome.stdout + outcome.stderr);
+    return outcome;
+  }
+  const skopeo = (...args: readonly string[]): Promise<Outcome> =>
+    see(clients.skopeo(args, { env }));
+  const curl = (...args: readonly string[]): Promise<Outcome> =>
+    see(runProgram("curl", ["--silent", "--show-error", "--max-time", "10", ...args], { env }));
+  const succeeds = ({ status, stderr }: Outcome): void =>
+    void expect({ status, stderr }).to.deep.equal({ status: 0, stderr: "" });
+
+  it("copies an image from one registry to another, and back to a folder, with verified TLS", async () => {
+    const { manifest } = addImage(base.repository("deep/app"), "1", { layerSizes: [1000, 70_000] });
+    const from = `docker://${base.host}/deep/app:1`;
+    const to = `docker://${target.host}/mirror/app:1`;
+    succeeds(await skopeo("copy", from, to));
+    expect(target.repository("mirror/app").tags.get("1")).to.equal(manifest.digest);
+    succeeds(await skopeo("copy", to, `dir:${join(clients.folder, "out")}`));
+    const image = await writeTestImage(join(clients.folder, "image"), { layerSizes: [5, 300_000] });
+    succeeds(await skopeo("copy", image.reference, `docker://${base.host}/pushed:1`));
+    expect(base.repository("pushed").tags.get("1")).to.equal(image.manifest.digest);
+  });
+
+  it("lets curl ask the registry's API, with its own proxy variables", async () => {
+    base.repository("app").tags.set("7", "sha256:x");
+    const { stdout, ...outcome } = await curl(`${base.url}/v2/app/tags/list`);
+    succeeds({ stdout, ...outcome });
+    expect(JSON.parse(stdout)).to.deep.equal({ name: "app", tags: ["7"] });
+  });
+
+  it("refuses what is neither a connector's nor public, and says why", async () => {
+    const other = resources.add(await startFakeRegistry({ tls: true, hostname: "other.test" }));
+    const answer = await curl("--include", `${other.url}/v2/`);
+    expect(answer.status).not.to.equal(0);
+    expect(answer.stdout).to.match(
+      /HTTP\/1.1 403 other.test is at 127.0.0.1, an address of this machine/,
+    );
+    expect(other.requests).to.deep.equal([]);
+  });
+
+  it("refuses a stranger, and a volume that is unmounted", async () => {
+    const late = await host.mount("late", "team-a/base");
+    const proxy = (await late.read("https.proxy")).trim();
+    const ask = () => curl("--proxy", proxy, `${base.url}/v2/app/tags/list`);
+    succeeds(await ask());
+    await host.unmount("late");
+    expect((await ask()).stderr).to.include("407");
+    expect((await curl("--proxy", `http://${host.http}`, `${base.url}/v2/`)).stderr).to.include(
+      "407",
+    );
+  });
+
+  it("writes who has done what to the audit log", () => {
+    const pushed = host.logged('"message":"request"', '"verb":"push"', '"repository":"pushed"');
+    expect(pushed.length).to.be.above(0);
+    expect(JSON.parse(pushed.at(-1) ?? "")).to.include({ connector: "team-a/base", status: 201 });
+    const refused = host.logged('"method":"CONNECT"', '"status":403');
+    expect(JSON.parse(refused[0] ?? "")).to.include({ decision: "refused" });
+    expect(refused[0]).to.match(/"host":"other.test:\d+"/);
+  });
+
+  it("shows the registries' passwords and tokens to nobody", async () => {
+    for (const { auth } of [base, target]) {
+      for (const token of auth.tokens.keys()) host.keepSecret(`upstream ${token}`, token);
+    }
+    expect(await host.leaks()).to.deep.equal([]);
+  });
+});
