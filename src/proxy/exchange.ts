@@ -1,34 +1,20 @@
-import type { IncomingHttpHeaders, ServerResponse } from "node:http";
+import type { ServerResponse } from "node:http";
 import { TLSSocket } from "node:tls";
-import type { Dispatcher } from "undici";
-import type { Headers } from "./headers.ts";
-import { writeAndFree } from "./write-and-free.ts";
-
-/** The head of a registry's response. */
-export interface ResponseHead {
-  readonly status: number;
-  readonly headers: IncomingHttpHeaders;
-}
+import type { Abort, AnswerHandler, AnswerHead, Ask, UpstreamRequest } from "../upstream/answer.ts";
 
 /** What becomes of a response's body, decided at its head. */
 export type Handling = "stream" | "collect" | "discard";
 
-export interface ExchangeOptions {
-  readonly dispatcher: Dispatcher;
-  readonly url: URL;
-  readonly method: string;
-  readonly headers: Headers;
-  readonly body: Buffer | undefined;
-  /** Milliseconds until the head has to be there. */
-  readonly headersTimeout: number;
+export interface ExchangeOptions extends UpstreamRequest {
+  readonly ask: Ask;
   /** The client's response: a streamed body goes there, and when it is closed the registry's request ends. */
   readonly response: ServerResponse;
   /** Decides at the head; for `stream` it has written the head of the client's response. */
-  readonly choose: (head: ResponseHead) => Handling;
+  readonly choose: (head: AnswerHead) => Handling;
 }
 
 /** A whole response; of its body, 64 KiB at most. */
-export interface CollectedResponse extends ResponseHead {
+export interface CollectedResponse extends AnswerHead {
   readonly body: Buffer;
 }
 
@@ -60,30 +46,21 @@ export const collectTimeout = 5_000;
  * @throws ClientGone, BodyCut, or the error of the connection where there is no head
  */
 export function exchange(options: ExchangeOptions): Promise<Exchanged> {
-  const { dispatcher, url, method, headers, body, headersTimeout, response } = options;
+  const { ask, response } = options;
   return new Promise((resolve, reject) => {
-    const handler = new ExchangeHandler(options, resolve, reject);
-    response.once("close", handler.onClientClose);
-    dispatcher.dispatch(
-      {
-        origin: url.origin,
-        path: `${url.pathname}${url.search}`,
-        method,
-        headers,
-        body: body ?? null,
-        headersTimeout,
-      },
-      handler,
-    );
+    const exchange = new Exchange(options, resolve, reject);
+    exchange.abort = ask(options, exchange);
+    if (response.destroyed) exchange.onClientClose();
+    else response.once("close", exchange.onClientClose);
   });
 }
 
-class ExchangeHandler implements Dispatcher.DispatchHandler {
+class Exchange implements AnswerHandler {
   readonly #options: ExchangeOptions;
   readonly #resolve: (exchanged: Exchanged) => void;
   readonly #reject: (error: Error) => void;
-  #controller: Dispatcher.DispatchController | undefined;
-  #head: ResponseHead | undefined;
+  abort: Abort = () => undefined;
+  #head: AnswerHead | undefined;
   #handling: Handling = "discard";
   #collected: Buffer[] = [];
   #bytes = 0;
@@ -99,51 +76,37 @@ class ExchangeHandler implements Dispatcher.DispatchHandler {
     this.#reject = reject;
   }
 
-  readonly onClientClose = (): void => {
-    this.#controller?.abort(new ClientGone("the client closed the connection"));
-  };
+  readonly onClientClose = (): void =>
+    this.abort(new ClientGone("the client closed the connection"));
 
-  onRequestStart(controller: Dispatcher.DispatchController): void {
-    this.#controller = controller;
-    if (this.#options.response.destroyed) this.onClientClose();
-  }
-
-  onResponseStart(
-    controller: Dispatcher.DispatchController,
-    status: number,
-    headers: IncomingHttpHeaders,
-  ): void {
-    if (status < 200) return; // informational: the response is still to come
-    const head = { status, headers };
-    this.#handling = this.#options.choose(head); // what it throws comes back through onResponseError
+  head(head: AnswerHead): void {
+    this.#handling = this.#options.choose(head); // what it throws comes back through failed
     this.#head = head;
     if (this.#handling === "stream") return;
-    this.#timer = setTimeout(() => controller.abort(new BodyCut()), collectTimeout);
+    this.#timer = setTimeout(() => this.abort(new BodyCut()), collectTimeout);
   }
 
-  onResponseData(controller: Dispatcher.DispatchController, chunk: Buffer): void {
+  data(chunk: Buffer, release: () => void): void {
     this.#bytes += chunk.length;
     if (this.#handling === "stream") {
-      const { response } = this.#options;
-      if (writeAndFree(response, chunk)) return;
-      controller.pause();
-      response.once("drain", () => controller.resume());
+      this.#options.response.write(chunk, release);
       return;
     }
-    if (this.#handling === "collect" && this.#bytes <= mostCollected) this.#collected.push(chunk);
-    if (this.#bytes > mostCollected) controller.abort(new BodyCut());
+    const isCollected = this.#handling === "collect" && this.#bytes <= mostCollected;
+    if (isCollected) this.#collected.push(Buffer.from(chunk));
+    release();
+    if (this.#bytes > mostCollected) this.abort(new BodyCut());
   }
 
-  onResponseEnd(): void {
+  ended(): void {
     if (this.#handling === "stream") this.#options.response.end();
     this.#settle();
   }
 
-  onResponseError(_controller: Dispatcher.DispatchController, error: Error): void {
-    const { response } = this.#options;
+  failed(error: Error): void {
     if (this.#head === undefined || error instanceof ClientGone) this.#settle(error);
     else if (this.#handling === "stream") {
-      cut(response);
+      cut(this.#options.response);
       this.#settle(new BodyCut("the registry's answer ended before its end", { cause: error }));
     } else this.#settle(); // what came of an error's body is all there is to say
   }

@@ -1,9 +1,10 @@
 import type { ServerResponse } from "node:http";
+import type { AnswerHead } from "../upstream/answer.ts";
 import { unreachable, wasClosed } from "../upstream/unreachable.ts";
 import type { Upstream } from "../upstream/upstream.ts";
 import type { UpstreamLogin } from "../upstream/upstream-login.ts";
 import { resolveUpstream } from "./client-paths.ts";
-import { type Exchanged, exchange, type Handling, type ResponseHead } from "./exchange.ts";
+import { type Exchanged, exchange, type Handling } from "./exchange.ts";
 import { type Headers, headersForStorage } from "./headers.ts";
 import { badGateway, denied, RegistryError } from "./registry-error.ts";
 
@@ -21,7 +22,7 @@ export interface ReplayOptions {
   readonly login: UpstreamLogin;
   readonly response: ServerResponse;
   /** Whether this final response goes to the client as it comes, and if so writes its head; others are collected. */
-  readonly begin: (head: ResponseHead, asked: FinalRequest) => boolean;
+  readonly begin: (head: AnswerHead, asked: FinalRequest) => boolean;
 }
 
 /** Where the response came from in the end. */
@@ -111,13 +112,13 @@ async function send(
   { response, begin }: ReplayOptions,
 ): Promise<Replayed> {
   const { method, body, upstream } = request;
-  const choose = (head: ResponseHead): Handling => {
+  const choose = (head: AnswerHead): Handling => {
     if (isRedirect(head)) return "discard";
     return head.status < 400 && begin(head, asked) ? "stream" : "collect";
   };
   const attempt = (): Promise<Exchanged> =>
     exchange({
-      dispatcher: upstream.agent,
+      ask: upstream.ask,
       url: asked.url,
       method,
       headers,
@@ -140,13 +141,13 @@ async function send(
   }
 }
 
-const isRedirect = ({ status, headers }: ResponseHead): boolean =>
+const isRedirect = ({ status, headers }: AnswerHead): boolean =>
   [301, 302, 303, 307, 308].includes(status) && headers.location !== undefined;
 
 function nextHop(
   { upstream, method }: ReplayableRequest,
   { url, digest }: FinalRequest,
-  { status, headers }: ResponseHead,
+  { status, headers }: AnswerHead,
 ): FinalRequest {
   const { address } = upstream.connector;
   const next = resolveUpstream(headers.location ?? "", url, address);

@@ -3,8 +3,9 @@ import type { Connector } from "../connector/connector.ts";
 import { showRef } from "../connector/connector-ref.ts";
 import { property } from "../connector/document.ts";
 import type { Identity } from "../connector/surroundings.ts";
+import type { AnswerHead } from "../upstream/answer.ts";
 import { clientLink, clientPath, resolveUpstream } from "./client-paths.ts";
-import type { CollectedResponse, ResponseHead } from "./exchange.ts";
+import type { CollectedResponse } from "./exchange.ts";
 import { type Headers, headersForClient, shows, storageHeadersForClient } from "./headers.ts";
 import { parameter } from "./query.ts";
 import { badGateway, denied, type RegistryError } from "./registry-error.ts";
@@ -41,7 +42,7 @@ const sessionLifetime = 24 * 60 * 60;
  */
 export function clientHeaders(
   admitted: Admitted,
-  { status, headers }: ResponseHead,
+  { status, headers }: AnswerHead,
   asked: FinalRequest,
   sealing: Sealing,
 ): Headers {

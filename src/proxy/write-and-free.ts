@@ -1,18 +1,9 @@
 import type { Writable } from "node:stream";
-
-/** Smaller ones may be part of a buffer that others use, and are not worth it. Bytes. */
-const leastFreed = 16 * 1024;
+import { freeMemory } from "../upstream/free-memory.ts";
 
 /**
- * Writes a chunk that nobody looks at any more, and frees its memory once it is out. Left to the garbage
- * collector, chunks of 64 KiB pile up faster than it comes round: marking, page faults and cold caches
- * then cost as much again as passing the bytes on.
+ * Writes a chunk that nobody looks at any more, and frees its memory once it is out.
  * @returns false where the next chunk should wait for `drain`
  */
-export function writeAndFree(to: Writable, chunk: Buffer): boolean {
-  return to.write(chunk, () => {
-    const { buffer, byteLength } = chunk;
-    const isWhole = byteLength === buffer.byteLength;
-    if (isWhole && byteLength >= leastFreed && buffer instanceof ArrayBuffer) buffer.transfer(0);
-  });
-}
+export const writeAndFree = (to: Writable, chunk: Buffer): boolean =>
+  to.write(chunk, () => freeMemory(chunk));

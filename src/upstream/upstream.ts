@@ -6,6 +6,10 @@ import { Agent } from "undici";
 import type { Connector } from "../connector/connector.ts";
 import type { UpstreamSecrets } from "../connector/surroundings.ts";
 import { type AddressGuard, createAddressGuard, type Lookup } from "./address-guard.ts";
+import type { Ask } from "./answer.ts";
+import { BufferBudget } from "./body-buffers.ts";
+import { createReadClient, type ReadClient } from "./read-client.ts";
+import { askByUndici } from "./undici-ask.ts";
 
 /** A registry as it can be asked now: its address, its credential, and the connections to it. */
 export interface Upstream {
@@ -13,7 +17,9 @@ export interface Upstream {
   readonly secrets: UpstreamSecrets;
   /** Differs where connector, address or credential differ: what may share a token. */
   readonly tokenKey: string;
-  /** For requests that can be sent again. */
+  /** Sends requests that can be sent again. */
+  readonly ask: Ask;
+  /** For what is asked of it beside. */
   readonly agent: Agent;
   /** For uploads. */
   readonly uploadAgent: HttpAgent;
@@ -37,6 +43,8 @@ const headersTimeout = 25_000;
 /** Connections are kept this long; a load balancer that drops idle ones waits longer. */
 const keepAliveTimeout = 15_000;
 const mostConnectors = 512;
+/** Bytes that bodies from registries may take up while they pass. */
+const bufferBudget = 16 * 1024 * 1024;
 
 /**
  * @param bodyTimeout milliseconds without a byte after which a body counts as cut
@@ -45,11 +53,13 @@ const mostConnectors = 512;
 export function createUpstreams(bodyTimeout: number, lookup?: Lookup): Upstreams {
   const upstreams = new Map<string, Upstream & Connections>();
   const retired = new Set<Connections>();
+  const budget = new BufferBudget(bufferBudget);
   /** Requests that are under way go on, and may still have to ask for a token or to follow a redirect. */
   const retire = (connections: Connections): void => {
     retired.add(connections);
     setTimeout(() => {
       closeIdle(connections.uploadAgent);
+      connections.readClient.retire();
       const forget = (): boolean => retired.delete(connections);
       connections.agent.close().then(forget, forget); // it rejects where all was destroyed by then
     }, bodyTimeout).unref();
@@ -72,7 +82,7 @@ export function createUpstreams(bodyTimeout: number, lookup?: Lookup): Upstreams
       const key = connectionKey(connector, secrets);
       const keep = before?.connectionKey === key;
       if (before !== undefined && !keep) retire(before);
-      const options = { bodyTimeout, lookup };
+      const options = { bodyTimeout, lookup, budget };
       const connections = keep ? before : connect(connector, secrets, key, options);
       return remember({
         ...connections,
@@ -83,7 +93,10 @@ export function createUpstreams(bodyTimeout: number, lookup?: Lookup): Upstreams
     },
     async destroy() {
       const all = [...upstreams.values(), ...retired];
-      for (const { uploadAgent } of all) uploadAgent.destroy();
+      for (const { uploadAgent, readClient } of all) {
+        uploadAgent.destroy();
+        readClient.destroy();
+      }
       await Promise.all(all.map(({ agent }) => agent.destroy()));
     },
   };
@@ -95,18 +108,22 @@ function closeIdle(agent: HttpAgent): void {
   for (const socket of Object.values(agent.freeSockets).flat()) socket?.destroy();
 }
 
-interface Connections extends Pick<Upstream, "agent" | "uploadAgent" | "guard"> {
+interface Connections extends Pick<Upstream, "ask" | "agent" | "uploadAgent" | "guard"> {
   readonly connectionKey: string;
+  readonly readClient: ReadClient;
+}
+
+interface ConnectionOptions {
+  readonly bodyTimeout: number;
+  readonly lookup: Lookup | undefined;
+  readonly budget: BufferBudget;
 }
 
 function connect(
   connector: Connector,
   secrets: UpstreamSecrets,
   key: string,
-  {
-    bodyTimeout,
-    lookup: resolver,
-  }: { readonly bodyTimeout: number; readonly lookup: Lookup | undefined },
+  { bodyTimeout, lookup: resolver, budget }: ConnectionOptions,
 ): Connections {
   const guard = createAddressGuard(connector, resolver);
   const secureContext = trust(secrets.caCertificates);
@@ -124,7 +141,12 @@ function connect(
     connector.address.scheme === "https"
       ? new HttpsAgent({ ...uploadOptions, secureContext })
       : new HttpAgent(uploadOptions);
-  return { agent, uploadAgent, guard, connectionKey: key };
+  const readClient = createReadClient({
+    ...{ lookup, secureContext, maxHeaderSize, connectTimeout, bodyTimeout, keepAliveTimeout },
+    budget,
+    otherwise: askByUndici(agent),
+  });
+  return { ask: readClient.ask, readClient, agent, uploadAgent, guard, connectionKey: key };
 }
 
 /** Surroundings may read the same Secrets anew each time. */

@@ -1,0 +1,81 @@
+import type { IncomingHttpHeaders } from "node:http";
+import type { Dispatcher } from "undici";
+import type { AnswerHandler, Ask } from "./answer.ts";
+import { freeMemory } from "./free-memory.ts";
+import { addHeader } from "./response-head.ts";
+
+/** What may be given away at a time, about. Bytes. */
+const mostGiven = 64 * 1024;
+
+/** Asks by way of undici, which sends any method and reads any answer. */
+export const askByUndici =
+  (dispatcher: Dispatcher): Ask =>
+  ({ url, method, headers, body = null, headersTimeout }, handler) => {
+    const reader = new AnswerReader(handler);
+    const path = `${url.pathname}${url.search}`;
+    const own = { ...headers } as Record<string, string | string[]>;
+    dispatcher.dispatch(
+      { origin: url.origin, path, method, headers: own, body, headersTimeout },
+      reader,
+    );
+    return reader.abort;
+  };
+
+class AnswerReader implements Dispatcher.DispatchHandler {
+  readonly #handler: AnswerHandler;
+  #controller: Dispatcher.DispatchController | undefined;
+  #aborted: Error | undefined;
+  #given = 0;
+
+  constructor(handler: AnswerHandler) {
+    this.#handler = handler;
+  }
+
+  readonly abort = (reason: Error): void => {
+    this.#aborted ??= reason;
+    this.#controller?.abort(this.#aborted);
+  };
+
+  onRequestStart(controller: Dispatcher.DispatchController): void {
+    this.#controller = controller;
+    if (this.#aborted !== undefined) controller.abort(this.#aborted);
+  }
+
+  onResponseStart(
+    _controller: Dispatcher.DispatchController,
+    status: number,
+    headers: IncomingHttpHeaders,
+  ): void {
+    if (status < 200) return; // informational: the response is still to come
+    this.#handler.head({ status, headers: asNode(headers) }); // what it throws comes back through onResponseError
+  }
+
+  onResponseData(controller: Dispatcher.DispatchController, chunk: Buffer): void {
+    const { length } = chunk;
+    this.#given += length;
+    this.#handler.data(chunk, () => {
+      freeMemory(chunk);
+      this.#given -= length;
+      if (this.#given === 0) controller.resume();
+    });
+    if (this.#given >= mostGiven) controller.pause();
+  }
+
+  onResponseEnd(): void {
+    this.#handler.ended();
+  }
+
+  onResponseError(_controller: Dispatcher.DispatchController, error: Error): void {
+    this.#handler.failed(error);
+  }
+}
+
+/** undici gives a list for every header that came several times. */
+function asNode(headers: IncomingHttpHeaders): IncomingHttpHeaders {
+  if (!Object.values(headers).some(Array.isArray)) return headers;
+  const joined: IncomingHttpHeaders = {};
+  for (const [name, values] of Object.entries(headers)) {
+    for (const value of [values ?? []].flat()) addHeader(joined, name, value);
+  }
+  return joined;
+}
