@@ -12,6 +12,14 @@ export const configurationNames: ReadonlyMap<string, ConfigurationName> = new Ma
   ["containerd", "containerd"],
 ]);
 
+/** What settings can be for: a configuration, or the `.env` that every volume has. */
+export type Configurable = ConfigurationName | "env";
+
+const configurables: ReadonlyMap<string, Configurable> = new Map<string, Configurable>([
+  ...configurationNames,
+  ["env", "env"],
+]);
+
 /** What can be said about one configuration. */
 export interface ConfigurationSettings {
   /** Where the container mounts the volume: needed by files that name another one by its path. */
@@ -22,17 +30,16 @@ export interface ConfigurationSettings {
   readonly scheme?: "http" | "https";
 }
 
-export type ConfigurationParams = Readonly<
-  Partial<Record<ConfigurationName, ConfigurationSettings>>
->;
+export type ConfigurationParams = Readonly<Partial<Record<Configurable, ConfigurationSettings>>>;
 
 /** Which settings each configuration has a use for. */
-const settingsOf: Readonly<Record<ConfigurationName, readonly (keyof ConfigurationSettings)[]>> = {
+const settingsOf: Readonly<Record<Configurable, readonly (keyof ConfigurationSettings)[]>> = {
   "docker-config": [],
   buildkitd: ["mountPath", "mirror", "scheme"],
   "registries-conf": ["mirror", "scheme"],
   // No path in its files is absolute, so mountPath changes nothing, and is no mistake either.
   containerd: ["mountPath", "mirror", "scheme"],
+  env: ["mountPath"],
 };
 
 interface Setting {
@@ -78,11 +85,11 @@ export function parseConfigurationParams(text: string | undefined): Checked<Conf
     return { ok: false, problems: [{ path, found: show(text), wanted }] };
   }
   const problems: Problem[] = [];
-  const params: Partial<Record<ConfigurationName, ConfigurationSettings>> = {};
+  const params: Partial<Record<Configurable, ConfigurationSettings>> = {};
   for (const [name, value] of Object.entries(document)) {
-    const configuration = configurationNames.get(name);
+    const configuration = configurables.get(name);
     if (configuration === undefined) {
-      const wanted = `one of ${[...configurationNames.keys()].join(", ")}`;
+      const wanted = `one of ${[...configurables.keys()].join(", ")}`;
       problems.push({ path, found: show(name), wanted });
       continue;
     }
@@ -92,7 +99,7 @@ export function parseConfigurationParams(text: string | undefined): Checked<Conf
 }
 
 function readSettings(
-  configuration: ConfigurationName,
+  configuration: Configurable,
   value: unknown,
   at: string,
   problems: Problem[],

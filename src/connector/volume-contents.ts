@@ -16,6 +16,8 @@ export interface VolumeContents {
   readonly token: string;
   /** The certificates of the proxy's own authority, PEM. */
   readonly caCertificate: string;
+  /** Those that tools trust by themselves, PEM: a file that is named to them takes their place. */
+  readonly rootCertificates: string;
   /** Hosts that tools ask directly, beside the proxy: the entries of `no_proxy`. */
   readonly noProxy: readonly string[];
 }

@@ -39,7 +39,7 @@ export function renderVolumeFiles(
   settingsIfAbsent: ConfigurationSettings = {},
 ): Checked<VolumeFiles> {
   if (!b64token.test(contents.token)) throw new TypeError("the token is not a b64token (RFC 6750)");
-  const files = new Map(builtInFiles(contents));
+  const files = new Map(builtInFiles(contents, { ...settingsIfAbsent, ...attributes.params.env }));
   for (const configuration of attributes.configurations) {
     const settings = { ...settingsIfAbsent, ...attributes.params[configuration] };
     for (const [path, content] of renderers[configuration](contents, settings)) {
@@ -53,7 +53,19 @@ export function renderVolumeFiles(
   return { ok: true, value: without(files, attributes.leaveOut) };
 }
 
-function builtInFiles(contents: VolumeContents): [path: string, content: string][] {
+/** What makes tools trust the proxy where it stands in for a registry, each for tools of its own. */
+const trustVariables = [
+  "SSL_CERT_FILE", // Go, OpenSSL, Ruby
+  "CURL_CA_BUNDLE",
+  "GIT_SSL_CAINFO",
+  "REQUESTS_CA_BUNDLE", // Python
+  "AWS_CA_BUNDLE",
+];
+
+function builtInFiles(
+  contents: VolumeContents,
+  { mountPath }: ConfigurationSettings,
+): [path: string, content: string][] {
   const last = contents.connectors.at(-1) ?? contents.connectors[0];
   const proxy = forwardProxy(contents);
   const noProxy = contents.noProxy.join(",");
@@ -62,10 +74,14 @@ function builtInFiles(contents: VolumeContents): [path: string, content: string]
     ["https_proxy", proxy],
     ["no_proxy", noProxy],
   ] as const;
-  const lines = variables.flatMap(([name, value]) => [
-    `${name}=${value}`,
-    `${name.toUpperCase()}=${value}`,
-  ]);
+  const trust = (at: string): string[] => [
+    ...trustVariables.map((name) => `${name}=${at}/${bundle}`),
+    `NODE_EXTRA_CA_CERTS=${at}/ca.crt`, // beside Node's own
+  ];
+  const lines = [
+    ...variables.flatMap(([name, value]) => [`${name}=${value}`, `${name.toUpperCase()}=${value}`]),
+    ...(mountPath === undefined ? [] : trust(mountPath)),
+  ];
   return [
     [".env", lines.map((line) => `${line}\n`).join("")],
     ["http.proxy", proxy],
@@ -74,9 +90,12 @@ function builtInFiles(contents: VolumeContents): [path: string, content: string]
     ["context.proxy.caCert", contents.caCertificate],
     ["ca.crt", contents.caCertificate],
     ["ca.cert", contents.caCertificate],
+    [bundle, `${contents.rootCertificates}${contents.caCertificate}`],
     ["connector.status.proxyAddress", proxyUrl(last.ref, last.proxy)],
   ];
 }
+
+const bundle = "ca-bundle.crt";
 
 /** `http://team-a%2Fharbor,team-b%2Fghcr:<token>@<proxy host>`; the token needs no escaping but for its few signs. */
 function forwardProxy({ connectors, token }: VolumeContents): string {

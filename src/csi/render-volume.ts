@@ -15,6 +15,8 @@ export interface RenderOptions extends ConnectorQuestions {
   readonly audience: string;
   /** The certificates of the proxy's authority, PEM. */
   readonly caCertificate: () => string;
+  /** Those that tools trust by themselves, PEM. */
+  readonly rootCertificates: () => string;
   /** Hosts that tools ask directly, beside the proxy. */
   readonly noProxy: readonly string[];
   /** Whether tools see the volume at its target path, so that its files can name each other. */
@@ -45,7 +47,11 @@ export async function renderVolume(
   const refs = connectors.map(({ ref }) => ref);
   const files = renderVolumeFiles(
     wanted.attributes,
-    { connectors, token, caCertificate: options.caCertificate(), noProxy: options.noProxy },
+    {
+      ...{ connectors, token, noProxy: options.noProxy },
+      caCertificate: options.caCertificate(),
+      rootCertificates: options.rootCertificates(),
+    },
     options.toolsSeeTargetPath && isMountPath(request.targetPath)
       ? { mountPath: request.targetPath }
       : {},

@@ -19,6 +19,7 @@ import { version } from "../version.ts";
 import { type ClusterConnection, connectToCluster } from "./cluster.ts";
 import { serveHealth } from "./health-server.ts";
 import type { Role } from "./role.ts";
+import { rootCertificates } from "./root-certificates.ts";
 
 const healthPort = 9808;
 /** As long as the kubelet waits for a call. */
@@ -63,6 +64,7 @@ export async function startCsi(
         `the ConfigMap ${settings.namespace}/${caConfigMapName} with the proxy's certificate is not there yet: the controller makes it`,
       );
     },
+    rootCertificates,
     noProxy: settings.noProxy,
     toolsSeeTargetPath: false,
     mounts: systemMounts,

@@ -12,6 +12,8 @@ const caCertificate = `-----BEGIN CERTIFICATE-----
 -----END CERTIFICATE-----
 `;
 
+const rootCertificates = "(the system's roots)\n";
+
 /** Mirrors alone show it, and they have their own. */
 const unusedHost = "registry.example.com";
 
@@ -48,7 +50,7 @@ function contentsOf({
   return {
     connectors: [connector(first, 0), ...others.map((ref, index) => connector(ref, index + 1))],
     noProxy: isCluster ? clusterNoProxy(clusterDomain) : ["localhost", "127.0.0.1", "::1"],
-    ...{ token, caCertificate },
+    ...{ token, caCertificate, rootCertificates },
   };
 }
 

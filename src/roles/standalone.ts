@@ -23,6 +23,7 @@ import { version } from "../version.ts";
 import { interfaceAddresses } from "./own-addresses.ts";
 import { observeProxy } from "./proxy-observer.ts";
 import type { Role } from "./role.ts";
+import { rootCertificates } from "./root-certificates.ts";
 
 const audience = "connectors-proxy";
 const nodeId = "standalone";
@@ -92,6 +93,7 @@ async function start(settings: StandaloneSettings, log: Log, undo: Undo[]): Prom
     audience,
     proxyHostsOf: listenerHosts(hostsOf(proxy.addresses)),
     caCertificate: () => state.authority.certificate,
+    rootCertificates,
     noProxy,
     toolsSeeTargetPath: true,
     mounts: systemMounts,

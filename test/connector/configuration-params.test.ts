@@ -38,6 +38,11 @@ describe("configuration.params", () => {
       '{"containerd": {"mirror": "true"}, "buildkitd": {"mirror": "false"}}',
       { containerd: { mirror: true }, buildkitd: { mirror: false } },
     ],
+    [
+      "say to the .env where a volume is mounted",
+      '{"env": {"mountPath": "/connector"}}',
+      { env: { mountPath: "/connector" } },
+    ],
     ["set a scheme", '{"containerd": {"scheme": "https"}}', { containerd: { scheme: "https" } }],
     ["know a configuration by its other name", '{"registry-config": {}}', { "docker-config": {} }],
   ];
@@ -50,7 +55,7 @@ describe("configuration.params", () => {
   const at = "configuration.params";
   const object = `wanted a JSON object such as {"buildkitd": {"mountPath": "/connector"}}`;
   const names =
-    "wanted one of docker-config, registry-config, buildkitd, registries-conf, containerd";
+    "wanted one of docker-config, registry-config, buildkitd, registries-conf, containerd, env";
   const path = "wanted an absolute path of letters, digits and . _ - /, such as /connector";
   const refused: readonly [claim: string, text: string, sentence: string][] = [
     ["something that is no JSON", "{buildkitd: x}", `${at}: found "{buildkitd: x}", ${object}`],

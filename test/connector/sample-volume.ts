@@ -7,6 +7,8 @@ export const sampleToken = "tok.en-1_2~3+4/5==";
 export const sampleAuthority =
   "-----BEGIN CERTIFICATE-----\nYXV0aG9yaXR5\n-----END CERTIFICATE-----\n";
 
+export const sampleRoots = "-----BEGIN CERTIFICATE-----\ncm9vdA==\n-----END CERTIFICATE-----\n";
+
 /** A connector written `team-a/harbor=harbor.example.com`; without a registry it is one that is gone. */
 function connector(text: string, hosts: ProxyHostsOf): VolumeConnector {
   const [ref = "", imageHost] = text.split("=");
@@ -24,6 +26,7 @@ export function sampleVolume(
     connectors: [connector(first, hosts), ...others.map((text) => connector(text, hosts))],
     token: sampleToken,
     caCertificate: sampleAuthority,
+    rootCertificates: sampleRoots,
     noProxy: ["localhost", "127.0.0.1", ".svc"],
   };
 }

@@ -19,7 +19,7 @@ import { prepareClients } from "../support/clients.ts";
 import { runProgram } from "../support/program.ts";
 import { makeTempFolder } from "../support/temp-folder.ts";
 import { startRecordingRegistry } from "./recording-registry.ts";
-import { sampleAuthority, sampleToken, sampleVolume } from "./sample-volume.ts";
+import { sampleAuthority, sampleRoots, sampleToken, sampleVolume } from "./sample-volume.ts";
 
 const one = ["team-a/harbor=harbor.example.com"] as const;
 const two = [...one, "team-b/ghcr=ghcr.io"] as const;
@@ -33,6 +33,7 @@ const builtIn = [
   "context.proxy.caCert",
   "ca.crt",
   "ca.cert",
+  "ca-bundle.crt",
   "connector.status.proxyAddress",
 ];
 
@@ -47,7 +48,7 @@ function render(contents: VolumeContents, attributes: Partial<Attributes> = {}):
 }
 
 describe("the files that every volume has", () => {
-  it("are the eight of the contract", () => {
+  it("are the nine of the contract", () => {
     expect([...render(sampleVolume(one)).keys()]).to.have.members(builtIn);
   });
 
@@ -57,6 +58,11 @@ describe("the files that every volume has", () => {
     for (const name of ["ca.crt", "ca.cert", "context.proxy.caCert"]) {
       expect(files.get(name), name).to.equal(sampleAuthority);
     }
+  });
+
+  it("have the CA beside those that tools trust by themselves, too", () => {
+    const bundle = render(sampleVolume(one)).get("ca-bundle.crt");
+    expect(bundle).to.equal(sampleRoots + sampleAuthority);
   });
 
   const both = listenerHosts({ http: "127.0.0.1:5080", https: "127.0.0.1:5443" });
@@ -137,7 +143,8 @@ describe("the .env file", () => {
 
   it("is to a shell what it is to a reader that knows no quotes", async () => {
     const folder = resources.add(makeTempFolder("env")).path;
-    const text = render(sampleVolume(two)).get(".env") ?? "";
+    const params = { env: { mountPath: "/run/my-v_1.x" } };
+    const text = render(sampleVolume(two), { params }).get(".env") ?? "";
     await writeFile(join(folder, ".env"), text);
     const naive = text
       .split("\n")
@@ -146,15 +153,28 @@ describe("the .env file", () => {
         const equals = line.indexOf("=");
         return [line.slice(0, equals), line.slice(equals + 1)];
       });
-    expect(naive.map(([name]) => name)).to.have.members(names);
+    expect(naive.map(([name]) => name)).to.include.members(names);
 
     for (const [shell, ...flags] of [["sh"], ["bash", "--norc"]] as const) {
       const script = "set -a; . ./.env; exec env";
       const { stdout, stderr } = await runProgram(shell, [...flags, "-c", script], { cwd: folder });
       expect(stderr).to.equal("");
-      const seen = stdout.split("\n").filter((line) => /^\w+_proxy=/i.test(line));
+      const seen = stdout.split("\n").filter((line) => /_proxy=|=\/run\/my-v_1\.x/i.test(line));
       expect(seen, shell).to.have.members(naive.map((pair) => pair.join("=")));
     }
+  });
+
+  it("names certificates where it is known where the volume is mounted", () => {
+    const text = render(sampleVolume(one)).get(".env") ?? "";
+    const params = { env: { mountPath: "/connector" } };
+    const more = render(sampleVolume(one), { params }).get(".env") ?? "";
+    expect(more.startsWith(text)).to.equal(true);
+    const added = more.slice(text.length).trimEnd().split("\n");
+    const bundle = ["SSL_CERT_FILE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "REQUESTS_CA_BUNDLE"];
+    expect(added).to.have.members([
+      ...[...bundle, "AWS_CA_BUNDLE"].map((name) => `${name}=/connector/ca-bundle.crt`),
+      "NODE_EXTRA_CA_CERTS=/connector/ca.crt",
+    ]);
   });
 
   it("makes a client log in to the proxy with all connectors and the token", async () => {
@@ -308,12 +328,13 @@ describe("whatever attributes and addresses are accepted", () => {
 
   /** The files of such a volume, from the attributes' own text, and what they are made of. */
   function rendered({ connectors, configurations, settings, hosts, leaveOut, token }: Sample) {
-    const { mountPath: _, ...withoutPath } = settings;
+    const { mountPath, ...withoutPath } = settings;
     const attributes = parseVolumeAttributes(
       {
         connectors: Object.keys(connectors).join(","),
         "configuration.names": [...configurations, ...leaveOut.map((name) => `!${name}`)].join(","),
         "configuration.params": JSON.stringify({
+          env: mountPath === undefined ? {} : { mountPath },
           buildkitd: settings,
           containerd: settings,
           "registries-conf": withoutPath,
@@ -361,7 +382,11 @@ describe("whatever attributes and addresses are accepted", () => {
       [/\.(toml|conf)$/, parse],
       [/\.json$/, JSON.parse],
       [/\.proxy$|proxyAddress$/, (text) => new URL(text)],
-      [/\.env$/, (text) => expect(text).to.match(/^(\w+_(proxy|PROXY)=[\x21-\x7e]+\n){6}$/)],
+      [
+        /\.env$/,
+        (text) =>
+          expect(text).to.match(/^(\w+_(proxy|PROXY)=[\x21-\x7e]+\n){6}(\w+=\/[\w./-]+\n)*$/),
+      ],
       [/token$|(crt|cert|Cert)$/, (text) => expect(text).not.to.equal("")],
     ];
     fc.assert(

@@ -170,6 +170,7 @@ export async function startDriver(changes: Partial<NodeOptions> = {}): Promise<D
     findConnector: (ref) => world.findConnector(ref),
     mayUse: (...question) => world.mayUse(...question),
     caCertificate: () => world.caCertificate(),
+    rootCertificates: () => "roots\n",
     now: () => world.now(),
     ...changes,
   });

@@ -13,6 +13,7 @@ const node = createNode({
   mayUse: async () => ({ ok: true, value: undefined }),
   proxyHostsOf: serviceHosts("cluster.local"),
   caCertificate: () => "a certificate\n",
+  rootCertificates: () => "roots\n",
   noProxy: [],
   toolsSeeTargetPath: false,
   mounts: systemMounts,

@@ -1,4 +1,4 @@
-/** A registry by its own name: the proxy variables of a volume, and its certificate, are all that tools need. */
+/** A registry by its own name: the variables of a volume's `.env` are all that tools need. */
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { expect } from "chai";
@@ -23,7 +23,7 @@ describe("standalone mode: registries by their own names", function () {
   let host: CiHost;
   let clients: Clients;
   let volume: Volume;
-  /** The volume's `.env`, and its certificate. */
+  /** The volume's `.env`. */
   let env: Readonly<Record<string, string>>;
 
   before(async () => {
@@ -41,11 +41,7 @@ describe("standalone mode: registries by their own names", function () {
     await host.waitForLog("connectors came, went or changed");
     volume = await host.mount("volume", "team-a/base,team-a/target");
     const lines = (await volume.read(".env")).trimEnd().split("\n");
-    env = {
-      ...Object.fromEntries(lines.map((line) => line.split(/=(.*)/s).slice(0, 2))),
-      SSL_CERT_FILE: join(volume.path, "ca.crt"),
-      CURL_CA_BUNDLE: join(volume.path, "ca.crt"),
-    };
+    env = Object.fromEntries(lines.map((line) => line.split(/=(.*)/s).slice(0, 2)));
   });
   after(resources.stop);
 
