@@ -42,6 +42,8 @@ proxy.on("proxyRes", (answer, request) => underWay.get(request)?.onAnswer(answer
  */
 export async function passUpload(options: UploadOptions): Promise<CollectedResponse> {
   const { request, response, url, headers, agent, bodyTimeout } = options;
+  // While a token was fetched, say: then there is no `close` to come any more that could end this.
+  if (response.destroyed) throw new ClientGone("the client closed the connection");
   const stopWatching = endWhenIdle(request, bodyTimeout);
   try {
     const answer = await new Promise<IncomingMessage>((resolve, reject) => {

@@ -1,8 +1,10 @@
 import { once } from "node:events";
-import { request as httpRequest, type IncomingMessage } from "node:http";
+import { createServer, globalAgent, request as httpRequest, type IncomingMessage } from "node:http";
+import type { AddressInfo } from "node:net";
 import { PassThrough, Readable } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
 import { expect } from "chai";
+import { passUpload } from "../../src/proxy/upload.ts";
 import { cleanup } from "../support/cleanup.ts";
 import { eventually } from "../support/eventually.ts";
 import { type FakeRegistry, startFakeRegistry } from "../support/fake-registry.ts";
@@ -509,6 +511,24 @@ describe("uploads", function () {
       await arrived();
       connection.reset();
       await ended;
+    });
+
+    it("since the client is gone before there is a token, are not begun", async () => {
+      const passed = Promise.withResolvers<unknown>();
+      const server = createServer((request, response) => {
+        response.once("close", () => {
+          const url = new URL(registry.url);
+          const options = { request, response, url, headers: {}, agent: globalAgent, bodyTimeout };
+          passed.resolve(passUpload(options).catch((error: Error) => error.name));
+        });
+        request.socket.destroy();
+      });
+      server.listen(0, "127.0.0.1");
+      undo.defer(() => server.close());
+      await once(server, "listening");
+      const { port: own } = server.address() as AddressInfo;
+      undo.add(await openRaw({ port: own })).send("PUT / HTTP/1.1\r\nHost: x\r\n\r\n");
+      expect(await passed.promise).to.equal("ClientGone");
     });
 
     it("since the client waits, are ended", async () => {
