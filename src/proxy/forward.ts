@@ -8,7 +8,7 @@ import { upstreamPath } from "./client-paths.ts";
 import { headersForRegistry } from "./headers.ts";
 import { keepImmutableTag } from "./immutable-tag.ts";
 import { type Mount, translateMount } from "./mount.ts";
-import { joinQueries, withoutParameters, withQuery } from "./query.ts";
+import { joinQueries, parameterNames, withoutParameters, withQuery } from "./query.ts";
 import { isRefusal, RegistryError, unavailable } from "./registry-error.ts";
 import { type Replayed, type ReplayOptions, replay } from "./replay.ts";
 import { hasBody } from "./request-body.ts";
@@ -84,7 +84,9 @@ function upstreamUrl(
         "it has expired, or was begun by another volume or in another repository; start it again",
     });
   }
-  url.search = joinQueries(url.search.slice(1), query);
+  // What the registry has said of its upload is not for the client to say again: some servers take the last of two.
+  const own = url.search.slice(1);
+  url.search = joinQueries(own, withoutParameters(query, parameterNames(own)));
   return url;
 }
 

@@ -16,6 +16,10 @@ export function parameter(query: string, name: string): string | undefined {
   return part === undefined ? undefined : decode(part.slice(rawNameOf(part).length + 1));
 }
 
+/** The names of a query's parameters, decoded. */
+export const parameterNames = (query: string): readonly string[] =>
+  query === "" ? [] : query.split("&").map(nameOf);
+
 /** Joins two queries. */
 export const joinQueries = (...queries: readonly string[]): string =>
   queries.filter((query) => query !== "").join("&");
