@@ -11,6 +11,7 @@ import type { AddressInfo, Socket } from "node:net";
 import { maxHeaderSize } from "../upstream/upstream.ts";
 import { type Connections, followConnections } from "./connections.ts";
 import type { Handler } from "./handler.ts";
+import { refuseMalformed, refusePlain } from "./malformed.ts";
 import { RegistryError, respondWithError } from "./registry-error.ts";
 import type { ServerCertificates } from "./server-certificates.ts";
 
@@ -104,6 +105,7 @@ async function tlsServer(ownName: string, certificates: ServerCertificates): Pro
       );
     },
   });
+  refusePlain(server);
   server.once("listening", () => {
     const renewal = setInterval(() => {
       own().then(
@@ -124,21 +126,6 @@ function refuseExpectation(_request: IncomingMessage, response: ServerResponse):
     response,
     new RegistryError(417, "UNSUPPORTED", "the only expectation known here is 100-continue"),
   );
-}
-
-const malformed: Readonly<Record<string, string>> = {
-  HPE_HEADER_OVERFLOW: "431 Request Header Fields Too Large",
-  ERR_HTTP_REQUEST_TIMEOUT: "408 Request Timeout",
-};
-
-/** Errors of the HTTP parser: there is no request and no response, just a socket. */
-function refuseMalformed(error: NodeJS.ErrnoException, socket: Socket): void {
-  if (!socket.writable || error.code === "ECONNRESET") {
-    socket.destroy();
-    return;
-  }
-  const status = malformed[error.code ?? ""] ?? "400 Bad Request";
-  socket.end(`HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`);
 }
 
 async function stop(server: Server, connections: Connections, grace: number): Promise<void> {

@@ -85,12 +85,15 @@ export const apiVersion: Readonly<Record<string, string>> = {
   "docker-distribution-api-version": "registry/2.0",
 };
 
-/** Writes the error body of the distribution specification, "Error Codes". HEAD gets the head alone. */
-export function respondWithError(response: ServerResponse, error: RegistryError): void {
-  const { code, message, detail } = error;
-  const body = JSON.stringify({
+/** The error body of the distribution specification, "Error Codes". */
+export const errorBody = ({ code, message, detail }: RegistryError): string =>
+  JSON.stringify({
     errors: [detail === undefined ? { code, message } : { code, message, detail }],
   });
+
+/** Answers with an error. HEAD gets the head alone. */
+export function respondWithError(response: ServerResponse, error: RegistryError): void {
+  const body = errorBody(error);
   response.writeHead(error.status, {
     ...apiVersion,
     "content-type": "application/json",

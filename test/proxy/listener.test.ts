@@ -102,6 +102,8 @@ describe("a listener", function () {
     it(`answers ${status} to a request with ${name}`, async () => {
       const { text } = await rawRequest({ port: port() }, bytes);
       expect(statusesIn(text)).to.deep.equal([status]);
+      if (name === "no Host") return; // Node answers that itself, with no word
+      expect(text).to.match(/\r\n\r\n{"errors":\[{"code":"UNSUPPORTED",.*"detail":".*"}\]}$/);
       expect(registry.requests).to.deep.equal([]);
     });
   }
@@ -168,10 +170,20 @@ describe("a listener", function () {
       expect(old).to.be.instanceOf(Error);
     });
 
-    it("closes a connection that speaks plain HTTP", async () => {
-      const answer = await rawRequest({ port: port("https") }, get("app/tags/list"));
-      expect(answer.closed).to.equal(true);
+    it("says what is wrong to a client that speaks plain HTTP", async () => {
+      const { text, closed } = await rawRequest({ port: port("https") }, get("app/tags/list"));
+      expect(closed).to.equal(true);
+      expect(text).to.match(/^HTTP\/1.1 400 Bad Request\r\n/);
+      expect(text).to.contain("this port speaks TLS").and.contain("https://");
       expect(registry.requests).to.deep.equal([]);
+    });
+
+    it("answers TLS on the port for plain HTTP with HTTP, which Go's clients put into words", async () => {
+      const socket = connect(port(), "127.0.0.1");
+      resources.defer(() => socket.destroy());
+      socket.write(Buffer.from("16030100050100000103", "hex"));
+      const [answer] = await once(socket, "data");
+      expect(String(answer)).to.match(/^HTTP\/1.1 400 Bad Request\r\n/);
     });
 
     it("goes on after connections that end in the handshake", async () => {

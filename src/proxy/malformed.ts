@@ -1,0 +1,54 @@
+import type { Server } from "node:https";
+import { Socket } from "node:net";
+import { errorBody, RegistryError } from "./registry-error.ts";
+
+const tooLarge = new RegistryError(431, "UNSUPPORTED", "the head of this request is too large", {
+  detail: "64 KiB of request line and headers are read here",
+});
+const tooSlow = new RegistryError(408, "UNSUPPORTED", "the head of this request did not come", {
+  detail: "send it within a minute",
+});
+const unreadable = new RegistryError(400, "UNSUPPORTED", "this is no request of HTTP/1.1", {
+  detail: "a request that can be read in two ways is refused, too",
+});
+const notTls = new RegistryError(400, "UNSUPPORTED", "this port speaks TLS, this is plain HTTP", {
+  detail: "ask under https://, or ask the proxy's port for plain HTTP",
+});
+
+const known: Readonly<Record<string, RegistryError>> = {
+  HPE_HEADER_OVERFLOW: tooLarge,
+  ERR_HTTP_REQUEST_TIMEOUT: tooSlow,
+};
+
+/**
+ * Answers what the HTTP parser can't read: there is no request and no response, just a socket. One that speaks TLS
+ * gets the same, which Go's clients know for what it is ("server gave HTTP response to HTTPS client").
+ */
+export function refuseMalformed(error: NodeJS.ErrnoException, socket: Socket): void {
+  if (!socket.writable || error.code === "ECONNRESET") socket.destroy();
+  else answer(socket, known[error.code ?? ""] ?? unreadable);
+}
+
+/** Tells clients that speak plain HTTP to a server for TLS what is wrong. */
+export function refusePlain(server: Server): void {
+  server.on("tlsClientError", (error: NodeJS.ErrnoException, secure: Socket) => {
+    if (error.code !== "ERR_SSL_HTTP_REQUEST") return;
+    // Node has no public name for the socket below; without it, the connection just ends.
+    const plain: unknown = Reflect.get(secure, "_parent");
+    if (plain instanceof Socket && plain.writable) answer(plain, notTls);
+  });
+}
+
+const reasons: Readonly<Record<number, string>> = {
+  400: "Bad Request",
+  408: "Request Timeout",
+  431: "Request Header Fields Too Large",
+};
+
+function answer(socket: Socket, error: RegistryError): void {
+  const body = errorBody(error);
+  socket.end(
+    `HTTP/1.1 ${error.status} ${reasons[error.status]}\r\nConnection: close\r\n` +
+      `Content-Type: application/json\r\nContent-Length: ${Buffer.byteLength(body)}\r\n\r\n${body}`,
+  );
+}
