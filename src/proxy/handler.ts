@@ -35,6 +35,7 @@ import {
   type RequestTarget,
 } from "./request-target.ts";
 import { type Admitted, drain } from "./respond.ts";
+import { endWhenStalled } from "./stalled-client.ts";
 import type { SessionSeal } from "./upload-session.ts";
 
 export interface HandlerOptions extends AdmissionOptions {
@@ -45,6 +46,8 @@ export interface HandlerOptions extends AdmissionOptions {
   readonly now: () => number;
   /** Milliseconds without a byte after which a client that sends a body counts as gone. */
   readonly bodyTimeout: number;
+  /** Milliseconds in which it takes nothing of its answer, after which a client counts as gone. */
+  readonly stallTimeout: number;
   readonly limits: LimitKeeper;
   readonly observer: RequestObserver;
   readonly log: Log;
@@ -77,9 +80,13 @@ export const createHandler = (options: HandlerOptions): Handler =>
     await answer(request, response, report, { target, identity, connector }, options);
   });
 
-/** A handler that reports every request, and answers errors. */
-export function reported(options: Pick<HandlerOptions, "observer" | "log">, act: Act): Handler {
+/** A handler that reports every request, answers errors, and waits for no client for ever. */
+export function reported(
+  options: Pick<HandlerOptions, "observer" | "log" | "stallTimeout">,
+  act: Act,
+): Handler {
   return (request, response) => {
+    endWhenStalled(request, response, options.stallTimeout);
     options.observer.requestStarted();
     const report = openReport(request, response, options.observer.requestEnded);
     act(request, response, report).catch((error: unknown) =>

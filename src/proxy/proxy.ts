@@ -28,6 +28,8 @@ export interface ProxyOptions extends AdmissionOptions {
   readonly now: () => number;
   /** Milliseconds without a byte after which a body counts as cut; 60,000 where nothing is said. */
   readonly bodyTimeout?: number;
+  /** Milliseconds after which a client that takes nothing of its answer counts as gone; ten minutes where nothing is said. */
+  readonly stallTimeout?: number;
   /** Finds the addresses of registries; the system's, where none is given. */
   readonly lookup?: Lookup;
   /** Where clients may go through the proxy, beside their connectors. */
@@ -65,11 +67,12 @@ export interface Proxy {
  * @throws the socket's error where an address can't be had
  */
 export async function startProxy(options: ProxyOptions): Promise<Proxy> {
-  const { now, bodyTimeout = 60_000, observer = nobody } = options;
+  const { now, bodyTimeout = 60_000, stallTimeout = 600_000, observer = nobody } = options;
   const upstreams = createUpstreams(bodyTimeout, options.lookup);
   const handling = {
     ...options,
     bodyTimeout,
+    stallTimeout,
     observer,
     limits: createLimitKeeper(options.limits ?? defaultLimits),
     upstreams,
