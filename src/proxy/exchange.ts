@@ -1,14 +1,16 @@
 import type { ServerResponse } from "node:http";
 import { TLSSocket } from "node:tls";
 import type { Abort, AnswerHandler, AnswerHead, Ask, UpstreamRequest } from "../upstream/answer.ts";
+import type { BodySink } from "./body-sink.ts";
 
 /** What becomes of a response's body, decided at its head. */
 export type Handling = "stream" | "collect" | "discard";
 
 export interface ExchangeOptions extends UpstreamRequest {
   readonly ask: Ask;
-  /** The client's response: a streamed body goes there, and when it is closed the registry's request ends. */
+  /** The client's response; when it is closed, the registry's request ends. */
   readonly response: ServerResponse;
+  readonly sink: BodySink;
   /** Decides at the head; for `stream` it has written the head of the client's response. */
   readonly choose: (head: AnswerHead) => Handling;
 }
@@ -89,7 +91,7 @@ class Exchange implements AnswerHandler {
   data(chunk: Buffer, release: () => void): void {
     this.#bytes += chunk.length;
     if (this.#handling === "stream") {
-      this.#options.response.write(chunk, release);
+      this.#options.sink.write(chunk, release);
       return;
     }
     const isCollected = this.#handling === "collect" && this.#bytes <= mostCollected;
@@ -99,14 +101,18 @@ class Exchange implements AnswerHandler {
   }
 
   ended(): void {
-    if (this.#handling === "stream") this.#options.response.end();
-    this.#settle();
+    const ending = this.#handling === "stream" ? this.#options.sink.end() : undefined;
+    if (ending === undefined) this.#settle();
+    else
+      ending.then(
+        () => this.#settle(),
+        (error: Error) => this.#settle(error),
+      );
   }
 
   failed(error: Error): void {
     if (this.#head === undefined || error instanceof ClientGone) this.#settle(error);
     else if (this.#handling === "stream") {
-      cut(this.#options.response);
       this.#settle(new BodyCut("the registry's answer ended before its end", { cause: error }));
     } else this.#settle(); // what came of an error's body is all there is to say
   }
@@ -127,7 +133,7 @@ class Exchange implements AnswerHandler {
  * Ends a response that is not whole. HTTP/1.0 takes the end of a connection for the end of a body, so there
  * it is reset; elsewhere it is not, since containerd goes on with Range only after a plain end.
  */
-function cut(response: ServerResponse): void {
+export function cut(response: ServerResponse): void {
   const { socket, req } = response;
   if (req.httpVersion === "1.0" && !(socket instanceof TLSSocket)) socket?.resetAndDestroy();
   response.destroy();

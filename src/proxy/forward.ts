@@ -5,6 +5,7 @@ import { UpstreamError } from "../upstream/upstream-error.ts";
 import type { UpstreamLogin } from "../upstream/upstream-login.ts";
 import { mayAct } from "./access.ts";
 import { upstreamPath } from "./client-paths.ts";
+import { type DownloadOptions, download } from "./download.ts";
 import { headersForRegistry } from "./headers.ts";
 import { keepImmutableTag } from "./immutable-tag.ts";
 import { type Mount, translateMount } from "./mount.ts";
@@ -21,6 +22,8 @@ export interface ForwardOptions extends Sealing {
   readonly login: UpstreamLogin;
   /** Milliseconds without a byte after which a client that sends a body counts as gone. */
   readonly bodyTimeout: number;
+  /** Before each try to go on with a blob that was cut, in milliseconds. */
+  readonly waits: readonly number[];
 }
 
 /** What the registry is asked. */
@@ -130,7 +133,6 @@ async function mount(
   try {
     const { handling } = await sendAgain(admitted, upstream, asked, {
       ...options,
-      response: admitted.response,
       begin: (head, final) => (head.status === 201 || head.status === 202) && begin(head, final),
     });
     return handling === "stream";
@@ -153,22 +155,24 @@ async function relay(
   asked: Asked,
   options: ForwardOptions,
 ): Promise<void> {
-  const { response } = admitted;
   const begin = beginWith(admitted, options);
-  const replayed = await sendAgain(admitted, upstream, asked, { ...options, response, begin });
+  const replayed = await sendAgain(admitted, upstream, asked, { ...options, begin });
   if (replayed.handling === "stream") return;
   respondCollected(admitted, replayed, replayed.asked, options);
 }
 
 function sendAgain(
-  { request, method, held }: Admitted,
+  { request, response, method, target, held, patience }: Admitted,
   upstream: Upstream,
   { url, scopes }: Asked,
-  options: ReplayOptions,
+  options: Omit<DownloadOptions, "response" | "patience">,
 ): Promise<Replayed> {
   const { "content-length": _, ...headers } = headersForRegistry(request.headers);
   const body = held === undefined ? {} : { body: held };
-  return replay({ upstream, url, method, headers, scopes, ...body }, options);
+  const replayable = { upstream, url, method, headers, scopes, ...body };
+  const isWhole =
+    method === "GET" && target.endpoint.kind === "blob" && headers.range === undefined;
+  return (isWhole ? download : replay)(replayable, { ...options, response, patience });
 }
 
 const beginWith =
@@ -216,8 +220,8 @@ async function relayUpload(
   { url, scopes }: Asked,
   { login, bodyTimeout, ...sealing }: ForwardOptions,
 ): Promise<void> {
-  const { request, response, connector } = admitted;
-  const authorization = await login.authorization(upstream, scopes);
+  const { request, response, connector, patience } = admitted;
+  const authorization = await patience.retry(() => login.authorization(upstream, scopes));
   const headers = headersForRegistry(request.headers);
   if (authorization !== undefined) headers.authorization = authorization;
   if (request.headers.expect !== undefined) response.writeContinue();

@@ -13,10 +13,11 @@ import {
   connectorOf,
   orUnavailable,
 } from "./admission.ts";
-import { BodyCut, ClientGone } from "./exchange.ts";
+import { BodyCut, ClientGone, cut } from "./exchange.ts";
 import { forward } from "./forward.ts";
 import { goesRound } from "./headers.ts";
 import { readManifest } from "./held-body.ts";
+import { Patience } from "./patience.ts";
 import {
   apiVersion,
   asRegistryError,
@@ -48,6 +49,8 @@ export interface HandlerOptions extends AdmissionOptions {
   readonly bodyTimeout: number;
   /** Milliseconds in which it takes nothing of its answer, after which a client counts as gone. */
   readonly stallTimeout: number;
+  /** Before each try to go on with a blob that was cut, in milliseconds. */
+  readonly waits: readonly number[];
   readonly limits: LimitKeeper;
   readonly observer: RequestObserver;
   readonly log: Log;
@@ -139,7 +142,18 @@ export async function answer(
     target.endpoint.kind === "manifest"
       ? await readManifest(request, response, options.bodyTimeout, options.limits)
       : undefined;
-  const admitted = { request, response, method, target, connector, identity, held, report };
+  const patience = new Patience(response);
+  const admitted = {
+    request,
+    response,
+    method,
+    target,
+    connector,
+    identity,
+    held,
+    report,
+    patience,
+  };
   await withCurrentSecrets(admitted, options, (upstream) => forward(admitted, upstream, options));
 }
 
@@ -189,13 +203,12 @@ function answerError(
   report: ReportDraft,
   { log }: Pick<HandlerOptions, "log">,
 ): void {
-  const isCut = error instanceof BodyCut; // and has destroyed the response itself
-  if (error instanceof ClientGone || (response.destroyed && !isCut)) return;
+  if (error instanceof ClientGone || response.destroyed) return;
   const known = asRegistryError(error);
-  report.reason = known?.message ?? (isCut ? error.message : ownMistake);
+  report.reason = known?.message ?? (error instanceof BodyCut ? error.message : ownMistake);
   logFailure(request, error, report, log);
   if (response.headersSent) {
-    response.destroy();
+    cut(response);
     return;
   }
   respondWithError(response, known ?? unexpected);

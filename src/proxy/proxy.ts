@@ -8,6 +8,7 @@ import { createTokenCache, type TokenOutcome } from "../upstream/token-cache.ts"
 import { createUpstreams } from "../upstream/upstream.ts";
 import { createUpstreamLogin } from "../upstream/upstream-login.ts";
 import type { AdmissionOptions } from "./admission.ts";
+import { defaultWaits } from "./download.ts";
 import { createForwardMode } from "./forward-mode/forward-mode.ts";
 import { createHandler, type RequestObserver } from "./handler.ts";
 import { type ListenAddress, type Listener, listen } from "./listener.ts";
@@ -30,6 +31,8 @@ export interface ProxyOptions extends AdmissionOptions {
   readonly bodyTimeout?: number;
   /** Milliseconds after which a client that takes nothing of its answer counts as gone; ten minutes where nothing is said. */
   readonly stallTimeout?: number;
+  /** Before each try to go on with a blob that was cut, in milliseconds; {@link defaultWaits} where nothing is said. */
+  readonly waits?: readonly number[];
   /** Finds the addresses of registries; the system's, where none is given. */
   readonly lookup?: Lookup;
   /** Where clients may go through the proxy, beside their connectors. */
@@ -73,6 +76,7 @@ export async function startProxy(options: ProxyOptions): Promise<Proxy> {
     ...options,
     bodyTimeout,
     stallTimeout,
+    waits: options.waits ?? defaultWaits,
     observer,
     limits: createLimitKeeper(options.limits ?? defaultLimits),
     upstreams,

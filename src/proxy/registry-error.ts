@@ -63,8 +63,13 @@ export const denied = (message: string, options?: RegistryErrorOptions): Registr
 export function asRegistryError(error: unknown): RegistryError | undefined {
   if (error instanceof RegistryError) return error;
   if (!(error instanceof UpstreamError)) return undefined;
-  const { fault, message, detail, cause } = error;
-  const options = { cause, ...(detail === undefined ? {} : { detail }) };
+  const { fault, message, detail, cause, retryAfter } = error;
+  const wait = retryAfter && { "retry-after": String(Math.ceil(retryAfter / 1000)) };
+  const options = {
+    cause,
+    ...(detail === undefined ? {} : { detail }),
+    ...(wait ? { headers: wait } : {}),
+  };
   switch (fault) {
     case "ConnectionFailed":
     case "CertificateInvalid":

@@ -1,11 +1,14 @@
 import type { ServerResponse } from "node:http";
 import type { AnswerHead } from "../upstream/answer.ts";
+import { isBusy, retryAfter } from "../upstream/retry-after.ts";
 import { unreachable, wasClosed } from "../upstream/unreachable.ts";
 import type { Upstream } from "../upstream/upstream.ts";
 import type { UpstreamLogin } from "../upstream/upstream-login.ts";
+import { type BodySink, passTo } from "./body-sink.ts";
 import { resolveUpstream } from "./client-paths.ts";
-import { type Exchanged, exchange, type Handling } from "./exchange.ts";
+import { BodyCut, type Exchanged, exchange, type Handling } from "./exchange.ts";
 import { type Headers, headersForStorage } from "./headers.ts";
+import type { Patience } from "./patience.ts";
 import { badGateway, denied, RegistryError } from "./registry-error.ts";
 
 /** A request that can be sent again: it has no body, or one that is held. */
@@ -21,6 +24,9 @@ export interface ReplayableRequest {
 export interface ReplayOptions {
   readonly login: UpstreamLogin;
   readonly response: ServerResponse;
+  readonly patience: Patience;
+  /** Where the body of such a response goes; to the client as it comes, where nothing is said. */
+  readonly sink?: BodySink;
   /** Whether this final response goes to the client as it comes, and if so writes its head; others are collected. */
   readonly begin: (head: AnswerHead, asked: FinalRequest) => boolean;
 }
@@ -62,14 +68,18 @@ export async function replay(
     authorization: undefined,
   };
   for (let redirects = 0; redirects <= mostRedirects; redirects += 1) {
-    const replayed = asked.isStorage
-      ? await askStorage(request, asked, options)
-      : await askRegistry(request, asked, options);
+    const hop = asked;
+    const attempt = (): Promise<Replayed> =>
+      hop.isStorage ? askStorage(request, hop, options) : askRegistry(request, hop, options);
+    const replayed = await options.patience.retry(attempt, askedToWait);
     if (replayed.handling !== "discard") return replayed;
     asked = nextHop(request, asked, replayed);
   }
   throw badGateway(`${request.url.host} redirects without end`);
 }
+
+const askedToWait = ({ status, headers }: Replayed): number | undefined =>
+  isBusy(status) ? retryAfter(headers["retry-after"], Date.now()) : undefined;
 
 async function askRegistry(
   request: ReplayableRequest,
@@ -109,7 +119,7 @@ async function send(
   request: ReplayableRequest,
   asked: FinalRequest,
   headers: Headers,
-  { response, begin }: ReplayOptions,
+  { response, begin, sink = passTo(response) }: ReplayOptions,
 ): Promise<Replayed> {
   const { method, body, upstream } = request;
   const choose = (head: AnswerHead): Handling => {
@@ -125,17 +135,19 @@ async function send(
       body,
       headersTimeout: method === "PUT" ? commitTimeout : answerTimeout,
       response,
+      sink,
       choose,
     });
   try {
     const exchanged = await attempt().catch((error: unknown) => {
       // A server may close a kept connection just when the next request is on its way (RFC 9112, section 9.3.1).
-      if (response.destroyed || !wasClosed(error)) throw error;
+      if (response.destroyed || error instanceof BodyCut || !wasClosed(error)) throw error;
       return attempt();
     });
     return { ...exchanged, asked };
   } catch (error) {
-    if (response.destroyed || error instanceof RegistryError) throw error;
+    if (response.destroyed || error instanceof RegistryError || error instanceof BodyCut)
+      throw error;
     const who = asked.isStorage ? "the registry's storage" : "the registry";
     throw unreachable(`${who} ${asked.url.origin}`, error);
   }

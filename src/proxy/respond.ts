@@ -7,6 +7,7 @@ import type { AnswerHead } from "../upstream/answer.ts";
 import { clientLink, clientPath, resolveUpstream } from "./client-paths.ts";
 import type { CollectedResponse } from "./exchange.ts";
 import { type Headers, headersForClient, shows, storageHeadersForClient } from "./headers.ts";
+import type { Patience } from "./patience.ts";
 import { parameter } from "./query.ts";
 import { badGateway, denied, type RegistryError } from "./registry-error.ts";
 import type { FinalRequest } from "./replay.ts";
@@ -25,6 +26,7 @@ export interface Admitted {
   /** A body that is small enough to be held, so that the request can be sent again. */
   readonly held: Buffer | undefined;
   readonly report: ReportDraft;
+  readonly patience: Patience;
 }
 
 export interface Sealing {

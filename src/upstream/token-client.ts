@@ -1,6 +1,7 @@
 import { type Dispatcher, request } from "undici";
 import type { Credential } from "../connector/credential.ts";
 import { property } from "../connector/document.ts";
+import { isBusy, retryAfter } from "./retry-after.ts";
 import { unreachable } from "./unreachable.ts";
 import { UpstreamError } from "./upstream-error.ts";
 
@@ -34,8 +35,8 @@ const timeout = 15_000;
  * @throws UpstreamError; AuthenticationFailed where the account is refused, AccessDenied where just these scopes are
  */
 export async function fetchToken(wanted: TokenRequest): Promise<UpstreamToken> {
-  const { status, text } = await ask(wanted);
-  if (status !== 200) throw refusal(wanted, status);
+  const { status, text, wait } = await ask(wanted);
+  if (status !== 200) throw refusal(wanted, status, wait);
   const answer = parseAnswer(text);
   if (answer === undefined) {
     const message = `the token server ${wanted.realm.host} answered 200 without a token`;
@@ -44,12 +45,17 @@ export async function fetchToken(wanted: TokenRequest): Promise<UpstreamToken> {
   return answer;
 }
 
-async function ask(
-  wanted: TokenRequest,
-): Promise<{ readonly status: number; readonly text: string | undefined }> {
+interface TokenAnswer {
+  readonly status: number;
+  readonly text: string | undefined;
+  /** Milliseconds, as `Retry-After` has it. */
+  readonly wait: number | undefined;
+}
+
+async function ask(wanted: TokenRequest): Promise<TokenAnswer> {
   const { realm, dispatcher, credential } = wanted;
   try {
-    const { statusCode, body } = await request(tokenUrl(wanted), {
+    const { statusCode, headers, body } = await request(tokenUrl(wanted), {
       dispatcher,
       headers: credential === undefined ? {} : { authorization: basic(credential) },
       headersTimeout: timeout,
@@ -57,7 +63,7 @@ async function ask(
       signal: AbortSignal.timeout(timeout),
     });
     const text = await readCapped(body, largestAnswer);
-    return { status: statusCode, text };
+    return { status: statusCode, text, wait: retryAfter(headers["retry-after"], Date.now()) };
   } catch (error) {
     throw unreachable(`the token server ${realm.host}`, error);
   }
@@ -101,10 +107,16 @@ function parseAnswer(text: string | undefined): UpstreamToken | undefined {
   return { value, lifetime: lifetime > 0 ? lifetime : defaultLifetime };
 }
 
-function refusal({ realm, credential }: TokenRequest, status: number): UpstreamError {
+function refusal(
+  { realm, credential }: TokenRequest,
+  status: number,
+  wait: number | undefined,
+): UpstreamError {
   const server = `the token server ${realm.host}`;
   if (status === 429 || status >= 500) {
-    return new UpstreamError("ConnectionFailed", `${server} answered ${status}`);
+    return new UpstreamError("ConnectionFailed", `${server} answered ${status}`, {
+      retryAfter: isBusy(status) ? wait : undefined,
+    });
   }
   // 400 is what Quay says to scopes that it does not know.
   if (status === 400 || status === 401 || status === 403) {

@@ -19,20 +19,28 @@ export type UpstreamFault =
   | "AuthRealmRejected"
   | "AuthMethodUnknown";
 
+export interface UpstreamErrorOptions extends ErrorOptions {
+  readonly detail?: string;
+  readonly retryAfter?: number | undefined;
+}
+
 /** A registry can't be used now, as it is configured. The message is fit for clients and for a connector's status. */
 export class UpstreamError extends Error {
   override readonly name = "UpstreamError";
   readonly fault: UpstreamFault;
   /** What to do about it. */
   readonly detail: string | undefined;
+  /** Milliseconds after which it may be asked again, where it has said so. */
+  readonly retryAfter: number | undefined;
 
   constructor(
     fault: UpstreamFault,
     message: string,
-    { detail, ...options }: ErrorOptions & { readonly detail?: string } = {},
+    { detail, retryAfter, ...options }: UpstreamErrorOptions = {},
   ) {
     super(message, options);
     this.fault = fault;
     this.detail = detail;
+    this.retryAfter = retryAfter;
   }
 }

@@ -2,6 +2,7 @@ import { type Dispatcher, request } from "undici";
 import { showRef } from "../connector/connector-ref.ts";
 import { parseChallenges } from "./challenge.ts";
 import { checkRealm } from "./realm.ts";
+import { isBusy, retryAfter } from "./retry-after.ts";
 import type { TokenCache, TokenOutcome } from "./token-cache.ts";
 import { basic, type TokenServer } from "./token-client.ts";
 import { unreachable } from "./unreachable.ts";
@@ -95,24 +96,33 @@ async function askForScheme(upstream: Upstream): Promise<Scheme> {
   const { origin, basePath, hostname } = connector.address;
   const host = guard.checkHost(hostname);
   if (!host.ok) throw new UpstreamError("AddressRefused", host.reason);
-  const { status, challenge } = await ping(`${origin}${basePath}/v2/`, agent).catch((error) => {
-    throw unreachable(`the registry ${origin}`, error);
-  });
-  if (status >= 500) {
+  const { status, challenge, wait } = await ping(`${origin}${basePath}/v2/`, agent).catch(
+    (error) => {
+      throw unreachable(`the registry ${origin}`, error);
+    },
+  );
+  if (status === 429 || status >= 500) {
     const message = `the registry ${origin} answered ${status} to GET /v2/`;
-    throw new UpstreamError("ConnectionFailed", message);
+    throw new UpstreamError("ConnectionFailed", message, {
+      retryAfter: isBusy(status) ? wait : undefined,
+    });
   }
   return status === 401 ? schemeIn(upstream, challenge) : { kind: "none" };
 }
 
-async function ping(
-  url: string,
-  dispatcher: Dispatcher,
-): Promise<{ readonly status: number; readonly challenge: string | string[] | undefined }> {
+interface Pong {
+  readonly status: number;
+  readonly challenge: string | string[] | undefined;
+  /** Milliseconds, as `Retry-After` has it. */
+  readonly wait: number | undefined;
+}
+
+async function ping(url: string, dispatcher: Dispatcher): Promise<Pong> {
   const signal = AbortSignal.timeout(pingTimeout);
   const { statusCode, headers, body } = await request(url, { dispatcher, signal });
   await body.dump({ limit: 64 * 1024 });
-  return { status: statusCode, challenge: headers["www-authenticate"] };
+  const wait = retryAfter(headers["retry-after"], Date.now());
+  return { status: statusCode, challenge: headers["www-authenticate"], wait };
 }
 
 /** Bearer, where there is a choice: a Basic challenge beside it is often for people. */

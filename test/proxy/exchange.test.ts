@@ -30,7 +30,7 @@ describe("a body that comes from a registry", function () {
   before(async () => {
     registry = resources.add(await startFakeRegistry());
     secure = resources.add(await startFakeRegistry({ tls: true }));
-    proxy = resources.add(await startTestProxy({ bodyTimeout }));
+    proxy = resources.add(await startTestProxy({ bodyTimeout, waits: [] }));
     proxy.connect("harbor", registry.url);
     proxy.connect("secure", secure.url, { caCertificates: [secure.ca ?? ""] });
     client = clientOf(proxy, "harbor");

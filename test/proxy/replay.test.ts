@@ -204,7 +204,7 @@ describe("answers", function () {
         const body = Buffer.from("<Error>x</Error>");
         undo.defer(
           storage.on("* /x", ({ send }) =>
-            send(status, { "Content-Type": "application/xml", "Retry-After": "7" }, body),
+            send(status, { "Content-Type": "application/xml", "Retry-After": "70" }, body),
           ),
         );
         const answer = await client("GET", path);
@@ -337,12 +337,12 @@ describe("answers", function () {
       it(`${status} with ${type}`, async () => {
         undo.defer(
           registry.on("GET blob", ({ send }) =>
-            send(status, { "Content-Type": type, "Retry-After": "17" }, Buffer.from(body)),
+            send(status, { "Content-Type": type, "Retry-After": "70" }, Buffer.from(body)),
           ),
         );
         const answer = await client("GET", path);
         expect(answer.status).to.equal(status);
-        expect(answer.headers).to.include({ "content-type": type, "retry-after": "17" });
+        expect(answer.headers).to.include({ "content-type": type, "retry-after": "70" });
         expect(answer.body.toString()).to.equal(body);
         expect(answer.headers["content-length"]).to.equal(String(Buffer.byteLength(body)));
       });

@@ -1,6 +1,6 @@
 import { type AddressInfo, createServer, type Socket } from "node:net";
 import type { Stoppable } from "./cleanup.ts";
-import type { FakeRegistry, Route } from "./fake-registry.ts";
+import type { FakeRegistry, Handler, Route } from "./fake-registry.ts";
 import type { Undo } from "./hostile-auth.ts";
 
 /** Headers that must not reach a client, and harmless ones that must. */
@@ -61,15 +61,17 @@ export function failFirst(
     readonly status: number;
     readonly headers?: Readonly<Record<string, string>>;
   },
+  when?: "before auth",
 ): Undo {
   let left = failure.times;
-  return registry.on(route, ({ response, fail, next }) => {
+  const handler: Handler = ({ response, fail, next }) => {
     if (left-- <= 0) return next();
     for (const [name, value] of Object.entries(failure.headers ?? {})) {
       response.setHeader(name, value);
     }
     return fail(failure.status, failure.status === 429 ? "TOOMANYREQUESTS" : "UNAVAILABLE");
-  });
+  };
+  return registry.on(route, handler, when);
 }
 
 /** Accepts connections and says nothing at all, not even in a TLS handshake. */
