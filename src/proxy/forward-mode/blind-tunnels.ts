@@ -16,10 +16,8 @@ const idleTimeout = 60 * 60 * 1000;
 const halfClosedTimeout = 10 * 60 * 1000;
 /** The kernel asks after that many milliseconds of silence whether the other side is still there. */
 const keepAliveDelay = 60_000;
-/** While the process ends, a tunnel counts as silent after that many milliseconds. */
-const quietTime = 5_000;
-
-export function createBlindTunnels(): BlindTunnels {
+/** @param quietTime milliseconds after which a tunnel counts as silent while the process ends */
+export function createBlindTunnels(quietTime = 5_000): BlindTunnels {
   const clients = new Map<Socket, Socket>();
   const transferred = ([client, remote]: readonly [Socket, Socket]): number =>
     client.bytesRead + remote.bytesRead;

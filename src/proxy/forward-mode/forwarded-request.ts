@@ -41,6 +41,8 @@ export const interceptedAct =
     const { host } = request.headers;
     if (host !== undefined && !isHostOf("https", host, target)) throw misdirected(host, target);
     const path = request.url ?? "";
+    // Another host in the request's target would be one in the tunnel of this one.
+    if (!path.startsWith("/")) throw new RegistryError(400, "UNSUPPORTED", "a path was wanted");
     const forwarded = { request, response, report, identity, target: { ...target, path } };
     await forward({ ...forwarded, connectors: credential.connectors }, options);
   };

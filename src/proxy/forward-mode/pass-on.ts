@@ -26,6 +26,9 @@ export interface PassOnOptions {
 /** Milliseconds that a host may be silent. */
 const answerTimeout = 600_000;
 
+/** Limits, report and `pipeline` listen for the end of an answer: eleven are no leak. */
+const mostListeners = 20;
+
 /** What is said between a client and a proxy alone (RFC 9110, sections 7.6.1 and 11.7), and is nobody else's business. */
 const betweenTwo: ReadonlySet<string> = new Set([
   "connection",
@@ -65,7 +68,7 @@ export async function passOn(options: PassOnOptions): Promise<void> {
   });
   sent.once("timeout", () => sent.destroy(new Error("timeout")));
   const onGone = (): void => void sent.destroy();
-  response.once("close", onGone);
+  response.setMaxListeners(mostListeners).once("close", onGone);
   const stopWatching = endWhenIdle(request, bodyTimeout);
   try {
     const answered = new Promise<IncomingMessage>((resolve, reject) => {
