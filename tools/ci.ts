@@ -6,20 +6,21 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 
 /** The claim that a suite proves, and the npm script that proves it. */
-const suites: readonly (readonly [claim: string, script: string])[] = [
+const suites: readonly (readonly [claim: string, script: string, ...args: string[]])[] = [
   ["The code is formatted, lints, and keeps to the arrows of its layout", "lint"],
   ["The types hold", "typecheck"],
   ["The tests pass", "test"],
   ["Registries answer through the proxy as they do without it", "test:conformance"],
+  ["No body is ever wrong while registries are killed", "soak", "--minutes", "3"],
   ["The demo tells its story to the end", "demo"],
 ];
 
 let passed = 0;
 let failed = 0;
 const failures: string[] = [];
-for (const [claim, script] of suites) {
-  console.log(`\n=== ${claim}: npm run ${script}`);
-  const { status, output } = await run(script);
+for (const [claim, script, ...args] of suites) {
+  console.log(`\n=== ${claim}: npm run ${[script, ...args].join(" ")}`);
+  const { status, output } = await run(script, args);
   const counted = countTests(output);
   passed += counted?.passed ?? (status === 0 ? 1 : 0);
   failed += counted?.failed ?? (status === 0 ? 0 : 1);
@@ -31,8 +32,13 @@ for (const failure of failures) console.log(`FAILED ${failure}`);
 console.log(`${passed} passed, ${failed} failed`);
 process.exitCode = failed === 0 && failures.length === 0 ? 0 : 1;
 
-async function run(script: string): Promise<{ readonly status: number; readonly output: string }> {
-  const child = spawn("npm", ["run", "--silent", script], { stdio: ["ignore", "pipe", "inherit"] });
+async function run(
+  script: string,
+  args: readonly string[],
+): Promise<{ readonly status: number; readonly output: string }> {
+  const child = spawn("npm", ["run", "--silent", script, "--", ...args], {
+    stdio: ["ignore", "pipe", "inherit"],
+  });
   let output = "";
   child.stdout.setEncoding("utf8").on("data", (text: string) => {
     process.stdout.write(text);
