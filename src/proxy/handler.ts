@@ -27,6 +27,7 @@ import {
   respondWithError,
 } from "./registry-error.ts";
 import { checkBody } from "./request-body.ts";
+import { checkHead } from "./request-head.ts";
 import type { LimitKeeper } from "./request-limits.ts";
 import { openReport, type ReportDraft, type RequestReport } from "./request-report.ts";
 import {
@@ -120,6 +121,7 @@ export async function answer(
   const { target, identity, at = (connector: Connector) => connector } = question;
   report.target = target;
   report.identity = identity;
+  checkHead(request);
   checkMethod(method, target);
   checkBody(request, method);
   if (target === "base") {

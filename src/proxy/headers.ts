@@ -131,7 +131,9 @@ function pick(headers: IncomingHttpHeaders, wanted: (name: string) => boolean): 
 const nothing: ReadonlySet<string> = new Set();
 
 /** Headers that `Connection` names go no further than this hop. */
-function connectionTokens(connection: string | readonly string[] | undefined): ReadonlySet<string> {
+export function connectionTokens(
+  connection: string | readonly string[] | undefined,
+): ReadonlySet<string> {
   if (connection === undefined) return nothing;
   const tokens = [connection].flat().join(",").toLowerCase().split(",");
   return new Set(tokens.map((token) => token.trim()));

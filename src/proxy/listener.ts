@@ -9,6 +9,7 @@ import {
 import { createServer as createTlsServer } from "node:https";
 import type { AddressInfo, Socket } from "node:net";
 import { maxHeaderSize } from "../upstream/upstream.ts";
+import { limitConnections } from "./connection-limit.ts";
 import { type Connections, followConnections } from "./connections.ts";
 import type { Handler } from "./handler.ts";
 import { refuseMalformed, refusePlain } from "./malformed.ts";
@@ -49,6 +50,8 @@ export const serverOptions: ServerOptions = {
 export type ConnectHandler = (request: IncomingMessage, socket: Socket, head: Buffer) => void;
 
 export interface ListenOptions {
+  /** Of one address; thousands where nothing is said. */
+  readonly mostConnections?: number | undefined;
   readonly handler: Handler;
   readonly onConnect: ConnectHandler;
   readonly certificates: ServerCertificates;
@@ -57,12 +60,13 @@ export interface ListenOptions {
 /** Listens for registry clients. @throws the socket's error where the address can't be had */
 export async function listen(
   { scheme, host, port, certificateName = host }: ListenAddress,
-  { handler, onConnect, certificates }: ListenOptions,
+  { handler, onConnect, certificates, mostConnections = 4_096 }: ListenOptions,
 ): Promise<Listener> {
   const server =
     scheme === "http"
       ? createServer(serverOptions)
       : await tlsServer(certificateName, certificates);
+  limitConnections(server, mostConnections);
   const connections = followConnections(server);
   serve(server, handler);
   server.on("connect", (request: IncomingMessage, socket: Socket, head: Buffer) => {

@@ -41,6 +41,8 @@ export interface ProxyOptions extends AdmissionOptions {
   readonly ownAddresses: () => readonly string[];
   /** How much one tenant may ask for at a time; {@link defaultLimits} where nothing is said. */
   readonly limits?: RequestLimits;
+  /** How many connections of one address may be open at a listener; thousands where nothing is said. */
+  readonly mostConnections?: number;
   readonly observer?: ProxyObserver;
   readonly log: Log;
 }
@@ -90,6 +92,7 @@ export async function startProxy(options: ProxyOptions): Promise<Proxy> {
       (isForReverse(request) ? reverse : forward.handler)(request, response),
     onConnect: forward.onConnect,
     certificates: createServerCertificates(options),
+    mostConnections: options.mostConnections,
   };
   const listeners: Listener[] = [];
   const stop = async (grace: number): Promise<void> => {
