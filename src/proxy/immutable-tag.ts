@@ -5,6 +5,7 @@ import { unreachable } from "../upstream/unreachable.ts";
 import type { Upstream } from "../upstream/upstream.ts";
 import type { UpstreamLogin } from "../upstream/upstream-login.ts";
 import { isImmutableTag } from "./access.ts";
+import { parameters } from "./query.ts";
 import { denied, unavailable } from "./registry-error.ts";
 import type { Admitted } from "./respond.ts";
 
@@ -28,22 +29,30 @@ export async function keepImmutableTag(
   asked: { readonly url: URL; readonly scopes: readonly string[] },
   login: UpstreamLogin,
 ): Promise<void> {
-  const { endpoint, repository } = target;
+  const { endpoint, repository, query } = target;
   if (endpoint.kind !== "manifest" || method === "GET" || method === "HEAD") return;
-  if (!isImmutableTag(connector, endpoint.reference)) return;
-  const tag = `${repository}:${endpoint.reference}`;
-  const refusal = denied(`${tag} is immutable in the connector ${showRef(connector)}`, {
-    detail:
-      "push another tag; which ones can't be changed stands in spec.params, under immutableTags",
-  });
-  if (method === "DELETE") throw refusal;
-  const there = await digestOf(upstream, asked.url, asked.scopes, login);
-  if (there === undefined) return;
-  const pushed = `sha256:${createHash("sha256")
+  // A push by digest may name tags beside it (distribution-spec, "Pushing a manifest with tags").
+  const named = [endpoint.reference, ...parameters(query, "tag")];
+  for (const tag of named.filter((name) => isImmutableTag(connector, name))) {
+    const refusal = denied(
+      `${repository}:${tag} is immutable in the connector ${showRef(connector)}`,
+      {
+        detail:
+          "push another tag; which ones can't be changed stands in spec.params, under immutableTags",
+      },
+    );
+    if (method === "DELETE") throw refusal;
+    const url = new URL(encodeURIComponent(tag), asked.url); // beside the reference that is pushed
+    const there = await digestOf(upstream, url, asked.scopes, login);
+    // The same manifest once more changes nothing.
+    if (there !== undefined && there !== digestOfPush(held)) throw refusal;
+  }
+}
+
+const digestOfPush = (held: Buffer | undefined): string =>
+  `sha256:${createHash("sha256")
     .update(held ?? "")
     .digest("hex")}`;
-  if (there !== pushed) throw refusal; // the same manifest once more changes nothing
-}
 
 /** What a tag points to; undefined where there is none. */
 async function digestOf(

@@ -16,6 +16,13 @@ export function parameter(query: string, name: string): string | undefined {
   return part === undefined ? undefined : decode(part.slice(rawNameOf(part).length + 1));
 }
 
+/** The decoded values of all parameters of that name. */
+export const parameters = (query: string, name: string): readonly string[] =>
+  query
+    .split("&")
+    .filter((part) => nameOf(part) === name)
+    .map((part) => decode(part.slice(rawNameOf(part).length + 1)));
+
 /** The names of a query's parameters, decoded. */
 export const parameterNames = (query: string): readonly string[] =>
   query === "" ? [] : query.split("&").map(nameOf);

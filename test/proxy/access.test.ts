@@ -123,6 +123,24 @@ describe("what a connector lets its users do", function () {
       expect((await push("app", "v3", "same")).status).to.equal(201);
     });
 
+    it("a tag that stands beside a digest is one, too", async () => {
+      expect((await push("app", "v6", "first")).status).to.equal(201);
+      const { manifest, blobs } = addImage(registry.repository("app"), "image");
+      const body = String(blobs.get(manifest.digest));
+      const pushWith = (query: string) =>
+        client("PUT", `app/manifests/${manifest.digest}?${query}`, {
+          headers: { "content-type": manifestType },
+          body,
+        });
+      for (const query of ["tag=v6", "tag=new&t%61g=v6", "tag=latest&tag=%766"]) {
+        const answer = await pushWith(query);
+        expect(answer.status, query).to.equal(403);
+        expect(errorIn(answer).message).to.contain("app:v6 is immutable");
+      }
+      expect((await pushWith("tag=v7&tag=latest")).status).to.equal(201);
+      expect((await pushWith("tag=v7")).status).to.equal(201);
+    });
+
     it("a tag is not deleted", async () => {
       await push("app", "v4", "x");
       expect((await client("DELETE", "app/manifests/v4")).status).to.equal(403);
