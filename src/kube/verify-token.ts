@@ -1,4 +1,4 @@
-import { createHash } from "node:crypto";
+import { hash } from "node:crypto";
 import { property } from "../connector/document.ts";
 import { show } from "../connector/problem.ts";
 import {
@@ -46,7 +46,7 @@ export function reviewTokens(options: TokenReviewOptions): VerifyToken {
       return refuse(`the token is for ${found}, and has to be for ${show(audience)}`);
     }
     const restMs = Math.max(0, (claims.expiresAt ?? 0) - now());
-    const key = createHash("sha256").update(token).digest("base64");
+    const key = hash("sha256", token, "base64");
     return answers.get(key, async (): Promise<Lookup<Answer<Identity>>> => {
       const value = await review(client, audience, token);
       if (!value.ok) return { value, freshMs: negativeMs };

@@ -101,8 +101,8 @@ export function headersForClient(
 ): Headers {
   const named = connectionTokens(headers.connection);
   const kept = pick(headers, (name) => !notForClients.has(name) && !named.has(name));
-  for (const [name, value] of Object.entries(kept)) {
-    if (shows(String(value), authorization)) delete kept[name];
+  for (const name of Object.keys(kept)) {
+    if (shows(String(kept[name]), authorization)) delete kept[name];
   }
   return kept;
 }
@@ -122,7 +122,8 @@ export const storageHeadersForClient = (headers: IncomingHttpHeaders): Headers =
 
 function pick(headers: IncomingHttpHeaders, wanted: (name: string) => boolean): Headers {
   const picked: Headers = {};
-  for (const [name, value] of Object.entries(headers)) {
+  for (const name of Object.keys(headers)) {
+    const value = headers[name];
     if (value !== undefined && wanted(name)) picked[name] = value;
   }
   return picked;
@@ -134,7 +135,9 @@ const nothing: ReadonlySet<string> = new Set();
 export function connectionTokens(
   connection: string | readonly string[] | undefined,
 ): ReadonlySet<string> {
-  if (connection === undefined) return nothing;
+  if (connection === undefined || connection === "keep-alive" || connection === "close") {
+    return nothing; // those are hop-by-hop by themselves
+  }
   const tokens = [connection].flat().join(",").toLowerCase().split(",");
   return new Set(tokens.map((token) => token.trim()));
 }

@@ -1,4 +1,4 @@
-import { createHash, createPublicKey, type KeyObject } from "node:crypto";
+import { createPublicKey, hash, type KeyObject } from "node:crypto";
 import { errors, type JWTPayload, jwtVerify, SignJWT } from "jose";
 import type { Answer, Identity, VerifyToken } from "../connector/surroundings.ts";
 
@@ -82,11 +82,11 @@ export function tokenVerifier({
     return holder && { holder, goodUntil: ((payload.exp ?? 0) + clockTolerance) * 1000 };
   };
   const holderBehind = async (token: string): Promise<TokenHolder | undefined> => {
-    const hash = createHash("sha256").update(token).digest("base64");
-    const known = verified.get(hash);
+    const digest = hash("sha256", token, "base64");
+    const known = verified.get(digest);
     if (known !== undefined && known.goodUntil > now().getTime()) return known.holder;
     const found = await verify(token);
-    if (found !== undefined) remember(verified, hash, found);
+    if (found !== undefined) remember(verified, digest, found);
     return found?.holder;
   };
   return async (token) => {

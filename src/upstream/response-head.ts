@@ -13,8 +13,8 @@ export interface ResponseHead extends AnswerHead {
 const statusLine = /^HTTP\/1\.1 ([1-5]\d\d) [\t\x20-\x7e\x80-\xff]*$/;
 /** RFC 9110, section 5.6.2. */
 const token = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/;
-/** RFC 9110, section 5.5. */
-const fieldValue = /^[\t\x20-\x7e\x80-\xff]*$/;
+/** What stands neither in a status line nor in a field (RFC 9110, section 5.5), a CR or LF that ends no line among it. */
+const unusual = /[^\t\r\n\x20-\x7e\x80-\xff]|\r(?!\n)|(?<!\r)\n/;
 /** RFC 9110, section 8.6, and no more than a number holds exactly. */
 const contentLength = /^\d{1,15}$/;
 
@@ -24,24 +24,56 @@ const contentLength = /^\d{1,15}$/;
  * and one Content-Length unless the answer has no body by its kind. There is no guess (RFC 9112, section 11.2).
  */
 export function parseResponseHead(text: string, method: string): ResponseHead | undefined {
-  const [first = "", ...lines] = text.split("\r\n");
-  const status = Number(statusLine.exec(first)?.[1]);
+  if (unusual.test(text)) return undefined;
+  let end = endOfLine(text, 0);
+  const status = Number(statusLine.exec(text.slice(0, end))?.[1]);
   if (Number.isNaN(status)) return undefined;
   const headers: IncomingHttpHeaders = {};
   let lengths = 0;
-  for (const line of lines) {
-    const colon = line.indexOf(":");
-    const name = line.slice(0, colon).toLowerCase();
-    const value = withoutWhitespace(line, colon + 1);
-    if (colon < 1 || !token.test(name) || !fieldValue.test(value)) return undefined;
+  while (end < text.length) {
+    const begin = end + "\r\n".length;
+    end = endOfLine(text, begin);
+    const name = readField(text, begin, end, headers);
+    if (name === undefined) return undefined;
     if (name === "content-length") lengths += 1;
-    addHeader(headers, name, value);
   }
   if (!isUnambiguous(headers, lengths)) return undefined;
   const length = isBodiless(method, status) ? undefined : Number(headers["content-length"]);
   return Number.isNaN(length)
     ? undefined
     : { status, headers, length, persists: persists(headers) };
+}
+
+/** Adds the field of a line. @returns its name in lower case, undefined where it is none */
+function readField(
+  text: string,
+  begin: number,
+  end: number,
+  headers: IncomingHttpHeaders,
+): string | undefined {
+  const colon = text.indexOf(":", begin);
+  const name = colon < 0 || colon > end ? undefined : fieldName(text.slice(begin, colon));
+  if (name !== undefined) addHeader(headers, name, withoutWhitespace(text, colon + 1, end));
+  return name;
+}
+
+function endOfLine(text: string, from: number): number {
+  const end = text.indexOf("\r\n", from);
+  return end < 0 ? text.length : end;
+}
+
+/** Names that registries send, as they spell them, with their lower case: there are few. */
+const knownNames = new Map<string, string>();
+const mostKnown = 1_000;
+
+/** A field's name in lower case; undefined where it is none. */
+function fieldName(spelt: string): string | undefined {
+  const known = knownNames.get(spelt);
+  if (known !== undefined) return known;
+  if (!token.test(spelt)) return undefined;
+  const name = spelt.toLowerCase();
+  if (knownNames.size < mostKnown) knownNames.set(spelt, name);
+  return name;
 }
 
 /** RFC 9112, section 6.3. */
@@ -56,11 +88,12 @@ const persists = ({ connection }: IncomingHttpHeaders): boolean =>
   connection === undefined || !/(^|[,\t ])close($|[,\t ])/i.test(connection);
 
 /** Optional whitespace (RFC 9110, section 5.6.3) is a space or a tab, and nothing else that `trim` takes. */
-function withoutWhitespace(line: string, from: number): string {
-  let [begin, end] = [from, line.length];
-  while (begin < end && isWhitespace(line.charCodeAt(begin))) begin += 1;
-  while (end > begin && isWhitespace(line.charCodeAt(end - 1))) end -= 1;
-  return line.slice(begin, end);
+function withoutWhitespace(text: string, from: number, to: number): string {
+  let begin = from;
+  let end = to;
+  while (begin < end && isWhitespace(text.charCodeAt(begin))) begin += 1;
+  while (end > begin && isWhitespace(text.charCodeAt(end - 1))) end -= 1;
+  return text.slice(begin, end);
 }
 
 const isWhitespace = (code: number): boolean => code === 0x20 || code === 0x09;
