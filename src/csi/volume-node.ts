@@ -73,7 +73,7 @@ export function createNode(options: NodeOptions): VolumeNode {
         await makeMountPoint(path);
         await mounts.mount(path, volume.access, volume.mountOptions);
       }
-      await write(path, volume);
+      write(path, volume);
       log("info", "volume published", { ...fields, connectors: volume.connectors });
     } catch (error) {
       // After a final error the kubelet never calls unpublish, so nothing may stay behind.
@@ -86,14 +86,14 @@ export function createNode(options: NodeOptions): VolumeNode {
 
   const refresh = async (path: string, request: PublishRequest): Promise<void> => {
     const fields = fieldsOf(path, request);
-    const record = await readRecord(path);
+    const record = readRecord(path);
     if (record !== undefined && record.volumeId !== request.volumeId) {
       const message = `target_path ${show(path)} holds the volume ${show(record.volumeId)}: unpublish it first`;
       throw new RpcError(status.ALREADY_EXISTS, message);
     }
     try {
       const volume = await renderVolume(options, request);
-      if (await write(path, volume)) {
+      if (write(path, volume)) {
         log("info", "volume refreshed", { ...fields, connectors: volume.connectors });
       }
       troubles.set(
@@ -121,7 +121,7 @@ export function createNode(options: NodeOptions): VolumeNode {
       const publishNow = async (): Promise<void> => {
         await checkMountPoint(path);
         const isMounted = await mounts.keepOne(path);
-        const isPublished = isMounted && (await findGeneration(path)) !== undefined;
+        const isPublished = isMounted && findGeneration(path) !== undefined;
         await (isPublished ? refresh(path, request) : begin(path, request, isMounted, signal));
       };
       await queue.run(path, publishNow, signal);
@@ -146,7 +146,7 @@ export function createNode(options: NodeOptions): VolumeNode {
       if (path === undefined) throw nothing;
       const statsNow = async (): Promise<VolumeStats> => {
         if (!(await mounts.keepOne(path))) throw nothing;
-        const record = await readRecord(path);
+        const record = readRecord(path);
         const found = [
           ...describeAge(record, now()),
           ...troubles.of(path),
@@ -177,9 +177,9 @@ function refuse(objections: readonly RpcError[]): void {
 }
 
 /** @throws RpcError where the files don't fit */
-async function write(path: string, { files, access }: RenderedVolume): Promise<boolean> {
+function write(path: string, { files, access }: RenderedVolume): boolean {
   try {
-    return await writeGeneration(path, files, access);
+    return writeGeneration(path, files, access);
   } catch (error) {
     if (errorCode(error) !== "ENOSPC") throw error;
     const message = `the files don't fit into the volume (${sizeLimit}, old and new ones together): name fewer connectors or configurations`;

@@ -22,8 +22,8 @@ export function formatRecord({ volumeId, connectors, tokenExpiresAt }: VolumeRec
 }
 
 /** The record of the volume that is mounted here; undefined where there is none that can be read. */
-export async function readRecord(root: string): Promise<VolumeRecord | undefined> {
-  const text = await readCurrent(root, recordName);
+export function readRecord(root: string): VolumeRecord | undefined {
+  const text = readCurrent(root, recordName);
   return text === undefined ? undefined : parseRecord(text);
 }
 
