@@ -127,15 +127,14 @@ function foldersOf(path: string): readonly string[] {
 }
 
 function placeLinks(root: string, names: ReadonlySet<string>): void {
+  const present = new Set(readdirSync(root));
   for (const name of names) {
-    const target = `${currentLink}/${name}`;
-    const present = attempt(
-      () => readlinkSync(join(root, name)),
-      unless(undefined, "ENOENT", "EINVAL"),
-    );
-    if (present === target) continue;
-    rmSync(join(root, name), { recursive: true, force: true });
-    symlinkSync(target, join(root, name));
+    const [link, target] = [join(root, name), `${currentLink}/${name}`];
+    if (present.has(name)) {
+      if (attempt(() => readlinkSync(link), unless(undefined, "EINVAL")) === target) continue;
+      rmSync(link, { recursive: true });
+    }
+    symlinkSync(target, link);
   }
 }
 
