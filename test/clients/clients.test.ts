@@ -14,6 +14,7 @@ import {
   transports,
 } from "./example.ts";
 import { diffIdsOf } from "./fixtures.ts";
+import { testForwardProxy } from "./forward-proxy.ts";
 import type { Place, Size } from "./place.ts";
 import { type Achievement, type Result, renderReport } from "./report.ts";
 import { type Tool, tools } from "./tools.ts";
@@ -36,6 +37,7 @@ describe("clients", function () {
     const result = { version: "", achieved: new Map(), refusal: "" };
     results.set(tool, result);
     for (const transport of transports) testTool(tool, example, transport, () => bench, result);
+    testForwardProxy(tool, () => bench, result);
   }
 
   describe("all of them", () => {
@@ -93,7 +95,11 @@ function testTool(
     after(resources.stop);
 
     const does = (operation: Operation): boolean => example.commands(operation, transport) !== "";
-    const can = (achievement: Achievement, claim: string, test: () => Promise<void>): void => {
+    const can = (
+      achievement: Exclude<Achievement, "forward">,
+      claim: string,
+      test: () => Promise<void>,
+    ): void => {
       if (achievement !== "large-layers" && !does(achievement)) return;
       it(claim, async () => {
         await test();

@@ -35,11 +35,11 @@ export interface Example {
  * @throws an Error where a block of shell says anything else
  */
 export function readExample(name: string): Example {
-  const folder = join(import.meta.dirname, "../../examples", name);
-  const text = readFileSync(join(folder, "README.md"), "utf8");
-  const blocks = [...text.matchAll(/^```sh( [^\n]*)?\n(.*?)^```$/gms)].map(
-    ([, words = "", commands = ""]) => ({ ...readWords(name, words), commands }),
-  );
+  const folder = join(project, "examples", name);
+  const blocks = shellBlocks(join(folder, "README.md")).map(({ words, commands }) => ({
+    ...readWords(name, words),
+    commands,
+  }));
   return {
     name,
     folder,
@@ -49,6 +49,39 @@ export function readExample(name: string): Example {
         .map(({ commands }) => commands)
         .join(""),
   };
+}
+
+const project = join(import.meta.dirname, "../..");
+
+/**
+ * The same tool by the commands of docs/forward-proxy.md, in blocks that begin with "```sh volume", "```sh setup", "```sh crane"
+ * (what it does is a push) and, where it has a daemon, "```sh crane daemon".
+ */
+export function readForwardExample(name: string): Example {
+  const blocks = new Map(
+    shellBlocks(join(project, "docs/forward-proxy.md")).map(({ words, commands }) => [
+      words,
+      commands,
+    ]),
+  );
+  // Before there is a volume, its .env can't be read.
+  const titles: Partial<Record<Step, readonly string[]>> = {
+    volume: ["volume"],
+    daemon: [`${name} daemon`],
+    push: ["setup", name],
+  };
+  return {
+    name,
+    folder: join(project, "examples", name),
+    commands: (step) => (titles[step] ?? []).map((title) => blocks.get(title) ?? "").join(""),
+  };
+}
+
+function shellBlocks(
+  file: string,
+): readonly { readonly words: string; readonly commands: string }[] {
+  const blocks = readFileSync(file, "utf8").matchAll(/^```sh( [^\n]*)?\n(.*?)^```$/gms);
+  return [...blocks].map(([, words = "", commands = ""]) => ({ words: words.trim(), commands }));
 }
 
 interface Words {

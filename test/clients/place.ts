@@ -109,7 +109,7 @@ export async function openPlace(options: PlaceOptions): Promise<Place> {
     const daemon = example.commands("daemon", transport).trim();
     if (daemon !== "") {
       const [, socket = ""] = /\$TMP(\S+\.sock)/.exec(daemon) ?? [];
-      const started = await startProgram("sh", ["-euc", `exec ${daemon}`], {
+      const started = await startProgram("sh", ["-euc", daemon.replace(/[^\n]*$/, "exec $&")], {
         cwd: folder("small"),
         env: env("small", volume),
       });

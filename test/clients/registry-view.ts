@@ -52,6 +52,10 @@ const manifestTypes = [
 export function viewRegistry(
   registry: Pick<DockerRegistry, "url" | "host"> & Partial<DockerRegistry>,
 ): RegistryView {
+  // Nobody but the proxy knows its name.
+  const { tls, host } = registry;
+  const origin = tls === undefined ? registry.url : `https://127.0.0.1:${registry.port}`;
+  const trust = tls === undefined ? {} : { ca: tls.ca, servername: host.replace(/:\d+$/, "") };
   const ask = async (
     method: string,
     path: string,
@@ -62,7 +66,7 @@ export function viewRegistry(
     const scopes = [`${repository}:pull,push`, ...pulls.map((name) => `${name}:pull`)];
     const authorization = await authorize(registry, scopes);
     const headers = { ...options.headers, ...(authorization && { authorization }) };
-    return plainRequest(registry.url + path, { ...options, method, headers });
+    return plainRequest(origin + path, { ...options, ...trust, method, headers });
   };
   const get = async (path: string, accept: readonly string[] = []): Promise<PlainResponse> => {
     const response = await ask("GET", path, { headers: { accept: accept.join(", ") } });
@@ -153,16 +157,16 @@ function diffIdsIn(config: Buffer | undefined): readonly string[] {
   return (document as { rootfs?: { diff_ids?: string[] } }).rootfs?.diff_ids ?? [];
 }
 
-/** A token for these repositories, from the registry's own token server. */
+/** A token for these repositories, from the registry's own token server; its login where it has none. */
 async function authorize(
   { tokens, username, password }: Partial<DockerRegistry>,
   repositories: readonly string[],
 ): Promise<string | undefined> {
-  if (tokens === undefined) return undefined;
+  const login = Buffer.from(`${username}:${password}`).toString("base64");
+  if (tokens === undefined) return username === undefined ? undefined : `Basic ${login}`;
   const url = new URL(tokens.realm);
   url.searchParams.set("service", tokens.service);
   for (const name of repositories) url.searchParams.append("scope", `repository:${name}`);
-  const login = Buffer.from(`${username}:${password}`).toString("base64");
   const { body } = await plainRequest(url.href, { headers: { authorization: `Basic ${login}` } });
   return `Bearer ${JSON.parse(body.toString()).token}`;
 }

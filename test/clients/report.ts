@@ -10,7 +10,7 @@ import { type Tool, tools } from "./tools.ts";
 import { untestedTools } from "./untested-tools.ts";
 
 /** What can be shown of a tool. */
-export type Achievement = Operation | "large-layers";
+export type Achievement = Operation | "large-layers" | "forward";
 
 /** What came of a tool. */
 export interface Result {
@@ -21,7 +21,7 @@ export interface Result {
 }
 
 /** What the steps of an example, and layers of 200 MiB, are called in the tables. */
-const names: readonly (readonly [step: Step | "large-layers", name: string])[] = [
+const names: readonly (readonly [step: Step | Achievement, name: string])[] = [
   ["volume", "the volume"],
   ["daemon", "the daemon"],
   ["setup", "every command"],
@@ -34,6 +34,7 @@ const names: readonly (readonly [step: Step | "large-layers", name: string])[] =
   ["large-layers", "200 MiB layers"],
   ["pull-own-name", "pull by own name"],
   ["push-own-name", "push by own name"],
+  ["forward", "forward proxy"],
 ];
 const columns = names.filter(([step]) => !["volume", "daemon", "setup", "cache"].includes(step));
 
@@ -85,6 +86,8 @@ const meanings = `
 TLS is always verified. *Several platforms*: an image index, pushed. *Mount*: layers get from one repository into another without an upload.
 *Referrers*: an artifact is attached to an image and found again, with docker-registry 2.8, distribution 3 (by the fallback tag) and
 an OCI 1.1 registry (by its API). *By own name*: the image keeps the name that the registry's own users have for it.
+*Forward proxy*: a base image from one registry, and what comes of it to another, both by their own names, with two connectors in one volume and
+[its \`.env\`](forward-proxy.md) alone.
 –: this version of the tool can't, or not through a proxy.
 `;
 
@@ -121,11 +124,15 @@ const list = (notes: readonly string[]): string => notes.map((note) => `- ${note
 export const needsTable = (example: Example): string =>
   table(["for", "over TLS", "over HTTP"], needs(example));
 
+/** What has commands in an example. */
+const isStep = (step: Step | Achievement): step is Step =>
+  step !== "large-layers" && step !== "forward";
+
 /** Steps that need the same share a row. */
 function needs(example: Example): readonly (readonly string[])[] {
   const rows = new Map<string, { readonly steps: string[]; readonly cells: readonly string[] }>();
   for (const [step, name] of names) {
-    if (step === "large-layers") continue;
+    if (!isStep(step)) continue;
     const [tls = "", http = ""] = transports.map((transport) => example.commands(step, transport));
     if (tls + http === "") continue;
     const relevant = step === "volume" ? /configuration|params/ : /[$](VOLUME|PROXY)|http|tls/;

@@ -22,6 +22,8 @@ import { type RegistryView, viewRegistry } from "./registry-view.ts";
 export type RegistryName = "docker-registry" | "distribution" | "oci-1-1";
 
 export interface Workbench extends Stoppable {
+  /** Registries that the proxy alone can find, each behind the connector of its name in the namespace `team-a`. */
+  readonly named: Readonly<Record<"base" | "target", RegistryView>>;
   readonly registries: Readonly<Record<RegistryName, RegistryView>>;
   readonly fixtures: Readonly<Record<Size, Fixtures>>;
   /** Digests of the layers that docker-registry has mounted into repositories whose names begin so. */
@@ -45,6 +47,7 @@ export interface WhichPlace {
 
 const proxyAgent = "oci-connector";
 
+const names: string = fileURLToPath(new URL("../roles/names-of-test.ts", import.meta.url));
 const main: string = fileURLToPath(new URL("../../src/main.ts", import.meta.url));
 
 /** Starts registries and the standalone process, and installs or builds every tool that is missing. */
@@ -79,12 +82,20 @@ async function start(programs: string, resources: Cleanup): Promise<Workbench> {
   const memory = resources.add(await startProgram(join(programs, "oci-registry"), []));
   const [, ociHost = ""] = await memory.waitFor(/listening on (\S+)/);
   const oci = { host: ociHost, url: `http://${ociHost}` };
-  const host = resources.add(await startCiHost());
-  const connector = (name: string, { url, username, password }: DockerRegistry): string =>
-    connectorYaml({ ref: `team-a/${name}`, address: url, login: { username, password } });
+  const own = { auth: "htpasswd", tls: true } as const;
+  const base = resources.add(await startDockerRegistry({ ...own, hostname: "base.test" }));
+  const target = resources.add(await startDockerRegistry({ ...own, hostname: "target.test" }));
+  const host = resources.add(await startCiHost({ nodeArgs: [`--import=${names}`] }));
+  const connector = (name: string, { url, username, password, tls }: DockerRegistry): string =>
+    connectorYaml({
+      ...{ ref: `team-a/${name}`, address: url, login: { username, password } },
+      ...(tls && { ca: tls.ca }),
+    });
   const connectors = [
     connector("docker-registry", old),
     connector("distribution", distribution),
+    connector("base", base),
+    connector("target", target),
     connectorYaml({ ref: "team-a/oci-1-1", address: oci.url }),
   ];
   await host.write("registries.yaml", connectors.join("\n---\n"));
@@ -100,6 +111,7 @@ async function start(programs: string, resources: Cleanup): Promise<Workbench> {
     distribution: viewRegistry(distribution),
     "oci-1-1": viewRegistry(oci),
   };
+  const named = { base: viewRegistry(base), target: viewRegistry(target) };
   const fixtures = { small: smallFixtures(), large: largeFixtures() };
   for (const size of ["small", "large"] as const) {
     const { image, index, base } = fixtures[size];
@@ -116,6 +128,7 @@ async function start(programs: string, resources: Cleanup): Promise<Workbench> {
   };
   let count = 0;
   return {
+    named,
     registries,
     fixtures,
     mounted: (prefix) => {
@@ -141,12 +154,21 @@ async function start(programs: string, resources: Cleanup): Promise<Workbench> {
       const tmp = join(folder, prefix);
       const { payload } = fixtures.large;
       const PATH = [bin, ...(ofTheSystem ? paths.toReversed() : paths)].join(":");
-      const variables = { ...environment, PATH };
+      const variables = {
+        ...{ ...environment, PATH },
+        BASE: `${named.base.host}/${prefix}`,
+        TARGET: `${named.target.host}/${prefix}`,
+      };
       const { saw } = host;
       return openPlace({ ...place, tmp, layouts: folder, variables, payload, saw });
     },
     leaks() {
-      for (const [name, { password, tokens }] of Object.entries({ old, distribution })) {
+      for (const [name, { password, tokens }] of Object.entries({
+        old,
+        distribution,
+        base,
+        target,
+      })) {
         host.keepSecret(`password of ${name}`, password);
         for (const [index, token] of (tokens?.given ?? []).entries()) {
           host.keepSecret(`token ${index} of ${name}`, token);

@@ -12,7 +12,7 @@ export interface DockerRegistryOptions {
   readonly auth: "none" | "htpasswd" | "token";
   readonly tls?: boolean;
   /** What the registry is called in its address and its certificate; it listens on 127.0.0.1. */
-  readonly hostname?: "localhost" | "127.0.0.1";
+  readonly hostname?: string;
   /** Another program that reads the same configuration: the path of a `registry` of version 3. */
   readonly program?: string;
   /** Writes a line for each request to its log, as Apache does. */

@@ -5,6 +5,7 @@ import type { AdmissionOptions } from "../admission.ts";
 import type { RequestObserver } from "../handler.ts";
 import type { ConnectHandler } from "../listener.ts";
 import { asRegistryError, denied, RegistryError } from "../registry-error.ts";
+import { checkHead } from "../request-head.ts";
 import type { LimitKeeper } from "../request-limits.ts";
 import type { BlindTunnels } from "./blind-tunnels.ts";
 import { connectTo, permit } from "./connect.ts";
@@ -55,6 +56,7 @@ async function handle(
 ): Promise<void> {
   const target = parseConnectTarget(request.url ?? "");
   if (target === undefined) throw badTarget();
+  checkHead(request);
   const credential = readCredential(request);
   const identity = await identify(credential, options);
   report.identity = identity;

@@ -5,6 +5,7 @@ import type { Identity } from "../../connector/surroundings.ts";
 import { authorize } from "../admission.ts";
 import { upstreamOf } from "../handler.ts";
 import { denied } from "../registry-error.ts";
+import { checkHead } from "../request-head.ts";
 import { permit } from "./connect.ts";
 import type { Forwarded, ForwardedOptions } from "./forwarded-request.ts";
 import { passOn } from "./pass-on.ts";
@@ -21,6 +22,7 @@ export async function forwardElsewhere(
   options: ForwardedOptions,
 ): Promise<void> {
   const { origin, hostname, port, path } = target;
+  checkHead(request);
   report.host = `${hostname}:${port}`;
   const isIntercepted = origin.startsWith("https:");
   if (isIntercepted && beside === undefined) {

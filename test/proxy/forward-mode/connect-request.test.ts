@@ -140,6 +140,11 @@ describe("a CONNECT", function () {
     }
   });
 
+  it("with two credentials is answered 400", async () => {
+    const other = `${credential}\r\nProxy-Authorization: ${proxyAuth("other", "harbor")}`;
+    expect((await answerTo(registry.host, other)).status).to.equal(400);
+  });
+
   it("in the same bytes as a request before it is cut", async () => {
     const { authorization, base } = clientOf(proxy, "harbor");
     const get = `GET ${base}app/tags/list HTTP/1.1\r\nHost: x\r\nAuthorization: ${authorization}\r\n\r\n`;
