@@ -20,11 +20,11 @@ const decisive: ReadonlySet<string> = new Set([
  * @throws RegistryError 400
  */
 export function checkHead({ rawHeaders, headers }: IncomingMessage): void {
-  let seen = "";
+  let seen = ",";
   for (let at = 0; at < rawHeaders.length; at += 2) {
     const name = rawHeaders[at]?.toLowerCase() ?? "";
     if (!decisive.has(name)) continue;
-    if (seen.includes(`${name},`)) throw ambiguous(`the header ${name} is there twice`);
+    if (seen.includes(`,${name},`)) throw ambiguous(`the header ${name} is there twice`);
     seen += `${name},`;
   }
   for (const name of connectionTokens(headers.connection)) {
