@@ -24,7 +24,7 @@ else {
 async function run(): Promise<void> {
   await requirePrograms([
     ...["unshare", "mount", "setpriv", "curl"],
-    ...["nginx", "wrk", "docker-registry", "htpasswd"],
+    ...["nginx", "haproxy", "wrk", "docker-registry", "htpasswd"],
   ]);
   const folder = await mkdtemp(join(tmpdir(), "oci-connector-bench-"));
   try {

@@ -18,15 +18,15 @@ export interface Comparison {
   readonly unit: "GB/s" | "requests/s";
   /** By the contestant's name; the samples of a round have the same index. */
   readonly samples: ReadonlyMap<string, readonly Sample[]>;
-  /** What the connector is to reach of nginx with its default buffers. */
-  readonly target: number;
+  /** What the connector is to reach of what it is compared with: nginx with its default buffers, unless said otherwise. */
+  readonly target: number | undefined;
 }
 
 /** Lets all contestants take their turns, first once for nothing: A B C, A B C, … */
-export async function takeTurns(
-  contestants: readonly Contestant[],
+export async function takeTurns<One extends Pick<Contestant, "name" | "pid">>(
+  contestants: readonly One[],
   rounds: number,
-  work: (contestant: Contestant) => Promise<Measured>,
+  work: (contestant: One) => Promise<Measured>,
 ): Promise<ReadonlyMap<string, readonly Sample[]>> {
   const samples = new Map(contestants.map(({ name }): [string, Sample[]] => [name, []]));
   for (let round = 0; round <= rounds; round += 1) {
@@ -38,9 +38,9 @@ export async function takeTurns(
   return samples;
 }
 
-async function sampleOf(
-  contestant: Contestant,
-  work: (contestant: Contestant) => Promise<Measured>,
+async function sampleOf<One extends Pick<Contestant, "name" | "pid">>(
+  contestant: One,
+  work: (contestant: One) => Promise<Measured>,
 ): Promise<Sample> {
   const { pid } = contestant;
   const cpu = async (): Promise<number> => (pid === undefined ? 0 : cpuSecondsOf(pid));

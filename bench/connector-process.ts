@@ -25,6 +25,7 @@ export const namespace = "bench";
 export async function startConnector(
   registries: Readonly<Record<string, Registry>>,
   { authority }: Certificates,
+  args: readonly string[] = [],
 ): Promise<ConnectorProcess> {
   const folder = await mkdtemp(join(tmpdir(), "connector-"));
   const [connectors, state, volumes] = ["connectors", "state", "volumes"].map((name) =>
@@ -44,7 +45,7 @@ export async function startConnector(
   const program = await startProgram("sh", [
     ...["-c", 'exec "$@" 2> "$0"', logFile, process.execPath, main, "standalone"],
     ...["--connectors", connectors, "--state", state],
-    ...["--listen", "http://127.0.0.1:0", "--listen", "https://127.0.0.1:0"],
+    ...["--listen", "http://127.0.0.1:0", "--listen", "https://127.0.0.1:0", ...args],
   ]);
   const [, http = "", https = ""] = await readyLine(logFile);
   return { program, http, https, socket: join(state, "csi.sock"), volumes };

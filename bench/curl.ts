@@ -3,10 +3,13 @@ import type { Measured } from "./comparison.ts";
 
 export interface Transfer {
   readonly url: string;
+  /** Left out where it is empty. */
   readonly authorization: string;
   readonly authorityFile: string;
   /** What is sent; without it, something is fetched and thrown away. */
   readonly upload?: string;
+  /** The proxy to go through, with its login: `http://user:password@127.0.0.1:3128`. */
+  readonly proxy?: string;
   /** How much has to go over, in bytes. */
   readonly bytes: number;
 }
@@ -27,6 +30,36 @@ export async function transfer(options: Transfer): Promise<Measured> {
     throw new Error(`${options.url}: status ${status}, ${amount} of ${options.bytes} B; ${stderr}`);
   }
   return { amount, seconds };
+}
+
+export interface ManyTransfers extends Omit<Transfer, "upload" | "bytes"> {
+  readonly times: number;
+  /** How many are under way at once. */
+  readonly connections: number;
+}
+
+/**
+ * Fetches something many times, with a new connection for each.
+ * @returns how often, and in which time
+ * @throws where any of them fails
+ */
+export async function transferAnew(options: ManyTransfers): Promise<Measured> {
+  const { times, connections } = options;
+  const begin = performance.now();
+  const { stdout, stderr } = await curl([
+    ...settingsOf(options, times),
+    ["header", "Connection: close"],
+    ["parallel"],
+    ["parallel-immediate"],
+    ["parallel-max", String(connections)],
+    ["write-out", "%{http_code} "],
+  ]);
+  const seconds = (performance.now() - begin) / 1000;
+  const answers = stdout.trim().split(" ");
+  if (answers.length === times && answers.every((status) => status === "200")) {
+    return { amount: times, seconds };
+  }
+  throw new Error(`${options.url}: ${[...new Set(answers)].join(", ")}; ${stderr}`);
 }
 
 export interface SlowTransfer extends Omit<Transfer, "upload" | "bytes"> {
@@ -54,11 +87,12 @@ export async function readSlowly(options: SlowTransfer): Promise<readonly number
 }
 
 function settingsOf(options: Omit<Transfer, "bytes">, times = 1): Settings {
-  const { url, authorization, authorityFile, upload } = options;
+  const { url, authorization, authorityFile, upload, proxy } = options;
   const transfers = Array.from({ length: times }, () => ["url", url] as const);
   return [
     ...transfers.flatMap((transfer) => [transfer, ["output", "/dev/null"] as const]),
-    ["header", `Authorization: ${authorization}`],
+    ...(authorization === "" ? [] : [["header", `Authorization: ${authorization}`] as const]),
+    ...(proxy === undefined ? [] : [["proxy", proxy] as const]),
     ["header", "Expect:"], // registry clients don't wait for a "100 Continue"
     ["cacert", authorityFile],
     ["http1.1"],

@@ -1,11 +1,9 @@
-import { once } from "node:events";
 import { mkdtemp, writeFile } from "node:fs/promises";
-import { type AddressInfo, connect, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { eventually } from "../test/support/eventually.ts";
 import { type RunningProgram, startProgram } from "../test/support/program.ts";
 import type { Certificates } from "./certificates.ts";
+import { freePort, listens } from "./free-port.ts";
 
 export interface Nginx {
   /** `http://127.0.0.1:34567` */
@@ -59,29 +57,6 @@ export async function startNginx(
     { mode: 0o600 },
   );
   const program = await startProgram("nginx", ["-c", file, "-e", "stderr"]);
-  const complaint = (): string => `nginx does not listen: ${program.output()}`;
-  await eventually(() => isListening(https), complaint);
+  await listens(https, program.output);
   return { http: `http://127.0.0.1:${http}`, https: `https://127.0.0.1:${https}`, program };
-}
-
-/** nginx can't choose a port itself. */
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const { port } = server.address() as AddressInfo;
-  server.close();
-  await once(server, "close");
-  return port;
-}
-
-async function isListening(port: number): Promise<boolean> {
-  const socket = connect(port, "127.0.0.1");
-  try {
-    await once(socket, "connect");
-    return true;
-  } catch {
-    return false;
-  } finally {
-    socket.destroy();
-  }
 }

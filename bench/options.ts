@@ -1,6 +1,6 @@
 import { parseArgs } from "node:util";
 
-export const sections = ["pulls", "pushes", "small", "volumes", "memory"] as const;
+export const sections = ["pulls", "pushes", "small", "tunnels", "volumes", "memory"] as const;
 export type Section = (typeof sections)[number];
 
 /** How much is measured. */
@@ -13,6 +13,8 @@ export interface Plan {
   readonly blobBytes: number;
   /** Of small requests, in each turn. */
   readonly wrkSeconds: number;
+  /** Requests with a connection for each. */
+  readonly newConnections: number;
   /** Volumes that are published one after the other. */
   readonly volumesInARow: number;
   /** How long 100 clients read. */
@@ -24,6 +26,7 @@ const whole = {
   rounds: 7,
   blobBytes: 512 * mebibyte,
   wrkSeconds: 4,
+  newConnections: 1_000,
   volumesInARow: 100,
   pullSeconds: 15,
 };
@@ -31,6 +34,7 @@ const quick = {
   rounds: 1,
   blobBytes: 64 * mebibyte,
   wrkSeconds: 1,
+  newConnections: 200,
   volumesInARow: 10,
   pullSeconds: 3,
 };

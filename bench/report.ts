@@ -3,23 +3,35 @@ import { connectorName, yardstick } from "./contestants.ts";
 import type { Figure } from "./figure.ts";
 import { median } from "./statistics.ts";
 
+/** Which contestant is compared with which. */
+export interface Pair {
+  readonly subject: string;
+  readonly yardstick: string;
+}
+
+const besideNginx: Pair = { subject: connectorName, yardstick };
+
 /** A Markdown table of what was done through every contestant. Ratios are of turns in the same round. */
-export function comparisonTable(comparisons: readonly Comparison[]): string {
+export function comparisonTable(
+  comparisons: readonly Comparison[],
+  pair: Pair = besideNginx,
+): string {
   const names = [...new Set(comparisons.flatMap(({ samples }) => [...samples.keys()]))];
   const rows = comparisons.map(({ label, unit, samples, target }) => {
-    const cells = names.map((name) => rateCell(samples, name, unit));
-    const ratios = ratiosOf(samples, connectorName, rateOf);
-    const cpu = ratiosOf(samples, connectorName, cpuPerAmount);
+    const cells = names.map((name) => rateCell(samples, { ...pair, subject: name }, unit));
+    const ratios = ratiosOf(samples, pair, rateOf);
+    const cpu = ratiosOf(samples, pair, cpuPerAmount);
     const reached = median(ratios);
     return [
       `${label}, ${unit}`,
       ...cells,
       `${ratio(reached)} (${ratio(Math.min(...ratios))}–${ratio(Math.max(...ratios))})`,
-      `≥ ${target}, ${verdict(reached >= target)}`,
+      target === undefined ? "" : `≥ ${target}, ${verdict(reached >= target)}`,
       ratio(median(cpu)),
     ];
   });
-  return table(["", ...names, "of nginx", "target", "CPU, of nginx"], rows);
+  const of = `of ${pair.yardstick}`;
+  return table(["", ...names, of, "target", `CPU, ${of}`], rows);
 }
 
 /** A Markdown table of figures of the connector alone. */
@@ -37,21 +49,26 @@ const verdict = (isMet: boolean): string => (isMet ? "met" : "**missed**");
 
 type Samples = Comparison["samples"];
 
-function rateCell(samples: Samples, name: string, unit: Comparison["unit"]): string {
-  const taken = samples.get(name);
+function rateCell(samples: Samples, pair: Pair, unit: Comparison["unit"]): string {
+  const taken = samples.get(pair.subject);
   if (taken === undefined) return "–";
   const rate = median(taken.map(rateOf));
   const text = unit === "GB/s" ? (rate / 1e9).toFixed(2) : Math.round(rate).toLocaleString("en");
-  return name === yardstick ? text : `${text} (${ratio(median(ratiosOf(samples, name, rateOf)))})`;
+  if (pair.subject === pair.yardstick) return text;
+  return `${text} (${ratio(median(ratiosOf(samples, pair, rateOf)))})`;
 }
 
 const rateOf = ({ amount, seconds }: Sample): number => amount / seconds;
 
 const cpuPerAmount = ({ amount, cpuSeconds }: Sample): number => cpuSeconds / amount;
 
-function ratiosOf(samples: Samples, name: string, value: (sample: Sample) => number): number[] {
+function ratiosOf(
+  samples: Samples,
+  { subject, yardstick }: Pair,
+  value: (sample: Sample) => number,
+): number[] {
   const others = samples.get(yardstick) ?? [];
-  return (samples.get(name) ?? []).map((sample, round) => {
+  return (samples.get(subject) ?? []).map((sample, round) => {
     const other = others[round];
     return other === undefined ? Number.NaN : value(sample) / value(other);
   });
