@@ -23,8 +23,10 @@ export const emptyTally = (): Tally => ({
 });
 
 const kibibyte = 1024;
-/** The largest is more than the kernel buffers on the way, so that a registry that is killed cuts it. */
-const sizes = [16 * kibibyte, 1000 * kibibyte, 8000 * kibibyte, 24_000 * kibibyte];
+/** The largest is more than the kernel buffers on the way, so that a registry that is killed cuts it. It is pulled alone. */
+const sizes = [16 * kibibyte, 1000 * kibibyte, 5000 * kibibyte, 24_000 * kibibyte];
+/** A push begins anew each time, so it has to fit between two restarts on a machine that is busy. */
+const pushed = 3;
 const blobs: readonly (readonly [digest: string, blob: Buffer])[] = sizes.map((size) => {
   const blob = noise(`soak ${size}`, size);
   return [sha256(blob), blob];
@@ -45,21 +47,21 @@ export const prepare = (worker: Worker): Promise<void> =>
 
 export async function pullForEver(worker: Worker, number: number): Promise<void> {
   for (let turn = number; !worker.isOver(); turn += 1) {
-    const [digest, blob] = blobAt(turn);
+    const [digest, blob] = blobAt(turn % blobs.length);
+    const resumes = number % 2 === 0 || blob.length > 10_000 * kibibyte;
     await untilDone(worker, () => pullManifest(worker, digest));
-    await untilDone(worker, () => pullBlob(worker, digest, blob.length, number % 2 === 0));
+    await untilDone(worker, () => pullBlob(worker, digest, blob.length, resumes));
   }
 }
 
 export async function pushForEver(worker: Worker, number: number): Promise<void> {
   for (let turn = number; !worker.isOver(); turn += 1) {
-    const [digest, blob] = blobAt(turn);
+    const [digest, blob] = blobAt(turn % pushed);
     await push(worker, `soak/pushed-${number}`, digest, blob);
   }
 }
 
-const blobAt = (turn: number): readonly [string, Buffer] =>
-  blobs[turn % blobs.length] ?? ["", Buffer.alloc(0)];
+const blobAt = (index: number): readonly [string, Buffer] => blobs[index] ?? ["", Buffer.alloc(0)];
 
 async function eachBlob(act: (digest: string, blob: Buffer) => Promise<void>): Promise<void> {
   for (const [digest, blob] of blobs) await act(digest, blob);
