@@ -42,6 +42,7 @@ async function fuzz({ name, start }: FuzzProperty): Promise<void> {
       fail(error);
     });
     memory.push(process.memoryUsage().rss / 1024 / 1024);
+    if (memory.length % 10 === 0) console.log(`${name}: ${done + inputs} inputs so far`);
   }
   const summary = started.summary?.();
   await started.stop();

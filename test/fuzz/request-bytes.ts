@@ -22,7 +22,7 @@ export function requestBytes(vocabulary: Vocabulary): fc.Arbitrary<string> {
       method: methods,
       target: targetsOf(vocabulary),
       version: fc.oneof(
-        { weight: 20, arbitrary: fc.constant("HTTP/1.1") },
+        { weight: 100, arbitrary: fc.constant("HTTP/1.1") },
         fc.constantFrom(
           "HTTP/1.0",
           "HTTP/0.9",
@@ -35,7 +35,7 @@ export function requestBytes(vocabulary: Vocabulary): fc.Arbitrary<string> {
       ),
       headers: headersOf(vocabulary),
       end: fc.oneof(
-        { weight: 20, arbitrary: fc.constant(crlf) },
+        { weight: 100, arbitrary: fc.constant(crlf) },
         fc.constantFrom("\n", "\r", "\r\r\n", "\n\r", " \r\n", "\0\r\n"),
       ),
       body: bodies(vocabulary),
@@ -44,7 +44,7 @@ export function requestBytes(vocabulary: Vocabulary): fc.Arbitrary<string> {
       [`${method} ${target} ${version}`, ...headers, "", ""].join(end).concat(body),
     );
   return fc.oneof(
-    { weight: 12, arbitrary: request },
+    { weight: 16, arbitrary: request },
     { weight: 2, arbitrary: fc.tuple(request, request).map((pair) => pair.join("")) },
     { weight: 2, arbitrary: damaged(request) },
     { weight: 1, arbitrary: fc.string({ unit: "binary", maxLength: 200 }) },
@@ -52,7 +52,10 @@ export function requestBytes(vocabulary: Vocabulary): fc.Arbitrary<string> {
 }
 
 const methods = fc.oneof(
-  { weight: 10, arbitrary: fc.constantFrom("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE") },
+  {
+    weight: 40,
+    arbitrary: fc.constantFrom("GET", "GET", "POST", "HEAD", "PUT", "PATCH", "DELETE"),
+  },
   fc.constantFrom(
     "OPTIONS",
     "TRACE",
@@ -88,7 +91,7 @@ function targetsOf({ foreign, upstream, sessions }: Vocabulary): fc.Arbitrary<st
   const own = "/v2/namespaces/team-a/connectors/own/";
   const victim = "/v2/namespaces/team-a/connectors/victim/";
   const prefix = fc.oneof(
-    { weight: 12, arbitrary: fc.constant(own) },
+    { weight: 50, arbitrary: fc.constant(own) },
     fc.constantFrom(
       victim,
       "/v2/",
@@ -109,7 +112,8 @@ function targetsOf({ foreign, upstream, sessions }: Vocabulary): fc.Arbitrary<st
     ),
   );
   const repository = fc.oneof(
-    { weight: 6, arbitrary: fc.constantFrom("own/app", "own/web/app", "own/app", "private/app") },
+    { weight: 20, arbitrary: fc.constantFrom("own/app", "own/web/app") },
+    { weight: 1, arbitrary: fc.constant("private/app") },
     { weight: 4, arbitrary: fc.array(component, { maxLength: 5 }).map((parts) => parts.join("/")) },
   );
   const last = fc.oneof(
@@ -159,8 +163,8 @@ function targetsOf({ foreign, upstream, sessions }: Vocabulary): fc.Arbitrary<st
     .tuple(fc.constantFrom("http://", "https://", "HTTP://", "ftp://", "//"), host, path)
     .map((parts) => parts.join(""));
   return fc.oneof(
-    { weight: 12, arbitrary: path },
-    { weight: 2, arbitrary: absolute },
+    { weight: 50, arbitrary: path },
+    { weight: 8, arbitrary: absolute },
     fc.constantFrom("*", "/", "/v2/", "/v2", foreign, upstream, `${own}`, "own/app/tags/list"),
   );
 }
@@ -168,7 +172,7 @@ function targetsOf({ foreign, upstream, sessions }: Vocabulary): fc.Arbitrary<st
 function headersOf({ token, foreign, upstream }: Vocabulary): fc.Arbitrary<string[]> {
   const basic = (text: string): string => Buffer.from(text).toString("base64");
   const authorization = fc.oneof(
-    { weight: 15, arbitrary: fc.constant([`Authorization: Bearer ${token}`]) },
+    { weight: 60, arbitrary: fc.constant([`Authorization: Bearer ${token}`]) },
     fc.constantFrom(
       [`Authorization: Basic ${basic(`x:${token}`)}`],
       [`Proxy-Authorization: Basic ${basic(`team-a%2Fown:${token}`)}`],
@@ -185,7 +189,7 @@ function headersOf({ token, foreign, upstream }: Vocabulary): fc.Arbitrary<strin
     ),
   );
   const hosts = fc.oneof(
-    { weight: 15, arbitrary: fc.constant(["Host: x"]) },
+    { weight: 60, arbitrary: fc.constant(["Host: x"]) },
     fc.constantFrom(
       ["Host: c-own.team-a.svc"],
       ["Host: c-victim.team-a.svc"],
@@ -199,9 +203,9 @@ function headersOf({ token, foreign, upstream }: Vocabulary): fc.Arbitrary<strin
     ),
   );
   const framing = fc.oneof(
-    { weight: 10, arbitrary: fc.constant([]) },
-    { weight: 3, arbitrary: fc.constant(["Transfer-Encoding: chunked"]) },
-    { weight: 3, arbitrary: fc.nat(200).map((length) => [`Content-Length: ${length}`]) },
+    { weight: 60, arbitrary: fc.constant([]) },
+    { weight: 10, arbitrary: fc.constant(["Transfer-Encoding: chunked"]) },
+    { weight: 4, arbitrary: fc.nat(200).map((length) => [`Content-Length: ${length}`]) },
     fc.constantFrom(
       ["Content-Length: 5", "Transfer-Encoding: chunked"],
       ["Transfer-Encoding: chunked", "Content-Length: 5"],
@@ -268,12 +272,14 @@ function headersOf({ token, foreign, upstream }: Vocabulary): fc.Arbitrary<strin
     "__proto__: x",
     "constructor: x",
   );
+  const others = fc.oneof(
+    { weight: 3, arbitrary: fc.constant([]) },
+    fc.array(other, { minLength: 1, maxLength: 3 }),
+  );
   return fc
-    .tuple(hosts, authorization, framing, fc.array(other, { maxLength: 3 }), fc.boolean())
-    .map(([host, login, length, others, isLate]) =>
-      isLate
-        ? [...others, ...length, ...login, ...host]
-        : [...host, ...login, ...others, ...length],
+    .tuple(hosts, authorization, framing, others, fc.boolean())
+    .map(([host, login, length, more, isLate]) =>
+      isLate ? [...more, ...length, ...login, ...host] : [...host, ...login, ...more, ...length],
     );
 }
 
@@ -286,9 +292,9 @@ function bodies({ token }: Vocabulary): fc.Arbitrary<string> {
   const chunk = (text: string): string => `${text.length.toString(16)}${crlf}${text}${crlf}`;
   const content = fc.oneof(fc.constantFrom("hello", "{}", inner), fc.string({ maxLength: 100 }));
   return fc.oneof(
-    { weight: 8, arbitrary: fc.constant("") },
+    { weight: 30, arbitrary: fc.constant("") },
     { weight: 4, arbitrary: content },
-    { weight: 4, arbitrary: content.map((text) => `${chunk(text)}0${crlf}${crlf}`) },
+    { weight: 10, arbitrary: content.map((text) => `${chunk(text)}0${crlf}${crlf}`) },
     { weight: 2, arbitrary: fc.constant(`0${crlf}${crlf}${inner}`) },
     fc.constantFrom(
       `5\nhello\n0\n\n${inner}`,
