@@ -4,7 +4,7 @@
  * This process only makes room: a mount namespace with a tmpfs of its own, so that no disk is
  * measured, and no mount outlives the run, however it ends. `run.ts` does the rest in there.
  */
-import { spawn } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdtemp, rmdir } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -26,6 +26,10 @@ async function run(): Promise<void> {
     ...["unshare", "mount", "setpriv", "curl"],
     ...["nginx", "haproxy", "wrk", "docker-registry", "htpasswd"],
   ]);
+  execFileSync("npm", ["run", "--silent", "build"], {
+    cwd: new URL("..", import.meta.url),
+    stdio: ["ignore", "inherit", "inherit"],
+  });
   const folder = await mkdtemp(join(tmpdir(), "oci-connector-bench-"));
   try {
     process.exitCode = await inside(folder);

@@ -6,6 +6,7 @@ import { stringify } from "yaml";
 import { publishVolume } from "../src/csi/client.ts";
 import { eventually } from "../test/support/eventually.ts";
 import { type RunningProgram, startProgram } from "../test/support/program.ts";
+import { runSettings } from "../tools/image/containerfile.ts";
 import type { Certificates } from "./certificates.ts";
 import type { Registry } from "./registries.ts";
 
@@ -21,6 +22,10 @@ export interface ConnectorProcess {
 }
 
 export const namespace = "bench";
+
+const root = fileURLToPath(new URL("..", import.meta.url));
+/** Measured is what the image runs: compiled, with its settings. */
+const image = runSettings(root);
 
 export async function startConnector(
   registries: Readonly<Record<string, Registry>>,
@@ -38,12 +43,14 @@ export async function startConnector(
   );
   const text = documents.map((document) => stringify(document)).join("---\n");
   await writeFile(join(connectors, "bench.yaml"), text, { mode: 0o600 });
-  const main = fileURLToPath(new URL("../src/main.ts", import.meta.url));
+  const [, ...flags] = image.entrypoint.slice(0, -1);
+  const main = join(root, "dist/main.js");
   // The log goes to a file: through a pipe, its reader would be part of what is measured.
   const logFile = join(folder, "log");
   await writeFile(logFile, "");
   const program = await startProgram("sh", [
-    ...["-c", 'exec "$@" 2> "$0"', logFile, process.execPath, main, "standalone"],
+    ...["-c", 'exec "$@" 2> "$0"', logFile, "env", ...image.env],
+    ...[process.execPath, ...flags, main, "standalone"],
     ...["--connectors", connectors, "--state", state],
     ...["--listen", "http://127.0.0.1:0", "--listen", "https://127.0.0.1:0", ...args],
   ]);

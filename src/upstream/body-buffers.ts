@@ -1,14 +1,14 @@
 import { freeMemory } from "./free-memory.ts";
 
 const largest = 1024 * 1024;
-const smallest = 64 * 1024;
+const smallest = 16 * 1024;
 
 /** Memory for the bodies that are under way, shared out among them. */
 export class BufferBudget {
   readonly #total: number;
   #bodies = 0;
 
-  /** @param total bytes for all; bodies beyond `total / 128 KiB` get 128 KiB each all the same */
+  /** @param total bytes for all; bodies beyond `total / 32 KiB` get 32 KiB each all the same */
   constructor(total: number) {
     this.#total = total;
   }

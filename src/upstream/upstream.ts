@@ -43,8 +43,8 @@ const headersTimeout = 25_000;
 /** Connections are kept this long; a load balancer that drops idle ones waits longer. */
 const keepAliveTimeout = 15_000;
 const mostConnectors = 512;
-/** Bytes that bodies from registries may take up while they pass. */
-const bufferBudget = 16 * 1024 * 1024;
+/** Bytes that bodies from registries may take up while they pass: 2 MiB for one, and a fair share each for many. */
+const bufferBudget = 4 * 1024 * 1024;
 
 /**
  * @param bodyTimeout milliseconds without a byte after which a body counts as cut
