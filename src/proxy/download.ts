@@ -1,8 +1,10 @@
 import type { AnswerHead } from "../upstream/answer.ts";
 import { isBusy } from "../upstream/retry-after.ts";
 import { UpstreamError } from "../upstream/upstream-error.ts";
-import { type BodySink, passTo } from "./body-sink.ts";
+import { passTo } from "./body-sink.ts";
+import { type CheckedSink, checkDigest } from "./checked-sink.ts";
 import { BodyCut } from "./exchange.ts";
+import type { HashBudget } from "./hash-budget.ts";
 import type { Headers } from "./headers.ts";
 import { Patience, waitFor } from "./patience.ts";
 import {
@@ -21,6 +23,9 @@ const progress = 1024 * 1024;
 export interface DownloadOptions extends ReplayOptions {
   /** Before each try to go on, in milliseconds. */
   readonly waits: readonly number[];
+  /** By which it was asked for. */
+  readonly digest: string;
+  readonly hashBudget: HashBudget;
 }
 
 /** How an answer that was cut can be continued. */
@@ -33,18 +38,19 @@ interface Continuable {
 
 /**
  * Sends a GET for something whole, named by its digest. Where the answer is cut in the middle, the rest is asked for
- * with Range and, where there is an ETag, If-Range; the client sees one answer.
+ * with Range and, where there is an ETag, If-Range; the client sees one answer, whose digest is checked.
  * @throws RegistryError, ClientGone, BodyCut
  */
 export async function download(
   request: ReplayableRequest,
   options: DownloadOptions,
 ): Promise<Replayed> {
-  const { response } = options;
-  const sink = countBytes(options.sink ?? passTo(response));
+  const { response, digest, hashBudget } = options;
+  const sink = checkDigest(passTo(response), digest, hashBudget);
   let known: Continuable | undefined;
   const begin = (head: AnswerHead, asked: FinalRequest): boolean => {
     known = continuable(head);
+    sink.begin(head);
     return options.begin(head, asked);
   };
   try {
@@ -55,29 +61,10 @@ export async function download(
   }
 }
 
-/** A sink that counts what has gone into it. */
-interface CountingSink extends BodySink {
-  readonly bytes: number;
-}
-
-function countBytes(sink: BodySink): CountingSink {
-  let bytes = 0;
-  return {
-    get bytes() {
-      return bytes;
-    },
-    write(chunk, release) {
-      bytes += chunk.length;
-      sink.write(chunk, release);
-    },
-    end: () => sink.end(),
-  };
-}
-
 /** @throws BodyCut where it could not be continued */
 async function goOn(
   request: ReplayableRequest,
-  options: DownloadOptions & { readonly sink: CountingSink },
+  options: DownloadOptions & { readonly sink: CheckedSink },
   known: Continuable,
   cut: BodyCut,
 ): Promise<Replayed> {

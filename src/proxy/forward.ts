@@ -6,6 +6,7 @@ import type { UpstreamLogin } from "../upstream/upstream-login.ts";
 import { mayAct } from "./access.ts";
 import { upstreamPath } from "./client-paths.ts";
 import { type DownloadOptions, download } from "./download.ts";
+import type { HashBudget } from "./hash-budget.ts";
 import { headersForRegistry } from "./headers.ts";
 import { keepImmutableTag } from "./immutable-tag.ts";
 import { type Mount, translateMount } from "./mount.ts";
@@ -13,7 +14,7 @@ import { joinQueries, parameterNames, withoutParameters, withQuery } from "./que
 import { isRefusal, RegistryError, unavailable } from "./registry-error.ts";
 import { type Replayed, type ReplayOptions, replay } from "./replay.ts";
 import { hasBody } from "./request-body.ts";
-import type { Endpoint } from "./request-target.ts";
+import { digestOf, type Endpoint } from "./request-target.ts";
 import { type Admitted, clientHeaders, respondCollected, type Sealing } from "./respond.ts";
 import { scopesFor } from "./scopes.ts";
 import { passUpload } from "./upload.ts";
@@ -24,6 +25,7 @@ export interface ForwardOptions extends Sealing {
   readonly bodyTimeout: number;
   /** Before each try to go on with a blob that was cut, in milliseconds. */
   readonly waits: readonly number[];
+  readonly hashBudget: HashBudget;
 }
 
 /** What the registry is asked. */
@@ -165,14 +167,16 @@ function sendAgain(
   { request, response, method, target, held, patience }: Admitted,
   upstream: Upstream,
   { url, scopes }: Asked,
-  options: Omit<DownloadOptions, "response" | "patience">,
+  options: Omit<DownloadOptions, "response" | "patience" | "digest">,
 ): Promise<Replayed> {
   const { "content-length": _, ...headers } = headersForRegistry(request.headers);
   const body = held === undefined ? {} : { body: held };
   const replayable = { upstream, url, method, headers, scopes, ...body };
-  const isWhole =
-    method === "GET" && target.endpoint.kind === "blob" && headers.range === undefined;
-  return (isWhole ? download : replay)(replayable, { ...options, response, patience });
+  const digest = method === "GET" ? digestOf(target.endpoint) : undefined;
+  const sending = { ...options, response, patience };
+  return digest === undefined || headers.range !== undefined
+    ? replay(replayable, sending)
+    : download(replayable, { ...sending, digest });
 }
 
 const beginWith =

@@ -15,6 +15,7 @@ import {
 } from "./admission.ts";
 import { BodyCut, ClientGone, cut } from "./exchange.ts";
 import { forward } from "./forward.ts";
+import type { HashBudget } from "./hash-budget.ts";
 import { goesRound } from "./headers.ts";
 import { readManifest } from "./held-body.ts";
 import { Patience } from "./patience.ts";
@@ -52,6 +53,7 @@ export interface HandlerOptions extends AdmissionOptions {
   readonly stallTimeout: number;
   /** Before each try to go on with a blob that was cut, in milliseconds. */
   readonly waits: readonly number[];
+  readonly hashBudget: HashBudget;
   readonly limits: LimitKeeper;
   readonly observer: RequestObserver;
   readonly log: Log;

@@ -11,6 +11,7 @@ import type { AdmissionOptions } from "./admission.ts";
 import { defaultWaits } from "./download.ts";
 import { createForwardMode } from "./forward-mode/forward-mode.ts";
 import { createHandler, type RequestObserver } from "./handler.ts";
+import { createHashBudget } from "./hash-budget.ts";
 import { type ListenAddress, type Listener, listen } from "./listener.ts";
 import { createLimitKeeper, defaultLimits, type RequestLimits } from "./request-limits.ts";
 import { createServerCertificates } from "./server-certificates.ts";
@@ -79,6 +80,7 @@ export async function startProxy(options: ProxyOptions): Promise<Proxy> {
     bodyTimeout,
     stallTimeout,
     waits: options.waits ?? defaultWaits,
+    hashBudget: createHashBudget(() => performance.now()),
     observer,
     limits: createLimitKeeper(options.limits ?? defaultLimits),
     upstreams,

@@ -24,6 +24,13 @@ export interface RepositoryTarget {
   readonly query: string;
 }
 
+/** The digest by which something is asked for, undefined where it is asked for by a name. */
+export function digestOf(endpoint: Endpoint): string | undefined {
+  if (endpoint.kind === "blob") return endpoint.digest;
+  const isDigest = endpoint.kind === "manifest" && endpoint.reference.includes(":");
+  return isDigest ? endpoint.reference : undefined;
+}
+
 /** `/v2/` itself, or something in a registry. */
 export type RequestTarget = "base" | RepositoryTarget;
 

@@ -1,3 +1,4 @@
+import { createHash } from "node:crypto";
 import { expect } from "chai";
 import { cleanup } from "../support/cleanup.ts";
 import { type FakeRegistry, startFakeRegistry } from "../support/fake-registry.ts";
@@ -15,6 +16,18 @@ import { startTestProxy, type TestProxy } from "./test-proxy.ts";
 
 const credential = { username: "alice", password: "secret-of-alice" };
 const waits = [1, 1, 1, 1];
+
+/** Sends a part of a body once, and closes. */
+function cutOnce(registry: FakeRegistry, body: Buffer, headers: Record<string, string> = {}) {
+  let times = 0;
+  return registry.on("GET blob", ({ response, next }) => {
+    times += 1;
+    if (times > 1) return next();
+    response.writeHead(200, { "Content-Length": body.length, ...headers });
+    response.write(body.subarray(0, 1_000_000), () => response.destroy());
+    return undefined;
+  });
+}
 
 describe("a blob that is cut in the middle", function () {
   this.timeout(20_000);
@@ -62,17 +75,7 @@ describe("a blob that is cut in the middle", function () {
     expect(answer.complete).to.equal(false);
     expect(blob.subarray(0, answer.body.length).equals(answer.body)).to.equal(true);
   };
-  /** Sends a part of the blob with its ETag, and closes. */
-  const cutWithTag = (etag: string, bytes = 1_000_000) => {
-    let times = 0;
-    return registry.on("GET blob", ({ response, next }) => {
-      times += 1;
-      if (times > 1) return next();
-      response.writeHead(200, { "Content-Length": blob.length, ETag: etag });
-      response.write(blob.subarray(0, bytes), () => response.destroy());
-      return undefined;
-    });
-  };
+  const cutWithTag = (etag: string) => cutOnce(registry, blob, { ETag: etag });
 
   for (const [name, cut] of [
     ["by a close", truncateBlobs],
@@ -219,5 +222,132 @@ describe("a blob that is cut in the middle", function () {
     const answer = await client("GET", path, { headers: { range: "bytes=100-" } });
     expect(answer.complete).to.equal(false);
     expect(asked()).to.have.lengthOf(1);
+  });
+});
+
+describe("what is asked for by its digest", function () {
+  this.timeout(20_000);
+  const resources = cleanup();
+  const undo = cleanup();
+  let registry: FakeRegistry;
+  let secure: FakeRegistry;
+  let proxy: TestProxy;
+  let client: TestClient;
+  const blob = noise("blob", 3_000_000);
+  const manifest = Buffer.from('{"schemaVersion":2,"config":{},"layers":[]}');
+
+  before(async () => {
+    registry = resources.add(await startFakeRegistry());
+    secure = resources.add(await startFakeRegistry({ tls: true }));
+    proxy = resources.add(await startTestProxy({ waits }));
+    proxy.connect("harbor", registry.url);
+    proxy.connect("secure", secure.url, { caCertificates: [secure.ca ?? ""] });
+    client = clientOf(proxy, "harbor");
+  });
+  beforeEach(() => {
+    registry.requests.length = 0;
+  });
+  afterEach(undo.stop);
+  after(resources.stop);
+
+  const digestOf = (body: Buffer, algorithm = "sha256"): string =>
+    `${algorithm}:${createHash(algorithm).update(body).digest("hex")}`;
+  /** Answers with a body, whatever digest is asked for. */
+  const answerWith = (body: Buffer, headers: Record<string, string> = {}): void => {
+    for (const at of [registry, secure]) {
+      for (const route of ["GET blob", "GET manifest"] as const) {
+        undo.defer(
+          at.on(route, ({ response }) => {
+            const isChunked = headers["transfer-encoding"] !== undefined;
+            const length = isChunked ? {} : { "content-length": body.length };
+            response.writeHead(200, { ...headers, ...length }).end(body);
+          }),
+        );
+      }
+    }
+  };
+
+  for (const algorithm of ["sha256", "sha512"]) {
+    for (const kind of ["blobs", "manifests"]) {
+      for (const [how, headers] of [
+        ["with its length", {}],
+        ["in chunks", { "transfer-encoding": "chunked" }],
+      ] as const) {
+        const body = kind === "blobs" ? blob : manifest;
+
+        it(`arrives whole where it is right: ${kind}, ${algorithm}, ${how}`, async () => {
+          answerWith(body, headers);
+          const answer = await client("GET", `app/${kind}/${digestOf(body, algorithm)}`);
+          expect(answer.complete).to.equal(true);
+          expect(answer.body.equals(body)).to.equal(true);
+        });
+
+        it(`never looks whole where it is wrong: ${kind}, ${algorithm}, ${how}`, async () => {
+          const wrong = Buffer.from(body);
+          wrong[1] = (wrong[1] ?? 0) ^ 1;
+          answerWith(wrong, headers);
+          const path = `app/${kind}/${digestOf(body, algorithm)}`;
+          const answer = await client("GET", path).catch(() => undefined);
+          expect(answer?.complete ?? false).to.equal(false);
+          expect(proxy.log()).to.contain("something else than sha");
+        });
+      }
+    }
+  }
+
+  it("never looks whole where only its last byte is wrong, over TLS on both sides", async () => {
+    const wrong = Buffer.from(blob);
+    wrong[wrong.length - 1] = (wrong.at(-1) ?? 0) ^ 1;
+    answerWith(wrong);
+    const answer = await clientOf(proxy, "secure", { scheme: "https" })(
+      "GET",
+      `app/blobs/${digestOf(blob)}`,
+    );
+    expect(answer.complete).to.equal(false);
+  });
+
+  it("never looks whole where it is empty, and should not be", async () => {
+    answerWith(Buffer.alloc(0));
+    const path = `app/blobs/${digestOf(blob)}`;
+    const answer = await client("GET", path).catch(() => undefined);
+    expect(answer?.complete ?? false).to.equal(false);
+    const empty = await client("GET", `app/blobs/${digestOf(Buffer.alloc(0))}`);
+    expect(empty.complete).to.equal(true);
+  });
+
+  it("is checked over a cut, too", async () => {
+    const wrong = Buffer.concat([blob.subarray(0, 2_000_000), noise("other", 1_000_000)]);
+    for (const [second, isRight] of [
+      [blob, true],
+      [wrong, false],
+    ] as const) {
+      const away = [
+        registry.on("GET blob", ({ request, send }) => {
+          const from = Number(/\d+/.exec(request.headers.range ?? "")?.[0]);
+          const range = `bytes ${from}-${blob.length - 1}/${blob.length}`;
+          send(206, { "Content-Range": range }, second.subarray(from));
+        }),
+        cutOnce(registry, blob),
+      ];
+      const answer = await client("GET", `app/blobs/${digestOf(blob)}`);
+      expect(answer.complete).to.equal(isRight);
+      for (const undoing of away) undoing();
+    }
+    expect(registry.requests).to.have.lengthOf(4);
+  });
+
+  it("is not checked where it is a part, in a coding, or named by a tag", async () => {
+    const path = `app/blobs/${digestOf(manifest)}`;
+    undo.defer(
+      registry.on("GET blob", ({ send }) =>
+        send(206, { "Content-Range": "bytes 0-1/43" }, Buffer.from("xx")),
+      ),
+    );
+    const part = await client("GET", path, { headers: { range: "bytes=0-1" } });
+    expect(part.complete).to.equal(true);
+    answerWith(Buffer.from("coded"), { "content-encoding": "gzip" });
+    expect((await client("GET", path)).body.toString()).to.equal("coded");
+    answerWith(Buffer.from("tagged"));
+    expect((await client("GET", "app/manifests/latest")).body.toString()).to.equal("tagged");
   });
 });

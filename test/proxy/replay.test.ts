@@ -415,7 +415,8 @@ describe("answers", function () {
           void response;
         }),
       );
-      const answer = await client("GET", path);
+      const ok = addBlob(registry.repository("app"), Buffer.from("ok"));
+      const answer = await client("GET", `app/blobs/${ok}`);
       expect(answer.status).to.equal(200);
       expect(answer.body.toString()).to.equal("ok");
       const warning = Buffer.from(String(answer.headers.warning), "latin1").toString("utf8");

@@ -4,7 +4,6 @@ import { expect } from "chai";
 import { cleanup } from "../support/cleanup.ts";
 import { eventually } from "../support/eventually.ts";
 import { type FakeRegistry, startFakeRegistry } from "../support/fake-registry.ts";
-import { addBlob } from "../support/fake-registry-content.ts";
 import { noise } from "../support/oci-image.ts";
 import { clientOf } from "./test-client.ts";
 import { startTestProxy, type TestProxy } from "./test-proxy.ts";
@@ -23,8 +22,7 @@ describe("a client that is slow to read its answer", function () {
     registry = resources.add(await startFakeRegistry());
     proxy = resources.add(await startTestProxy({ stallTimeout }));
     proxy.connect("harbor", registry.url);
-    addBlob(registry.repository("app"), blob, "sha256:x");
-    registry.on("GET blob", ({ request, response, send }) => {
+    registry.on("GET manifest", ({ request, response, send }) => {
       registrySide = response.socket ?? undefined;
       if (request.headers["x-slow"] === undefined) return send(200, {}, blob);
       setTimeout(() => send(200, {}, Buffer.from("late")), stallTimeout * 3);
@@ -37,9 +35,8 @@ describe("a client that is slow to read its answer", function () {
     const socket = connect(Number(proxy.http.split(":")[1]), "127.0.0.1");
     resources.defer(() => socket.destroy());
     socket.on("error", () => {});
-    const digest = `sha256:${"0".repeat(64)}`;
     const head = [
-      `GET ${base}app/blobs/${digest} HTTP/1.1`,
+      `GET ${base}app/manifests/large HTTP/1.1`,
       ...["Host: x", `Authorization: ${authorization}`, "Connection: close", ...lines, "", ""],
     ];
     socket.pause().write(head.join("\r\n"));
