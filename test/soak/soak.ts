@@ -31,7 +31,7 @@ const referenceSecond = seconds / 6;
 /** Seconds whose median stands for a moment, a whole round where there is time: what is on its way goes up and down. */
 const round = Math.min(restartEvery, referenceSecond);
 /** A process is still warming up in the first minutes. */
-const mostGrowth = seconds >= 30 * 60 ? 1.1 : 1.25;
+const mostGrowth = seconds >= 30 * 60 ? 1.1 : 1.5;
 
 const script = (name: string): string => fileURLToPath(new URL(name, import.meta.url));
 const resources = cleanup();
