@@ -24,6 +24,7 @@ export interface LogFields {
   readonly signal?: string | undefined;
   readonly status?: number | undefined;
   readonly target?: string | undefined;
+  readonly tokenExpired?: boolean | undefined;
   readonly upstreamStatus?: number | undefined;
   readonly user?: string | undefined;
   readonly verb?: string | undefined;

@@ -1,4 +1,5 @@
 import { isNamespace, namespaceRule } from "../connector/connector-ref.ts";
+import { parseGoDuration } from "../connector/duration.ts";
 import { type Checked, type Problem, show } from "../connector/problem.ts";
 import { parseTunnelRules, type TunnelRules } from "../connector/tunnel-rules.ts";
 
@@ -29,6 +30,8 @@ export interface ProxySettings extends ClusterSettings {
   readonly requireProxyVerb: boolean;
   /** Where clients may go through the proxy, beside their connectors. */
   readonly tunnels: TunnelRules;
+  /** Milliseconds for which tokens of Pods that run are taken after they have expired. */
+  readonly tokenGrace: number;
   /** Addresses of the node and of the API server, to which no tunnel leads. */
   readonly nearAddresses: readonly string[];
 }
@@ -64,6 +67,7 @@ export function readProxySettings(environment: Environment): Checked<ProxySettin
     ...clusterSettings(read),
     separatePush: flag(read, "SEPARATE_PUSH"),
     requireProxyVerb: flag(read, "REQUIRE_PROXY_VERB"),
+    tokenGrace: 1000 * (parseGoDuration(read("TOKEN_GRACE", isGrace, graceRule, "0s")) ?? 0),
     nearAddresses: [environment.NODE_IPS ?? "", environment.KUBERNETES_SERVICE_HOST ?? ""]
       .flatMap((addresses) => addresses.split(","))
       .filter((address) => address !== ""),
@@ -86,6 +90,11 @@ export function readControllerSettings(environment: Environment): Checked<Contro
 export const clusterNoProxy = (clusterDomain: string): readonly string[] => [
   ...["localhost", "127.0.0.1", "::1", ".svc", `.${clusterDomain}`],
 ];
+
+const longestGrace = 24 * 60 * 60;
+const isGrace = (text: string): boolean =>
+  (parseGoDuration(text) ?? Number.POSITIVE_INFINITY) <= longestGrace;
+const graceRule = "a duration up to 24h, such as 4h";
 
 const absolutePath = /^(\/[A-Za-z0-9_.-]+)+$/;
 const pathRule = "an absolute path";

@@ -58,6 +58,8 @@ export interface Identity {
   readonly connectors?: readonly string[];
   /** The Pod that the token is bound to. */
   readonly pod?: { readonly namespace: string; readonly name: string };
+  /** Whether the token has expired, and is taken all the same. */
+  readonly isExpired?: boolean;
 }
 
 /**

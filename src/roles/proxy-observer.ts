@@ -29,6 +29,7 @@ function auditFields(report: RequestReport): LogFields {
   return {
     user: identity?.user,
     pod: pod && `${pod.namespace}/${pod.name}`,
+    tokenExpired: identity?.isExpired,
     host: report.host,
     connector: ref && showRef(ref),
     repository: report.repository,

@@ -5,6 +5,7 @@ import { connectorOfServiceHost } from "../connector/proxy-address.ts";
 import { keysSecretName } from "../connector/proxy-keys.ts";
 import { connectorsPath, findInCache } from "../kube/find-connector.ts";
 import { reviewAccess } from "../kube/may-use.ts";
+import { outliveTokens } from "../kube/outlive-tokens.ts";
 import { readSecrets } from "../kube/read-upstream-secrets.ts";
 import { reviewTokens } from "../kube/verify-token.ts";
 import type { Log } from "../log.ts";
@@ -78,7 +79,10 @@ export async function startClusterProxy(
       log,
       tell: secret,
     }),
-    verifyToken: reviewTokens({ client, audience, now, tell: token }),
+    verifyToken: outliveTokens({
+      ...{ client, now, grace: settings.tokenGrace },
+      verify: reviewTokens({ client, audience, now, tell: token }),
+    }),
     mayUse: reviewAccess({ client, now, ...settings, tell: access }),
     connectorOfHost,
     leafIssuer: keys.leafIssuer,

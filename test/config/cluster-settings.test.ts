@@ -42,6 +42,7 @@ describe("the settings of a role in a cluster", () => {
       NO_PROXY_HOSTS: "registry.internal,10.0.0.0/8",
       SEPARATE_PUSH: "true",
       TUNNEL: "tunnel,git.internal",
+      TOKEN_GRACE: "1h30m",
       NODE_IPS: "192.0.2.7,2001:db8::7",
       KUBERNETES_SERVICE_HOST: "10.96.0.1",
     };
@@ -57,6 +58,7 @@ describe("the settings of a role in a cluster", () => {
         ...{ any: true, domains: [], networks: [], neverNetworks: [] },
         hosts: [{ host: "git.internal", port: undefined }],
       },
+      tokenGrace: 5_400_000,
       nearAddresses: ["192.0.2.7", "2001:db8::7", "10.96.0.1"],
     });
   });

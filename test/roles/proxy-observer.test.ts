@@ -54,7 +54,10 @@ describe("the audit log", () => {
   });
 
   it("has the fields of docs/audit-log.md, in that order", () => {
-    const line = lineOf({ ...push, host: "github.com:443", reason: "why" });
+    const line = lineOf({
+      ...{ ...push, host: "github.com:443", reason: "why" },
+      ...(push.identity && { identity: { ...push.identity, isExpired: true } }),
+    });
     expect(Object.keys(line)).to.deep.equal([...documented.keys()]);
   });
 
