@@ -243,7 +243,7 @@ describe("a blind tunnel", function () {
     const [client, far] = [await serve(), await serve()];
     const [near, remote] = [client, far].map(({ port }) => connect(port, "127.0.0.1"));
     if (near === undefined || remote === undefined) throw new Error();
-    const tunnels = createBlindTunnels(300);
+    const tunnels = createBlindTunnels(800);
     tunnels.join(
       near.on("error", () => undefined),
       remote,
@@ -254,11 +254,11 @@ describe("a blind tunnel", function () {
       text += chunk;
     });
     tunnels.finish();
-    for (let count = 0; count < 10; count++) {
+    for (let count = 0; count < 30; count++) {
       other.write("+");
-      await sleep(100);
+      await sleep(50);
     }
-    expect(text).to.match(/^\+{9,10}$/);
+    expect(text).to.match(/^\+{29,30}$/);
     await eventually(
       () => [one, other.resume()].every((end) => end.destroyed || end.readableEnded),
       () => "the tunnel is still there",

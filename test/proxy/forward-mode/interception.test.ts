@@ -8,6 +8,7 @@ import { cleanup } from "../../support/cleanup.ts";
 import { eventually } from "../../support/eventually.ts";
 import { type FakeRegistry, startFakeRegistry } from "../../support/fake-registry.ts";
 import { addBlob } from "../../support/fake-registry-content.ts";
+import { storeBlobsIn } from "../../support/hostile-downloads.ts";
 import { noise, sha256 } from "../../support/oci-image.ts";
 import { statusesIn } from "../../support/raw-request.ts";
 import { startTestProxy, type TestProxy } from "../test-proxy.ts";
@@ -106,6 +107,24 @@ describe("an intercepted connection", function () {
     expect(pushed.status).to.equal(201);
     expect(pushed.headers.location).to.equal(`/v2/new/app/blobs/${digest}`);
     expect([...registry.repository("new/app").blobs.keys()]).to.deep.equal([sha256(blob)]);
+  });
+
+  it("pulls what the registry keeps elsewhere, without a login and without a way there of its own", async () => {
+    const storage = resources.add(await startFakeRegistry({ tls: true, hostname: "storage.test" }));
+    proxy.connect("harbor", registry.url, {
+      credential: login,
+      caCertificates: [registry.ca ?? "", storage.ca ?? ""],
+      params: [{ name: "allowedRedirectHosts", value: "storage.test" }],
+    });
+    const blob = noise("elsewhere", 50_000);
+    const digest = addBlob(registry.repository("app"), blob);
+    storeBlobsIn(storage, registry);
+    const text = await say(await open(), get(`/v2/app/blobs/${digest}`, last));
+    expect(statusesIn(text.slice(0, 20))).to.deep.equal([200]);
+    expect(text.endsWith(blob.toString("latin1"))).to.equal(true);
+    expect(text.slice(0, text.indexOf("\r\n\r\n"))).to.not.match(/location:|storage\.test/i);
+    expect(storage.requests).to.have.length(1);
+    expect(storage.requests[0]?.headers).to.not.have.any.keys("authorization", "cookie");
   });
 
   it("has a certificate for that host alone, and speaks HTTP/1.1", async () => {
