@@ -6,7 +6,7 @@ import { type Comparison, type Measured, takeTurns } from "./comparison.ts";
 import { type Contestant, largeBuffers } from "./contestants.ts";
 import type { Plan } from "./options.ts";
 
-const target = 0.45;
+const target = 0.5;
 const connections = 32;
 
 /** Gets a tiny manifest over and over, as many clients at once. */
