@@ -333,6 +333,8 @@ describe("the proxy, asked over HTTP", function () {
       const path = fc
         .tuple(fc.array(parts, { minLength: 1, maxLength: 4 }), last)
         .map(([middle, end]) => `${middle.join("/")}/${end}`);
+      const unasked = (path: string): readonly number[] =>
+        /^\/v2\/?$/.test(path) ? [200] : [400, 404, 405]; // the base is answered here
       let letThrough = 0;
       await fc.assert(
         fc.asyncProperty(path, query, async (asked, parameters) => {
@@ -347,7 +349,7 @@ describe("the proxy, asked over HTTP", function () {
             expect(url).to.equal(`/v2/${asked}${kept}`);
             expect(url.split("?")[0]).to.not.match(/%|\/\/|\/\.\.?(\/|$)/);
           }
-          if (seen.length === 0) expect(answer.status).to.be.oneOf([400, 404, 405]);
+          if (seen.length === 0) expect(answer.status).to.be.oneOf(unasked(asked));
         }),
         { numRuns: 300 },
       );
