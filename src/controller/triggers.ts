@@ -1,4 +1,5 @@
 import { type ConnectorRef, showRef } from "../connector/connector-ref.ts";
+import { property } from "../connector/document.ts";
 import type { KubeObject } from "../kube/object-store.ts";
 import { connectorOfService } from "./connector-service.ts";
 import { generationOf, isObserved } from "./connector-status.ts";
@@ -70,4 +71,8 @@ interface Named {
 
 const refOf = ({ namespace = "", name }: Named): ConnectorRef => ({ namespace, name });
 
-const versionOf = (object: KubeObject): string => `${object.metadata.uid}/${generationOf(object)}`;
+/** Annotations count, too: to change one is how people have a Connector, and its Secrets, looked at now. */
+const versionOf = (object: KubeObject): string => {
+  const annotations = JSON.stringify(property(object.metadata, "annotations") ?? {});
+  return `${object.metadata.uid}/${generationOf(object)}/${annotations}`;
+};
