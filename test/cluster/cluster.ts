@@ -15,6 +15,11 @@ export interface Cluster {
   readonly folder: string;
   /** Own: runs a command on a node, where Services and Pods are reached and volumes are seen. */
   run(argv: readonly string[], options?: RunOptions): Promise<string>;
+  /**
+   * Own: starts a program on the first node that goes on as long as the cluster.
+   * @returns what reads all that it has written so far
+   */
+  start(name: string, argv: readonly string[]): Promise<() => Promise<string>>;
   /** Own: gives an image archive to every node. */
   load(image: string): Promise<void>;
   /** Own: ends one of its programs (SIGTERM) and starts it as it was: kubelet, apiserver, etcd… */
@@ -60,6 +65,7 @@ function foreignCluster(kubeconfig: string): Cluster {
       return refuse();
     },
     run: refuse,
+    start: refuse,
     load: refuse,
     restart: refuse,
     stop: async () => {},

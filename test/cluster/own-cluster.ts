@@ -11,7 +11,7 @@ import { buildKubernetes } from "./kubernetes-programs.ts";
 import { createNode, dyingWithParent, endNode, inside, readNode } from "./namespaces.ts";
 import { connectNodes, nodeAddress, podRange } from "./node-network.ts";
 import { isAlive, type ProcessId, processIdOf } from "./process-id.ts";
-import { type Place, programNames, restartProgram, stopProgram } from "./program.ts";
+import { type Place, programNames, restartProgram, startProgram, stopProgram } from "./program.ts";
 import { runCommand } from "./run-command.ts";
 import { loadImage, startWorker } from "./worker-node.ts";
 
@@ -148,6 +148,11 @@ export async function openCluster(folder: string): Promise<Cluster> {
     async run(argv, { node, input } = {}) {
       const enter = await enterCommand(folder, node);
       return runCommand([...enter.argv, ...argv], { input, env: enter.env });
+    },
+    async start(name, argv) {
+      const place = await placeOf(folder, state.nodes[0]);
+      await startProgram(place, name, argv);
+      return () => readFile(join(place.folder, `${name}.log`), "utf8");
     },
     async load(image) {
       const nodes = state.nodes.map((name) => readNode(join(folder, name)));

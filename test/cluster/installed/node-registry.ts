@@ -1,0 +1,32 @@
+import { join } from "node:path";
+import { eventually } from "../../support/eventually.ts";
+import type { FakeRegistryOptions } from "../../support/fake-registry.ts";
+import type { Cluster } from "../cluster.ts";
+
+export interface NodeRegistryOptions extends Pick<FakeRegistryOptions, "auth" | "users" | "tls"> {
+  /** Sets the image `app/base:1` apart from those of others. */
+  readonly image?: { readonly seed?: string; readonly layerSizes?: readonly number[] };
+}
+
+/** A registry that listens on the first node, and holds the image `app/base:1`. */
+export interface NodeRegistry {
+  /** `10.250.0.1:34567` */
+  readonly host: string;
+  readonly url: string;
+  /** PEM of the authority that has signed its certificate, with TLS. */
+  readonly ca: string | undefined;
+}
+
+/** Starts a registry that ends with the cluster. */
+export async function startNodeRegistry(
+  cluster: Cluster,
+  name: string,
+  options: NodeRegistryOptions,
+): Promise<NodeRegistry> {
+  const program = join(import.meta.dirname, "registry-process.ts");
+  const command = [process.execPath, program, JSON.stringify(options)];
+  const output = await cluster.start(`registry-${name}`, command);
+  const firstLine = async (): Promise<string | undefined> => /^\{.*\}$/m.exec(await output())?.[0];
+  const line = await eventually(firstLine, () => `the registry ${name} does not start`, 30_000);
+  return JSON.parse(line) as NodeRegistry;
+}
