@@ -58,6 +58,7 @@ const trustVariables = [
   "SSL_CERT_FILE", // Go, OpenSSL, Ruby
   "CURL_CA_BUNDLE",
   "GIT_SSL_CAINFO",
+  "GIT_PROXY_SSL_CAINFO", // for a proxy that is spoken to by TLS; of the others, Go's and Python's is for both
   "REQUESTS_CA_BUNDLE", // Python
   "AWS_CA_BUNDLE",
 ];

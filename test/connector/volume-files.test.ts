@@ -170,9 +170,11 @@ describe("the .env file", () => {
     const more = render(sampleVolume(one), { params }).get(".env") ?? "";
     expect(more.startsWith(text)).to.equal(true);
     const added = more.slice(text.length).trimEnd().split("\n");
-    const bundle = ["SSL_CERT_FILE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "REQUESTS_CA_BUNDLE"];
+    const bundle = ["SSL_CERT_FILE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE"];
     expect(added).to.have.members([
-      ...[...bundle, "AWS_CA_BUNDLE"].map((name) => `${name}=/connector/ca-bundle.crt`),
+      ...[...bundle, "GIT_SSL_CAINFO", "GIT_PROXY_SSL_CAINFO"].map(
+        (name) => `${name}=/connector/ca-bundle.crt`,
+      ),
       "NODE_EXTRA_CA_CERTS=/connector/ca.crt",
     ]);
   });

@@ -76,6 +76,19 @@ describe("standalone mode: registries by their own names", function () {
     expect(JSON.parse(stdout)).to.deep.equal({ name: "app", tags: ["7"] });
   });
 
+  it("works the same where the proxy itself is spoken to by TLS", async () => {
+    const proxy = (env.https_proxy ?? "").replace(/^http:(.*)@.*$/, `https:$1@${host.https}`);
+    expect(proxy).to.match(/^https:/);
+    const secure = { env: { ...env, https_proxy: proxy, HTTPS_PROXY: proxy } };
+    const name = `docker://${base.host}/pushed:1`;
+    succeeds(await see(clients.skopeo(["inspect", "--no-tags", name], secure)));
+    const trust = ["--proxy-cacert", join(volume.path, "ca.crt")];
+    const args = ["--silent", "--show-error", ...trust, `${base.url}/v2/app/tags/list`];
+    const { stdout, ...outcome } = await see(runProgram("curl", args, secure));
+    succeeds({ stdout, ...outcome });
+    expect(JSON.parse(stdout)).to.have.property("name", "app");
+  });
+
   it("refuses what is neither a connector's nor public, and says why", async () => {
     const other = resources.add(await startFakeRegistry({ tls: true, hostname: "other.test" }));
     const answer = await curl("--include", `${other.url}/v2/`);

@@ -40,7 +40,7 @@ describe("standalone mode: blind tunnels", function () {
   });
   after(resources.stop);
 
-  it("let git clone a repository, by the certificate of its own host", async () => {
+  it("let git clone a repository, by the certificate of its own host, over HTTP and TLS to the proxy", async () => {
     await requirePrograms(["git"]);
     const folder = resources.add(makeTempFolder("git")).path;
     const git = (...args: readonly string[]) =>
@@ -68,12 +68,15 @@ describe("standalone mode: blind tunnels", function () {
     const ca = join(folder, "ca.crt");
     await writeFile(ca, authority.certificate);
     const proxy = await volume.read("https.proxy");
-    const cloned = await runProgram(
-      ...(["git", ["clone", "--quiet", `https://git.test:${port}/bare.git`, "cloned"]] as const),
-      { cwd: folder, env: { https_proxy: proxy, GIT_SSL_CAINFO: ca, HOME: folder } },
-    );
-    expect(cloned).to.include({ status: 0, stderr: "" });
-    expect(await readFile(join(folder, "cloned", "file"), "utf8")).to.equal("content\n");
+    const secure = proxy.replace(/^http:(.*)@.*$/, `https:$1@${host.https}`);
+    for (const [name, https_proxy] of Object.entries({ proxy, secure })) {
+      const env = { https_proxy, GIT_SSL_CAINFO: ca, HOME: folder };
+      const trust = { GIT_PROXY_SSL_CAINFO: join(volume.path, "ca.crt") };
+      const args = ["clone", "--quiet", `https://git.test:${port}/bare.git`, name];
+      const cloned = await runProgram("git", args, { cwd: folder, env: { ...env, ...trust } });
+      expect(cloned, name).to.include({ status: 0, stderr: "" });
+      expect(await readFile(join(folder, name, "file"), "utf8")).to.equal("content\n");
+    }
     await eventually(
       () => host.logged('"method":"CONNECT"', `"host":"git.test:${port}"`, '"allowed"').length > 0,
       () => "there is no report",
