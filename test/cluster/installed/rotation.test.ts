@@ -1,0 +1,123 @@
+import { expect } from "chai";
+import { type ClientPods, clientPods, failuresOf, tellLoops } from "./client-pods.ts";
+import { type InstalledCluster, installedCluster, system, until } from "./installed-cluster.ts";
+import { startNodeRegistry } from "./node-registry.ts";
+import { connector, login, namespace, pod, restricted, right } from "./objects.ts";
+
+const team = "rotation";
+const users = { alice: "password-of-alice" };
+const secret = "connectors-proxy-keys";
+const configMap = "connectors-proxy-ca";
+
+describe("what is renewed under running Pods", function () {
+  this.timeout(240_000);
+  let cluster: InstalledCluster;
+  let clients: ClientPods;
+  let image: string;
+
+  before(async function () {
+    this.timeout(45 * 60_000); // building a cluster cold
+    cluster = await installedCluster();
+    clients = await clientPods(cluster, team);
+    const { url: address } = await startNodeRegistry(cluster, "rotation", {
+      auth: "bearer",
+      users,
+    });
+    image = `https://c-harbor.${team}.svc.cluster.local/v2/app/base/manifests/1`;
+    await cluster.apply(namespace(team, restricted));
+    await cluster.apply(
+      login({ namespace: team, name: "login" }, "alice", users.alice),
+      connector({ namespace: team, name: "harbor" }, { address, secret: "login" }),
+      ...right({ namespace: team, name: "use" }, { connectors: ["harbor"], of: team }),
+      clients.configMap,
+      pod(
+        { namespace: team, name: "reader" },
+        {
+          volume: { connectors: "harbor", "configuration.names": "docker-config" },
+          pod: { nodeName: "node2" },
+        },
+      ),
+    );
+    await cluster.wait("condition=Ready", "pod/reader", team);
+    await cluster.wait("condition=Ready", "connector/harbor", team);
+  });
+  after(async () => {
+    await cluster?.kubectl(["delete", "pods", "--all", "-n", team, "--timeout=60s"]);
+  });
+
+  const exec = (command: string): Promise<string> =>
+    cluster.exec(team, "reader", ["sh", "-c", command]);
+  const certificates = async (text: Promise<string>): Promise<readonly string[]> =>
+    (await text).match(/-----BEGIN CERTIFICATE-----[^-]+-----END/g) ?? [];
+  const trusted = (): Promise<readonly string[]> =>
+    certificates(exec("cat /run/connectors/ca.crt"));
+  const keysOf = async (): Promise<readonly string[]> => {
+    const found = await cluster.get<{ data: object }>("secret", secret, system);
+    return Object.keys(found?.data ?? {});
+  };
+
+  it("is the token: a new one reaches the volume, all files together, and no pull fails", async () => {
+    const token = (): Promise<string> => exec("cat /run/connectors/context.token");
+    const before = await token();
+    const results = await clients.whilePulling(image, async () => {
+      // It keeps tokens in its memory, so a new kubelet asks for new ones long before the old expire.
+      for (const node of ["node1", "node2"]) await cluster.restart("kubelet", { node });
+      // A kubelet that has just begun does not know its Pods for a moment.
+      const now = (): Promise<string> => token().catch(() => before);
+      await until(async () => (await now()) !== before, "the volume keeps its token");
+    });
+    tellLoops("new tokens", results);
+    expect(failuresOf(results)).to.deep.equal([]);
+    const folder = "$(readlink -f /run/connectors/..data)";
+    const both = await exec(`cat ${folder}/config.json; echo; cat ${folder}/context.token`);
+    const [, json = "", now = ""] = /^(.*)\n(\S+)\s*$/s.exec(both) ?? [];
+    const { auths } = JSON.parse(json) as { auths: Record<string, { auth: string }> };
+    for (const { auth } of Object.values(auths)) {
+      expect(Buffer.from(auth, "base64").toString().split(":")[1]).to.equal(now);
+    }
+  });
+
+  it("is the proxy's authority, with overlap: no verified pull fails from beginning to end", async () => {
+    const [old, ...none] = await trusted();
+    expect(none).to.deep.equal([]);
+    /** As if a day were over. */
+    const aDayLater = async (): Promise<void> => {
+      const yesterday = new Date(Date.now() - 25 * 3_600_000).toISOString();
+      const since = `connectors.alauda.io/since=${yesterday}`;
+      await cluster.kubectl([
+        "annotate",
+        "configmap",
+        configMap,
+        "-n",
+        system,
+        "--overwrite",
+        since,
+      ]);
+    };
+    const results = await clients.whilePulling(image, async () => {
+      const ask = `connectors.alauda.io/rotate=${Date.now()}`;
+      await cluster.kubectl(["annotate", "secret", secret, "-n", system, "--overwrite", ask]);
+      await until(async () => (await trusted()).length === 2, "volumes don't trust the new one");
+      expect(await keysOf()).to.include("next-ca.crt");
+      await aDayLater();
+      await until(
+        async () => (await keysOf()).includes("previous-ca.crt"),
+        "it is not promoted",
+        120,
+      );
+      await until(async () => (await trusted())[0] !== old, "volumes have the old one first");
+      await aDayLater();
+      await until(
+        async () => !(await keysOf()).includes("previous-ca.crt"),
+        "it is not retired",
+        120,
+      );
+      await until(async () => (await trusted()).length === 1, "volumes still trust the old one");
+    });
+    tellLoops("a new authority", results);
+    expect(failuresOf(results)).to.deep.equal([]);
+    const now = await trusted();
+    expect(now).to.have.length(1);
+    expect(now[0]).not.to.equal(old);
+  });
+});
