@@ -1,6 +1,7 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expect } from "chai";
+import { builtProgram } from "../../clients/client-programs.ts";
 import { type InstalledCluster, installedCluster, until } from "./installed-cluster.ts";
 import { startNodeRegistry } from "./node-registry.ts";
 import { namespace } from "./objects.ts";
@@ -70,5 +71,16 @@ describe("the examples for Kubernetes", function () {
     const image = await loadToolImage(cluster, { name: "buildah", programs: ["buildah"] });
     await apply("buildah/job.yaml", { "quay.io/buildah/stable": image });
     await succeeds("job", "buildah");
+  });
+
+  it("buildkit builds on a private image, and pushes, as a Job", async function () {
+    const programs = ["buildkitd", "buildctl"].map(builtProgram);
+    if (programs.includes(undefined)) this.skip(); // they are built for `npm run test:clients`
+    const image = await loadToolImage(cluster, {
+      name: "buildkit",
+      programs: [...programs.filter((path) => path !== undefined), "runc"],
+    });
+    await apply("buildkit/job.yaml", { "docker.io/moby/buildkit": image });
+    await succeeds("job", "buildkit");
   });
 });

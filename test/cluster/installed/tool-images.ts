@@ -1,5 +1,5 @@
 /** Images with tools for Pods, made of this machine's programs. */
-import { existsSync } from "node:fs";
+import { existsSync, realpathSync } from "node:fs";
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { writeImage } from "../../../tools/image/scratch-image.ts";
@@ -22,7 +22,7 @@ export async function loadToolImage(cluster: Cluster, image: ToolImage): Promise
   const archive = join(cluster.folder, `${image.name}.tar`);
   const files = image.programs.map((program): readonly [string, string] => {
     const path = program.includes("/") ? program : whereIs(program);
-    return [path, `/bin/${path.slice(path.lastIndexOf("/") + 1)}`];
+    return [realpathSync(path), `/bin/${path.slice(path.lastIndexOf("/") + 1)}`];
   });
   const layer = {
     folders: { "/tmp": 0o1777, "/var/tmp": 0o1777, "/root": 0o700, "/run": 0o755 },
