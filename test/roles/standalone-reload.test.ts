@@ -1,4 +1,5 @@
 /** Connectors and Secrets that change under a running process, and under mounted volumes. */
+import { hash } from "node:crypto";
 import { readlink, truncate } from "node:fs/promises";
 import { join } from "node:path";
 import { expect } from "chai";
@@ -79,7 +80,7 @@ describe("standalone mode: changes of its folder", function () {
       await goOn;
       response.end(blob.subarray(1000));
     });
-    const digest = `sha256:${"0".repeat(64)}`;
+    const digest = `sha256:${hash("sha256", blob)}`;
     const slow = volume.request("GET", ref, `app/blobs/${digest}`);
     await eventually(
       () => first.requests.some(({ target }) => target.kind === "blob"),
