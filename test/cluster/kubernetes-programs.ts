@@ -44,7 +44,7 @@ export async function buildKubernetes(
     const linkerFlags = stamps(version);
     await buildGoProgram({ module: folder, source, target, linkerFlags, flags });
   }
-  if (!existsSync(join(bin, "coredns"))) await buildCoredns(folder, join(bin, "coredns"));
+  if (!existsSync(join(bin, "coredns"))) await buildCoredns(folder, join(bin, "coredns"), version);
   return bin;
 }
 
@@ -67,7 +67,7 @@ async function writeModule(folder: string, version: string): Promise<void> {
     "module cluster-programs",
     /^go .*$/m.exec(text)?.[0] ?? "go 1.25.0",
     `require k8s.io/kubernetes v${version}`,
-    ...[...staged].map((name) => `replace ${name} => ${name} v0.${version.replace(/^1\./, "")}`),
+    ...[...staged].map((name) => `replace ${name} => ${name} ${stagedVersion(version)}`),
   ];
   await writeFile(join(folder, "go.mod"), `${lines.join("\n")}\n`);
   const imports = [...kubernetesPrograms, "kubectl"].map(
@@ -86,8 +86,14 @@ function stamps(version: string): string {
     .join(" ");
 }
 
-/** Only with the plugins that a cluster's DNS here uses: the whole of it drags in the SDKs of three clouds. */
-async function buildCoredns(folder: string, target: string): Promise<void> {
+const stagedVersion = (version: string): string => `v0.${version.replace(/^1\./, "")}`;
+
+/**
+ * Only with the plugins that a cluster's DNS here uses: the whole of it drags in the SDKs of three
+ * clouds, and so does `go mod tidy`, which looks at the tests of all. Its client is that of Kubernetes
+ * itself, which has been compiled already.
+ */
+async function buildCoredns(folder: string, target: string, version: string): Promise<void> {
   const source = join(folder, "coredns");
   await mkdir(source, { recursive: true });
   const plugins = ["bind", "cache", "errors", "file", "hosts", "kubernetes", "ready"];
@@ -97,9 +103,13 @@ async function buildCoredns(folder: string, target: string): Promise<void> {
   ];
   const main = ["package main", ...imports, "func main() { coremain.Run() }"];
   await writeFile(join(source, "main.go"), `${main.join("\n")}\n`);
-  const module = ["module cluster-dns", `require github.com/coredns/coredns v${corednsVersion}`];
+  const shared = ["k8s.io/api", "k8s.io/apimachinery", "k8s.io/client-go"];
+  const module = [
+    "module cluster-dns",
+    `require github.com/coredns/coredns v${corednsVersion}`,
+    ...shared.map((name) => `replace ${name} => ${name} ${stagedVersion(version)}`),
+  ];
   await writeFile(join(source, "go.mod"), `${module.join("\n")}\n`);
-  await go(source, ["mod", "tidy"]);
   await buildGoProgram({ module: source, source: ".", target, flags });
 }
 
