@@ -1,3 +1,4 @@
+import { hash } from "node:crypto";
 import { expect } from "chai";
 import fc from "fast-check";
 import { basicAuth, clientOf } from "../proxy/test-client.ts";
@@ -7,7 +8,8 @@ import type { FuzzProperty } from "./property.ts";
 import { startRecordingServer } from "./recording-server.ts";
 
 const own = basicAuth("secret-of-alice", "alice");
-const digest = `sha256:${"0".repeat(64)}`;
+const body = "foreign";
+const digest = `sha256:${hash("sha256", body)}`;
 
 /** Whatever a registry names as the place to go on: the credential goes nowhere else, and clients are never sent away. */
 export const locations: FuzzProperty = {
@@ -16,7 +18,7 @@ export const locations: FuzzProperty = {
     const resources = cleanup();
     let location = "";
     const foreign = resources.add(
-      await startRecordingServer((_request, response) => response.end("foreign")),
+      await startRecordingServer((_request, response) => response.end(body)),
     );
     const upstream = resources.add(
       await startRecordingServer(({ method, headers, url }, response) => {
