@@ -244,12 +244,13 @@ describe("the doctor", function () {
     {
       what: "that no controller is available",
       arrange: () => change("deployments", "connectors-controller", system, { status: {} }),
-      ...{ subject: "controller", verdict: "failed", says: ["0 of 2", "kubectl describe pods"] },
+      ...{ subject: "controller", verdict: "failed", says: ["0 of 1", "kubectl describe pods"] },
     },
     {
       what: "that one of the controllers is not available",
       arrange: () =>
         change("deployments", "connectors-controller", system, {
+          spec: { replicas: 2 },
           status: { availableReplicas: 1 },
         }),
       ...{ subject: "controller", verdict: "warning", says: ["1 of 2"] },
