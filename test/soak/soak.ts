@@ -10,6 +10,7 @@ import { once } from "node:events";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
+import { runSettings } from "../../tools/image/containerfile.ts";
 import { requirePrograms } from "../../tools/require-programs.ts";
 import { cleanup } from "../support/cleanup.ts";
 import { eventually } from "../support/eventually.ts";
@@ -49,7 +50,7 @@ async function soak(): Promise<void> {
   await requirePrograms(["docker-registry"]);
   const registry = resources.add(await startSoakRegistry());
   const args = [script("proxy-process.ts"), registry.url, registry.username, registry.password];
-  const proxy = resources.add(await startProgram(process.execPath, args));
+  const proxy = resources.add(await startAsInImage(args));
   const [, said = ""] = await proxy.waitFor(/^(\{.*\}) ready$/m);
   const { host, token } = JSON.parse(said) as { readonly host: string; readonly token: string };
   const socketsBefore = await openSockets(proxy.pid);
@@ -72,6 +73,14 @@ async function soak(): Promise<void> {
     troubles.push("clients got on too slowly");
   checkMemory(memory);
   await checkSockets(proxy, socketsBefore);
+}
+
+/** Node and its memory as they are set where people run it. */
+function startAsInImage(args: readonly string[]): Promise<RunningProgram> {
+  const { entrypoint, env } = runSettings(fileURLToPath(new URL("../..", import.meta.url)));
+  const [, ...flags] = entrypoint.slice(0, -1);
+  const settings = Object.fromEntries(env.map((one) => one.split("=", 2)));
+  return startProgram(process.execPath, [...flags, ...args], { env: settings });
 }
 
 /** Restarts the registry every minute, and looks at the proxy. @returns MiB, second by second */
