@@ -86,7 +86,8 @@ export const hostileRequests: FuzzProperty = {
       const all = rawHeaders.join("\n");
       expect(all).to.not.match(/x-inner|cookie|proxy-|forwarded|upgrade|trailer/i);
       expect(all).to.not.contain(token);
-      expect(rawHeaders.filter((name) => /^(host|authorization)$/i.test(name))).to.have.length(
+      const names = rawHeaders.filter((_, index) => index % 2 === 0);
+      expect(names.filter((name) => /^(host|authorization)$/i.test(name))).to.have.length(
         isPing && headers.authorization === undefined ? 1 : 2,
       );
     };
