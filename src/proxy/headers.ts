@@ -3,7 +3,7 @@ import type { IncomingHttpHeaders } from "node:http";
 export type Headers = Record<string, string | string[]>;
 
 /** RFC 9110, section 7.6.1, and what older intermediaries use. */
-const hopByHop = [
+export const hopByHop: readonly string[] = [
   "connection",
   "keep-alive",
   "proxy-authenticate",

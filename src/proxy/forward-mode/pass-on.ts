@@ -7,6 +7,7 @@ import {
 import { request as httpsRequest } from "node:https";
 import { pipeline } from "node:stream/promises";
 import { ClientGone } from "../exchange.ts";
+import { connectionTokens, hopByHop } from "../headers.ts";
 import { endWhenIdle } from "../request-body.ts";
 import { asConnectError } from "./connect.ts";
 
@@ -31,18 +32,10 @@ const mostListeners = 20;
 
 /** What is said between a client and a proxy alone (RFC 9110, sections 7.6.1 and 11.7), and is nobody else's business. */
 const betweenTwo: ReadonlySet<string> = new Set([
-  "connection",
+  ...hopByHop,
   "expect",
   "host",
-  "keep-alive",
-  "proxy-authenticate",
   "proxy-authentication-info",
-  "proxy-authorization",
-  "proxy-connection",
-  "te",
-  "trailer",
-  "transfer-encoding",
-  "upgrade",
 ]);
 
 /**
@@ -90,15 +83,12 @@ export async function passOn(options: PassOnOptions): Promise<void> {
 
 /** Headers as they came, in their order and spelling, but for those that end here. */
 function keptOf({ headers, rawHeaders }: IncomingMessage): string[] {
-  const named = (headers.connection ?? "")
-    .toLowerCase()
-    .split(",")
-    .map((name) => name.trim());
+  const named = connectionTokens(headers.connection);
   const kept: string[] = [];
   for (let index = 0; index + 1 < rawHeaders.length; index += 2) {
     const [name = "", value = ""] = rawHeaders.slice(index, index + 2);
     const key = name.toLowerCase();
-    if (!betweenTwo.has(key) && !named.includes(key)) kept.push(name, value);
+    if (!betweenTwo.has(key) && !named.has(key)) kept.push(name, value);
   }
   return kept;
 }
