@@ -1,4 +1,4 @@
-import { createHash } from "node:crypto";
+import { hash } from "node:crypto";
 import { request } from "undici";
 import { showRef } from "../connector/connector-ref.ts";
 import { unreachable } from "../upstream/unreachable.ts";
@@ -49,10 +49,7 @@ export async function keepImmutableTag(
   }
 }
 
-const digestOfPush = (held: Buffer | undefined): string =>
-  `sha256:${createHash("sha256")
-    .update(held ?? "")
-    .digest("hex")}`;
+const digestOfPush = (held: Buffer | undefined): string => `sha256:${hash("sha256", held ?? "")}`;
 
 /** What a tag points to; undefined where there is none. */
 async function digestOf(

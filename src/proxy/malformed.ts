@@ -1,3 +1,4 @@
+import { STATUS_CODES } from "node:http";
 import type { Server } from "node:https";
 import { Socket } from "node:net";
 import { errorBody, RegistryError } from "./registry-error.ts";
@@ -39,16 +40,10 @@ export function refusePlain(server: Server): void {
   });
 }
 
-const reasons: Readonly<Record<number, string>> = {
-  400: "Bad Request",
-  408: "Request Timeout",
-  431: "Request Header Fields Too Large",
-};
-
 function answer(socket: Socket, error: RegistryError): void {
   const body = errorBody(error);
   socket.end(
-    `HTTP/1.1 ${error.status} ${reasons[error.status]}\r\nConnection: close\r\n` +
+    `HTTP/1.1 ${error.status} ${STATUS_CODES[error.status]}\r\nConnection: close\r\n` +
       `Content-Type: application/json\r\nContent-Length: ${Buffer.byteLength(body)}\r\n\r\n${body}`,
   );
 }

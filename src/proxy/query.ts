@@ -11,10 +11,8 @@ export function withoutParameters(query: string, names: readonly string[]): stri
 }
 
 /** The decoded value of the first parameter of that name; undefined where there is none. */
-export function parameter(query: string, name: string): string | undefined {
-  const part = query.split("&").find((candidate) => nameOf(candidate) === name);
-  return part === undefined ? undefined : decode(part.slice(rawNameOf(part).length + 1));
-}
+export const parameter = (query: string, name: string): string | undefined =>
+  parameters(query, name)[0];
 
 /** The decoded values of all parameters of that name. */
 export const parameters = (query: string, name: string): readonly string[] =>

@@ -64,11 +64,10 @@ export function asRegistryError(error: unknown): RegistryError | undefined {
   if (error instanceof RegistryError) return error;
   if (!(error instanceof UpstreamError)) return undefined;
   const { fault, message, detail, cause, retryAfter } = error;
-  const wait = retryAfter && { "retry-after": String(Math.ceil(retryAfter / 1000)) };
   const options = {
     cause,
     ...(detail === undefined ? {} : { detail }),
-    ...(wait ? { headers: wait } : {}),
+    ...(retryAfter ? { headers: { "retry-after": String(Math.ceil(retryAfter / 1000)) } } : {}),
   };
   switch (fault) {
     case "ConnectionFailed":
