@@ -1,6 +1,6 @@
 import type { ServerResponse } from "node:http";
 import type { AnswerHead } from "../upstream/answer.ts";
-import { isBusy, retryAfter } from "../upstream/retry-after.ts";
+import { busyFor } from "../upstream/retry-after.ts";
 import { unreachable, wasClosed } from "../upstream/unreachable.ts";
 import type { Upstream } from "../upstream/upstream.ts";
 import type { UpstreamLogin } from "../upstream/upstream-login.ts";
@@ -79,7 +79,7 @@ export async function replay(
 }
 
 const askedToWait = ({ status, headers }: Replayed): number | undefined =>
-  isBusy(status) ? retryAfter(headers["retry-after"], Date.now()) : undefined;
+  busyFor(status, headers, Date.now());
 
 async function askRegistry(
   request: ReplayableRequest,

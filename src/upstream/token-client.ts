@@ -1,7 +1,7 @@
 import { type Dispatcher, request } from "undici";
 import type { Credential } from "../connector/credential.ts";
 import { property } from "../connector/document.ts";
-import { isBusy, retryAfter } from "./retry-after.ts";
+import { busyFor } from "./retry-after.ts";
 import { unreachable } from "./unreachable.ts";
 import { UpstreamError } from "./upstream-error.ts";
 
@@ -48,7 +48,7 @@ export async function fetchToken(wanted: TokenRequest): Promise<UpstreamToken> {
 interface TokenAnswer {
   readonly status: number;
   readonly text: string | undefined;
-  /** Milliseconds, as `Retry-After` has it. */
+  /** Milliseconds, where a busy server has said so. */
   readonly wait: number | undefined;
 }
 
@@ -63,7 +63,7 @@ async function ask(wanted: TokenRequest): Promise<TokenAnswer> {
       signal: AbortSignal.timeout(timeout),
     });
     const text = await readCapped(body, largestAnswer);
-    return { status: statusCode, text, wait: retryAfter(headers["retry-after"], Date.now()) };
+    return { status: statusCode, text, wait: busyFor(statusCode, headers, Date.now()) };
   } catch (error) {
     throw unreachable(`the token server ${realm.host}`, error);
   }
@@ -115,7 +115,7 @@ function refusal(
   const server = `the token server ${realm.host}`;
   if (status === 429 || status >= 500) {
     return new UpstreamError("ConnectionFailed", `${server} answered ${status}`, {
-      retryAfter: isBusy(status) ? wait : undefined,
+      retryAfter: wait,
     });
   }
   // 400 is what Quay says to scopes that it does not know.

@@ -2,7 +2,7 @@ import { type Dispatcher, request } from "undici";
 import { showRef } from "../connector/connector-ref.ts";
 import { parseChallenges } from "./challenge.ts";
 import { checkRealm } from "./realm.ts";
-import { isBusy, retryAfter } from "./retry-after.ts";
+import { busyFor } from "./retry-after.ts";
 import type { TokenCache, TokenOutcome } from "./token-cache.ts";
 import { basic, type TokenServer } from "./token-client.ts";
 import { unreachable } from "./unreachable.ts";
@@ -103,9 +103,7 @@ async function askForScheme(upstream: Upstream): Promise<Scheme> {
   );
   if (status === 429 || status >= 500) {
     const message = `the registry ${origin} answered ${status} to GET /v2/`;
-    throw new UpstreamError("ConnectionFailed", message, {
-      retryAfter: isBusy(status) ? wait : undefined,
-    });
+    throw new UpstreamError("ConnectionFailed", message, { retryAfter: wait });
   }
   return status === 401 ? schemeIn(upstream, challenge) : { kind: "none" };
 }
@@ -113,7 +111,7 @@ async function askForScheme(upstream: Upstream): Promise<Scheme> {
 interface Pong {
   readonly status: number;
   readonly challenge: string | string[] | undefined;
-  /** Milliseconds, as `Retry-After` has it. */
+  /** Milliseconds, where a busy server has said so. */
   readonly wait: number | undefined;
 }
 
@@ -121,7 +119,7 @@ async function ping(url: string, dispatcher: Dispatcher): Promise<Pong> {
   const signal = AbortSignal.timeout(pingTimeout);
   const { statusCode, headers, body } = await request(url, { dispatcher, signal });
   await body.dump({ limit: 64 * 1024 });
-  const wait = retryAfter(headers["retry-after"], Date.now());
+  const wait = busyFor(statusCode, headers, Date.now());
   return { status: statusCode, challenge: headers["www-authenticate"], wait };
 }
 
