@@ -1,5 +1,5 @@
 import { type AccessRule, type Action, actions, isPattern, patternRule } from "./access-rules.ts";
-import { property } from "./document.ts";
+import { listOf, property } from "./document.ts";
 import { type Checked, type Problem, show } from "./problem.ts";
 
 const known = ["verbs", "repositories", "serviceAccounts"];
@@ -47,7 +47,7 @@ export function parseTagPatterns(value: unknown, path: string): Checked<readonly
 }
 
 function verbsOf(value: unknown, path: string, problems: Problem[]): readonly Action[] {
-  const given: readonly unknown[] = Array.isArray(value) ? value : [];
+  const given = listOf(value);
   const verbs = given.flatMap((verb) => actions.find((action) => action === verb) ?? []);
   if (verbs.length === given.length && given.length > 0) return verbs;
   problems.push({ path, found: show(value), wanted: `some of ${actions.join(", ")}` });
@@ -55,7 +55,7 @@ function verbsOf(value: unknown, path: string, problems: Problem[]): readonly Ac
 }
 
 function patternsOf(value: unknown, path: string, problems: Problem[]): readonly string[] {
-  const given: readonly unknown[] = Array.isArray(value) ? value : [];
+  const given = listOf(value);
   const right = given.flatMap((text) => (typeof text === "string" && isPattern(text) ? text : []));
   if (right.length === given.length && given.length > 0) return right;
   problems.push({ path, found: show(value), wanted: `a list of patterns, each ${patternRule}` });

@@ -1,5 +1,5 @@
 import { connectorApiVersion } from "../connector/connector.ts";
-import { property } from "../connector/document.ts";
+import { listOf, property } from "../connector/document.ts";
 import { type Finding, failure, fine } from "./finding.ts";
 import { install } from "./install-advice.ts";
 import { judge, type Seen } from "./seen.ts";
@@ -49,5 +49,3 @@ function judgeDefinition(definition: unknown): Finding {
   const found = `${String(property(wrong, "type"))} is not True: ${String(property(wrong, "message"))}`;
   return failure(subject, found, "kubectl describe crd connectors.connectors.alauda.io");
 }
-
-const listOf = (value: unknown): readonly unknown[] => (Array.isArray(value) ? value : []);

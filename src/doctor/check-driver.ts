@@ -1,4 +1,4 @@
-import { property } from "../connector/document.ts";
+import { listOf, property } from "../connector/document.ts";
 import { show } from "../connector/problem.ts";
 import { type Finding, failure, fine, warning } from "./finding.ts";
 import { install } from "./install-advice.ts";
@@ -81,10 +81,7 @@ function wrongTokens(spec: unknown, { audience }: DriverExpectations): readonly 
   ];
 }
 
-const requestsOf = (spec: unknown): readonly unknown[] => {
-  const requests = property(spec, "tokenRequests");
-  return Array.isArray(requests) ? requests : [];
-};
+const requestsOf = (spec: unknown): readonly unknown[] => listOf(property(spec, "tokenRequests"));
 
 const audienceOf = (spec: unknown): unknown => property(requestsOf(spec)[0], "audience");
 

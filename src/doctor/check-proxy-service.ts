@@ -1,4 +1,4 @@
-import { property } from "../connector/document.ts";
+import { listOf, property } from "../connector/document.ts";
 import { type Finding, failure, fine, notChecked } from "./finding.ts";
 import { install } from "./install-advice.ts";
 import { judge, type Seen } from "./seen.ts";
@@ -37,12 +37,11 @@ export function checkProxyService(
 }
 
 function portsOf(service: unknown): readonly unknown[] {
-  const ports = property(property(service, "spec"), "ports");
-  return Array.isArray(ports) ? ports.map((port) => property(port, "port")) : [];
+  return listOf(property(property(service, "spec"), "ports")).map((port) => property(port, "port"));
 }
 
 function readyEndpoints(slice: unknown): readonly unknown[] {
-  const endpoints = property(slice, "endpoints");
-  const list: readonly unknown[] = Array.isArray(endpoints) ? endpoints : [];
-  return list.filter((one) => property(property(one, "conditions"), "ready") !== false);
+  return listOf(property(slice, "endpoints")).filter(
+    (one) => property(property(one, "conditions"), "ready") !== false,
+  );
 }

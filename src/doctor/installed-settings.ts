@@ -1,4 +1,4 @@
-import { property } from "../connector/document.ts";
+import { listOf, property } from "../connector/document.ts";
 import type { ClusterView, Seen } from "./seen.ts";
 
 /** What the operator has set, as far as it can be seen: daemonset/settings.env. */
@@ -39,5 +39,3 @@ function configMapOf(daemonSet: unknown): string | undefined {
     .map((source) => property(property(source, "configMapRef"), "name"));
   return names.find((name) => typeof name === "string");
 }
-
-const listOf = (value: unknown): readonly unknown[] => (Array.isArray(value) ? value : []);

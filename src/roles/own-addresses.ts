@@ -1,5 +1,5 @@
 import { networkInterfaces } from "node:os";
-import { property } from "../connector/document.ts";
+import { listOf, property } from "../connector/document.ts";
 import type { KubeObject } from "../kube/object-store.ts";
 import type { WatchedCache } from "../kube/watched-cache.ts";
 
@@ -22,5 +22,3 @@ export const endpointAddresses = (
     .flatMap((slice) => listOf(property(slice, "endpoints")))
     .flatMap((endpoint) => listOf(property(endpoint, "addresses")))
     .filter((address) => typeof address === "string");
-
-const listOf = (value: unknown): readonly unknown[] => (Array.isArray(value) ? value : []);
