@@ -1,5 +1,5 @@
 import { X509Certificate } from "node:crypto";
-import { getCACertificates } from "node:tls";
+import { trustedRoots } from "../upstream/trusted-roots.ts";
 
 let known: string | undefined;
 
@@ -7,7 +7,7 @@ let known: string | undefined;
 export function rootCertificates(): string {
   known ??= [
     ...new Map(
-      [...getCACertificates("default"), ...getCACertificates("system")].map((certificate) => [
+      [...trustedRoots()].map((certificate) => [
         new X509Certificate(certificate).fingerprint256,
         `${certificate.trimEnd()}\n`,
       ]),

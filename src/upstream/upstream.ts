@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
 import { Agent as HttpAgent } from "node:http";
 import { Agent as HttpsAgent } from "node:https";
-import { createSecureContext, getCACertificates, type SecureContext } from "node:tls";
+import { createSecureContext, type SecureContext } from "node:tls";
 import { Agent } from "undici";
 import type { Connector } from "../connector/connector.ts";
 import type { UpstreamSecrets } from "../connector/surroundings.ts";
@@ -9,6 +9,7 @@ import { type AddressGuard, createAddressGuard, type Lookup } from "./address-gu
 import type { Ask } from "./answer.ts";
 import { BufferBudget } from "./body-buffers.ts";
 import { createReadClient, type ReadClient } from "./read-client.ts";
+import { trustedRoots } from "./trusted-roots.ts";
 import { askByUndici } from "./undici-ask.ts";
 
 /** A registry as it can be asked now: its address, its credential, and the connections to it. */
@@ -167,8 +168,8 @@ function trust(caCertificates: readonly string[]): SecureContext {
   const key = caCertificates.join("");
   const shared = contexts.get(key)?.deref();
   if (shared !== undefined) return shared;
-  const roots = new Set([...getCACertificates("default"), ...getCACertificates("system")]);
-  const context = createSecureContext({ ca: [...roots, ...caCertificates], minVersion: "TLSv1.2" });
+  const ca = [...trustedRoots(), ...caCertificates];
+  const context = createSecureContext({ ca, minVersion: "TLSv1.2" });
   for (const [other, reference] of contexts) {
     if (reference.deref() === undefined) contexts.delete(other);
   }
