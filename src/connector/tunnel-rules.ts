@@ -1,5 +1,6 @@
 import { isIP } from "node:net";
 import ipaddr from "ipaddr.js";
+import { hostnameIn } from "./host-name.ts";
 import { type Checked, type Problem, show } from "./problem.ts";
 
 /** Where clients may go through the proxy, beside their connectors. */
@@ -61,32 +62,22 @@ type Entry =
   | { readonly kind: "network" | "never"; readonly network: string };
 
 const hostPattern =
-  /^(?<wild>\*\.)?(?:\[(?<ipv6>[0-9a-f:.]+)\]|(?<name>[a-z0-9_.-]+))(?::(?<port>\d{1,5}))?$/;
-const label = /^[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?$/;
+  /^(?<wild>\*\.)?(?:\[(?<ipv6>[0-9a-f:.]+)\]|(?<name>[a-z0-9_.-]*[a-z0-9_-])\.?)(?::(?<port>\d{1,5}))?$/;
 
 function readEntry(text: string): Entry | undefined {
   if (text === "tunnel" || text === "refuse") return { kind: "word" };
   if (text.startsWith("!")) return networkEntry("never", text.slice(1));
   if (text.includes("/")) return networkEntry("network", text);
   const { wild, ipv6, name = "", port: digits } = hostPattern.exec(text)?.groups ?? {};
-  const host = ipv6 === undefined ? name.replace(/\.$/, "") : oneSpelling(ipv6);
+  const host = hostnameIn(ipv6 === undefined ? name : `[${ipv6}]`);
   const port = digits === undefined ? undefined : Number(digits);
-  if (!isHost(host) || !isPort(port)) return undefined;
+  if (host === undefined || !isPort(port)) return undefined;
   if (wild === undefined) return { kind: "host", listed: { host, port } };
   return isIP(host) === 0 ? { kind: "domain", listed: { host, port } } : undefined;
 }
 
 const isPort = (port: number | undefined): boolean =>
   port === undefined || (port > 0 && port < 65_536);
-
-/** Other spellings of addresses (`127.1`, `0x7f000001`) would be names to us, and addresses to a resolver. */
-const isHost = (host: string): boolean =>
-  isIP(host) !== 0 ||
-  (host.split(".").every((part) => label.test(part)) && !/(^|\.)(\d+|0x[0-9a-f]*)$/.test(host));
-
-/** As a URL has it, and so a client's target once it is read. */
-const oneSpelling = (ipv6: string): string =>
-  (isIP(ipv6) === 6 && URL.parse(`http://[${ipv6}]`)?.hostname.slice(1, -1)) || "";
 
 function networkEntry(kind: "network" | "never", network: string): Entry | undefined {
   const [address = "", bits = ""] = network.split("/");

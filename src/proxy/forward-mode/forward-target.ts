@@ -1,4 +1,5 @@
-import { isIPv4, isIPv6 } from "node:net";
+import { isIPv6 } from "node:net";
+import { hostnameIn } from "../../connector/host-name.ts";
 
 /** Where a client of the forward proxy wants to go. */
 export interface ForwardTarget {
@@ -27,12 +28,6 @@ export function parseAbsoluteTarget(text: string): ForwardTarget | undefined {
 export const isHostOf = (scheme: "http" | "https", host: string, target: ForwardTarget): boolean =>
   parseAuthority(scheme, host, "")?.origin === target.origin;
 
-/** What a name can be made of; others would be read by one resolver and not by the next. */
-const name = /^[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*\.?$/;
-/** Resolvers read `2130706433`, `0x7f.1` and `127.1` as addresses: a name ends in none of these (WHATWG URL, "ends in a number"). */
-const endsInNumber = /(^|\.)(\d+|0x[0-9a-f]*)\.?$/;
-const longestName = 254;
-
 function parseAuthority(
   scheme: "http" | "https",
   text: string,
@@ -46,15 +41,4 @@ function parseAuthority(
   const bracketed = isIPv6(hostname) ? `[${hostname}]` : hostname;
   const origin = `${scheme}://${bracketed}${port === defaultPorts[scheme] ? "" : `:${port}`}`;
   return { origin, hostname, port, path };
-}
-
-function hostnameIn(host: string): string | undefined {
-  if (isIPv4(host)) return host;
-  if (host.startsWith("[")) {
-    const address = host.slice(1, -1);
-    if (!/^[0-9a-f:.]+$/.test(address) || !isIPv6(address)) return undefined;
-    return URL.parse(`http://${host}`)?.hostname.slice(1, -1); // one spelling of many
-  }
-  if (host.length > longestName || !name.test(host) || endsInNumber.test(host)) return undefined;
-  return host.replace(/\.$/, ""); // the root of DNS, which is implied
 }
