@@ -44,19 +44,28 @@ export function createTunnelPolicy({
   const neverNetworks = rules.neverNetworks.map(ipaddr.parseCIDR);
 
   /** Why an address may not be dialled; undefined where it may. */
-  const objection = (address: string, standing: Standing): string | undefined => {
+  const objection = (
+    address: string,
+    standing: Standing,
+    own: ReadonlySet<string>,
+  ): string | undefined => {
     const kind = kindOf(address);
     const isForbidden = forbidden.has(kind);
     if (standing.isListed && (standing.hostname === address || !isForbidden)) return undefined;
     if (isForbidden) return `an address (${kind}) that is never dialled`;
     const canonical = canonicalOf(address);
-    return closed(canonical) ?? (isIn(canonical, networks) ? undefined : unopened(kind, standing));
+    return (
+      closed(canonical, own) ?? (isIn(canonical, networks) ? undefined : unopened(kind, standing))
+    );
   };
-  const closed = (canonical: string): string | undefined => {
+  const closed = (canonical: string, own: ReadonlySet<string>): string | undefined => {
     if (isIn(canonical, neverNetworks)) return "in a network that is closed";
-    const isOwn = ownAddresses().some((own) => canonicalOf(own) === canonical);
-    return isOwn ? "an address of this machine, or of the cluster's API server" : undefined;
+    return own.has(canonical)
+      ? "an address of this machine, or of the cluster's API server"
+      : undefined;
   };
+  /** Looked up once for all addresses of a host: the machine is asked for its interfaces each time. */
+  const ownNow = (): ReadonlySet<string> => new Set(ownAddresses().map(canonicalOf));
   const unopened = (kind: string, { isPublicAllowed }: Standing): string | undefined => {
     if (kind !== "unicast") return `an internal address (${kind})`;
     return isPublicAllowed ? undefined : "not among the hosts that are allowed";
@@ -64,11 +73,12 @@ export function createTunnelPolicy({
 
   const allowed = async (standing: Standing, options: object) => {
     const addresses = await resolve(lookup, standing.hostname, options);
-    const fit = addresses.filter(({ address }) => objection(address, standing) === undefined);
+    const own = ownNow();
+    const fit = addresses.filter(({ address }) => objection(address, standing, own) === undefined);
     const [first] = addresses;
     if (fit.length > 0 || first === undefined) return fit;
     throw new AddressRefused(
-      refusal(standing.hostname, first.address, objection(first.address, standing) ?? ""),
+      refusal(standing.hostname, first.address, objection(first.address, standing, own) ?? ""),
     );
   };
 
@@ -83,7 +93,7 @@ export function createTunnelPolicy({
       if (!isListed && !standing.isPublicAllowed && networks.length === 0) {
         return { ok: false, reason: `${hostname}:${port} is not among the hosts that are allowed` };
       }
-      const why = isIP(hostname) === 0 ? undefined : objection(hostname, standing);
+      const why = isIP(hostname) === 0 ? undefined : objection(hostname, standing, ownNow());
       if (why !== undefined) return { ok: false, reason: refusal(hostname, hostname, why) };
       return { ok: true, value: lookupWith((options) => allowed(standing, options)) };
     },
