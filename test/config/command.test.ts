@@ -4,7 +4,7 @@ import { type Command, readCommand } from "../../src/config/command.ts";
 import { usage } from "../../src/config/usage.ts";
 
 describe("the command line", () => {
-  const context = { workingDirectory: "/work/job", group: 1000, environment: {} };
+  const context = { workingDirectory: "/srv/job", group: 1000, environment: {} };
   const read = (...args: readonly string[]): Command => {
     const command = readCommand(args, context);
     if (!command.ok) throw new Error(JSON.stringify(command.problems));
@@ -64,9 +64,9 @@ describe("the command line", () => {
     it("takes relative paths from where it is called", () => {
       const { connectors, state, socket } = settings("--connectors", "../x/./y", "--state", "s");
       expect({ connectors, state, socket }).to.deep.equal({
-        connectors: "/work/x/y",
-        state: "/work/job/s",
-        socket: "/work/job/s/csi.sock",
+        connectors: "/srv/x/y",
+        state: "/srv/job/s",
+        socket: "/srv/job/s/csi.sock",
       });
     });
 
@@ -150,7 +150,7 @@ describe("the command line", () => {
         name: "mount",
         settings: {
           socket: "/var/lib/oci-connector/csi.sock",
-          target: "/work/job/volume",
+          target: "/srv/job/volume",
           namespace: "default",
           group: "1000",
           attributes: {
@@ -172,7 +172,7 @@ describe("the command line", () => {
       expect(command).to.deep.equal({
         name: "mount",
         settings: {
-          socket: "/work/state/csi.sock",
+          socket: "/srv/state/csi.sock",
           target: "/run/job",
           namespace: "team-a",
           group: "0",
@@ -215,8 +215,8 @@ describe("the command line", () => {
 
     it(`${name} takes a target that looks like an option behind --`, () => {
       expect(read(name, "--state=s", "--", "--odd")).to.nested.include({
-        "settings.target": "/work/job/--odd",
-        "settings.socket": "/work/job/s/csi.sock",
+        "settings.target": "/srv/job/--odd",
+        "settings.socket": "/srv/job/s/csi.sock",
       });
     });
   }
@@ -372,7 +372,7 @@ describe("the command line", () => {
         const command = readCommand(args, context);
         if (!command.ok) expect(command.problems).not.to.deep.equal([]);
         else if (command.value.name !== "help") {
-          expect(Object.values(command.value.settings as object)).not.to.include("/work/job");
+          expect(Object.values(command.value.settings as object)).not.to.include("/srv/job");
         }
       }),
     );
