@@ -19,6 +19,8 @@ export interface AccessReviewOptions {
   readonly separatePush: boolean;
   /** Whether to read a Connector is not enough to use it. */
   readonly requireProxyVerb: boolean;
+  /** For how many milliseconds a right that is there is not asked about again: a minute unless given. */
+  readonly allowedMs?: number;
   /** Is told where each answer came from. */
   readonly tell?: TellLookup;
 }
@@ -31,7 +33,6 @@ interface Right {
   readonly resource: "connectors" | "connectors/proxy";
 }
 
-const positiveMs = 60_000;
 const negativeMs = 5_000;
 /** While the API server is away nobody can take a right back, either. */
 const usableMs = 10 * 60_000;
@@ -39,14 +40,14 @@ const capacity = 10_000;
 
 /** Asks the API server for the rights of whoever wants to use a connector. */
 export function reviewAccess(options: AccessReviewOptions): MayUse {
-  const { client, now, tell } = options;
+  const { client, now, allowedMs = 60_000, tell } = options;
   const answers = createLookupCache<boolean>({ capacity, now, tell });
   const has = (who: Requester, ref: ConnectorRef, right: Right): Promise<boolean> => {
     const { user, groups } = who;
     const key = JSON.stringify([user, groups, ref.namespace, ref.name, right.verb, right.resource]);
     return answers.get(key, async () => {
       const value = await review(client, who, ref, right);
-      return value ? { value, freshMs: positiveMs, usableMs } : { value, freshMs: negativeMs };
+      return value ? { value, freshMs: allowedMs, usableMs } : { value, freshMs: negativeMs };
     });
   };
   return async (who, ref, verb) => {

@@ -100,6 +100,18 @@ describe("reviewAccess()", () => {
     reasonOf(await mayUse(who, harbor, "pull"));
   });
 
+  it("asks about a right that is there as seldom as it is told to", async () => {
+    granted.add("get connectors team-a/harbor");
+    const mayUse = reviewer({ allowedMs: 300_000 });
+    await mayUse(who, harbor, "pull");
+    time += 299_999;
+    await mayUse(who, harbor, "pull");
+    expect(asked).to.have.length(1);
+    time += 1;
+    await mayUse(who, harbor, "pull");
+    expect(asked).to.have.length(2);
+  });
+
   it("remembers rights while the API server is away, and knows of no others", async () => {
     granted.add("get connectors team-a/harbor");
     const mayUse = reviewer();
