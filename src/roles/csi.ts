@@ -51,7 +51,7 @@ export async function startCsi(
       now: Date.now,
       separatePush: false,
       requireProxyVerb: settings.requireProxyVerb,
-      allowedMs: 5 * 60_000, // asked at every republish, while the proxy is who decides
+      allowedMs: 10 * 60_000, // asked at every republish, while the proxy is who decides
       tell: metrics.api.access,
     }),
     proxyHostsOf: serviceHosts(settings.clusterDomain),
