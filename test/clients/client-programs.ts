@@ -19,11 +19,13 @@ const sources: readonly string[] = [
   "clients/oci-registry",
 ];
 
-/** The folder with crane, oras, regctl, buildkitd, buildctl, containerd, ctr, helm, ko, registry and oci-registry. */
-export async function buildClientPrograms(): Promise<string> {
+/** The folder with crane, oras, regctl, buildkitd, buildctl, containerd, ctr, helm, ko, registry and oci-registry, or some of them. */
+export async function buildClientPrograms(
+  names: readonly string[] = sources.map((source) => basename(source)),
+): Promise<string> {
   const bin = binFolder();
   await mkdir(bin, { recursive: true });
-  for (const source of sources) {
+  for (const source of sources.filter((path) => names.includes(basename(path)))) {
     const target = join(bin, basename(source));
     if (!existsSync(target)) await buildGoProgram({ module, source, target });
   }

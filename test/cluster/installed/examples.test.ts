@@ -1,7 +1,7 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expect } from "chai";
-import { builtProgram } from "../../clients/client-programs.ts";
+import { buildClientPrograms } from "../../clients/client-programs.ts";
 import { type InstalledCluster, installedCluster, until } from "./installed-cluster.ts";
 import { startNodeRegistry } from "./node-registry.ts";
 import { namespace } from "./objects.ts";
@@ -73,14 +73,33 @@ describe("the examples for Kubernetes", function () {
     await succeeds("job", "buildah");
   });
 
-  it("buildkit builds on a private image, and pushes, as a Job", async function () {
-    const programs = ["buildkitd", "buildctl"].map(builtProgram);
-    if (programs.includes(undefined)) this.skip(); // they are built for `npm run test:clients`
-    const image = await loadToolImage(cluster, {
-      name: "buildkit",
-      programs: [...programs.filter((path) => path !== undefined), "runc"],
+  it("buildah does so without verifying anything, too", async () => {
+    await apply("buildah/job.yaml", {
+      "quay.io/buildah/stable": "localhost/buildah:1",
+      '"--cert-dir /run/connectors/certs.d/$REGISTRY"': "--tls-verify=false",
+      "name: buildah, namespace": "name: buildah-insecure, namespace",
+      "app/buildah:1": "app/buildah-insecure:1",
     });
+    await succeeds("job", "buildah-insecure");
+  });
+
+  it("buildkit builds on a private image, and pushes, as a Job", async function () {
+    this.timeout(30 * 60_000); // building buildkit cold
+    const names = ["buildkitd", "buildctl"];
+    const bin = await buildClientPrograms(names);
+    const programs = [...names.map((name) => join(bin, name)), "runc"];
+    const image = await loadToolImage(cluster, { name: "buildkit", programs });
     await apply("buildkit/job.yaml", { "docker.io/moby/buildkit": image });
     await succeeds("job", "buildkit");
+  });
+
+  it("buildkit does so over plain HTTP, too", async () => {
+    await apply("buildkit/job.yaml", {
+      "docker.io/moby/buildkit": "localhost/buildkit:1",
+      '"scheme": "https"': '"scheme": "http"',
+      "name: buildkit, namespace": "name: buildkit-http, namespace",
+      "app/buildkit:1": "app/buildkit-http:1",
+    });
+    await succeeds("job", "buildkit-http");
   });
 });

@@ -1,3 +1,6 @@
+import { createPrivateKey, sign } from "node:crypto";
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
 import { expect } from "chai";
 import { parse } from "yaml";
 import { type InstalledCluster, installedCluster, until } from "./installed-cluster.ts";
@@ -167,6 +170,20 @@ describe("volumes in Pods", function () {
     }
   });
 
+  it("open nothing any more once their token has expired", async () => {
+    const key = await readFile(join(cluster.folder, "node1/sa.key"), "utf8");
+    const token = (await exec("reader", `cat ${files}/context.token`)).trim();
+    const now = Math.floor(Date.now() / 1000);
+    const answer = (seconds: number): Promise<string> =>
+      exec("reader", `${pull(expiring(token, seconds, key))} 2>&1 || true`);
+    expect(await answer(now - 5)).to.contain("401");
+    const expiry = now + 15;
+    expect(await answer(expiry)).to.contain('"schemaVersion":2');
+    await until(async () => (await answer(expiry)).includes("401"), "it is still good", 60);
+    const late = Math.round((Date.now() - expiry * 1000) / 1000);
+    console.log(`      refused within ${Math.max(1, late)} s of its expiry`);
+  });
+
   it("lose their token with their Pod", async () => {
     await start("passing", { volume: { connectors: "harbor" } });
     await ready("passing");
@@ -243,4 +260,13 @@ function anotherClusters(token: string): string {
   const [head, claims, signature = ""] = token.trim().split(".");
   const flipped = signature.startsWith("A") ? `B${signature.slice(1)}` : `A${signature.slice(1)}`;
   return [head, claims, flipped].join(".");
+}
+
+/** The same claims, signed again by the key of the cluster. @param seconds since the epoch */
+function expiring(token: string, seconds: number, key: string): string {
+  const [head = "", payload = ""] = token.split(".");
+  const claims = JSON.parse(Buffer.from(payload, "base64url").toString()) as object;
+  const changed = Buffer.from(JSON.stringify({ ...claims, exp: seconds })).toString("base64url");
+  const signature = sign("sha256", Buffer.from(`${head}.${changed}`), createPrivateKey(key));
+  return `${head}.${changed}.${signature.toString("base64url")}`;
 }
