@@ -4,20 +4,20 @@ import type { Upstream } from "../upstream/upstream.ts";
 import { UpstreamError } from "../upstream/upstream-error.ts";
 import type { UpstreamLogin } from "../upstream/upstream-login.ts";
 import { mayAct } from "./access.ts";
-import { upstreamPath } from "./client-paths.ts";
 import { type DownloadOptions, download } from "./download.ts";
 import type { HashBudget } from "./hash-budget.ts";
 import { headersForRegistry } from "./headers.ts";
 import { keepImmutableTag } from "./immutable-tag.ts";
 import { type Mount, translateMount } from "./mount.ts";
-import { joinQueries, parameterNames, withoutParameters, withQuery } from "./query.ts";
-import { isRefusal, RegistryError, unavailable } from "./registry-error.ts";
+import { withoutParameters } from "./query.ts";
+import { isRefusal, unavailable } from "./registry-error.ts";
 import { type Replayed, type ReplayOptions, replay } from "./replay.ts";
 import { hasBody } from "./request-body.ts";
-import { digestOf, type Endpoint } from "./request-target.ts";
+import { digestOf } from "./request-target.ts";
 import { type Admitted, clientHeaders, respondCollected, type Sealing } from "./respond.ts";
 import { scopesFor } from "./scopes.ts";
 import { passUpload } from "./upload.ts";
+import { upstreamUrl } from "./upstream-url.ts";
 
 export interface ForwardOptions extends Sealing {
   readonly login: UpstreamLogin;
@@ -64,52 +64,6 @@ export async function forward(
   else if (isCancel) await cancelUpload(admitted, upstream, asked, options);
   else if (method === "DELETE") await relayDelete(admitted, upstream, asked, options);
   else await relay(admitted, upstream, asked, options);
-}
-
-function upstreamUrl(
-  { target, connector, identity }: Admitted,
-  query: string,
-  { seal }: Sealing,
-): URL {
-  const { endpoint, repository } = target;
-  const { address, uid } = connector;
-  if (endpoint.kind !== "upload") {
-    const path = `${upstreamPath(target, address)}${lastPart(endpoint)}`;
-    return new URL(withQuery(`${address.origin}${path}`, query));
-  }
-  const session = seal.open(endpoint.session);
-  const url = URL.parse(session?.url ?? "");
-  const isOwn =
-    session?.connectorUid === uid &&
-    session.repository === repository &&
-    session.subject === identity.subject;
-  if (url === null || !isOwn || url.origin !== address.origin) {
-    throw new RegistryError(404, "BLOB_UPLOAD_UNKNOWN", "there is no such upload here", {
-      detail:
-        "it has expired, or was begun by another volume or in another repository; start it again",
-    });
-  }
-  // What the registry has said of its upload is not for the client to say again: some servers take the last of two.
-  const own = url.search.slice(1);
-  url.search = joinQueries(own, withoutParameters(query, parameterNames(own)));
-  return url;
-}
-
-function lastPart(endpoint: Exclude<Endpoint, { kind: "upload" }>): string {
-  switch (endpoint.kind) {
-    case "catalog":
-      return "_catalog";
-    case "manifest":
-      return `manifests/${endpoint.reference}`;
-    case "blob":
-      return `blobs/${endpoint.digest}`;
-    case "uploads":
-      return "blobs/uploads/";
-    case "tags":
-      return "tags/list";
-    case "referrers":
-      return `referrers/${endpoint.digest}`;
-  }
 }
 
 const withoutMount = (query: string): string =>
