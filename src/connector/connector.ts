@@ -19,6 +19,8 @@ export interface Connector extends ConnectorRef {
   readonly allowedRealmHosts: readonly string[];
   /** Hosts with private addresses to which this registry may redirect. */
   readonly allowedRedirectHosts: readonly string[];
+  /** Whether clients of forward mode go to the hosts themselves to which this registry redirects for a blob. */
+  readonly passesRedirects?: boolean;
   /** What may be done with the account; without them, everything. */
   readonly rules?: readonly AccessRule[];
   /** Patterns of tags that a push may make and not change. */

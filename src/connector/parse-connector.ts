@@ -2,7 +2,7 @@ import { type Connector, connectorApiVersion, connectorClass, connectorKind } fr
 import { connectorNameRule, isConnectorName, isNamespace, namespaceRule } from "./connector-ref.ts";
 import { type DocumentReader, property, readDocument } from "./document.ts";
 import { parseAccessRules, parseTagPatterns } from "./parse-access-rules.ts";
-import type { Checked } from "./problem.ts";
+import { type Checked, show } from "./problem.ts";
 import { parseRegistryAddress, type RegistryAddress } from "./registry-address.ts";
 import { isRepository } from "./repository.ts";
 
@@ -36,6 +36,7 @@ export function parseConnector(document: unknown): Checked<Connector> {
   const params = reader.list("spec.params");
   const allowedRealmHosts = hostsIn(reader, params, "allowedRealmHosts");
   const allowedRedirectHosts = hostsIn(reader, params, "allowedRedirectHosts");
+  const redirects = checkedParam(reader, params, "redirects", parseRedirects);
   const rules = checkedParam(reader, params, "rules", parseAccessRules);
   const immutableTags = checkedParam(reader, params, "immutableTags", parseTagPatterns);
   const uid = reader.text("metadata.uid") || `${namespace}/${name}`;
@@ -55,6 +56,7 @@ export function parseConnector(document: unknown): Checked<Connector> {
       ...(probeRepository === undefined ? {} : { probeRepository }),
       allowedRealmHosts,
       allowedRedirectHosts,
+      ...(redirects === "pass" ? { passesRedirects: true } : {}),
       ...(rules === undefined ? {} : { rules }),
       ...(immutableTags === undefined ? {} : { immutableTags }),
     },
@@ -134,6 +136,12 @@ function checkedParam<T>(
   if (parsed.ok) return parsed.value;
   reader.problems.push(...parsed.problems);
   return undefined;
+}
+
+function parseRedirects(value: unknown, path: string): Checked<"follow" | "pass"> {
+  if (value === "follow" || value === "pass") return { ok: true, value };
+  const wanted = '"follow" (the proxy does) or "pass" (clients of the forward proxy do)';
+  return { ok: false, problems: [{ path, found: show(value), wanted }] };
 }
 
 /** Host names of a parameter whose value is a list, or a text with commas. */

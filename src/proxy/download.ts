@@ -79,7 +79,8 @@ async function goOn(
     };
     const begin = (head: AnswerHead): boolean => continues(head, from, known);
     const patience = new Patience(response);
-    const outcome = await replay(rest, { ...options, begin, patience }).catch(lasting);
+    const trying = { ...options, begin, patience, passesRedirects: false };
+    const outcome = await replay(rest, trying).catch(lasting);
     if (outcome?.handling === "stream") return outcome;
     if (outcome !== undefined && !isBusy(outcome.status) && outcome.status < 500) break;
     if (sink.bytes - from >= progress) tries = -1;

@@ -14,7 +14,13 @@ import { isRefusal, unavailable } from "./registry-error.ts";
 import { type Replayed, type ReplayOptions, replay } from "./replay.ts";
 import { hasBody } from "./request-body.ts";
 import { digestOf } from "./request-target.ts";
-import { type Admitted, clientHeaders, respondCollected, type Sealing } from "./respond.ts";
+import {
+  type Admitted,
+  clientHeaders,
+  respondCollected,
+  respondWithRedirect,
+  type Sealing,
+} from "./respond.ts";
 import { scopesFor } from "./scopes.ts";
 import { passUpload } from "./upload.ts";
 import { upstreamUrl } from "./upstream-url.ts";
@@ -114,20 +120,24 @@ async function relay(
   const begin = beginWith(admitted, options);
   const replayed = await sendAgain(admitted, upstream, asked, { ...options, begin });
   if (replayed.handling === "stream") return;
-  respondCollected(admitted, replayed, replayed.asked, options);
+  if (replayed.leadsTo === undefined) {
+    respondCollected(admitted, replayed, replayed.asked, options);
+  } else respondWithRedirect(admitted, replayed, replayed.leadsTo);
 }
 
 function sendAgain(
-  { request, response, method, target, held, patience }: Admitted,
+  { request, response, method, target, connector, isForward, held, patience }: Admitted,
   upstream: Upstream,
   { url, scopes }: Asked,
-  options: Omit<DownloadOptions, "response" | "patience" | "digest">,
+  options: Omit<DownloadOptions, "response" | "patience" | "passesRedirects" | "digest">,
 ): Promise<Replayed> {
   const { "content-length": _, ...headers } = headersForRegistry(request.headers);
   const body = held === undefined ? {} : { body: held };
   const replayable = { upstream, url, method, headers, scopes, ...body };
   const digest = method === "GET" ? digestOf(target.endpoint) : undefined;
-  const sending = { ...options, response, patience };
+  const isBlob = target.endpoint.kind === "blob";
+  const passesRedirects = isForward && isBlob && connector.passesRedirects === true;
+  const sending = { ...options, response, patience, passesRedirects };
   return digest === undefined || headers.range !== undefined
     ? replay(replayable, sending)
     : download(replayable, { ...sending, digest });

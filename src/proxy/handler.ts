@@ -109,6 +109,8 @@ export interface Question {
   readonly connector: (target: RepositoryTarget) => ConnectorRef;
   /** The connector at the one of its addresses that is asked; at its own where nothing is said. */
   readonly at?: (connector: Connector) => Connector;
+  /** Whether it came by the forward proxy. */
+  readonly isForward?: boolean;
 }
 
 /** Answers a registry request from the connector that it means. @throws RegistryError, ClientGone, BodyCut */
@@ -120,7 +122,12 @@ export async function answer(
   options: HandlerOptions,
 ): Promise<void> {
   const method = request.method ?? "GET";
-  const { target, identity, at = (connector: Connector) => connector } = question;
+  const {
+    target,
+    identity,
+    at = (connector: Connector) => connector,
+    isForward = false,
+  } = question;
   report.target = target;
   report.identity = identity;
   checkHead(request);
@@ -154,6 +161,7 @@ export async function answer(
     target,
     connector,
     identity,
+    isForward,
     held,
     report,
     patience,

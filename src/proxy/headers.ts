@@ -69,6 +69,16 @@ const fromStorage: ReadonlySet<string> = new Set([
   "retry-after",
 ]);
 
+/** Headers of a registry's redirect: what it leads to, and how long it holds. The others are about its body, or about us. */
+const fromRedirect: ReadonlySet<string> = new Set([
+  "age",
+  "cache-control",
+  "date",
+  "docker-content-digest",
+  "docker-distribution-api-version",
+  "expires",
+]);
+
 const product = "oci-connector";
 
 /** The client's headers as a registry gets them; the client's User-Agent stands behind ours. */
@@ -119,6 +129,10 @@ export function shows(text: string, authorization: string | undefined): boolean 
 /** The same for a host that a registry redirected to. */
 export const storageHeadersForClient = (headers: IncomingHttpHeaders): Headers =>
   pick(headers, (name) => fromStorage.has(name));
+
+/** The same for a redirect that the client follows itself, but for its Location. */
+export const redirectHeadersForClient = (headers: IncomingHttpHeaders): Headers =>
+  pick(headers, (name) => fromRedirect.has(name));
 
 function pick(headers: IncomingHttpHeaders, wanted: (name: string) => boolean): Headers {
   const picked: Headers = {};

@@ -7,7 +7,7 @@ import type { UpstreamLogin } from "../upstream/upstream-login.ts";
 import { type BodySink, passTo } from "./body-sink.ts";
 import { resolveUpstream } from "./client-paths.ts";
 import { BodyCut, type Exchanged, exchange, type Handling } from "./exchange.ts";
-import { type Headers, headersForStorage } from "./headers.ts";
+import { type Headers, headersForStorage, shows } from "./headers.ts";
 import type { Patience } from "./patience.ts";
 import { badGateway, denied, RegistryError } from "./registry-error.ts";
 
@@ -29,6 +29,8 @@ export interface ReplayOptions {
   readonly sink?: BodySink;
   /** Whether this final response goes to the client as it comes, and if so writes its head; others are collected. */
   readonly begin: (head: AnswerHead, asked: FinalRequest) => boolean;
+  /** Whether the client goes to a storage host itself, where the redirect is fit to be shown to it. */
+  readonly passesRedirects?: boolean;
 }
 
 /** Where the response came from in the end. */
@@ -44,6 +46,8 @@ export interface FinalRequest {
 
 export interface Replayed extends Exchanged {
   readonly asked: FinalRequest;
+  /** The response is a redirect to there, which is for the client to follow. */
+  readonly leadsTo?: URL;
 }
 
 const mostRedirects = 5;
@@ -54,7 +58,7 @@ const answerTimeout = 25_000;
 /**
  * Sends a request until it has its final answer: with another token after a 401, and along redirects.
  * The registry's credential goes to the registry's own origin alone; a presigned URL is a credential
- * by itself, so the client never sees it.
+ * by itself, so the client sees it only where that is wanted.
  * @throws RegistryError, ClientGone, BodyCut
  */
 export async function replay(
@@ -73,7 +77,10 @@ export async function replay(
       hop.isStorage ? askStorage(request, hop, options) : askRegistry(request, hop, options);
     const replayed = await options.patience.retry(attempt, askedToWait);
     if (replayed.handling !== "discard") return replayed;
-    asked = nextHop(request, asked, replayed);
+    asked = nextHop(request, hop, replayed);
+    if (options.passesRedirects && isForClient(request, replayed.asked, asked)) {
+      return { ...replayed, leadsTo: asked.url };
+    }
   }
   throw badGateway(`${request.url.host} redirects without end`);
 }
@@ -156,20 +163,33 @@ async function send(
 const isRedirect = ({ status, headers }: AnswerHead): boolean =>
   [301, 302, 303, 307, 308].includes(status) && headers.location !== undefined;
 
+const isRead = ({ method }: ReplayableRequest): boolean => method === "GET" || method === "HEAD";
+
+/** Whether the registry itself redirects a read to another origin, by a URL that shows nobody's login. */
+function isForClient(
+  request: ReplayableRequest,
+  asked: FinalRequest,
+  { url, isStorage }: FinalRequest,
+): boolean {
+  const isPlain = url.username === "" && url.password === "";
+  const isFromRegistry = isStorage && !asked.isStorage;
+  return isRead(request) && isFromRegistry && isPlain && !shows(url.href, asked.authorization);
+}
+
 function nextHop(
-  { upstream, method }: ReplayableRequest,
+  request: ReplayableRequest,
   { url, digest }: FinalRequest,
   { status, headers }: AnswerHead,
 ): FinalRequest {
+  const { upstream, method } = request;
   const { address } = upstream.connector;
   const next = resolveUpstream(headers.location ?? "", url, address);
   if (next === undefined) throw badGateway(`${url.host} redirects to something that is no URL`);
   if (next.protocol === "http:" && address.scheme === "https") {
     throw badGateway(`${url.host} redirects from https to http, to ${next.host}`);
   }
-  const isRead = method === "GET" || method === "HEAD";
   // RFC 9110, section 15.4: 307 and 308 keep the method; the others turn it into GET, which no registry means.
-  if (!isRead && (status < 307 || next.origin !== address.origin)) {
+  if (!isRead(request) && (status < 307 || next.origin !== address.origin)) {
     throw badGateway(`${url.host} redirects a ${method} (${status}) to ${next.host}`);
   }
   const host = upstream.guard.checkHost(next.hostname.replace(/^\[|\]$/g, ""));

@@ -6,7 +6,13 @@ import type { Identity } from "../connector/surroundings.ts";
 import type { AnswerHead } from "../upstream/answer.ts";
 import { clientLink, clientPath, resolveUpstream } from "./client-paths.ts";
 import type { CollectedResponse } from "./exchange.ts";
-import { type Headers, headersForClient, shows, storageHeadersForClient } from "./headers.ts";
+import {
+  type Headers,
+  headersForClient,
+  redirectHeadersForClient,
+  shows,
+  storageHeadersForClient,
+} from "./headers.ts";
 import type { Patience } from "./patience.ts";
 import { parameter } from "./query.ts";
 import { badGateway, denied, type RegistryError } from "./registry-error.ts";
@@ -23,6 +29,8 @@ export interface Admitted {
   readonly target: RepositoryTarget;
   readonly connector: Connector;
   readonly identity: Identity;
+  /** Whether it came by the forward proxy, and so has no login for the host that it asks. */
+  readonly isForward: boolean;
   /** A body that is small enough to be held, so that the request can be sent again. */
   readonly held: Buffer | undefined;
   readonly report: ReportDraft;
@@ -134,6 +142,17 @@ export function respondCollected(
   response.writeHead(status, { ...headers, ...length });
   response.end(body);
   drain(request);
+}
+
+/** Sends a client on to the host where the registry keeps what it has asked for. */
+export function respondWithRedirect(
+  { response, report }: Admitted,
+  { status, headers }: AnswerHead,
+  { href }: URL,
+): void {
+  report.upstreamStatus = status;
+  const kept = redirectHeadersForClient(headers);
+  response.writeHead(status, { ...kept, location: href, "content-length": "0" }).end();
 }
 
 /** Time for a client that is still sending to notice the answer. */

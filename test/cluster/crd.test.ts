@@ -35,6 +35,7 @@ spec:
   params:
   - {name: allowedRealmHosts, value: "auth.example.com, login.example.com"}
   - {name: allowedRedirectHosts, value: [10.1.2.3, storage.example.com]}
+  - {name: redirects, value: pass}
 status:
   observedGeneration: 3
   annotations: {a: b}

@@ -127,6 +127,16 @@ status:
       { allowedRealmHosts: ["a.test"] },
     ],
     [
+      "may leave redirects to clients of the forward proxy",
+      withSpec({ params: [{ name: "redirects", value: "pass" }] }),
+      { passesRedirects: true },
+    ],
+    [
+      "may say that the proxy follows them, as without a word",
+      withSpec({ params: [{ name: "redirects", value: "follow" }] }),
+      {},
+    ],
+    [
       "may have parameters that nobody knows",
       withSpec({ params: [{ name: "x", value: {} }, 7, null, "y"] }),
       {},
@@ -293,6 +303,16 @@ describe("a Connector document with mistakes", () => {
       "a host that can't be made a text",
       withSpec({ params: [{ name: "allowedRealmHosts", value: [{ toString: 1 }] }] }),
       'spec.params.0.value: [{"toString":1}]',
+    ],
+    [
+      "another way of redirects",
+      withSpec({ params: [{ name: "redirects", value: true }] }),
+      "spec.params.0.value: true",
+    ],
+    [
+      "a way of redirects that is not said",
+      withSpec({ params: [{ name: "redirects" }] }),
+      'spec.params.0.value: ""',
     ],
     ["a uid that is no text", withSpec({}, { uid: 7 }), "metadata.uid: 7"],
   ];

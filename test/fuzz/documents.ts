@@ -51,12 +51,15 @@ const maybe = <T>(right: T): fc.Arbitrary<unknown> =>
   );
 const metadata = fc.record({ name: maybe("harbor"), namespace: maybe("team-a"), uid: maybe("u") });
 const param = fc.record({
-  name: fc.constantFrom("allowedRealmHosts", "allowedRedirectHosts", "rules", "immutableTags", "x"),
+  name: fc.constantFrom(
+    ...["allowedRealmHosts", "allowedRedirectHosts", "redirects", "rules", "immutableTags", "x"],
+  ),
   value: fc.oneof(
     maybe("a.test,b.test"),
     maybe('[{"verbs":["pull"],"repositories":["team-a/**"]}]'),
     maybe([{ verbs: ["push"], repositories: ["**"], serviceAccounts: ["team-a/*"] }]),
     maybe("v*,release-*"),
+    maybe("pass"),
   ),
 });
 const connector = fc.record({

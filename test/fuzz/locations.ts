@@ -1,9 +1,11 @@
 import { hash } from "node:crypto";
 import { expect } from "chai";
 import fc from "fast-check";
+import { proxyAuth } from "../proxy/forward-mode/connect-client.ts";
 import { basicAuth, clientOf } from "../proxy/test-client.ts";
 import { startTestProxy } from "../proxy/test-proxy.ts";
 import { cleanup } from "../support/cleanup.ts";
+import { plainRequest } from "../support/plain-request.ts";
 import type { FuzzProperty } from "./property.ts";
 import { startRecordingServer } from "./recording-server.ts";
 
@@ -11,7 +13,10 @@ const own = basicAuth("secret-of-alice", "alice");
 const body = "foreign";
 const digest = `sha256:${hash("sha256", body)}`;
 
-/** Whatever a registry names as the place to go on: the credential goes nowhere else, and clients are never sent away. */
+/**
+ * Whatever a registry names as the place to go on: the credential goes nowhere else, and clients are never sent away, but
+ * by the forward proxy, where the connector says so, and then to another host and with nobody's login.
+ */
 export const locations: FuzzProperty = {
   name: "locations",
   async start() {
@@ -36,11 +41,31 @@ export const locations: FuzzProperty = {
       }),
     );
     const port = upstream.host.split(":")[1];
-    proxy.connect("own", `http://registry.test:${port}/base`, {
-      credential: { username: "alice", password: "secret-of-alice" },
-      params: [{ name: "allowedRedirectHosts", value: "foreign.test,127.0.0.1" }],
+    const origin = `http://registry.test:${port}`;
+    const credential = { username: "alice", password: "secret-of-alice" };
+    const params = [{ name: "allowedRedirectHosts", value: "foreign.test,127.0.0.1" }];
+    proxy.connect("own", `${origin}/base`, { credential, params });
+    proxy.connect("passing", `${origin}/base`, {
+      credential,
+      params: [...params, { name: "redirects", value: "pass" }],
     });
     const client = clientOf(proxy, "own");
+    const forward = proxyAuth(proxy.token("passing"), "passing");
+
+    const pullByForwardProxy = async (): Promise<void> => {
+      const { status, headers } = await plainRequest(`http://${proxy.http}/`, {
+        target: `${origin}/base/v2/own/app/blobs/${digest}`,
+        headers: { "proxy-authorization": forward },
+      });
+      expect(status).to.be.oneOf([200, 307, 403, 502, 503]);
+      expect(headers.location !== undefined).to.equal(status === 307);
+      if (headers.location === undefined) return;
+      const { username, password, origin: sentTo } = new URL(headers.location);
+      expect(sentTo)
+        .to.match(/^https?:/)
+        .and.not.equal(origin);
+      expect(username + password).to.equal("");
+    };
 
     const run = async (value: string): Promise<void> => {
       location = value;
@@ -55,6 +80,7 @@ export const locations: FuzzProperty = {
       const pulled = await client("GET", `own/app/blobs/${digest}`);
       expect(pulled.status).to.be.oneOf([200, 403, 502, 503]);
       expect(pulled.headers.location).to.equal(undefined);
+      await pullByForwardProxy();
       for (const { headers } of foreign.arrived.splice(0)) {
         expect(headers).to.not.have.any.keys("authorization", "cookie", "proxy-authorization");
         expect(JSON.stringify(headers)).to.not.contain(client.token);

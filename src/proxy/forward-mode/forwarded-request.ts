@@ -74,6 +74,7 @@ async function forward(forwarded: Forwarded, options: ForwardedOptions): Promise
     identity,
     connector: () => chosen.ref,
     at: (connector) => atOrGone(connector, chosen),
+    isForward: true,
   };
   await answer(request, response, report, question, options);
 }
