@@ -193,14 +193,13 @@ async function relayUpload(
   const headers = headersForRegistry(request.headers);
   if (authorization !== undefined) headers.authorization = authorization;
   if (request.headers.expect !== undefined) response.writeContinue();
-  const agent = upstream.uploadAgent;
-  const answer = await passUpload({ request, response, url, headers, agent, bodyTimeout }).catch(
-    (error: unknown) => {
-      throw response.destroyed
-        ? error
-        : unreachable(`the registry ${connector.address.origin}`, error);
-    },
-  );
+  const { uploadAgent: agent, budget } = upstream;
+  const upload = { request, response, url, headers, agent, budget, bodyTimeout };
+  const answer = await passUpload(upload).catch((error: unknown) => {
+    throw response.destroyed
+      ? error
+      : unreachable(`the registry ${connector.address.origin}`, error);
+  });
   const challenge = answer.headers["www-authenticate"];
   if (answer.status === 401 && login.refused(upstream, scopes, authorization, challenge)) {
     throw unavailable("the registry took back its token in the middle of the upload", {

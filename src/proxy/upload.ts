@@ -1,11 +1,11 @@
 import type { Agent, ClientRequest, IncomingMessage, ServerResponse } from "node:http";
-import { Stream, type Writable } from "node:stream";
 import { createProxyServer } from "http-proxy-3";
+import type { BufferBudget } from "../upstream/body-buffers.ts";
 import { connectTimeout, maxHeaderSize } from "../upstream/upstream.ts";
 import { ClientGone, type CollectedResponse, collectTimeout, mostCollected } from "./exchange.ts";
+import { GatheredBody } from "./gathered-body.ts";
 import type { Headers } from "./headers.ts";
 import { endWhenIdle } from "./request-body.ts";
-import { writeAndFree } from "./write-and-free.ts";
 
 export interface UploadOptions {
   readonly request: IncomingMessage;
@@ -14,6 +14,8 @@ export interface UploadOptions {
   /** All headers of the upstream request, in lower case, Authorization included. */
   readonly headers: Headers;
   readonly agent: Agent;
+  /** Of the memory that bodies take up while they pass. */
+  readonly budget: BufferBudget;
   /** Milliseconds without a byte after which the client counts as gone. */
   readonly bodyTimeout: number;
 }
@@ -36,12 +38,11 @@ proxy.on("proxyReq", (sent, request) => {
 proxy.on("proxyRes", (answer, request) => underWay.get(request)?.onAnswer(answer));
 
 /**
- * Passes a request whose body can't be sent again straight on, chunk by chunk, and collects the
- * answer. Either side going away ends the other.
+ * Passes a request whose body can't be sent again straight on, as it comes, and collects the answer. Either side going away ends the other.
  * @throws ClientGone, or the error of the connection to the registry
  */
 export async function passUpload(options: UploadOptions): Promise<CollectedResponse> {
-  const { request, response, url, headers, agent, bodyTimeout } = options;
+  const { request, response, url, headers, agent, budget, bodyTimeout } = options;
   // While a token was fetched, say: then there is no `close` to come any more that could end this.
   if (response.destroyed) throw new ClientGone("the client closed the connection");
   const stopWatching = endWhenIdle(request, bodyTimeout);
@@ -54,7 +55,7 @@ export async function passUpload(options: UploadOptions): Promise<CollectedRespo
       // http-proxy-3 forwards what stands in the request when it is called, whatever it is told besides.
       const own = request.headers;
       request.headers = { ...headers, host: url.host } as IncomingMessage["headers"];
-      const buffer = new FreedBody(request); // piped in the request's place
+      const buffer = new GatheredBody(request, budget); // piped in the request's place
       proxy.web(request, response, { target: url, agent, buffer, ssl, ...timeouts }, reject);
       request.headers = own;
     });
@@ -65,26 +66,6 @@ export async function passUpload(options: UploadOptions): Promise<CollectedRespo
     return { status: answer.statusCode ?? 502, headers: answer.headers, body };
   } finally {
     stopWatching();
-  }
-}
-
-/** A request's body, each chunk of which is freed once it is sent. */
-class FreedBody extends Stream {
-  readonly #request: IncomingMessage;
-
-  constructor(request: IncomingMessage) {
-    super();
-    this.#request = request;
-  }
-
-  override pipe<T extends NodeJS.WritableStream>(sent: T & Writable): T {
-    const request = this.#request;
-    const pass = (chunk: Buffer): void => {
-      if (!writeAndFree(sent, chunk)) request.pause();
-    };
-    request.on("data", pass).once("end", () => sent.end());
-    sent.on("drain", () => request.resume()).once("close", () => request.off("data", pass));
-    return sent;
   }
 }
 

@@ -1,7 +1,7 @@
 import { BodyBuffers, type BufferBudget } from "./body-buffers.ts";
 
 export interface BodyReaderOptions {
-  /** Bytes, as its head has promised. */
+  /** Bytes, as its head has promised; endless where somebody else sees to that. */
   readonly length: number;
   readonly budget: BufferBudget;
   /** Takes a chunk, which is good until it is released. */
@@ -10,7 +10,7 @@ export interface BodyReaderOptions {
   readonly resume: () => void;
 }
 
-/** A body of a known length, on its way from a socket. */
+/** A body on its way from a socket. */
 export class BodyReader {
   readonly #buffers: BodyBuffers;
   readonly #resume: () => void;

@@ -24,6 +24,8 @@ export interface Upstream {
   readonly agent: Agent;
   /** For uploads. */
   readonly uploadAgent: HttpAgent;
+  /** Of the memory that bodies take up while they pass. */
+  readonly budget: BufferBudget;
   readonly guard: AddressGuard;
 }
 
@@ -44,7 +46,7 @@ const headersTimeout = 25_000;
 /** Connections are kept this long; a load balancer that drops idle ones waits longer. */
 const keepAliveTimeout = 15_000;
 const mostConnectors = 512;
-/** Bytes that bodies from registries may take up while they pass: 2 MiB for one, and a fair share each for many. */
+/** Bytes that bodies may take up while they pass: 2 MiB for one, and a fair share each for many. */
 const bufferBudget = 4 * 1024 * 1024;
 
 /**
@@ -109,7 +111,7 @@ function closeIdle(agent: HttpAgent): void {
   for (const socket of Object.values(agent.freeSockets).flat()) socket?.destroy();
 }
 
-interface Connections extends Pick<Upstream, "ask" | "agent" | "uploadAgent" | "guard"> {
+interface Connections extends Pick<Upstream, "ask" | "agent" | "uploadAgent" | "budget" | "guard"> {
   readonly connectionKey: string;
   readonly readClient: ReadClient;
 }
@@ -147,7 +149,7 @@ function connect(
     budget,
     otherwise: askByUndici(agent),
   });
-  return { ask: readClient.ask, readClient, agent, uploadAgent, guard, connectionKey: key };
+  return { ask: readClient.ask, readClient, agent, uploadAgent, budget, guard, connectionKey: key };
 }
 
 /** Surroundings may read the same Secrets anew each time. */

@@ -5,6 +5,7 @@ import { PassThrough, Readable } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
 import { expect } from "chai";
 import { passUpload } from "../../src/proxy/upload.ts";
+import { BufferBudget } from "../../src/upstream/body-buffers.ts";
 import { cleanup } from "../support/cleanup.ts";
 import { eventually } from "../support/eventually.ts";
 import { type FakeRegistry, startFakeRegistry } from "../support/fake-registry.ts";
@@ -518,7 +519,8 @@ describe("uploads", function () {
       const server = createServer((request, response) => {
         response.once("close", () => {
           const url = new URL(registry.url);
-          const options = { request, response, url, headers: {}, agent: globalAgent, bodyTimeout };
+          const to = { url, headers: {}, agent: globalAgent, budget: new BufferBudget(0) };
+          const options = { request, response, ...to, bodyTimeout };
           passed.resolve(passUpload(options).catch((error: Error) => error.name));
         });
         request.socket.destroy();
