@@ -88,5 +88,7 @@ export function tellLoops(what: string, results: readonly LoopResult[]): void {
   );
 }
 
-export const failuresOf = (results: readonly LoopResult[]): readonly string[] =>
-  results.flatMap(({ failures }) => failures);
+/** The different ones, since one cause makes many. */
+export const failuresOf = (results: readonly LoopResult[]): readonly string[] => [
+  ...new Set(results.flatMap(({ failures }) => failures)),
+];

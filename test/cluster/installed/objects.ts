@@ -72,7 +72,10 @@ export interface PodOptions {
   readonly labels?: Readonly<Record<string, string>>;
 }
 
-/** A Pod as Pod Security `restricted` wants it, which sleeps unless told otherwise. */
+/**
+ * A Pod as Pod Security `restricted` wants it, which sleeps unless told otherwise. Without a second to end in it
+ * would be deleted before the kubelet has heard of it, and its volume unmounted some time after that.
+ */
 export const pod = (at: Place, options: PodOptions): object => {
   const { volume, image = "localhost/box:1", command = ["sleep", "1000000"], labels } = options;
   const mounts = volume === undefined ? [] : [{ name: "connectors", mountPath: "/run/connectors" }];
@@ -80,7 +83,7 @@ export const pod = (at: Place, options: PodOptions): object => {
   return {
     ...{ apiVersion: "v1", kind: "Pod", metadata: { ...at, labels } },
     spec: {
-      ...{ terminationGracePeriodSeconds: 0, restartPolicy: "Never" },
+      ...{ terminationGracePeriodSeconds: 1, restartPolicy: "Never" },
       securityContext: {
         ...{ runAsNonRoot: true, runAsUser: 1000, runAsGroup: 1000 },
         seccompProfile: { type: "RuntimeDefault" },

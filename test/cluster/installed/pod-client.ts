@@ -56,9 +56,9 @@ async function loop(): Promise<void> {
     count += 1;
     try {
       const { statusCode, size } = await send("GET", url);
-      if (statusCode !== 200 || size === 0) failures.push(`${count}: ${statusCode} of ${size} B`);
+      if (statusCode !== 200 || size === 0) failures.push(`${statusCode} of ${size} B`);
     } catch (error) {
-      failures.push(`${count}: ${error}`);
+      failures.push(`${error}`);
     }
     longest = Math.max(longest, performance.now() - begin);
     await sleep(20);
