@@ -1,13 +1,11 @@
-import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { expect } from "chai";
 import { buildClientPrograms } from "../../clients/client-programs.ts";
-import { type InstalledCluster, installedCluster, until } from "./installed-cluster.ts";
+import { type InstalledCluster, installedCluster } from "./installed-cluster.ts";
 import { startNodeRegistry } from "./node-registry.ts";
 import { namespace } from "./objects.ts";
+import { applyExample, expectSuccess } from "./run-example.ts";
 import { loadToolImage } from "./tool-images.ts";
 
-const examples = join(import.meta.dirname, "../../../examples/kubernetes");
 const team = "team-a";
 const users = { robot: "password-of-robot" };
 
@@ -15,18 +13,10 @@ describe("the examples for Kubernetes", function () {
   this.timeout(180_000);
   let cluster: InstalledCluster;
 
-  /** What a reader does: puts in their own registry and login, and here the image of the tool that the nodes have. */
-  async function apply(
-    file: string,
-    replaced: Readonly<Record<string, string>> = {},
-  ): Promise<void> {
-    let text = await readFile(join(examples, file), "utf8");
-    for (const [from, to] of Object.entries(replaced)) {
-      expect(text).to.contain(from);
-      text = text.replaceAll(from, to);
-    }
-    await cluster.kubectl(["apply", "-f", "-"], text);
-  }
+  const apply = (file: string, replaced?: Readonly<Record<string, string>>): Promise<void> =>
+    applyExample(cluster, file, replaced);
+  const succeeds = (kind: "pod" | "job", name: string): Promise<void> =>
+    expectSuccess(cluster, team, kind, name);
 
   before(async function () {
     this.timeout(45 * 60_000); // building a cluster cold
@@ -43,23 +33,6 @@ describe("the examples for Kubernetes", function () {
   after(async () => {
     await cluster?.kubectl(["delete", "namespace", team, "--wait=false"]);
   });
-
-  /** Waits for the end of a Pod. @throws with its log, where it is no good one */
-  async function succeeds(kind: "pod" | "job", name: string): Promise<void> {
-    const phase = await until(
-      async () => {
-        const selector = kind === "job" ? ["-l", `job-name=${name}`] : [];
-        const pods = await cluster.list("pods", team, ...selector);
-        const own = pods.find(({ metadata }) => kind === "job" || metadata.name === name);
-        const found = own?.status.phase as string | undefined;
-        return (found === "Succeeded" || found === "Failed") && found;
-      },
-      `the ${kind} ${name} does not end`,
-      120,
-    );
-    const log = await cluster.kubectl(["logs", "-n", team, `${kind}/${name}`, "--tail=50"]);
-    expect(phase, log).to.equal("Succeeded");
-  }
 
   it("skopeo copies in a restricted Pod", async () => {
     const image = await loadToolImage(cluster, { name: "skopeo", programs: ["skopeo"] });
