@@ -31,6 +31,8 @@ export interface FakeRegistryOptions {
   readonly tls?: boolean;
   /** `127.0.0.1`, unless another loopback address, or `localhost`, is wanted. */
   readonly hostname?: string;
+  /** Where it listens: at its host name, where that is an address, else at `127.0.0.1`. */
+  readonly address?: string;
   /** What stands before `/v2/`, such as `/artifactory/api/docker/x`. */
   readonly basePath?: string;
   /** Milliseconds; a test that lets tokens expire brings its own clock. */
@@ -80,7 +82,7 @@ export async function startFakeRegistry(options: FakeRegistryOptions = {}): Prom
   const server = keys
     ? createTlsServer({ ...settings, key: keys.key, cert: keys.cert }, listener)
     : createServer(settings, listener);
-  const address = isIP(hostname) ? hostname : "127.0.0.1";
+  const address = options.address ?? (isIP(hostname) ? hostname : "127.0.0.1");
   await new Promise<void>((resolve, reject) => {
     server.once("error", reject).listen(0, address, resolve);
   });

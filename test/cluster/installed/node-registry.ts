@@ -3,7 +3,8 @@ import { eventually } from "../../support/eventually.ts";
 import type { FakeRegistryOptions } from "../../support/fake-registry.ts";
 import type { Cluster } from "../cluster.ts";
 
-export interface NodeRegistryOptions extends Pick<FakeRegistryOptions, "auth" | "users" | "tls"> {
+export interface NodeRegistryOptions
+  extends Pick<FakeRegistryOptions, "auth" | "users" | "tls" | "hostname"> {
   /** Sets the image `app/base:1` apart from those of others. */
   readonly image?: { readonly seed?: string; readonly layerSizes?: readonly number[] };
 }
@@ -15,6 +16,8 @@ export interface NodeRegistry {
   readonly url: string;
   /** PEM of the authority that has signed its certificate, with TLS. */
   readonly ca: string | undefined;
+  /** What it has been asked so far: `PUT /v2/app/manifests/1 201`. */
+  requests(): Promise<readonly string[]>;
 }
 
 /** Starts a registry that ends with the cluster. */
@@ -27,6 +30,8 @@ export async function startNodeRegistry(
   const command = [process.execPath, program, JSON.stringify(options)];
   const output = await cluster.start(`registry-${name}`, command);
   const firstLine = async (): Promise<string | undefined> => /^\{.*\}$/m.exec(await output())?.[0];
+  const requests = async (): Promise<readonly string[]> =>
+    (await output()).match(/^[A-Z]+ \/.*$/gm) ?? [];
   const line = await eventually(firstLine, () => `the registry ${name} does not start`, 30_000);
-  return JSON.parse(line) as NodeRegistry;
+  return { ...JSON.parse(line), requests };
 }

@@ -6,7 +6,10 @@ import { writeImage } from "../../../tools/image/scratch-image.ts";
 import { requirePrograms } from "../../../tools/require-programs.ts";
 import type { Cluster } from "../cluster.ts";
 
-const applets = ["sh", "cat", "cp", "ls", "mkdir", "rm", "sleep", "env", "id", "wget"];
+const applets = [
+  ...["sh", "cat", "cp", "ls", "mkdir", "rm", "sleep", "env", "id", "wget"],
+  ...["base64", "nc", "nslookup"],
+];
 
 export interface ToolImage {
   /** `skopeo` becomes `localhost/skopeo:1`. */
