@@ -1,12 +1,15 @@
 /** A registry by its own name: the variables of a volume's `.env` are all that tools need. */
+import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { expect } from "chai";
 import { requirePrograms } from "../../tools/require-programs.ts";
 import { cleanup } from "../support/cleanup.ts";
 import { type Clients, prepareClients } from "../support/clients.ts";
+import { eventually } from "../support/eventually.ts";
 import { type FakeRegistry, startFakeRegistry } from "../support/fake-registry.ts";
 import { addImage } from "../support/fake-registry-content.ts";
+import { storeBlobsIn } from "../support/hostile-downloads.ts";
 import { writeTestImage } from "../support/oci-image.ts";
 import { type Outcome, runProgram } from "../support/program.ts";
 import { type CiHost, startCiHost, type Volume } from "./ci-host.ts";
@@ -32,7 +35,8 @@ describe("standalone mode: registries by their own names", function () {
     const own = { auth: "bearer", tls: true } as const;
     base = resources.add(await startFakeRegistry({ ...own, hostname: "base.test" }));
     target = resources.add(await startFakeRegistry({ ...own, hostname: "target.test" }));
-    host = resources.add(await startCiHost({ nodeArgs: [`--import=${names}`] }));
+    const args = ["--tunnel", "tunnel,storage.test"];
+    host = resources.add(await startCiHost({ args, nodeArgs: [`--import=${names}`] }));
     host.keepSecret("the registries' password", login.password);
     const documents = Object.entries({ base, target }).map(([name, { url, ca = "" }]) =>
       connectorYaml({ ref: `team-a/${name}`, address: url, login, ca }),
@@ -40,11 +44,14 @@ describe("standalone mode: registries by their own names", function () {
     await host.write("registries.yaml", documents.join("\n---\n"));
     await host.waitForLog("connectors came, went or changed");
     volume = await host.mount("volume", "team-a/base,team-a/target");
-    const lines = (await volume.read(".env")).trimEnd().split("\n");
-    env = Object.fromEntries(lines.map((line) => line.split(/=(.*)/s).slice(0, 2)));
+    env = await variablesOf(volume);
   });
   after(resources.stop);
 
+  async function variablesOf({ read }: Volume): Promise<typeof env> {
+    const lines = (await read(".env")).trimEnd().split("\n");
+    return Object.fromEntries(lines.map((line) => line.split(/=(.*)/s).slice(0, 2)));
+  }
   async function see(running: Promise<Outcome>): Promise<Outcome> {
     const outcome = await running;
     host.saw("a client's output", outcome.stdout + outcome.stderr);
@@ -87,6 +94,45 @@ describe("standalone mode: registries by their own names", function () {
     const { stdout, ...outcome } = await see(runProgram("curl", args, secure));
     succeeds({ stdout, ...outcome });
     expect(JSON.parse(stdout)).to.have.property("name", "app");
+  });
+
+  it("leaves blobs to a tool, which fetches them from the storage host through a tunnel", async () => {
+    const own = { auth: "bearer", tls: true, hostname: "passing.test" } as const;
+    const registry = resources.add(await startFakeRegistry(own));
+    const storage = resources.add(await startFakeRegistry({ tls: true, hostname: "storage.test" }));
+    addImage(registry.repository("app"), "1", { layerSizes: [1000, 70_000] });
+    storeBlobsIn(storage, registry);
+    const { url: address, ca = "" } = registry;
+    const params = [{ name: "redirects", value: "pass" }];
+    await host.write(
+      "passing.yaml",
+      connectorYaml({ ref: "team-a/passing", address, login, ca, params }),
+    );
+    await eventually(
+      () => host.logged("connectors came, went or changed").length > 1,
+      () => "the connector is not there",
+    );
+    const passing = await host.mount("passing", "team-a/passing");
+    const bundle = join(clients.folder, "bundle.crt");
+    await writeFile(bundle, `${await passing.read("ca.crt")}${storage.ca}`);
+    const variables = { ...(await variablesOf(passing)), SSL_CERT_FILE: bundle };
+    const args = [
+      "copy",
+      `docker://${registry.host}/app:1`,
+      `dir:${join(clients.folder, "passed")}`,
+    ];
+    succeeds(await see(clients.skopeo(args, { env: variables })));
+    expect(storage.requests).to.have.length(3);
+    expect(JSON.stringify(storage.requests)).to.not.match(/authorization/i);
+    const pulled = host.logged('"connector":"team-a/passing"', '"verb":"pull"', '"status":307');
+    expect(pulled).to.have.length(3);
+    expect(pulled.join()).to.not.contain("Signature");
+    const tunnels = (): readonly string[] =>
+      host.logged('"method":"CONNECT"', `"host":"${storage.host}"`, '"decision":"allowed"');
+    await eventually(
+      () => tunnels().length > 0,
+      () => "no tunnel is in the audit log",
+    );
   });
 
   it("refuses what is neither a connector's nor public, and says why", async () => {
