@@ -1,4 +1,5 @@
 #!/usr/bin/env node
+import { setFlagsFromString } from "node:v8";
 import { type Command, readCommand } from "./config/command.ts";
 import { usage } from "./config/usage.ts";
 import { describeProblems } from "./connector/problem.ts";
@@ -59,6 +60,7 @@ async function run(command: Command): Promise<void> {
     }
     case "csi": {
       const { settings } = command;
+      setFlagsFromString("--no-opt"); // its work is system calls; it takes 8 MiB less, and no more time
       return runRole(async (log) =>
         (await import("./roles/csi.ts")).startCsi(settings, process.env, log),
       );
