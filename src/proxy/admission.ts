@@ -1,16 +1,15 @@
 import type { IncomingMessage } from "node:http";
 import type { Connector } from "../connector/connector.ts";
 import { type ConnectorRef, showRef } from "../connector/connector-ref.ts";
-import {
-  type FindConnector,
-  type Identity,
-  type MayUse,
-  Unavailable,
-  type Verb,
-  type VerifyToken,
+import type {
+  FindConnector,
+  Identity,
+  MayUse,
+  Verb,
+  VerifyToken,
 } from "../connector/surroundings.ts";
 import { challengeOfOurs, clientToken } from "./client-token.ts";
-import { denied, RegistryError, unavailable } from "./registry-error.ts";
+import { denied, RegistryError } from "./registry-error.ts";
 import type { RepositoryTarget } from "./request-target.ts";
 
 export interface AdmissionOptions {
@@ -23,7 +22,7 @@ export interface AdmissionOptions {
 
 /**
  * Who asks?
- * @throws RegistryError 401 with the one challenge, or 503
+ * @throws RegistryError 401 with the one challenge; Unavailable
  */
 export async function authenticate(
   request: IncomingMessage,
@@ -33,7 +32,7 @@ export async function authenticate(
   if (token === undefined) {
     throw unauthorized("this proxy wants the token of a connectors volume", tokenHint);
   }
-  const answer = await orUnavailable(verifyToken(token));
+  const answer = await verifyToken(token);
   if (!answer.ok) throw unauthorized(answer.reason, tokenHint);
   return answer.value;
 }
@@ -61,7 +60,7 @@ export function connectorOf(
 
 /**
  * The connector, once its use is allowed: that is asked before anything is said about it.
- * @throws RegistryError 403, 404 or 503
+ * @throws RegistryError 403, 404; Unavailable
  */
 export async function authorize(
   ref: ConnectorRef,
@@ -69,9 +68,9 @@ export async function authorize(
   identity: Identity,
   { mayUse, findConnector }: AdmissionOptions,
 ): Promise<Connector> {
-  const allowed = await orUnavailable(mayUse(identity, ref, verb));
+  const allowed = await mayUse(identity, ref, verb);
   if (!allowed.ok) throw denied(allowed.reason);
-  const answer = await orUnavailable(findConnector(ref));
+  const answer = await findConnector(ref);
   if (answer.state === "found") return answer.connector;
   if (answer.state === "missing") {
     throw new RegistryError(404, "NAME_UNKNOWN", answer.reason, {
@@ -86,13 +85,3 @@ const unauthorized = (message: string, detail: string): RegistryError =>
     detail,
     headers: { "www-authenticate": challengeOfOurs },
   });
-
-/** Whatever the surroundings can't answer now may be answered in some seconds. */
-export async function orUnavailable<T>(answer: Promise<T>): Promise<T> {
-  try {
-    return await answer;
-  } catch (error) {
-    if (error instanceof Unavailable) throw unavailable(error.message, { cause: error });
-    throw error;
-  }
-}

@@ -4,7 +4,7 @@ import type { Upstream } from "../upstream/upstream.ts";
 import { UpstreamError } from "../upstream/upstream-error.ts";
 import type { UpstreamLogin } from "../upstream/upstream-login.ts";
 import { mayAct } from "./access.ts";
-import { type DownloadOptions, download } from "./download.ts";
+import { download } from "./download.ts";
 import type { HashBudget } from "./hash-budget.ts";
 import { headersForRegistry } from "./headers.ts";
 import { keepImmutableTag } from "./immutable-tag.ts";
@@ -64,12 +64,13 @@ export async function forward(
     url: upstreamUrl(admitted, begins ? withoutMount(query) : query, options),
     scopes: scopesFor(method, target.endpoint, repository),
   };
+  if (method === "GET" || method === "HEAD") return relay(admitted, upstream, asked, options);
   await keepImmutableTag(admitted, upstream, asked, options.login);
-  const isCancel = method === "DELETE" && target.endpoint.kind === "upload";
   if (isPassedOn) await relayUpload(admitted, upstream, asked, options);
-  else if (isCancel) await cancelUpload(admitted, upstream, asked, options);
-  else if (method === "DELETE") await relayDelete(admitted, upstream, asked, options);
-  else await relay(admitted, upstream, asked, options);
+  else if (method !== "DELETE") await relay(admitted, upstream, asked, options);
+  else if (target.endpoint.kind === "upload") {
+    await cancelUpload(admitted, upstream, asked, options);
+  } else await relayDelete(admitted, upstream, asked, options);
 }
 
 const withoutMount = (query: string): string =>
@@ -93,10 +94,9 @@ async function mount(
   };
   const begin = beginWith(admitted, options);
   try {
-    const { handling } = await sendAgain(admitted, upstream, asked, {
-      ...options,
-      begin: (head, final) => (head.status === 201 || head.status === 202) && begin(head, final),
-    });
+    const beginMounted: typeof begin = (head, final) =>
+      (head.status === 201 || head.status === 202) && begin(head, final);
+    const { handling } = await sendAgain(admitted, upstream, asked, beginMounted, options);
     return handling === "stream";
   } catch (error) {
     // The account may lack the right to read the other repository alone.
@@ -118,7 +118,7 @@ async function relay(
   options: ForwardOptions,
 ): Promise<void> {
   const begin = beginWith(admitted, options);
-  const replayed = await sendAgain(admitted, upstream, asked, { ...options, begin });
+  const replayed = await sendAgain(admitted, upstream, asked, begin, options);
   if (replayed.handling === "stream") return;
   if (replayed.leadsTo === undefined) {
     respondCollected(admitted, replayed, replayed.asked, options);
@@ -129,18 +129,18 @@ function sendAgain(
   { request, response, method, target, connector, isForward, held, patience }: Admitted,
   upstream: Upstream,
   { url, scopes }: Asked,
-  options: Omit<DownloadOptions, "response" | "patience" | "passesRedirects" | "digest">,
+  begin: ReplayOptions["begin"],
+  { login, waits, hashBudget }: Pick<ForwardOptions, "login" | "waits" | "hashBudget">,
 ): Promise<Replayed> {
-  const { "content-length": _, ...headers } = headersForRegistry(request.headers);
-  const body = held === undefined ? {} : { body: held };
-  const replayable = { upstream, url, method, headers, scopes, ...body };
+  const headers = headersForRegistry(request.headers);
+  const replayable = { upstream, url, method, headers, scopes, body: held };
   const digest = method === "GET" ? digestOf(target.endpoint) : undefined;
   const isBlob = target.endpoint.kind === "blob";
   const passesRedirects = isForward && isBlob && connector.passesRedirects === true;
-  const sending = { ...options, response, patience, passesRedirects };
+  const sending = { login, begin, response, patience, passesRedirects };
   return digest === undefined || headers.range !== undefined
     ? replay(replayable, sending)
-    : download(replayable, { ...sending, digest });
+    : download(replayable, { ...sending, waits, hashBudget, digest });
 }
 
 const beginWith =
@@ -192,6 +192,8 @@ async function relayUpload(
   const authorization = await patience.retry(() => login.authorization(upstream, scopes));
   const headers = headersForRegistry(request.headers);
   if (authorization !== undefined) headers.authorization = authorization;
+  const length = request.headers["content-length"];
+  if (length !== undefined) headers["content-length"] = length;
   if (request.headers.expect !== undefined) response.writeContinue();
   const { uploadAgent: agent, budget } = upstream;
   const upload = { request, response, url, headers, agent, budget, bodyTimeout };

@@ -6,13 +6,7 @@ import type { Log } from "../log.ts";
 import type { Upstream, Upstreams } from "../upstream/upstream.ts";
 import type { UpstreamLogin } from "../upstream/upstream-login.ts";
 import { actionOf, checkRules } from "./access.ts";
-import {
-  type AdmissionOptions,
-  authenticate,
-  authorize,
-  connectorOf,
-  orUnavailable,
-} from "./admission.ts";
+import { type AdmissionOptions, authenticate, authorize, connectorOf } from "./admission.ts";
 import { BodyCut, ClientGone, cut } from "./exchange.ts";
 import { forward } from "./forward.ts";
 import type { HashBudget } from "./hash-budget.ts";
@@ -38,7 +32,7 @@ import {
   type RequestTarget,
 } from "./request-target.ts";
 import { type Admitted, drain } from "./respond.ts";
-import { endWhenStalled } from "./stalled-client.ts";
+import { createStallWatch } from "./stalled-client.ts";
 import type { SessionSeal } from "./upload-session.ts";
 
 export interface HandlerOptions extends AdmissionOptions {
@@ -91,8 +85,9 @@ export function reported(
   options: Pick<HandlerOptions, "observer" | "log" | "stallTimeout">,
   act: Act,
 ): Handler {
+  const endWhenStalled = createStallWatch(options.stallTimeout);
   return (request, response) => {
-    endWhenStalled(request, response, options.stallTimeout);
+    endWhenStalled(response);
     options.observer.requestStarted();
     const report = openReport(request, response, options.observer.requestEnded);
     act(request, response, report).catch((error: unknown) =>
@@ -113,7 +108,7 @@ export interface Question {
   readonly isForward?: boolean;
 }
 
-/** Answers a registry request from the connector that it means. @throws RegistryError, ClientGone, BodyCut */
+/** Answers a registry request from the connector that it means. @throws RegistryError, Unavailable, ClientGone, BodyCut */
 export async function answer(
   request: IncomingMessage,
   response: ServerResponse,
@@ -195,14 +190,14 @@ async function withCurrentSecrets(
 /**
  * The registry of a connector, with its credential.
  * @param fresh whether to read that past any cache
- * @throws RegistryError 403, 503
+ * @throws RegistryError 403; Unavailable
  */
 export async function upstreamOf(
   connector: Connector,
   { readUpstreamSecrets, upstreams }: Pick<HandlerOptions, "readUpstreamSecrets" | "upstreams">,
   fresh = false,
 ): Promise<Upstream> {
-  const secrets = await orUnavailable(readUpstreamSecrets(connector, { fresh }));
+  const secrets = await readUpstreamSecrets(connector, { fresh });
   if (secrets.ok) return upstreams.of(connector, secrets.value);
   throw denied(`the connector ${showRef(connector)} has no login: ${secrets.reason}`);
 }

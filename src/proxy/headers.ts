@@ -22,6 +22,7 @@ export const hopByHop: readonly string[] = [
 const notForRegistries: ReadonlySet<string> = new Set([
   ...hopByHop,
   "authorization",
+  "content-length", // whoever sends the body frames it
   "cookie",
   "expect",
   "forwarded",
@@ -86,7 +87,8 @@ export function headersForRegistry(headers: IncomingHttpHeaders): Headers {
   const named = connectionTokens(headers.connection);
   const kept = pick(headers, (name) => !notForRegistries.has(name) && !named.has(name));
   const agent = headers["user-agent"];
-  return { ...kept, "user-agent": agent === undefined ? product : `${product} ${agent}` };
+  kept["user-agent"] = agent === undefined ? product : `${product} ${agent}`;
+  return kept;
 }
 
 /**
@@ -110,11 +112,11 @@ export function headersForClient(
   authorization: string | undefined,
 ): Headers {
   const named = connectionTokens(headers.connection);
-  const kept = pick(headers, (name) => !notForClients.has(name) && !named.has(name));
-  for (const name of Object.keys(kept)) {
-    if (shows(String(kept[name]), authorization)) delete kept[name];
-  }
-  return kept;
+  return pick(
+    headers,
+    (name, value) =>
+      !notForClients.has(name) && !named.has(name) && !shows(String(value), authorization),
+  );
 }
 
 /** Shorter credentials would be found where they are not meant. */
@@ -134,11 +136,14 @@ export const storageHeadersForClient = (headers: IncomingHttpHeaders): Headers =
 export const redirectHeadersForClient = (headers: IncomingHttpHeaders): Headers =>
   pick(headers, (name) => fromRedirect.has(name));
 
-function pick(headers: IncomingHttpHeaders, wanted: (name: string) => boolean): Headers {
+function pick(
+  headers: IncomingHttpHeaders,
+  wanted: (name: string, value: string | string[]) => boolean,
+): Headers {
   const picked: Headers = {};
-  for (const name of Object.keys(headers)) {
+  for (const name in headers) {
     const value = headers[name];
-    if (value !== undefined && wanted(name)) picked[name] = value;
+    if (value !== undefined && wanted(name, value)) picked[name] = value;
   }
   return picked;
 }

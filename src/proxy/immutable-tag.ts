@@ -19,8 +19,8 @@ const manifestTypes = [
 const timeout = 20_000;
 
 /**
- * Sees to it that an immutable tag is made once and never changed or taken away. Two pushes of a new tag at the
- * same moment are not told apart: registries have no way to make a tag only where there is none.
+ * Sees to it that a request other than GET and HEAD makes an immutable tag once, and never changes it or takes it away. Two
+ * pushes of a new tag at the same moment are not told apart: registries have no way to make a tag only where there is none.
  * @throws RegistryError 403 where it would change, 503 where the registry does not say what is there
  */
 export async function keepImmutableTag(
@@ -30,7 +30,7 @@ export async function keepImmutableTag(
   login: UpstreamLogin,
 ): Promise<void> {
   const { endpoint, repository, query } = target;
-  if (endpoint.kind !== "manifest" || method === "GET" || method === "HEAD") return;
+  if (endpoint.kind !== "manifest") return;
   // A push by digest may name tags beside it (distribution-spec, "Pushing a manifest with tags").
   const named = [endpoint.reference, ...parameters(query, "tag")];
   for (const tag of named.filter((name) => isImmutableTag(connector, name))) {

@@ -1,4 +1,5 @@
 import type { ServerResponse } from "node:http";
+import { Unavailable } from "../connector/surroundings.ts";
 import { UpstreamError } from "../upstream/upstream-error.ts";
 
 /** Error codes of the OCI distribution specification 1.1, and the three that docker's registry adds for the server's side. */
@@ -59,9 +60,10 @@ export const unavailable = (message: string, options?: RegistryErrorOptions): Re
 export const denied = (message: string, options?: RegistryErrorOptions): RegistryError =>
   new RegistryError(403, "DENIED", message, options);
 
-/** What clients are told of an error: one of ours, or one of the registry's. Undefined for any other. */
+/** What clients are told of an error: one of ours, of our surroundings, or of the registry. Undefined for any other. */
 export function asRegistryError(error: unknown): RegistryError | undefined {
   if (error instanceof RegistryError) return error;
+  if (error instanceof Unavailable) return unavailable(error.message, { cause: error });
   if (!(error instanceof UpstreamError)) return undefined;
   const { fault, message, detail, cause, retryAfter } = error;
   const options = {

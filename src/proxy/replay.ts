@@ -17,7 +17,7 @@ export interface ReplayableRequest {
   readonly url: URL;
   readonly method: string;
   readonly headers: Headers;
-  readonly body?: Buffer;
+  readonly body?: Buffer | undefined;
   readonly scopes: readonly string[];
 }
 

@@ -71,10 +71,8 @@ async function start(settings: StandaloneSettings, log: Log, undo: Undo[]): Prom
     ...surroundings,
     listen: settings.listen,
     readUpstreamSecrets: secretsInFolder(folder),
-    verifyToken: async (token) => {
-      await keeperStarted.promise;
-      return verify(token);
-    },
+    verifyToken: (token) =>
+      keeper === undefined ? keeperStarted.promise.then(() => verify(token)) : verify(token),
     connectorOfHost: () => undefined,
     leafIssuer: () => issueLeaf,
     servesName: (name) =>

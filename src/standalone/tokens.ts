@@ -81,17 +81,19 @@ export function tokenVerifier({
     const holder = holderOf(payload);
     return holder && { holder, goodUntil: ((payload.exp ?? 0) + clockTolerance) * 1000 };
   };
-  const holderBehind = async (token: string): Promise<TokenHolder | undefined> => {
-    const digest = hash("sha256", token, "base64");
-    const known = verified.get(digest);
-    if (known !== undefined && known.goodUntil > now().getTime()) return known.holder;
+  const verifyAnew = async (token: string, digest: string): Promise<TokenHolder | undefined> => {
     const found = await verify(token);
     if (found !== undefined) remember(verified, digest, found);
     return found?.holder;
   };
+  const knownHolder = (digest: string): TokenHolder | undefined => {
+    const known = verified.get(digest);
+    return known !== undefined && known.goodUntil > now().getTime() ? known.holder : undefined;
+  };
   return async (token) => {
+    const digest = hash("sha256", token, "base64");
     try {
-      const holder = await holderBehind(token);
+      const holder = knownHolder(digest) ?? (await verifyAnew(token, digest));
       if (holder === undefined) return refuse(notOurs);
       if (!isMounted(holder.volumeId, holder.mount)) return refuse(unmounted);
       return { ok: true, value: identityOf(holder) };

@@ -1,6 +1,6 @@
 import type { IncomingMessage } from "node:http";
 import type { Identity } from "../../connector/surroundings.ts";
-import { type AdmissionOptions, orUnavailable } from "../admission.ts";
+import type { AdmissionOptions } from "../admission.ts";
 import { RegistryError } from "../registry-error.ts";
 import { type ProxyCredential, parseProxyCredential } from "./proxy-credential.ts";
 
@@ -13,13 +13,13 @@ export function readCredential({ headers }: IncomingMessage): ProxyCredential {
 
 /**
  * Who holds the credential's token?
- * @throws RegistryError 407, 503
+ * @throws RegistryError 407; Unavailable
  */
 export async function identify(
   { token }: ProxyCredential,
   { verifyToken }: Pick<AdmissionOptions, "verifyToken">,
 ): Promise<Identity> {
-  const answer = await orUnavailable(verifyToken(token));
+  const answer = await verifyToken(token);
   if (answer.ok) return answer.value;
   throw wantsCredential(answer.reason);
 }

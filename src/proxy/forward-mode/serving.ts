@@ -2,7 +2,7 @@ import type { Connector } from "../../connector/connector.ts";
 import { type ConnectorRef, showRef } from "../../connector/connector-ref.ts";
 import { isOriginOf, type RegistryAddress } from "../../connector/registry-address.ts";
 import type { Identity } from "../../connector/surroundings.ts";
-import { type AdmissionOptions, orUnavailable } from "../admission.ts";
+import type { AdmissionOptions } from "../admission.ts";
 import { denied } from "../registry-error.ts";
 
 /** A connector that may be used, and the one of its addresses that a client speaks to. */
@@ -21,7 +21,7 @@ export interface FoundServing {
 
 /**
  * Who may not use a connector is not told that it stands there, unless it is one of their own namespace.
- * @throws RegistryError 503
+ * @throws Unavailable
  */
 export async function findServing(
   origin: string,
@@ -31,13 +31,13 @@ export async function findServing(
 ): Promise<FoundServing> {
   let refusal: string | undefined;
   const look = async (ref: ConnectorRef): Promise<readonly Serving[]> => {
-    const answer = await orUnavailable(findConnector(ref));
+    const answer = await findConnector(ref);
     if (answer.state !== "found") return [];
     const addresses = addressesOf(answer.connector).filter((address) =>
       isOriginOf(origin, address),
     );
     if (addresses.length === 0) return [];
-    const allowed = await orUnavailable(mayUse(identity, ref, "pull"));
+    const allowed = await mayUse(identity, ref, "pull");
     if (allowed.ok) return addresses.map((address) => ({ ref, address }));
     if (ref.namespace === identity.pod?.namespace) refusal = allowed.reason;
     return [];
