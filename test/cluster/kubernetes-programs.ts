@@ -4,7 +4,7 @@
  *
  *   node test/cluster/kubernetes-programs.ts [VERSION]
  *
- * Cold this takes some seven minutes on two cores, with Go's own caches filled one and a half, and
+ * Cold this takes some thirteen minutes on two cores, with Go's own caches filled one and a half, and
  * nothing at all where the programs are there.
  */
 import { existsSync } from "node:fs";
