@@ -2,7 +2,7 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { signalContainers } from "./containers.ts";
-import type { InstalledCluster } from "./installed-cluster.ts";
+import { type InstalledCluster, until } from "./installed-cluster.ts";
 import { pod } from "./objects.ts";
 
 /** What a loop of pod-client.ts writes at its end. */
@@ -18,6 +18,8 @@ export interface ClientPods {
   readonly configMap: object;
   /** A Pod that runs pod-client.ts on a node, with a volume for the connector `harbor`. */
   pod(name: string, node: string, args: readonly string[]): object;
+  /** Waits until a loop has had its first answer: a container is Ready long before. */
+  loops(name: string): Promise<void>;
   /** Of what it has written so far. */
   lastLine(name: string): Promise<unknown>;
   /** Ends a loop. @returns what became of it */
@@ -33,6 +35,8 @@ export async function clientPods(
   namespace: string,
 ): Promise<ClientPods> {
   const script = await readFile(join(import.meta.dirname, "pod-client.ts"), "utf8");
+  const logOf = (name: string): Promise<string> =>
+    cluster.kubectl(["logs", name, "-n", namespace]).catch(() => "");
   const clients: ClientPods = {
     configMap: {
       ...{ apiVersion: "v1", kind: "ConfigMap", metadata: { namespace, name: "client" } },
@@ -52,8 +56,11 @@ export async function clientPods(
       made.spec.containers[0]?.volumeMounts.push({ name: "client", mountPath: "/client" });
       return made;
     },
+    async loops(name) {
+      await until(async () => (await logOf(name)) !== "", `the loop ${name} gets no answer`);
+    },
     async lastLine(name) {
-      const log = await cluster.kubectl(["logs", name, "-n", namespace]);
+      const log = await logOf(name);
       return JSON.parse(log.trim().split("\n").at(-1) ?? "");
     },
     async endLoop(name, node) {
@@ -66,8 +73,7 @@ export async function clientPods(
     async whilePulling(url, action) {
       const names = nodes.map((node) => `loop-${node}`);
       await cluster.apply(...nodes.map((node) => clients.pod(`loop-${node}`, node, ["loop", url])));
-      for (const name of names) await cluster.wait("condition=Ready", `pod/${name}`, namespace);
-      await sleep(1_000);
+      for (const name of names) await clients.loops(name);
       await action();
       await sleep(2_000);
       const results: LoopResult[] = [];

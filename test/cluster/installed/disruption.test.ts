@@ -103,8 +103,8 @@ describe("running Pods, while what serves them ends and begins again", function 
       const args = ["logs", name?.metadata.name ?? "", "-c", "proxy", "-n", system];
       const before = (await cluster.kubectl(args)).split(`"pod":"${team}/own-${node}"`).length;
       await cluster.apply(clients.pod(`own-${node}`, node, ["loop", image]));
-      await cluster.wait("condition=Ready", `pod/own-${node}`, team);
-      await sleep(1_500);
+      await clients.loops(`own-${node}`);
+      await sleep(1_000);
       const { count, failures } = await clients.endLoop(`own-${node}`, node);
       expect(failures).to.deep.equal([]);
       const seen =

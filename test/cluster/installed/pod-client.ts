@@ -2,7 +2,7 @@
  * What runs in a Pod of a test, from a ConfigMap, in the program's own image. It reads the volume's token before each request,
  * and takes a new connection for each, as short-lived tools do.
  *
- *   node pod-client.ts loop URL             GETs it again and again; at SIGTERM it writes what became of that
+ *   node pod-client.ts loop URL             GETs it again and again, writes a line after the first answer, and at SIGTERM what became of all
  *   node pod-client.ts push URL BYTES RATE  uploads so many noisy bytes to a repository, so many bytes a second
  */
 import { createHash, randomBytes } from "node:crypto";
@@ -50,7 +50,6 @@ async function loop(): Promise<void> {
   process.on("SIGTERM", () => {
     isOver = true;
   });
-  tell({ started: url });
   while (!isOver) {
     const begin = performance.now();
     count += 1;
@@ -61,6 +60,7 @@ async function loop(): Promise<void> {
       failures.push(`${error}`);
     }
     longest = Math.max(longest, performance.now() - begin);
+    if (count === 1) tell({ answered: url });
     await sleep(20);
   }
   tell({ count, failures, longest: Math.round(longest) });
