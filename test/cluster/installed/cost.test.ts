@@ -2,6 +2,7 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { expect } from "chai";
+import { median } from "../../soak/process-view.ts";
 import { auditLog } from "../control-plane.ts";
 import { type InstalledCluster, installedCluster, system, until } from "./installed-cluster.ts";
 import { startNodeRegistry } from "./node-registry.ts";
@@ -82,8 +83,6 @@ describe("what it costs", function () {
       took.ConfigMap.push(await start(`c-${round}`, plain(`c-${round}`)));
       took.volume.push(await start(`v-${round}`, volume));
     }
-    const median = (values: readonly number[]): number =>
-      values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? 0;
     const [withVolume, without] = [median(took.volume), median(took.ConfigMap)].map(Math.round);
     console.log(
       `      30 Pods, p50: ${withVolume} ms with a volume, ${without} ms with a ConfigMap`,
