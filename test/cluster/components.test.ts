@@ -58,6 +58,8 @@ describe("the manifests in daemonset/", function () {
   it("are accepted by the API server with every combination of components", async () => {
     const components = await readdir(join(root, "daemonset/components"));
     expect(components).to.include.members(["strict", "openshift", "older-kubernetes"]);
+    /** The objects so far, as text: most are the same in many combinations, and one dry run each is enough. */
+    const accepted = new Set<string>();
     for (const [index, chosen] of subsets(components).entries()) {
       const overlay = join(folder, `${index}`);
       await mkdir(overlay);
@@ -68,11 +70,16 @@ describe("the manifests in daemonset/", function () {
         components: chosen.map((name) => `${base}/components/${name}`),
       };
       await writeFile(join(overlay, "kustomization.yaml"), JSON.stringify(kustomization));
-      const apply = ["apply", "--server-side", "--dry-run=server", "--validate=strict"];
-      const answer = await cluster.kubectl([...apply, "-k", overlay]).catch((error: unknown) => {
-        throw new Error(`with ${chosen.join(", ") || "none"}: ${error}`);
-      });
-      expect(answer).to.contain("daemonset.apps/connectors-node");
+      const documents = (await cluster.kubectl(["kustomize", overlay])).split(/^---$/m);
+      const unseen = documents.filter((document) => !accepted.has(document));
+      const apply = ["apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", "-"];
+      if (unseen.length > 0) {
+        await cluster.kubectl(apply, unseen.join("---")).catch((error: unknown) => {
+          throw new Error(`with ${chosen.join(", ") || "none"}: ${error}`);
+        });
+      }
+      for (const document of unseen) accepted.add(document);
+      expect(documents.some((document) => document.includes("kind: DaemonSet"))).to.equal(true);
     }
   });
 });
