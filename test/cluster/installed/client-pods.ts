@@ -76,9 +76,7 @@ export async function clientPods(
       for (const name of names) await clients.loops(name);
       await action();
       await sleep(2_000);
-      const results: LoopResult[] = [];
-      for (const node of nodes) results.push(await clients.endLoop(`loop-${node}`, node));
-      return results;
+      return Promise.all(nodes.map((node) => clients.endLoop(`loop-${node}`, node)));
     },
   };
   return clients;

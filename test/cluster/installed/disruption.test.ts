@@ -8,8 +8,7 @@ import { connector, login, namespace, restricted, right } from "./objects.ts";
 
 const team = "disruption";
 const users = { alice: "password-of-alice" };
-const host = `http://c-harbor.${team}.svc.cluster.local`;
-const repository = `${host}/v2/app/base`;
+const repository = `http://c-harbor.${team}.svc.cluster.local/v2/app/base`;
 const image = `${repository}/manifests/1`;
 
 interface OurPod {
@@ -43,8 +42,8 @@ describe("running Pods, while what serves them ends and begins again", function 
       clients.configMap,
     );
     await cluster.wait("condition=Ready", "connector/harbor", team);
-    for (const node of nodes)
-      await cluster.apply(clients.pod(`still-${node}`, node, ["loop", host]));
+    const still = nodes.map((node) => clients.pod(`still-${node}`, node, ["loop", image]));
+    await cluster.apply(...still);
     for (const node of nodes) await cluster.wait("condition=Ready", `pod/still-${node}`, team);
   });
   after(async () => {
@@ -75,9 +74,10 @@ describe("running Pods, while what serves them ends and begins again", function 
   async function startOne(node: string): Promise<number> {
     const begin = performance.now();
     const name = `new-${node}`;
-    await cluster.apply(clients.pod(name, node, ["loop", host]));
+    await cluster.apply(clients.pod(name, node, ["loop", image]));
     await cluster.wait("condition=Ready", `pod/${name}`, team, 120);
     const took = performance.now() - begin;
+    await clients.loops(name); // before that it is deaf to SIGTERM
     await cluster.kubectl(["delete", "pod", name, "-n", team, "--timeout=60s"]);
     return took;
   }
@@ -96,7 +96,7 @@ describe("running Pods, while what serves them ends and begins again", function 
   }
 
   it("pull through the proxy of their own node", async () => {
-    for (const node of nodes) {
+    const pullOn = async (node: string): Promise<void> => {
       const name = (await ours()).find(
         (one) => one.spec.nodeName === node && one.status.containerStatuses.length === 2,
       );
@@ -110,7 +110,8 @@ describe("running Pods, while what serves them ends and begins again", function 
       const seen =
         (await cluster.kubectl(args)).split(`"pod":"${team}/own-${node}"`).length - before;
       expect(seen, node).to.equal(count);
-    }
+    };
+    await Promise.all(nodes.map(pullOn));
   });
 
   it("do not notice that the driver is killed", async () => {

@@ -61,7 +61,7 @@ async function loop(): Promise<void> {
     }
     longest = Math.max(longest, performance.now() - begin);
     if (count === 1) tell({ answered: url });
-    await sleep(20);
+    await sleep(50);
   }
   tell({ count, failures, longest: Math.round(longest) });
 }
