@@ -155,8 +155,9 @@ export async function openCluster(folder: string): Promise<Cluster> {
       return () => readFile(join(place.folder, `${name}.log`), "utf8");
     },
     async load(image) {
-      const nodes = state.nodes.map((name) => readNode(join(folder, name)));
-      for (const node of await Promise.all(nodes)) await loadImage(node, image);
+      const loadTo = async (name: string): Promise<void> =>
+        loadImage(await readNode(join(folder, name)), image);
+      await Promise.all(state.nodes.map(loadTo));
     },
     async restart(program, { node, signal } = {}) {
       await restartProgram(await placeOf(folder, node ?? state.nodes[0]), program, signal);
@@ -170,13 +171,16 @@ export async function openCluster(folder: string): Promise<Cluster> {
  * mounts and links end with its first process; nothing in them has anything to save.
  */
 export async function endCluster(folder: string): Promise<void> {
+  let hadNodes = false;
   for (const entry of await readdir(folder, { withFileTypes: true }).catch(() => [])) {
     if (!entry.isDirectory()) continue;
     const node = await readNode(join(folder, entry.name)).catch(() => undefined);
-    if (node !== undefined) await endNode(node);
+    if (node === undefined) continue;
+    await endNode(node);
+    hadNodes = true;
   }
   const place = withoutNodes(folder, false);
   for (const name of await programNames(place)) await stopProgram(place, name);
   await rm(folder, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 });
-  await removeEmptyCgroups();
+  if (hadNodes) await removeEmptyCgroups();
 }
