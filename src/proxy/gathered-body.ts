@@ -22,6 +22,7 @@ export class GatheredBody extends Stream {
     const body = new BodyReader({
       length: Number.POSITIVE_INFINITY,
       budget: this.#budget,
+      isCopied: true,
       give: (chunk, release) => to.write(chunk, release),
       resume: () => request.resume(),
     });

@@ -43,6 +43,7 @@ export interface BodySink {
 export class BodyBuffers {
   readonly #budget: BufferBudget;
   readonly #sink: BodySink;
+  readonly #most: number;
   readonly #free: Buffer[] = [];
   /** Given away, the oldest first. */
   readonly #given: Buffer[] = [];
@@ -51,10 +52,16 @@ export class BodyBuffers {
   #filled = 0;
   #state: "open" | "closed" | "abandoned" = "open";
 
-  constructor(budget: BufferBudget, sink: BodySink) {
+  /** @param most bytes of each buffer, if its share of the budget is larger */
+  constructor(budget: BufferBudget, sink: BodySink, most: number = largest) {
     this.#budget = budget;
     this.#sink = sink;
+    this.#most = most;
     budget.begin();
+  }
+
+  get #size(): number {
+    return Math.min(this.#budget.size, this.#most);
   }
 
   /** Whether nothing may be read now, since both are given away. */
@@ -66,7 +73,7 @@ export class BodyBuffers {
   /** Where the next bytes are read to. While both are given away, it is the older one, to be read to once it is released. */
   get landing(): Buffer {
     const [oldest] = this.#given;
-    if (this.isFull && oldest?.length === this.#budget.size) this.#current ??= oldest;
+    if (this.isFull && oldest?.length === this.#size) this.#current ??= oldest;
     this.#current ??= this.#take();
     return this.#current;
   }
@@ -115,7 +122,7 @@ export class BodyBuffers {
   }
 
   #take(): Buffer {
-    const { size } = this.#budget;
+    const size = this.#size;
     for (;;) {
       const buffer = this.#free.pop();
       if (buffer === undefined) return Buffer.allocUnsafeSlow(size);

@@ -4,11 +4,16 @@ export interface BodyReaderOptions {
   /** Bytes, as its head has promised; endless where somebody else sees to that. */
   readonly length: number;
   readonly budget: BufferBudget;
+  /** Whether its bytes come by {@link BodyReader.copy}. */
+  readonly isCopied: boolean;
   /** Takes a chunk, which is good until it is released. */
   readonly give: (chunk: Buffer, release: () => void) => void;
   /** The socket was told to stop, and may go on. */
   readonly resume: () => void;
 }
+
+/** TLS brings 64 KiB at a time at most, and what is copied should still be near when it is written. Bytes. */
+const mostCopied = 256 * 1024;
 
 /** A body on its way from a socket. */
 export class BodyReader {
@@ -18,10 +23,11 @@ export class BodyReader {
   #isPaused = false;
   #willFlush = false;
 
-  constructor({ length, budget, give, resume }: BodyReaderOptions) {
+  constructor({ length, budget, isCopied, give, resume }: BodyReaderOptions) {
     this.#left = length;
     this.#resume = resume;
-    this.#buffers = new BodyBuffers(budget, { give, hasRoom: () => this.#goOn() });
+    const sink = { give, hasRoom: () => this.#goOn() };
+    this.#buffers = new BodyBuffers(budget, sink, isCopied ? mostCopied : undefined);
   }
 
   /** Where the socket may read the next bytes to, unless it is told to stop. */

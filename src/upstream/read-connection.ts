@@ -178,11 +178,11 @@ export class ReadConnection {
   }
 
   #beginBody(task: ReadTask, length: number, rest: Buffer): void {
-    const { budget, bodyTimeout } = this.#options;
+    const { budget, bodyTimeout, isTls } = this.#options;
     const give = task.handler.data.bind(task.handler);
     // What the client took is no time that the registry was silent.
     const resume = (): unknown => this.#socket.setTimeout(bodyTimeout).resume();
-    const body = new BodyReader({ length, budget, give, resume });
+    const body = new BodyReader({ length, budget, isCopied: isTls, give, resume });
     this.#body = body;
     this.#socket.setTimeout(bodyTimeout);
     this.#readBody(task, body, rest, scratch);
