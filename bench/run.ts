@@ -92,7 +92,7 @@ function whereTimeGoes(): string {
   return `Where the time goes, by \`node --cpu-prof\` and \`strace\`:
 
 - Pulls: the kernel's copying from one socket to the other and, with TLS, the ciphers. The proxy reads into the same two buffers again and
-  again, 1 MiB each for one pull and down to 16 KiB for a hundred. Digests are hashed for 32 MiB at once and 128 MiB a second
+  again, 1 MiB each for one pull (256 KiB by TLS) and down to 16 KiB for a hundred. Digests are hashed for 32 MiB at once and 128 MiB a second
   after that, so most of a blob of this bench passes without; one that comes over a network of a gigabit is checked to its end.
 - Pushes: the kernel's copying and, with TLS, the cipher, whose records of 16 KiB each cost a call from Node and a copy. What comes in one turn of the
   event loop is written to the registry at once; written one by one, the records cost half as much CPU again.
