@@ -7,7 +7,7 @@ import { upstreamOf } from "../handler.ts";
 import { denied } from "../registry-error.ts";
 import { checkHead } from "../request-head.ts";
 import { permit } from "./connect.ts";
-import type { Forwarded, ForwardedOptions } from "./forwarded-request.ts";
+import type { Forwarded, ForwardedOptions } from "./forwarded.ts";
 import { passOn } from "./pass-on.ts";
 import { atOrGone, type Serving } from "./serving.ts";
 

@@ -1,31 +1,12 @@
-import type { IncomingMessage, ServerResponse } from "node:http";
-import type { ConnectorRef } from "../../connector/connector-ref.ts";
-import type { Identity } from "../../connector/surroundings.ts";
-import { type Act, answer, type HandlerOptions, type Question } from "../handler.ts";
+import { type Act, answer, type Question } from "../handler.ts";
 import { denied, RegistryError } from "../registry-error.ts";
-import type { ReportDraft } from "../request-report.ts";
 import { parseOwnTarget } from "../request-target.ts";
 import { forwardElsewhere } from "./forward-elsewhere.ts";
 import { type ForwardTarget, isHostOf, parseAbsoluteTarget } from "./forward-target.ts";
+import type { Forwarded, ForwardedOptions } from "./forwarded.ts";
 import { sessionOf } from "./interception.ts";
 import { identify, readCredential } from "./proxy-admission.ts";
 import { atOrGone, findServing } from "./serving.ts";
-import type { TunnelPolicy } from "./tunnel-policy.ts";
-
-export interface ForwardedOptions extends HandlerOptions {
-  readonly policy: TunnelPolicy;
-}
-
-/** A request of forward mode, and who has sent it. */
-export interface Forwarded {
-  readonly request: IncomingMessage;
-  readonly response: ServerResponse;
-  readonly report: ReportDraft;
-  /** Where it goes; its path is the request's own. */
-  readonly target: ForwardTarget;
-  readonly identity: Identity;
-  readonly connectors: readonly ConnectorRef[];
-}
 
 /** Answers requests inside a connection that is intercepted. */
 export const interceptedAct =
