@@ -1,5 +1,5 @@
+import { cpuSecondsOf } from "../test/support/process-view.ts";
 import type { Contestant } from "./contestants.ts";
-import { cpuSecondsOf } from "./process-cost.ts";
 
 /** What was done, in bytes or requests, and how long it took. */
 export interface Measured {

@@ -1,11 +1,11 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Cleanup } from "../test/support/cleanup.ts";
+import { residentMebibytes } from "../test/support/process-view.ts";
 import type { Certificates } from "./certificates.ts";
 import { type Scheme, startConnectorContestant } from "./contestants.ts";
 import { readSlowly } from "./curl.ts";
 import type { Figure } from "./figure.ts";
 import type { Plan } from "./options.ts";
-import { residentMebibytes } from "./process-cost.ts";
 import type { Registries, RegistryName } from "./registries.ts";
 
 const clients = 100;

@@ -1,7 +1,7 @@
+import { median } from "../test/support/statistics.ts";
 import type { Comparison, Sample } from "./comparison.ts";
 import { connectorName, yardstick } from "./contestants.ts";
 import type { Figure } from "./figure.ts";
-import { median } from "./statistics.ts";
 
 /** Which contestant is compared with which. */
 export interface Pair {

@@ -1,12 +1,12 @@
 import { unpublishVolume } from "../src/csi/client.ts";
 import type { Cleanup } from "../test/support/cleanup.ts";
+import { residentMebibytes } from "../test/support/process-view.ts";
+import { median, quantile } from "../test/support/statistics.ts";
 import type { Certificates } from "./certificates.ts";
 import { type ConnectorProcess, mountVolume, startConnector } from "./connector-process.ts";
 import type { Figure } from "./figure.ts";
 import type { Plan } from "./options.ts";
-import { residentMebibytes } from "./process-cost.ts";
 import type { Registries } from "./registries.ts";
-import { median, quantile } from "./statistics.ts";
 
 /** As many Pods as a kubelet runs unless told otherwise. */
 const podsOfANode = 110;

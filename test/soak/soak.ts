@@ -14,8 +14,9 @@ import { runSettings } from "../../tools/image/containerfile.ts";
 import { requirePrograms } from "../../tools/require-programs.ts";
 import { cleanup } from "../support/cleanup.ts";
 import { eventually } from "../support/eventually.ts";
+import { openSockets, residentMebibytes } from "../support/process-view.ts";
 import { type RunningProgram, startProgram } from "../support/program.ts";
-import { median, openSockets, residentMebibytes } from "./process-view.ts";
+import { median } from "../support/statistics.ts";
 import { startSoakRegistry } from "./soak-registry.ts";
 import { emptyTally, type Tally } from "./workload.ts";
 

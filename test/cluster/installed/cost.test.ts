@@ -2,7 +2,7 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { expect } from "chai";
-import { median } from "../../soak/process-view.ts";
+import { median } from "../../support/statistics.ts";
 import { auditLog } from "../control-plane.ts";
 import { type InstalledCluster, installedCluster, system, until } from "./installed-cluster.ts";
 import { startNodeRegistry } from "./node-registry.ts";
