@@ -6,6 +6,8 @@
  * The seed of a run that failed reproduces it. docs/robustness.md says more.
  */
 import { parseArgs } from "node:util";
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
 import { properties } from "./properties.ts";
 import type { FuzzProperty } from "./property.ts";
 
@@ -24,6 +26,9 @@ if (chosen.includes(undefined)) {
 /** Inputs between two looks at the memory, each part with a seed of its own. */
 const part = 2000;
 
+setFlagsFromString("--expose-gc");
+const collectGarbage = runInNewContext("gc") as () => void;
+
 process.on("uncaughtException", fail).on("unhandledRejection", fail);
 
 for (const property of chosen) if (property !== undefined) await fuzz(property);
@@ -41,7 +46,9 @@ async function fuzz({ name, start }: FuzzProperty): Promise<void> {
       console.error(`${name}: repeat with --only ${name} --seed ${seed} --runs ${inputs}`);
       fail(error);
     });
-    memory.push(process.memoryUsage().rss / 1024 / 1024);
+    collectGarbage();
+    const { heapUsed, external } = process.memoryUsage();
+    memory.push((heapUsed + external) / 1024 / 1024);
     if (memory.length % 10 === 0) console.log(`${name}: ${done + inputs} inputs so far`);
   }
   const summary = started.summary?.();
@@ -50,7 +57,7 @@ async function fuzz({ name, start }: FuzzProperty): Promise<void> {
   const from = memory[Math.floor(memory.length / 5)] ?? 0;
   const to = memory.at(-1) ?? 0;
   console.log(
-    `${name}: ${runs} inputs from seed ${values.seed} in ${seconds} s; memory ${from.toFixed(0)} MiB after a fifth, ${to.toFixed(0)} MiB in the end (× ${(to / from).toFixed(2)})`,
+    `${name}: ${runs} inputs from seed ${values.seed} in ${seconds} s; live memory ${from.toFixed(1)} MiB after a fifth, ${to.toFixed(1)} MiB in the end (× ${(to / from).toFixed(2)})`,
   );
   if (summary !== undefined) console.log(`  ${summary}`);
 }
