@@ -56,10 +56,10 @@ describe("an uninstallation", function () {
       .split("\n")
       .filter((kind) => !others.test(kind));
     const all = await cluster.list<Listed>(kinds.join(","), "", "-A");
-    const ours = all.filter(({ kind, ...object }) => {
+    const ours = all.filter((object) => {
       const { managedFields: _, ...metadata } = object.metadata;
       // What users have given each other is theirs.
-      if (/^Role(Binding)?$/.test(kind) && metadata.labels === undefined) return false;
+      if (/^Role(Binding)?$/.test(object.kind) && metadata.labels === undefined) return false;
       const text = JSON.stringify({ ...object, metadata });
       return /connectors-(csi|node|controller|proxy|system|secret|user|admin)|connectors\.alauda\.io|"c-harbor"/.test(
         text,
@@ -111,6 +111,6 @@ describe("an uninstallation", function () {
       "the Pod stays",
       120,
     );
-    await cluster.kubectl(["delete", "namespace", team, "--wait=false"]);
+    await cluster.kubectl(["delete", "namespace", team, "--timeout=120s"]);
   });
 });
