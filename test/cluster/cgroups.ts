@@ -5,7 +5,8 @@ const root = "/sys/fs/cgroup";
 
 /**
  * Removes the control groups of containers that were ended with their node: the kernel keeps them,
- * empty. One that still has a process can't be removed, so a cluster beside this one loses nothing.
+ * empty. One that has a process can't be removed, but one that a cluster beside this is just making can:
+ * where there were no nodes, there is nothing to remove.
  */
 export async function removeEmptyCgroups(): Promise<void> {
   const controllers = await readdir(root).catch(() => []);

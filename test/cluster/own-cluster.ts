@@ -171,16 +171,12 @@ export async function openCluster(folder: string): Promise<Cluster> {
  * mounts and links end with its first process; nothing in them has anything to save.
  */
 export async function endCluster(folder: string): Promise<void> {
-  let hadNodes = false;
-  for (const entry of await readdir(folder, { withFileTypes: true }).catch(() => [])) {
-    if (!entry.isDirectory()) continue;
-    const node = await readNode(join(folder, entry.name)).catch(() => undefined);
-    if (node === undefined) continue;
-    await endNode(node);
-    hadNodes = true;
-  }
+  const names = await readdir(folder).catch(() => []);
+  const found = names.map((name) => readNode(join(folder, name)).catch(() => undefined));
+  const nodes = (await Promise.all(found)).filter((node) => node !== undefined);
+  for (const node of nodes) await endNode(node);
   const place = withoutNodes(folder, false);
   for (const name of await programNames(place)) await stopProgram(place, name);
   await rm(folder, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 });
-  if (hadNodes) await removeEmptyCgroups();
+  if (nodes.length > 0) await removeEmptyCgroups();
 }

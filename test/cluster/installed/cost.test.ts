@@ -4,6 +4,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { expect } from "chai";
 import { median } from "../../support/statistics.ts";
 import { auditLog } from "../control-plane.ts";
+import { nodes } from "./client-pods.ts";
 import { type InstalledCluster, installedCluster, system, until } from "./installed-cluster.ts";
 import { startNodeRegistry } from "./node-registry.ts";
 import { connector, login, namespace, pod, restricted, right } from "./objects.ts";
@@ -79,10 +80,10 @@ describe("what it costs", function () {
     const took: Record<"volume" | "ConfigMap", number[]> = { volume: [], ConfigMap: [] };
     for (let round = 0; round < 30; round += 1) {
       // One of each at a time, each on a node of its own, which they change.
-      const [one, other] = round % 2 === 0 ? ["node1", "node2"] : ["node2", "node1"];
+      const [one, other] = round % 2 === 0 ? nodes : ([nodes[1], nodes[0]] as const);
       const [volume, configMap] = await Promise.all([
-        start(`v-${round}`, withVolume(`v-${round}`, one ?? "")),
-        start(`c-${round}`, plain(`c-${round}`, other ?? "")),
+        start(`v-${round}`, withVolume(`v-${round}`, one)),
+        start(`c-${round}`, plain(`c-${round}`, other)),
       ]);
       took.volume.push(volume);
       took.ConfigMap.push(configMap);
@@ -124,7 +125,7 @@ describe("what it costs", function () {
       console.log(`      ${what}: ${(lines.length / minutes).toFixed(1)} requests a minute`);
     }
     const all = [...requests.values()].flat().length / minutes;
-    expect(all).to.be.below(10 * 2); // nodes
+    expect(all).to.be.below(10 * nodes.length);
     for (const [what, { rss }] of after) {
       expect(rss / 1024 ** 2, what).to.be.below(what.startsWith("csi") ? 90 : 110);
     }
