@@ -12,9 +12,9 @@ import { defaultWaits } from "./download.ts";
 import { createForwardMode } from "./forward-mode/forward-mode.ts";
 import { createHandler, type RequestObserver } from "./handler.ts";
 import { createHashBudget } from "./hash-budget.ts";
-import { type ListenAddress, type Listener, listen } from "./listener.ts";
 import { createLimitKeeper, defaultLimits, type RequestLimits } from "./request-limits.ts";
-import { createServerCertificates } from "./server-certificates.ts";
+import { type ListenAddress, type Listener, listen } from "./server/listener.ts";
+import { createServerCertificates } from "./server/server-certificates.ts";
 import { createSessionSeal } from "./upload-session.ts";
 
 export interface ProxyOptions extends AdmissionOptions {

@@ -1,10 +1,10 @@
 import { createServer, type IncomingMessage } from "node:http";
 import type { Socket } from "node:net";
 import { TLSSocket } from "node:tls";
-import { type Connections, followConnections } from "../connections.ts";
 import type { Handler } from "../handler.ts";
-import { serve, serverOptions } from "../listener.ts";
-import type { ServerCertificates } from "../server-certificates.ts";
+import { type Connections, followConnections } from "../server/connections.ts";
+import { serve, serverOptions } from "../server/listener.ts";
+import type { ServerCertificates } from "../server/server-certificates.ts";
 import type { ForwardTarget } from "./forward-target.ts";
 import type { ProxyCredential } from "./proxy-credential.ts";
 

@@ -1,5 +1,5 @@
 import { createSecureContext, type SecureContext } from "node:tls";
-import { type IssueLeaf, type KeyPair, leafLifetime } from "../certificate-authority.ts";
+import { type IssueLeaf, type KeyPair, leafLifetime } from "../../certificate-authority.ts";
 
 export interface ServerCertificatesOptions {
   /** Signs with the authority of the moment; another function once that has changed. */

@@ -5,11 +5,11 @@ import {
   type IssueLeaf,
   leafIssuer,
   leafLifetime,
-} from "../../src/certificate-authority.ts";
+} from "../../../src/certificate-authority.ts";
 import {
   createServerCertificates,
   type ServerCertificates,
-} from "../../src/proxy/server-certificates.ts";
+} from "../../../src/proxy/server/server-certificates.ts";
 
 describe("server certificates", function () {
   this.timeout(10_000);

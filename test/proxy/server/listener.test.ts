@@ -9,16 +9,16 @@ import {
   type TLSSocket,
 } from "node:tls";
 import { expect } from "chai";
-import { cleanup } from "../support/cleanup.ts";
-import { eventually } from "../support/eventually.ts";
-import { type FakeRegistry, startFakeRegistry } from "../support/fake-registry.ts";
-import { addBlob } from "../support/fake-registry-content.ts";
-import { neverAnswer, sendHugeHeaders, startSilentServer } from "../support/hostile-answers.ts";
-import { tokenEndpoint } from "../support/hostile-auth.ts";
-import { noise } from "../support/oci-image.ts";
-import { openRaw, type RawConnection, rawRequest, statusesIn } from "../support/raw-request.ts";
-import { clientOf, type TestClient } from "./test-client.ts";
-import { startTestProxy, type TestProxy } from "./test-proxy.ts";
+import { cleanup } from "../../support/cleanup.ts";
+import { eventually } from "../../support/eventually.ts";
+import { type FakeRegistry, startFakeRegistry } from "../../support/fake-registry.ts";
+import { addBlob } from "../../support/fake-registry-content.ts";
+import { neverAnswer, sendHugeHeaders, startSilentServer } from "../../support/hostile-answers.ts";
+import { tokenEndpoint } from "../../support/hostile-auth.ts";
+import { noise } from "../../support/oci-image.ts";
+import { openRaw, type RawConnection, rawRequest, statusesIn } from "../../support/raw-request.ts";
+import { clientOf, type TestClient } from "../test-client.ts";
+import { startTestProxy, type TestProxy } from "../test-proxy.ts";
 
 describe("a listener", function () {
   this.timeout(20_000);

@@ -1,7 +1,7 @@
 import { STATUS_CODES } from "node:http";
 import type { Server } from "node:https";
 import { Socket } from "node:net";
-import { errorBody, RegistryError } from "./registry-error.ts";
+import { errorBody, RegistryError } from "../registry-error.ts";
 
 const tooLarge = new RegistryError(431, "UNSUPPORTED", "the head of this request is too large", {
   detail: "64 KiB of request line and headers are read here",

@@ -8,12 +8,12 @@ import {
 } from "node:http";
 import { createServer as createTlsServer } from "node:https";
 import type { AddressInfo, Socket } from "node:net";
-import { maxHeaderSize } from "../upstream/upstream.ts";
+import { maxHeaderSize } from "../../upstream/upstream.ts";
+import type { Handler } from "../handler.ts";
+import { RegistryError, respondWithError } from "../registry-error.ts";
 import { limitConnections } from "./connection-limit.ts";
 import { type Connections, followConnections } from "./connections.ts";
-import type { Handler } from "./handler.ts";
 import { refuseMalformed, refusePlain } from "./malformed.ts";
-import { RegistryError, respondWithError } from "./registry-error.ts";
 import type { ServerCertificates } from "./server-certificates.ts";
 
 /** Where to listen. */
