@@ -3,7 +3,7 @@ import type { Connector } from "../connector/connector.ts";
 import { showRef } from "../connector/connector-ref.ts";
 import type { Identity } from "../connector/surroundings.ts";
 import { denied } from "./registry-error.ts";
-import type { Endpoint } from "./request-target.ts";
+import type { Endpoint } from "./request/request-target.ts";
 
 /** What a request does. The end of an upload that was not finished is part of pushing. */
 export function actionOf(method: string, { kind }: Endpoint): Action {

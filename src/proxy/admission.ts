@@ -8,9 +8,9 @@ import type {
   Verb,
   VerifyToken,
 } from "../connector/surroundings.ts";
-import { challengeOfOurs, clientToken } from "./client-token.ts";
 import { denied, RegistryError } from "./registry-error.ts";
-import type { RepositoryTarget } from "./request-target.ts";
+import { challengeOfOurs, clientToken } from "./request/client-token.ts";
+import type { RepositoryTarget } from "./request/request-target.ts";
 
 export interface AdmissionOptions {
   readonly verifyToken: VerifyToken;

@@ -9,11 +9,11 @@ import type { HashBudget } from "./hash-budget.ts";
 import { headersForRegistry } from "./headers.ts";
 import { keepImmutableTag } from "./immutable-tag.ts";
 import { type Mount, translateMount } from "./mount.ts";
-import { withoutParameters } from "./query.ts";
 import { isRefusal, unavailable } from "./registry-error.ts";
 import { type Replayed, type ReplayOptions, replay } from "./replay.ts";
-import { hasBody } from "./request-body.ts";
-import { digestOf } from "./request-target.ts";
+import { withoutParameters } from "./request/query.ts";
+import { hasBody } from "./request/request-body.ts";
+import { digestOf } from "./request/request-target.ts";
 import {
   type Admitted,
   clientHeaders,

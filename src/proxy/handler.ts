@@ -11,7 +11,6 @@ import { BodyCut, ClientGone, cut } from "./exchange.ts";
 import { forward } from "./forward.ts";
 import type { HashBudget } from "./hash-budget.ts";
 import { goesRound } from "./headers.ts";
-import { readManifest } from "./held-body.ts";
 import { Patience } from "./patience.ts";
 import {
   apiVersion,
@@ -21,16 +20,17 @@ import {
   RegistryError,
   respondWithError,
 } from "./registry-error.ts";
-import { checkBody } from "./request-body.ts";
-import { checkHead } from "./request-head.ts";
-import type { LimitKeeper } from "./request-limits.ts";
-import { openReport, type ReportDraft, type RequestReport } from "./request-report.ts";
+import { readManifest } from "./request/held-body.ts";
+import { checkBody } from "./request/request-body.ts";
+import { checkHead } from "./request/request-head.ts";
 import {
   checkMethod,
   parseRequestTarget,
   type RepositoryTarget,
   type RequestTarget,
-} from "./request-target.ts";
+} from "./request/request-target.ts";
+import type { LimitKeeper } from "./request-limits.ts";
+import { openReport, type ReportDraft, type RequestReport } from "./request-report.ts";
 import { type Admitted, drain } from "./respond.ts";
 import { createStallWatch } from "./stalled-client.ts";
 import type { SessionSeal } from "./upload-session.ts";

@@ -3,7 +3,7 @@ import type { Socket } from "node:net";
 import type { Action } from "../connector/access-rules.ts";
 import { type ConnectorRef, showRef } from "../connector/connector-ref.ts";
 import type { Identity } from "../connector/surroundings.ts";
-import type { RequestTarget } from "./request-target.ts";
+import type { RequestTarget } from "./request/request-target.ts";
 
 /** What became of a request: a line of the audit log, and what is counted. */
 export interface RequestReport {

@@ -14,11 +14,11 @@ import {
   storageHeadersForClient,
 } from "./headers.ts";
 import type { Patience } from "./patience.ts";
-import { parameter } from "./query.ts";
 import { badGateway, denied, type RegistryError } from "./registry-error.ts";
 import type { FinalRequest } from "./replay.ts";
+import { parameter } from "./request/query.ts";
+import type { RepositoryTarget } from "./request/request-target.ts";
 import type { ReportDraft } from "./request-report.ts";
-import type { RepositoryTarget } from "./request-target.ts";
 import type { SessionSeal } from "./upload-session.ts";
 
 /** A request that has been let in, and whose answer is to be made. */

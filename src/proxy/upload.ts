@@ -5,7 +5,7 @@ import { connectTimeout, maxHeaderSize } from "../upstream/upstream.ts";
 import { ClientGone, type CollectedResponse, collectTimeout, mostCollected } from "./exchange.ts";
 import { GatheredBody } from "./gathered-body.ts";
 import type { Headers } from "./headers.ts";
-import { endWhenIdle } from "./request-body.ts";
+import { endWhenIdle } from "./request/request-body.ts";
 
 export interface UploadOptions {
   readonly request: IncomingMessage;

@@ -9,7 +9,10 @@ import {
   resolveUpstream,
   upstreamPath,
 } from "../../src/proxy/client-paths.ts";
-import { parseRequestTarget, type RepositoryTarget } from "../../src/proxy/request-target.ts";
+import {
+  parseRequestTarget,
+  type RepositoryTarget,
+} from "../../src/proxy/request/request-target.ts";
 
 const prefix = "/v2/namespaces/team-a/connectors/harbor/";
 const harbor = addressOf("https://harbor.test");

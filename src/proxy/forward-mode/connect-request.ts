@@ -4,7 +4,7 @@ import type { Log } from "../../log.ts";
 import type { AdmissionOptions } from "../admission.ts";
 import type { RequestObserver } from "../handler.ts";
 import { asRegistryError, denied, RegistryError } from "../registry-error.ts";
-import { checkHead } from "../request-head.ts";
+import { checkHead } from "../request/request-head.ts";
 import type { LimitKeeper } from "../request-limits.ts";
 import type { ConnectHandler } from "../server/listener.ts";
 import type { BlindTunnels } from "./blind-tunnels.ts";

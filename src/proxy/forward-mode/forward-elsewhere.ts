@@ -5,7 +5,7 @@ import type { Identity } from "../../connector/surroundings.ts";
 import { authorize } from "../admission.ts";
 import { upstreamOf } from "../handler.ts";
 import { denied } from "../registry-error.ts";
-import { checkHead } from "../request-head.ts";
+import { checkHead } from "../request/request-head.ts";
 import { permit } from "./connect.ts";
 import type { Forwarded, ForwardedOptions } from "./forwarded.ts";
 import { passOn } from "./pass-on.ts";

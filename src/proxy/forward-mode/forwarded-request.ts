@@ -1,6 +1,6 @@
 import { type Act, answer, type Question } from "../handler.ts";
 import { denied, RegistryError } from "../registry-error.ts";
-import { parseOwnTarget } from "../request-target.ts";
+import { parseOwnTarget } from "../request/request-target.ts";
 import { forwardElsewhere } from "./forward-elsewhere.ts";
 import { type ForwardTarget, isHostOf, parseAbsoluteTarget } from "./forward-target.ts";
 import type { Forwarded, ForwardedOptions } from "./forwarded.ts";

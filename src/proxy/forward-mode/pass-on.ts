@@ -8,7 +8,7 @@ import { request as httpsRequest } from "node:https";
 import { pipeline } from "node:stream/promises";
 import { ClientGone } from "../exchange.ts";
 import { connectionTokens, hopByHop } from "../headers.ts";
-import { endWhenIdle } from "../request-body.ts";
+import { endWhenIdle } from "../request/request-body.ts";
 import { asConnectError } from "./connect.ts";
 
 export interface PassOnOptions {

@@ -1,13 +1,13 @@
 import { expect } from "chai";
 import fc from "fast-check";
-import { parseRegistryAddress } from "../../src/connector/registry-address.ts";
-import { upstreamPath } from "../../src/proxy/client-paths.ts";
+import { parseRegistryAddress } from "../../../src/connector/registry-address.ts";
+import { upstreamPath } from "../../../src/proxy/client-paths.ts";
 import {
   checkMethod,
   type Endpoint,
   parseRequestTarget,
   type RequestTarget,
-} from "../../src/proxy/request-target.ts";
+} from "../../../src/proxy/request/request-target.ts";
 
 const digest = `sha256:${"a".repeat(64)}`;
 const connector = { namespace: "team-a", name: "harbor" };

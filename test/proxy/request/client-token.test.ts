@@ -1,7 +1,7 @@
 import { expect } from "chai";
 import fc from "fast-check";
-import { challengeOfOurs, clientToken } from "../../src/proxy/client-token.ts";
-import { parseChallenges } from "../../src/upstream/challenge.ts";
+import { challengeOfOurs, clientToken } from "../../../src/proxy/request/client-token.ts";
+import { parseChallenges } from "../../../src/upstream/challenge.ts";
 
 const basic = (pair: string): string => `Basic ${Buffer.from(pair).toString("base64")}`;
 

@@ -1,6 +1,11 @@
 import { expect } from "chai";
 import fc from "fast-check";
-import { joinQueries, parameter, withoutParameters, withQuery } from "../../src/proxy/query.ts";
+import {
+  joinQueries,
+  parameter,
+  withoutParameters,
+  withQuery,
+} from "../../../src/proxy/request/query.ts";
 
 describe("a query without some of its parameters", () => {
   const cases: readonly (readonly [string, string])[] = [

@@ -1,8 +1,8 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
-import { ClientGone } from "./exchange.ts";
-import { RegistryError } from "./registry-error.ts";
+import { ClientGone } from "../exchange.ts";
+import { RegistryError } from "../registry-error.ts";
+import type { LimitKeeper } from "../request-limits.ts";
 import { endWhenIdle, hasBody } from "./request-body.ts";
-import type { LimitKeeper } from "./request-limits.ts";
 
 /**
  * Registries take manifests of 4 MiB (distribution-spec 1.1, "Pushing Manifests"), clients send none that is much larger.

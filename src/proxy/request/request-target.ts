@@ -1,6 +1,6 @@
-import { type ConnectorRef, isConnectorName, isNamespace } from "../connector/connector-ref.ts";
-import { isDigest, isReference, isRepository } from "../connector/repository.ts";
-import { RegistryError } from "./registry-error.ts";
+import { type ConnectorRef, isConnectorName, isNamespace } from "../../connector/connector-ref.ts";
+import { isDigest, isReference, isRepository } from "../../connector/repository.ts";
+import { RegistryError } from "../registry-error.ts";
 
 /** What of a repository is meant, or of the whole registry. */
 export type Endpoint =

@@ -1,6 +1,6 @@
 import type { IncomingMessage } from "node:http";
-import { connectionTokens } from "./headers.ts";
-import { RegistryError } from "./registry-error.ts";
+import { connectionTokens } from "../headers.ts";
+import { RegistryError } from "../registry-error.ts";
 
 /**
  * Headers that say who asks, whom, and where a body ends. One that is there twice, or that `Connection` takes back, can

@@ -1,5 +1,5 @@
 import type { IncomingMessage } from "node:http";
-import { RegistryError } from "./registry-error.ts";
+import { RegistryError } from "../registry-error.ts";
 
 /** RFC 9112, section 6: a request has a body where one of these says so. */
 export const hasBody = ({ headers }: IncomingMessage): boolean =>

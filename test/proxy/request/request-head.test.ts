@@ -1,10 +1,10 @@
 import { expect } from "chai";
-import { cleanup } from "../support/cleanup.ts";
-import { eventually } from "../support/eventually.ts";
-import { type FakeRegistry, startFakeRegistry } from "../support/fake-registry.ts";
-import { openRaw, rawRequest, statusesIn } from "../support/raw-request.ts";
-import { clientOf, type TestClient } from "./test-client.ts";
-import { startTestProxy, type TestProxy } from "./test-proxy.ts";
+import { cleanup } from "../../support/cleanup.ts";
+import { eventually } from "../../support/eventually.ts";
+import { type FakeRegistry, startFakeRegistry } from "../../support/fake-registry.ts";
+import { openRaw, rawRequest, statusesIn } from "../../support/raw-request.ts";
+import { clientOf, type TestClient } from "../test-client.ts";
+import { startTestProxy, type TestProxy } from "../test-proxy.ts";
 
 describe("the head of a request", function () {
   this.timeout(20_000);
