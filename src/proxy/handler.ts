@@ -7,11 +7,7 @@ import type { Upstream, Upstreams } from "../upstream/upstream.ts";
 import type { UpstreamLogin } from "../upstream/upstream-login.ts";
 import { actionOf, checkRules } from "./access.ts";
 import { type AdmissionOptions, authenticate, authorize, connectorOf } from "./admission.ts";
-import { BodyCut, ClientGone, cut } from "./exchange.ts";
-import { forward } from "./forward.ts";
-import type { HashBudget } from "./hash-budget.ts";
 import { goesRound } from "./headers.ts";
-import { Patience } from "./patience.ts";
 import {
   apiVersion,
   asRegistryError,
@@ -20,6 +16,12 @@ import {
   RegistryError,
   respondWithError,
 } from "./registry-error.ts";
+import { BodyCut, ClientGone, cut } from "./relay/exchange.ts";
+import type { HashBudget } from "./relay/hash-budget.ts";
+import { Patience } from "./relay/patience.ts";
+import { forward } from "./relay/relay.ts";
+import { type Admitted, drain } from "./relay/respond.ts";
+import type { SessionSeal } from "./relay/upload-session.ts";
 import { readManifest } from "./request/held-body.ts";
 import { checkBody } from "./request/request-body.ts";
 import { checkHead } from "./request/request-head.ts";
@@ -31,9 +33,7 @@ import {
 } from "./request/request-target.ts";
 import type { LimitKeeper } from "./request-limits.ts";
 import { openReport, type ReportDraft, type RequestReport } from "./request-report.ts";
-import { type Admitted, drain } from "./respond.ts";
 import { createStallWatch } from "./stalled-client.ts";
-import type { SessionSeal } from "./upload-session.ts";
 
 export interface HandlerOptions extends AdmissionOptions {
   readonly readUpstreamSecrets: ReadUpstreamSecrets;

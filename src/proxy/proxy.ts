@@ -8,14 +8,14 @@ import { createTokenCache, type TokenOutcome } from "../upstream/token-cache.ts"
 import { createUpstreams } from "../upstream/upstream.ts";
 import { createUpstreamLogin } from "../upstream/upstream-login.ts";
 import type { AdmissionOptions } from "./admission.ts";
-import { defaultWaits } from "./download.ts";
 import { createForwardMode } from "./forward-mode/forward-mode.ts";
 import { createHandler, type RequestObserver } from "./handler.ts";
-import { createHashBudget } from "./hash-budget.ts";
+import { defaultWaits } from "./relay/download.ts";
+import { createHashBudget } from "./relay/hash-budget.ts";
+import { createSessionSeal } from "./relay/upload-session.ts";
 import { createLimitKeeper, defaultLimits, type RequestLimits } from "./request-limits.ts";
 import { type ListenAddress, type Listener, listen } from "./server/listener.ts";
 import { createServerCertificates } from "./server/server-certificates.ts";
-import { createSessionSeal } from "./upload-session.ts";
 
 export interface ProxyOptions extends AdmissionOptions {
   readonly listen: readonly ListenAddress[];

@@ -4,16 +4,16 @@ import { Agent, request as httpRequest, type IncomingMessage } from "node:http";
 import { connect } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import { expect } from "chai";
-import { cleanup } from "../support/cleanup.ts";
-import { eventually } from "../support/eventually.ts";
-import { type FakeRegistry, startFakeRegistry } from "../support/fake-registry.ts";
-import { addBlob } from "../support/fake-registry-content.ts";
-import { neverAnswer } from "../support/hostile-answers.ts";
-import { breakChunks, resetDownloads, truncateBlobs } from "../support/hostile-downloads.ts";
-import { noise } from "../support/oci-image.ts";
-import { openRaw } from "../support/raw-request.ts";
-import { clientOf, type TestClient } from "./test-client.ts";
-import { startTestProxy, type TestProxy } from "./test-proxy.ts";
+import { cleanup } from "../../support/cleanup.ts";
+import { eventually } from "../../support/eventually.ts";
+import { type FakeRegistry, startFakeRegistry } from "../../support/fake-registry.ts";
+import { addBlob } from "../../support/fake-registry-content.ts";
+import { neverAnswer } from "../../support/hostile-answers.ts";
+import { breakChunks, resetDownloads, truncateBlobs } from "../../support/hostile-downloads.ts";
+import { noise } from "../../support/oci-image.ts";
+import { openRaw } from "../../support/raw-request.ts";
+import { clientOf, type TestClient } from "../test-client.ts";
+import { startTestProxy, type TestProxy } from "../test-proxy.ts";
 
 const bodyTimeout = 300;
 

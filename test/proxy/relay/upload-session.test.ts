@@ -1,7 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { expect } from "chai";
 import fc from "fast-check";
-import { createSessionSeal, type UploadSession } from "../../src/proxy/upload-session.ts";
+import { createSessionSeal, type UploadSession } from "../../../src/proxy/relay/upload-session.ts";
 
 describe("a sealed upload session", function () {
   this.timeout(10_000);

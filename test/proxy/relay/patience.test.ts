@@ -1,13 +1,13 @@
 import { expect } from "chai";
-import { cleanup } from "../support/cleanup.ts";
-import { eventually } from "../support/eventually.ts";
-import { type FakeRegistry, startFakeRegistry } from "../support/fake-registry.ts";
-import { addBlob } from "../support/fake-registry-content.ts";
-import { failFirst } from "../support/hostile-answers.ts";
-import { redirectBlobs } from "../support/hostile-downloads.ts";
-import { openRaw } from "../support/raw-request.ts";
-import { clientOf, errorIn, type TestClient } from "./test-client.ts";
-import { startTestProxy, type TestProxy } from "./test-proxy.ts";
+import { cleanup } from "../../support/cleanup.ts";
+import { eventually } from "../../support/eventually.ts";
+import { type FakeRegistry, startFakeRegistry } from "../../support/fake-registry.ts";
+import { addBlob } from "../../support/fake-registry-content.ts";
+import { failFirst } from "../../support/hostile-answers.ts";
+import { redirectBlobs } from "../../support/hostile-downloads.ts";
+import { openRaw } from "../../support/raw-request.ts";
+import { clientOf, errorIn, type TestClient } from "../test-client.ts";
+import { startTestProxy, type TestProxy } from "../test-proxy.ts";
 
 const credential = { username: "alice", password: "secret-of-alice" };
 const soon = { "Retry-After": "0" };

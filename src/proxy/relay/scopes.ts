@@ -1,4 +1,4 @@
-import type { Endpoint } from "./request/request-target.ts";
+import type { Endpoint } from "../request/request-target.ts";
 
 /**
  * The scopes that a request needs, computed and never copied from a challenge: GHCR's ping names a

@@ -1,18 +1,18 @@
 import { expect } from "chai";
-import { cleanup } from "../support/cleanup.ts";
-import { type FakeRegistry, startFakeRegistry } from "../support/fake-registry.ts";
-import { addBlob, addManifest } from "../support/fake-registry-content.ts";
-import { oddHeaders, sendOddHeaders } from "../support/hostile-answers.ts";
+import { cleanup } from "../../support/cleanup.ts";
+import { type FakeRegistry, startFakeRegistry } from "../../support/fake-registry.ts";
+import { addBlob, addManifest } from "../../support/fake-registry-content.ts";
+import { oddHeaders, sendOddHeaders } from "../../support/hostile-answers.ts";
 import {
   ignoreRanges,
   lieAbout416,
   redirectBlobs,
   redirectForEver,
   storeBlobsIn,
-} from "../support/hostile-downloads.ts";
-import { noise } from "../support/oci-image.ts";
-import { clientOf, errorIn, type TestClient } from "./test-client.ts";
-import { startTestProxy, type TestProxy } from "./test-proxy.ts";
+} from "../../support/hostile-downloads.ts";
+import { noise } from "../../support/oci-image.ts";
+import { clientOf, errorIn, type TestClient } from "../test-client.ts";
+import { startTestProxy, type TestProxy } from "../test-proxy.ts";
 
 const credential = { username: "alice", password: "secret-of-alice" };
 

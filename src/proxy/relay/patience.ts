@@ -1,6 +1,6 @@
 import { once } from "node:events";
 import type { ServerResponse } from "node:http";
-import { UpstreamError } from "../upstream/upstream-error.ts";
+import { UpstreamError } from "../../upstream/upstream-error.ts";
 import { ClientGone } from "./exchange.ts";
 
 /** Clients give up after 30 s without a head (containerd). Milliseconds. */

@@ -1,6 +1,12 @@
 import type { ServerResponse } from "node:http";
 import { TLSSocket } from "node:tls";
-import type { Abort, AnswerHandler, AnswerHead, Ask, UpstreamRequest } from "../upstream/answer.ts";
+import type {
+  Abort,
+  AnswerHandler,
+  AnswerHead,
+  Ask,
+  UpstreamRequest,
+} from "../../upstream/answer.ts";
 import type { BodySink } from "./body-sink.ts";
 
 /** What becomes of a response's body, decided at its head. */

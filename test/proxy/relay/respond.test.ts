@@ -1,9 +1,9 @@
 import { expect } from "chai";
-import { cleanup } from "../support/cleanup.ts";
-import { type FakeRegistry, startFakeRegistry } from "../support/fake-registry.ts";
-import { addBlob } from "../support/fake-registry-content.ts";
-import { clientOf, errorIn } from "./test-client.ts";
-import { startTestProxy, type TestProxy } from "./test-proxy.ts";
+import { cleanup } from "../../support/cleanup.ts";
+import { type FakeRegistry, startFakeRegistry } from "../../support/fake-registry.ts";
+import { addBlob } from "../../support/fake-registry-content.ts";
+import { clientOf, errorIn } from "../test-client.ts";
+import { startTestProxy, type TestProxy } from "../test-proxy.ts";
 
 describe("a registry that shows what it was sent", function () {
   this.timeout(20_000);

@@ -1,10 +1,10 @@
 import { expect } from "chai";
-import { cleanup } from "../support/cleanup.ts";
-import { type FakeRegistry, startFakeRegistry } from "../support/fake-registry.ts";
-import { addBlob, addManifest } from "../support/fake-registry-content.ts";
-import { noise, sha256 } from "../support/oci-image.ts";
-import { clientOf, errorIn, type TestClient } from "./test-client.ts";
-import { startTestProxy, type TestProxy } from "./test-proxy.ts";
+import { cleanup } from "../../support/cleanup.ts";
+import { type FakeRegistry, startFakeRegistry } from "../../support/fake-registry.ts";
+import { addBlob, addManifest } from "../../support/fake-registry-content.ts";
+import { noise, sha256 } from "../../support/oci-image.ts";
+import { clientOf, errorIn, type TestClient } from "../test-client.ts";
+import { startTestProxy, type TestProxy } from "../test-proxy.ts";
 
 const credential = { username: "alice", password: "secret-of-alice" };
 

@@ -1,5 +1,5 @@
-import { type RegistryAddress, upstreamRepository } from "../connector/registry-address.ts";
-import type { RepositoryTarget } from "./request/request-target.ts";
+import { type RegistryAddress, upstreamRepository } from "../../connector/registry-address.ts";
+import type { RepositoryTarget } from "../request/request-target.ts";
 
 /**
  * The URL that a registry names in a Location or Link, resolved against the URL that was asked; undefined where it is none.

@@ -4,24 +4,24 @@ import type { AddressInfo } from "node:net";
 import { PassThrough, Readable } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
 import { expect } from "chai";
-import { passUpload } from "../../src/proxy/upload.ts";
-import { BufferBudget } from "../../src/upstream/body-buffers.ts";
-import { cleanup } from "../support/cleanup.ts";
-import { eventually } from "../support/eventually.ts";
-import { type FakeRegistry, startFakeRegistry } from "../support/fake-registry.ts";
-import type { LocationStyle } from "../support/fake-registry-uploads.ts";
+import { passUpload } from "../../../src/proxy/relay/upload.ts";
+import { BufferBudget } from "../../../src/upstream/body-buffers.ts";
+import { cleanup } from "../../support/cleanup.ts";
+import { eventually } from "../../support/eventually.ts";
+import { type FakeRegistry, startFakeRegistry } from "../../support/fake-registry.ts";
+import type { LocationStyle } from "../../support/fake-registry-uploads.ts";
 import {
   answerUploadsEarly,
   redirectUploads,
   resetUploads,
   sendUploadsTo,
   stallUploads,
-} from "../support/hostile-uploads.ts";
-import { noise, sha256 } from "../support/oci-image.ts";
-import type { PlainResponse } from "../support/plain-request.ts";
-import { openRaw, statusesIn } from "../support/raw-request.ts";
-import { basicAuth, clientOf, errorIn, type TestClient } from "./test-client.ts";
-import { startTestProxy, type TestProxy } from "./test-proxy.ts";
+} from "../../support/hostile-uploads.ts";
+import { noise, sha256 } from "../../support/oci-image.ts";
+import type { PlainResponse } from "../../support/plain-request.ts";
+import { openRaw, statusesIn } from "../../support/raw-request.ts";
+import { basicAuth, clientOf, errorIn, type TestClient } from "../test-client.ts";
+import { startTestProxy, type TestProxy } from "../test-proxy.ts";
 
 const credential = { username: "alice", password: "secret-of-alice" };
 const styles: readonly LocationStyle[] = ["relative", "absolute", "state", "gar", "ghcr"];

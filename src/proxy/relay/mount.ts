@@ -1,7 +1,7 @@
-import { type ConnectorRef, showRef } from "../connector/connector-ref.ts";
-import { type RegistryAddress, upstreamRepository } from "../connector/registry-address.ts";
-import { isDigest, isRepository } from "../connector/repository.ts";
-import { joinQueries, parameter, withoutParameters } from "./request/query.ts";
+import { type ConnectorRef, showRef } from "../../connector/connector-ref.ts";
+import { type RegistryAddress, upstreamRepository } from "../../connector/registry-address.ts";
+import { isDigest, isRepository } from "../../connector/repository.ts";
+import { joinQueries, parameter, withoutParameters } from "../request/query.ts";
 
 /** A mount as it goes to the registry. */
 export interface Mount {

@@ -1,11 +1,11 @@
 import type { Agent, ClientRequest, IncomingMessage, ServerResponse } from "node:http";
 import { createProxyServer } from "http-proxy-3";
-import type { BufferBudget } from "../upstream/body-buffers.ts";
-import { connectTimeout, maxHeaderSize } from "../upstream/upstream.ts";
+import type { BufferBudget } from "../../upstream/body-buffers.ts";
+import { connectTimeout, maxHeaderSize } from "../../upstream/upstream.ts";
+import type { Headers } from "../headers.ts";
+import { endWhenIdle } from "../request/request-body.ts";
 import { ClientGone, type CollectedResponse, collectTimeout, mostCollected } from "./exchange.ts";
 import { GatheredBody } from "./gathered-body.ts";
-import type { Headers } from "./headers.ts";
-import { endWhenIdle } from "./request/request-body.ts";
 
 export interface UploadOptions {
   readonly request: IncomingMessage;

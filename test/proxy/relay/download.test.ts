@@ -1,18 +1,18 @@
 import { createHash } from "node:crypto";
 import { expect } from "chai";
-import { cleanup } from "../support/cleanup.ts";
-import { type FakeRegistry, startFakeRegistry } from "../support/fake-registry.ts";
-import { addBlob } from "../support/fake-registry-content.ts";
+import { cleanup } from "../../support/cleanup.ts";
+import { type FakeRegistry, startFakeRegistry } from "../../support/fake-registry.ts";
+import { addBlob } from "../../support/fake-registry-content.ts";
 import {
   breakChunks,
   ignoreRanges,
   resetDownloads,
   storeBlobsIn,
   truncateBlobs,
-} from "../support/hostile-downloads.ts";
-import { noise } from "../support/oci-image.ts";
-import { clientOf, type TestClient } from "./test-client.ts";
-import { startTestProxy, type TestProxy } from "./test-proxy.ts";
+} from "../../support/hostile-downloads.ts";
+import { noise } from "../../support/oci-image.ts";
+import { clientOf, type TestClient } from "../test-client.ts";
+import { startTestProxy, type TestProxy } from "../test-proxy.ts";
 
 const credential = { username: "alice", password: "secret-of-alice" };
 const waits = [1, 1, 1, 1];

@@ -1,24 +1,24 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
-import type { Connector } from "../connector/connector.ts";
-import { showRef } from "../connector/connector-ref.ts";
-import { property } from "../connector/document.ts";
-import type { Identity } from "../connector/surroundings.ts";
-import type { AnswerHead } from "../upstream/answer.ts";
-import { clientLink, clientPath, resolveUpstream } from "./client-paths.ts";
-import type { CollectedResponse } from "./exchange.ts";
+import type { Connector } from "../../connector/connector.ts";
+import { showRef } from "../../connector/connector-ref.ts";
+import { property } from "../../connector/document.ts";
+import type { Identity } from "../../connector/surroundings.ts";
+import type { AnswerHead } from "../../upstream/answer.ts";
 import {
   type Headers,
   headersForClient,
   redirectHeadersForClient,
   shows,
   storageHeadersForClient,
-} from "./headers.ts";
+} from "../headers.ts";
+import { badGateway, denied, type RegistryError } from "../registry-error.ts";
+import { parameter } from "../request/query.ts";
+import type { RepositoryTarget } from "../request/request-target.ts";
+import type { ReportDraft } from "../request-report.ts";
+import { clientLink, clientPath, resolveUpstream } from "./client-paths.ts";
+import type { CollectedResponse } from "./exchange.ts";
 import type { Patience } from "./patience.ts";
-import { badGateway, denied, type RegistryError } from "./registry-error.ts";
 import type { FinalRequest } from "./replay.ts";
-import { parameter } from "./request/query.ts";
-import type { RepositoryTarget } from "./request/request-target.ts";
-import type { ReportDraft } from "./request-report.ts";
 import type { SessionSeal } from "./upload-session.ts";
 
 /** A request that has been let in, and whose answer is to be made. */

@@ -1,7 +1,7 @@
+import { RegistryError } from "../registry-error.ts";
+import { joinQueries, parameterNames, withoutParameters, withQuery } from "../request/query.ts";
+import type { Endpoint } from "../request/request-target.ts";
 import { upstreamPath } from "./client-paths.ts";
-import { RegistryError } from "./registry-error.ts";
-import { joinQueries, parameterNames, withoutParameters, withQuery } from "./request/query.ts";
-import type { Endpoint } from "./request/request-target.ts";
 import type { Admitted, Sealing } from "./respond.ts";
 
 /**

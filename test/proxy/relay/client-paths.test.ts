@@ -2,17 +2,17 @@ import { expect } from "chai";
 import {
   parseRegistryAddress,
   type RegistryAddress,
-} from "../../src/connector/registry-address.ts";
+} from "../../../src/connector/registry-address.ts";
 import {
   clientLink,
   clientPath,
   resolveUpstream,
   upstreamPath,
-} from "../../src/proxy/client-paths.ts";
+} from "../../../src/proxy/relay/client-paths.ts";
 import {
   parseRequestTarget,
   type RepositoryTarget,
-} from "../../src/proxy/request/request-target.ts";
+} from "../../../src/proxy/request/request-target.ts";
 
 const prefix = "/v2/namespaces/team-a/connectors/harbor/";
 const harbor = addressOf("https://harbor.test");

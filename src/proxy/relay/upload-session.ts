@@ -1,5 +1,5 @@
 import { createCipheriv, createDecipheriv, randomBytes } from "node:crypto";
-import { property } from "../connector/document.ts";
+import { property } from "../../connector/document.ts";
 
 /**
  * What an upload URL of ours stands for. A registry's own upload URLs may lack the repository
