@@ -1,5 +1,5 @@
 import type { Writable } from "node:stream";
-import { freeMemory } from "../upstream/free-memory.ts";
+import { freeMemory } from "../upstream/http-client/free-memory.ts";
 
 /**
  * Writes a chunk that nobody looks at any more, and frees its memory once it is out.

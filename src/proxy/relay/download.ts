@@ -1,4 +1,4 @@
-import type { AnswerHead } from "../../upstream/answer.ts";
+import type { AnswerHead } from "../../upstream/http-client/answer.ts";
 import { isBusy } from "../../upstream/retry-after.ts";
 import { UpstreamError } from "../../upstream/upstream-error.ts";
 import type { Headers } from "../headers.ts";

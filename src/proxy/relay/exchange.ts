@@ -6,7 +6,7 @@ import type {
   AnswerHead,
   Ask,
   UpstreamRequest,
-} from "../../upstream/answer.ts";
+} from "../../upstream/http-client/answer.ts";
 import type { BodySink } from "./body-sink.ts";
 
 /** What becomes of a response's body, decided at its head. */

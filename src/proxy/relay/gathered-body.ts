@@ -1,7 +1,7 @@
 import { type Readable, Stream, type Writable } from "node:stream";
-import type { BufferBudget } from "../../upstream/body-buffers.ts";
-import { BodyReader } from "../../upstream/body-reader.ts";
-import { freeMemory } from "../../upstream/free-memory.ts";
+import type { BufferBudget } from "../../upstream/http-client/body-buffers.ts";
+import { BodyReader } from "../../upstream/http-client/body-reader.ts";
+import { freeMemory } from "../../upstream/http-client/free-memory.ts";
 
 /**
  * A request's body, on its way to where it is piped. TLS hands over 16 KiB at a time (RFC 8446, section 5.1), and a

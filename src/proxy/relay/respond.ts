@@ -3,7 +3,7 @@ import type { Connector } from "../../connector/connector.ts";
 import { showRef } from "../../connector/connector-ref.ts";
 import { property } from "../../connector/document.ts";
 import type { Identity } from "../../connector/surroundings.ts";
-import type { AnswerHead } from "../../upstream/answer.ts";
+import type { AnswerHead } from "../../upstream/http-client/answer.ts";
 import {
   type Headers,
   headersForClient,

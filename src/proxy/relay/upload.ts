@@ -1,6 +1,6 @@
 import type { Agent, ClientRequest, IncomingMessage, ServerResponse } from "node:http";
 import { createProxyServer } from "http-proxy-3";
-import type { BufferBudget } from "../../upstream/body-buffers.ts";
+import type { BufferBudget } from "../../upstream/http-client/body-buffers.ts";
 import { connectTimeout, maxHeaderSize } from "../../upstream/upstream.ts";
 import type { Headers } from "../headers.ts";
 import { endWhenIdle } from "../request/request-body.ts";

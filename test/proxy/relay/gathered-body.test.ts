@@ -2,7 +2,7 @@ import { PassThrough, Writable } from "node:stream";
 import { setImmediate as turn } from "node:timers/promises";
 import { expect } from "chai";
 import { GatheredBody } from "../../../src/proxy/relay/gathered-body.ts";
-import { BufferBudget } from "../../../src/upstream/body-buffers.ts";
+import { BufferBudget } from "../../../src/upstream/http-client/body-buffers.ts";
 
 const chunkSize = 16 * 1024;
 

@@ -5,7 +5,7 @@ import { PassThrough, Readable } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
 import { expect } from "chai";
 import { passUpload } from "../../../src/proxy/relay/upload.ts";
-import { BufferBudget } from "../../../src/upstream/body-buffers.ts";
+import { BufferBudget } from "../../../src/upstream/http-client/body-buffers.ts";
 import { cleanup } from "../../support/cleanup.ts";
 import { eventually } from "../../support/eventually.ts";
 import { type FakeRegistry, startFakeRegistry } from "../../support/fake-registry.ts";

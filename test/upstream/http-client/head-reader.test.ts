@@ -2,7 +2,7 @@ import { request } from "node:http";
 import { Duplex } from "node:stream";
 import { expect } from "chai";
 import fc from "fast-check";
-import { HeadReader } from "../../src/upstream/head-reader.ts";
+import { HeadReader } from "../../../src/upstream/http-client/head-reader.ts";
 
 const most = 64 * 1024;
 

@@ -4,13 +4,16 @@ import { type AddressInfo, createServer, type LookupFunction, type Socket } from
 import { setTimeout as sleep } from "node:timers/promises";
 import { createSecureContext, createServer as createTlsServer } from "node:tls";
 import { expect } from "chai";
-import { createAuthority, leafIssuer } from "../../src/certificate-authority.ts";
-import type { Abort, AnswerHead } from "../../src/upstream/answer.ts";
-import { BufferBudget } from "../../src/upstream/body-buffers.ts";
-import { createReadClient, type ReadClient } from "../../src/upstream/read-client.ts";
-import { cleanup, type Stoppable } from "../support/cleanup.ts";
-import { eventually } from "../support/eventually.ts";
-import { noise } from "../support/oci-image.ts";
+import { createAuthority, leafIssuer } from "../../../src/certificate-authority.ts";
+import type { Abort, AnswerHead } from "../../../src/upstream/http-client/answer.ts";
+import { BufferBudget } from "../../../src/upstream/http-client/body-buffers.ts";
+import {
+  createReadClient,
+  type ReadClient,
+} from "../../../src/upstream/http-client/read-client.ts";
+import { cleanup, type Stoppable } from "../../support/cleanup.ts";
+import { eventually } from "../../support/eventually.ts";
+import { noise } from "../../support/oci-image.ts";
 
 /** What a server does with the head of a request; `count` is how many its connection has seen before. */
 type Answering = (socket: Socket, head: string, count: number) => void;
