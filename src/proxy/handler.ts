@@ -7,6 +7,8 @@ import type { Upstream, Upstreams } from "../upstream/upstream.ts";
 import type { UpstreamLogin } from "../upstream/upstream-login.ts";
 import { actionOf, checkRules } from "./access.ts";
 import { type AdmissionOptions, authenticate, authorize, connectorOf } from "./admission.ts";
+import type { Admitted } from "./admitted.ts";
+import { BodyCut, ClientGone, cut } from "./client-gone.ts";
 import { goesRound } from "./headers.ts";
 import {
   apiVersion,
@@ -16,11 +18,10 @@ import {
   RegistryError,
   respondWithError,
 } from "./registry-error.ts";
-import { BodyCut, ClientGone, cut } from "./relay/exchange.ts";
 import type { HashBudget } from "./relay/hash-budget.ts";
 import { Patience } from "./relay/patience.ts";
 import { forward } from "./relay/relay.ts";
-import { type Admitted, drain } from "./relay/respond.ts";
+import { drain } from "./relay/respond.ts";
 import type { SessionSeal } from "./relay/upload-session.ts";
 import { readManifest } from "./request/held-body.ts";
 import { checkBody } from "./request/request-body.ts";
@@ -33,6 +34,7 @@ import {
 } from "./request/request-target.ts";
 import type { LimitKeeper } from "./request-limits.ts";
 import { openReport, type ReportDraft, type RequestReport } from "./request-report.ts";
+import type { Handler } from "./server/listener.ts";
 import { createStallWatch } from "./stalled-client.ts";
 
 export interface HandlerOptions extends AdmissionOptions {
@@ -59,8 +61,6 @@ export interface RequestObserver {
   /** Once it is over, whatever came of it. */
   requestEnded(report: RequestReport): void;
 }
-
-export type Handler = (request: IncomingMessage, response: ServerResponse) => void;
 
 /** Answers a request. Whatever it throws becomes the answer, where there is none yet. */
 export type Act = (

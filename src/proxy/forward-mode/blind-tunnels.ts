@@ -1,6 +1,7 @@
 import type { Socket } from "node:net";
+import type { Writable } from "node:stream";
 import { TLSSocket } from "node:tls";
-import { writeAndFree } from "../write-and-free.ts";
+import { freeMemory } from "../../upstream/http-client/free-memory.ts";
 
 /** Connections that carry bytes of which the proxy understands nothing. */
 export interface BlindTunnels {
@@ -59,6 +60,13 @@ function carry(from: Socket, to: Socket): void {
   from.on("error", () => undefined); // `close` follows
   from.resume();
 }
+
+/**
+ * Writes a chunk that nobody looks at any more, and frees its memory once it is out.
+ * @returns false where the next chunk should wait for `drain`
+ */
+export const writeAndFree = (to: Writable, chunk: Buffer): boolean =>
+  to.write(chunk, () => freeMemory(chunk));
 
 /** A connection that was cut cuts the other one, and does not just end it: what came may not be all. */
 function endWith(closed: Socket, other: Socket): void {

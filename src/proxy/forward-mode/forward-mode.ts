@@ -1,8 +1,8 @@
 import type { IssueLeaf } from "../../certificate-authority.ts";
 import type { TunnelRules } from "../../connector/tunnel-rules.ts";
 import type { Lookup } from "../../upstream/address-guard.ts";
-import { type Handler, type HandlerOptions, reported } from "../handler.ts";
-import type { ConnectHandler } from "../server/listener.ts";
+import { type HandlerOptions, reported } from "../handler.ts";
+import type { ConnectHandler, Handler } from "../server/listener.ts";
 import { createServerCertificates } from "../server/server-certificates.ts";
 import { createBlindTunnels } from "./blind-tunnels.ts";
 import { createConnectHandler } from "./connect-request.ts";

@@ -1,8 +1,8 @@
 import { createServer, type IncomingMessage } from "node:http";
 import type { Socket } from "node:net";
 import { TLSSocket } from "node:tls";
-import type { Handler } from "../handler.ts";
 import { type Connections, followConnections } from "../server/connections.ts";
+import type { Handler } from "../server/listener.ts";
 import { serve, serverOptions } from "../server/listener.ts";
 import type { ServerCertificates } from "../server/server-certificates.ts";
 import type { ForwardTarget } from "./forward-target.ts";

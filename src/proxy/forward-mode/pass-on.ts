@@ -6,8 +6,8 @@ import {
 } from "node:http";
 import { request as httpsRequest } from "node:https";
 import { pipeline } from "node:stream/promises";
+import { ClientGone } from "../client-gone.ts";
 import { connectionTokens, hopByHop } from "../headers.ts";
-import { ClientGone } from "../relay/exchange.ts";
 import { endWhenIdle } from "../request/request-body.ts";
 import { asConnectError } from "./connect.ts";
 

@@ -1,7 +1,7 @@
 import { createHash, type Hash } from "node:crypto";
 import type { AnswerHead } from "../../upstream/http-client/answer.ts";
+import { BodyCut } from "../client-gone.ts";
 import type { BodySink } from "./body-sink.ts";
-import { BodyCut } from "./exchange.ts";
 import type { HashBudget } from "./hash-budget.ts";
 
 /** A sink for something that is known by its digest. */

@@ -1,10 +1,10 @@
 import type { AnswerHead } from "../../upstream/http-client/answer.ts";
 import { isBusy } from "../../upstream/retry-after.ts";
 import { UpstreamError } from "../../upstream/upstream-error.ts";
+import { BodyCut } from "../client-gone.ts";
 import type { Headers } from "../headers.ts";
 import { passTo } from "./body-sink.ts";
 import { type CheckedSink, checkDigest } from "./checked-sink.ts";
-import { BodyCut } from "./exchange.ts";
 import type { HashBudget } from "./hash-budget.ts";
 import { Patience, waitFor } from "./patience.ts";
 import {

@@ -1,5 +1,4 @@
 import type { ServerResponse } from "node:http";
-import { TLSSocket } from "node:tls";
 import type {
   Abort,
   AnswerHandler,
@@ -7,6 +6,7 @@ import type {
   Ask,
   UpstreamRequest,
 } from "../../upstream/http-client/answer.ts";
+import { BodyCut, ClientGone } from "../client-gone.ts";
 import type { BodySink } from "./body-sink.ts";
 
 /** What becomes of a response's body, decided at its head. */
@@ -31,16 +31,6 @@ export interface Exchanged extends CollectedResponse {
   readonly handling: Handling;
   /** Of a streamed body. */
   readonly bytes: number;
-}
-
-/** The client went away; nobody is left to tell. */
-export class ClientGone extends Error {
-  override readonly name = "ClientGone";
-}
-
-/** A body ended before its end; the client's connection is destroyed, so that it can't take it for a whole one. */
-export class BodyCut extends Error {
-  override readonly name = "BodyCut";
 }
 
 /** What is read of a body that is not streamed. Bytes. */
@@ -133,14 +123,4 @@ class Exchange implements AnswerHandler {
     const body = Buffer.concat(this.#collected);
     this.#resolve({ ...this.#head, handling: this.#handling, body, bytes: this.#bytes });
   }
-}
-
-/**
- * Ends a response that is not whole. HTTP/1.0 takes the end of a connection for the end of a body, so there
- * it is reset; elsewhere it is not, since containerd goes on with Range only after a plain end.
- */
-export function cut(response: ServerResponse): void {
-  const { socket, req } = response;
-  if (req.httpVersion === "1.0" && !(socket instanceof TLSSocket)) socket?.resetAndDestroy();
-  response.destroy();
 }

@@ -5,9 +5,9 @@ import { unreachable } from "../../upstream/unreachable.ts";
 import type { Upstream } from "../../upstream/upstream.ts";
 import type { UpstreamLogin } from "../../upstream/upstream-login.ts";
 import { isImmutableTag } from "../access.ts";
+import type { Admitted } from "../admitted.ts";
 import { denied, unavailable } from "../registry-error.ts";
 import { parameters } from "../request/query.ts";
-import type { Admitted } from "./respond.ts";
 
 /** Every kind of manifest, so that no registry converts one to another with another digest. */
 const manifestTypes = [

@@ -1,7 +1,7 @@
 import { once } from "node:events";
 import type { ServerResponse } from "node:http";
 import { UpstreamError } from "../../upstream/upstream-error.ts";
-import { ClientGone } from "./exchange.ts";
+import { ClientGone } from "../client-gone.ts";
 
 /** Clients give up after 30 s without a head (containerd). Milliseconds. */
 const budget = 20_000;

@@ -4,6 +4,7 @@ import type { Upstream } from "../../upstream/upstream.ts";
 import { UpstreamError } from "../../upstream/upstream-error.ts";
 import type { UpstreamLogin } from "../../upstream/upstream-login.ts";
 import { mayAct } from "../access.ts";
+import type { Admitted, Sealing } from "../admitted.ts";
 import { headersForRegistry } from "../headers.ts";
 import { isRefusal, unavailable } from "../registry-error.ts";
 import { withoutParameters } from "../request/query.ts";
@@ -14,13 +15,7 @@ import type { HashBudget } from "./hash-budget.ts";
 import { keepImmutableTag } from "./immutable-tag.ts";
 import { type Mount, translateMount } from "./mount.ts";
 import { type Replayed, type ReplayOptions, replay } from "./replay.ts";
-import {
-  type Admitted,
-  clientHeaders,
-  respondCollected,
-  respondWithRedirect,
-  type Sealing,
-} from "./respond.ts";
+import { clientHeaders, respondCollected, respondWithRedirect } from "./respond.ts";
 import { scopesFor } from "./scopes.ts";
 import { passUpload } from "./upload.ts";
 import { upstreamUrl } from "./upstream-url.ts";

@@ -4,11 +4,12 @@ import { busyFor } from "../../upstream/retry-after.ts";
 import { unreachable, wasClosed } from "../../upstream/unreachable.ts";
 import type { Upstream } from "../../upstream/upstream.ts";
 import type { UpstreamLogin } from "../../upstream/upstream-login.ts";
+import { BodyCut } from "../client-gone.ts";
 import { type Headers, headersForStorage, shows } from "../headers.ts";
 import { badGateway, denied, RegistryError } from "../registry-error.ts";
 import { type BodySink, passTo } from "./body-sink.ts";
 import { resolveUpstream } from "./client-paths.ts";
-import { BodyCut, type Exchanged, exchange, type Handling } from "./exchange.ts";
+import { type Exchanged, exchange, type Handling } from "./exchange.ts";
 import type { Patience } from "./patience.ts";
 
 /** A request that can be sent again: it has no body, or one that is held. */

@@ -1,9 +1,9 @@
-import type { IncomingMessage, ServerResponse } from "node:http";
+import type { IncomingMessage } from "node:http";
 import type { Connector } from "../../connector/connector.ts";
 import { showRef } from "../../connector/connector-ref.ts";
 import { property } from "../../connector/document.ts";
-import type { Identity } from "../../connector/surroundings.ts";
 import type { AnswerHead } from "../../upstream/http-client/answer.ts";
+import type { Admitted, Sealing } from "../admitted.ts";
 import {
   type Headers,
   headersForClient,
@@ -14,34 +14,9 @@ import {
 import { badGateway, denied, type RegistryError } from "../registry-error.ts";
 import { parameter } from "../request/query.ts";
 import type { RepositoryTarget } from "../request/request-target.ts";
-import type { ReportDraft } from "../request-report.ts";
 import { clientLink, clientPath, resolveUpstream } from "./client-paths.ts";
 import type { CollectedResponse } from "./exchange.ts";
-import type { Patience } from "./patience.ts";
 import type { FinalRequest } from "./replay.ts";
-import type { SessionSeal } from "./upload-session.ts";
-
-/** A request that has been let in, and whose answer is to be made. */
-export interface Admitted {
-  readonly request: IncomingMessage;
-  readonly response: ServerResponse;
-  readonly method: string;
-  readonly target: RepositoryTarget;
-  readonly connector: Connector;
-  readonly identity: Identity;
-  /** Whether it came by the forward proxy, and so has no login for the host that it asks. */
-  readonly isForward: boolean;
-  /** A body that is small enough to be held, so that the request can be sent again. */
-  readonly held: Buffer | undefined;
-  readonly report: ReportDraft;
-  readonly patience: Patience;
-}
-
-export interface Sealing {
-  readonly seal: SessionSeal;
-  /** Milliseconds since 1970. */
-  readonly now: () => number;
-}
 
 /** Seconds that an upload may rest between two requests. Every answer of it starts them anew. */
 const sessionLifetime = 24 * 60 * 60;

@@ -2,9 +2,10 @@ import type { Agent, ClientRequest, IncomingMessage, ServerResponse } from "node
 import { createProxyServer } from "http-proxy-3";
 import type { BufferBudget } from "../../upstream/http-client/body-buffers.ts";
 import { connectTimeout, maxHeaderSize } from "../../upstream/upstream.ts";
+import { ClientGone } from "../client-gone.ts";
 import type { Headers } from "../headers.ts";
 import { endWhenIdle } from "../request/request-body.ts";
-import { ClientGone, type CollectedResponse, collectTimeout, mostCollected } from "./exchange.ts";
+import { type CollectedResponse, collectTimeout, mostCollected } from "./exchange.ts";
 import { GatheredBody } from "./gathered-body.ts";
 
 export interface UploadOptions {

@@ -1,8 +1,8 @@
+import type { Admitted, Sealing } from "../admitted.ts";
 import { RegistryError } from "../registry-error.ts";
 import { joinQueries, parameterNames, withoutParameters, withQuery } from "../request/query.ts";
 import type { Endpoint } from "../request/request-target.ts";
 import { upstreamPath } from "./client-paths.ts";
-import type { Admitted, Sealing } from "./respond.ts";
 
 /**
  * Where the registry is asked for what a client has asked for.

@@ -1,6 +1,6 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
+import { ClientGone } from "../client-gone.ts";
 import { RegistryError } from "../registry-error.ts";
-import { ClientGone } from "../relay/exchange.ts";
 import type { LimitKeeper } from "../request-limits.ts";
 import { endWhenIdle, hasBody } from "./request-body.ts";
 

@@ -9,7 +9,6 @@ import {
 import { createServer as createTlsServer } from "node:https";
 import type { AddressInfo, Socket } from "node:net";
 import { maxHeaderSize } from "../../upstream/upstream.ts";
-import type { Handler } from "../handler.ts";
 import { RegistryError, respondWithError } from "../registry-error.ts";
 import { limitConnections } from "./connection-limit.ts";
 import { type Connections, followConnections } from "./connections.ts";
@@ -45,6 +44,9 @@ export const serverOptions: ServerOptions = {
   keepAliveTimeout: 130_000,
   noDelay: true,
 };
+
+/** Answers a request; whatever goes wrong becomes the response. */
+export type Handler = (request: IncomingMessage, response: ServerResponse) => void;
 
 /** A CONNECT, its connection, and what came behind it on that. */
 export type ConnectHandler = (request: IncomingMessage, socket: Socket, head: Buffer) => void;

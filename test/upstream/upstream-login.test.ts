@@ -1,4 +1,6 @@
 import { expect } from "chai";
+import { clientOf, errorIn } from "../proxy/test-client.ts";
+import { startTestProxy, type TestProxy } from "../proxy/test-proxy.ts";
 import { cleanup } from "../support/cleanup.ts";
 import { type FakeRegistry, startFakeRegistry } from "../support/fake-registry.ts";
 import { addBlob, addImage } from "../support/fake-registry-content.ts";
@@ -11,8 +13,6 @@ import {
   useRealm,
 } from "../support/hostile-auth.ts";
 import { sha256 } from "../support/oci-image.ts";
-import { clientOf, errorIn } from "./test-client.ts";
-import { startTestProxy, type TestProxy } from "./test-proxy.ts";
 
 const alice = { username: "alice", password: "secret-of-alice" };
 const wrong = { username: "alice", password: "wrong-password" };

@@ -3,7 +3,7 @@ import { once } from "node:events";
 import { type AddressInfo, connect, createServer, type Server, type Socket } from "node:net";
 import { buffer } from "node:stream/consumers";
 import { expect } from "chai";
-import { writeAndFree } from "../../src/proxy/write-and-free.ts";
+import { writeAndFree } from "../../../src/proxy/forward-mode/blind-tunnels.ts";
 
 const chunkSize = 64 * 1024;
 
