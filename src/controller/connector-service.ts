@@ -3,7 +3,7 @@ import { type ConnectorRef, showRef } from "../connector/connector-ref.ts";
 import { property } from "../connector/document.ts";
 import type { KubeObject } from "../kube/object-store.ts";
 import { bad, type Finding } from "./conditions.ts";
-import { type Manifest, managedLabels } from "./manifest.ts";
+import { type Manifest, managedLabels } from "./desired-object.ts";
 
 /** Which connector a Service is of. */
 export const connectorLabel = "connectors.alauda.io/connector";

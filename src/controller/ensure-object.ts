@@ -1,7 +1,7 @@
 import type { ApiClient } from "../kube/api-client.ts";
 import { hasStatus } from "../kube/api-error.ts";
 import type { KubeObject } from "../kube/object-store.ts";
-import { fieldManager, isAsWanted, type Manifest } from "./manifest.ts";
+import { fieldManager, isAsWanted, type Manifest } from "./desired-object.ts";
 
 export interface EnsureOptions {
   readonly client: Pick<ApiClient, "request">;

@@ -5,7 +5,7 @@ import { hasStatus } from "../kube/api-error.ts";
 import type { KubeObject } from "../kube/object-store.ts";
 import type { Log } from "../log.ts";
 import type { Happening } from "./connector-events.ts";
-import { fieldManager } from "./manifest.ts";
+import { fieldManager } from "./desired-object.ts";
 
 export interface EventRecorderOptions {
   readonly client: Pick<ApiClient, "request">;

@@ -4,8 +4,8 @@ import type { ApiClient } from "../kube/api-client.ts";
 import { ApiError, hasStatus } from "../kube/api-error.ts";
 import type { KubeObject } from "../kube/object-store.ts";
 import type { WatchedCache } from "../kube/watched-cache.ts";
+import { isAsWanted, type Manifest, managedLabels } from "./desired-object.ts";
 import { ensureObject } from "./ensure-object.ts";
-import { isAsWanted, type Manifest, managedLabels } from "./manifest.ts";
 import { proxyRole, proxyRoleBinding, proxyRoleName, referredSecrets } from "./proxy-role.ts";
 import { sharedRuns } from "./shared-runs.ts";
 

@@ -5,7 +5,7 @@ import type { KubeObject } from "../kube/object-store.ts";
 import { sharedCaLabel } from "../kube/read-upstream-secrets.ts";
 import { type CacheTiming, type WatchedCache, watchCache } from "../kube/watched-cache.ts";
 import type { Log } from "../log.ts";
-import { managedSelector } from "./manifest.ts";
+import { managedSelector } from "./desired-object.ts";
 
 export interface WatchesOptions {
   readonly client: ApiClient;

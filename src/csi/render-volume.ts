@@ -3,11 +3,11 @@ import { showRef } from "../connector/connector-ref.ts";
 import { describeProblems } from "../connector/problem.ts";
 import { renderVolumeFiles, type VolumeFiles } from "../connector/volume-files.ts";
 import type { NodePublishVolumeRequest__Output as PublishRequest } from "./generated/csi/v1/NodePublishVolumeRequest.ts";
+import { formatRecord, recordName } from "./publish-record.ts";
 import { invalidArgument, type RpcError } from "./rpc-error.ts";
 import { readServiceAccountToken } from "./service-account-token.ts";
 import type { Access } from "./volume-access.ts";
 import { type ConnectorQuestions, findVolumeConnectors } from "./volume-connectors.ts";
-import { formatRecord, recordName } from "./volume-record.ts";
 import { parseVolumeRequest } from "./volume-request.ts";
 
 export interface RenderOptions extends ConnectorQuestions {

@@ -7,6 +7,7 @@ import type { NodePublishVolumeRequest__Output as PublishRequest } from "./gener
 import type { NodeUnpublishVolumeRequest__Output as UnpublishRequest } from "./generated/csi/v1/NodeUnpublishVolumeRequest.ts";
 import { findGeneration, writeGeneration } from "./generation.ts";
 import { errorCode } from "./os-error.ts";
+import { readRecord } from "./publish-record.ts";
 import { type RenderedVolume, type RenderOptions, renderVolume } from "./render-volume.ts";
 import {
   failedPrecondition,
@@ -18,7 +19,6 @@ import {
 import { checkMountPoint, makeMountPoint, removeMountPoint, resolveTarget } from "./target-path.ts";
 import { findUnusable } from "./volume-connectors.ts";
 import { createVolumeMounts, type MountEffects, sizeLimit } from "./volume-mounts.ts";
-import { readRecord } from "./volume-record.ts";
 import { podOf } from "./volume-request.ts";
 import { describeAge, usageOf, type VolumeStats } from "./volume-stats.ts";
 import { createVolumeTroubles } from "./volume-troubles.ts";

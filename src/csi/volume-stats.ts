@@ -1,5 +1,5 @@
 import { statfs } from "node:fs/promises";
-import type { VolumeRecord } from "./volume-record.ts";
+import type { VolumeRecord } from "./publish-record.ts";
 
 export interface VolumeStats {
   readonly bytes: Usage;

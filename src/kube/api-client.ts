@@ -1,7 +1,7 @@
 import type { IncomingMessage } from "node:http";
 import type { ApiAccess } from "./api-access.ts";
 import { errorOfConnection, errorOfStatus } from "./api-error.ts";
-import { type ApiCall, exchange } from "./exchange.ts";
+import { type ApiCall, exchange } from "./api-request.ts";
 import { linesOf } from "./lines.ts";
 
 export interface WatchCall {

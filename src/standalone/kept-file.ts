@@ -1,5 +1,5 @@
+import { emptyManifest, type Manifest, readManifest } from "./folder-documents.ts";
 import type { FolderFile } from "./folder-file.ts";
-import { emptyManifest, type Manifest, readManifest } from "./manifest.ts";
 
 /** A file of the folder as it is used, which may be older than what it holds now. */
 export interface KeptFile {

@@ -2,7 +2,7 @@ import { showRef } from "../connector/connector-ref.ts";
 import { describeProblems } from "../connector/problem.ts";
 import type { Answer } from "../connector/surroundings.ts";
 import { parseVolumeAttributes } from "../connector/volume-attributes.ts";
-import { namespaceIfAbsent } from "./manifest.ts";
+import { namespaceIfAbsent } from "./folder-documents.ts";
 import { isVolumeId, type VolumeRequest } from "./volume-record.ts";
 
 /** What a volume's token has to be. */

@@ -6,10 +6,10 @@ import { Agent } from "undici";
 import type { Connector } from "../connector/connector.ts";
 import type { UpstreamSecrets } from "../connector/surroundings.ts";
 import { type AddressGuard, createAddressGuard, type Lookup } from "./address-guard.ts";
-import type { Ask } from "./http-client/answer.ts";
 import { BufferBudget } from "./http-client/body-buffers.ts";
+import type { Ask } from "./http-client/http-exchange.ts";
 import { createReadClient, type ReadClient } from "./http-client/read-client.ts";
-import { askByUndici } from "./http-client/undici-ask.ts";
+import { askByUndici } from "./http-client/undici-client.ts";
 import { trustedRoots } from "./trusted-roots.ts";
 
 /** A registry as it can be asked now: its address, its credential, and the connections to it. */

@@ -1,7 +1,7 @@
 import { expect } from "chai";
 import fc from "fast-check";
 import { stringify } from "yaml";
-import { readManifest } from "../../src/standalone/manifest.ts";
+import { readManifest } from "../../src/standalone/folder-documents.ts";
 import type { FuzzProperty } from "./property.ts";
 
 const password = "secret-of-alice";

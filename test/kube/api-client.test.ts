@@ -2,7 +2,7 @@ import { expect } from "chai";
 import { Unavailable } from "../../src/connector/surroundings.ts";
 import { createApiClient } from "../../src/kube/api-client.ts";
 import { ApiError } from "../../src/kube/api-error.ts";
-import type { ApiCall } from "../../src/kube/exchange.ts";
+import type { ApiCall } from "../../src/kube/api-request.ts";
 import { cleanup } from "../support/cleanup.ts";
 import {
   type FakeAnswer,

@@ -1,5 +1,5 @@
 import { createHash, type Hash } from "node:crypto";
-import type { AnswerHead } from "../../upstream/http-client/answer.ts";
+import type { AnswerHead } from "../../upstream/http-client/http-exchange.ts";
 import { BodyCut } from "../client-gone.ts";
 import type { BodySink } from "./body-sink.ts";
 import type { HashBudget } from "./hash-budget.ts";

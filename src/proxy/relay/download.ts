@@ -1,4 +1,4 @@
-import type { AnswerHead } from "../../upstream/http-client/answer.ts";
+import type { AnswerHead } from "../../upstream/http-client/http-exchange.ts";
 import { isBusy } from "../../upstream/retry-after.ts";
 import { UpstreamError } from "../../upstream/upstream-error.ts";
 import { BodyCut } from "../client-gone.ts";

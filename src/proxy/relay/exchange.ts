@@ -5,7 +5,7 @@ import type {
   AnswerHead,
   Ask,
   UpstreamRequest,
-} from "../../upstream/http-client/answer.ts";
+} from "../../upstream/http-client/http-exchange.ts";
 import { BodyCut, ClientGone } from "../client-gone.ts";
 import type { BodySink } from "./body-sink.ts";
 

@@ -1,5 +1,5 @@
 import type { ServerResponse } from "node:http";
-import type { AnswerHead } from "../../upstream/http-client/answer.ts";
+import type { AnswerHead } from "../../upstream/http-client/http-exchange.ts";
 import { busyFor } from "../../upstream/retry-after.ts";
 import { unreachable, wasClosed } from "../../upstream/unreachable.ts";
 import type { Upstream } from "../../upstream/upstream.ts";

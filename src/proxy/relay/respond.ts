@@ -2,7 +2,7 @@ import type { IncomingMessage } from "node:http";
 import type { Connector } from "../../connector/connector.ts";
 import { showRef } from "../../connector/connector-ref.ts";
 import { property } from "../../connector/document.ts";
-import type { AnswerHead } from "../../upstream/http-client/answer.ts";
+import type { AnswerHead } from "../../upstream/http-client/http-exchange.ts";
 import type { Admitted, Sealing } from "../admitted.ts";
 import {
   type Headers,

@@ -1,8 +1,8 @@
 import { isIP, type LookupFunction, connect as netConnect, type Socket } from "node:net";
 import { type SecureContext, connect as tlsConnect } from "node:tls";
 import { errors } from "undici";
-import type { Ask, UpstreamRequest } from "./answer.ts";
 import type { BufferBudget } from "./body-buffers.ts";
+import type { Ask, UpstreamRequest } from "./http-exchange.ts";
 import { type OnRead, ReadConnection } from "./read-connection.ts";
 import { requestHead } from "./request-head.ts";
 

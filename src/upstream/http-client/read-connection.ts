@@ -1,9 +1,9 @@
 import type { Socket } from "node:net";
 import { errors } from "undici";
-import type { AnswerHandler, UpstreamRequest } from "./answer.ts";
 import type { BufferBudget } from "./body-buffers.ts";
 import { BodyReader } from "./body-reader.ts";
 import { HeadReader } from "./head-reader.ts";
+import type { AnswerHandler, UpstreamRequest } from "./http-exchange.ts";
 import type { ResponseHead } from "./response-head.ts";
 
 /** How a socket reads: `onread` of `net.connect` and `tls.connect`. */

@@ -1,4 +1,4 @@
-import type { UpstreamRequest } from "./answer.ts";
+import type { UpstreamRequest } from "./http-exchange.ts";
 
 const target = /^\/[\x21-\x7e]*$/;
 const token = /^[!#$%&'*+.^_`|~0-9a-z-]+$/;

@@ -1,5 +1,5 @@
 import type { IncomingHttpHeaders } from "node:http";
-import type { AnswerHead } from "./answer.ts";
+import type { AnswerHead } from "./http-exchange.ts";
 
 /** A head that leaves no doubt about where its answer ends. */
 export interface ResponseHead extends AnswerHead {

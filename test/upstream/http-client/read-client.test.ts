@@ -5,8 +5,8 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { createSecureContext, createServer as createTlsServer } from "node:tls";
 import { expect } from "chai";
 import { createAuthority, leafIssuer } from "../../../src/certificate-authority.ts";
-import type { Abort, AnswerHead } from "../../../src/upstream/http-client/answer.ts";
 import { BufferBudget } from "../../../src/upstream/http-client/body-buffers.ts";
+import type { Abort, AnswerHead } from "../../../src/upstream/http-client/http-exchange.ts";
 import {
   createReadClient,
   type ReadClient,

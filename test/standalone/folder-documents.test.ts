@@ -1,6 +1,6 @@
 import { expect } from "chai";
 import fc from "fast-check";
-import { readManifest } from "../../src/standalone/manifest.ts";
+import { readManifest } from "../../src/standalone/folder-documents.ts";
 import { connectorYaml, pairYaml, password, secretYaml } from "./manifests.ts";
 
 describe("the manifest in a file's text", function () {

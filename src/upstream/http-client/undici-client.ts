@@ -1,7 +1,7 @@
 import type { IncomingHttpHeaders } from "node:http";
 import type { Dispatcher } from "undici";
-import type { AnswerHandler, Ask } from "./answer.ts";
 import { freeMemory } from "./free-memory.ts";
+import type { AnswerHandler, Ask } from "./http-exchange.ts";
 import { addHeader } from "./response-head.ts";
 
 /** What may be given away at a time, about. Bytes. */

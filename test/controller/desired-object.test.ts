@@ -1,5 +1,5 @@
 import { expect } from "chai";
-import { isAsWanted } from "../../src/controller/manifest.ts";
+import { isAsWanted } from "../../src/controller/desired-object.ts";
 
 describe("isAsWanted()", () => {
   it("passes over what is left open", () => {
