@@ -1,7 +1,7 @@
+import { parseAccessRules, parseTagPatterns } from "./access-rules.ts";
 import { type Connector, connectorApiVersion, connectorClass, connectorKind } from "./connector.ts";
 import { connectorNameRule, isConnectorName, isNamespace, namespaceRule } from "./connector-ref.ts";
 import { type DocumentReader, property, readDocument } from "./document.ts";
-import { parseAccessRules, parseTagPatterns } from "./parse-access-rules.ts";
 import { type Checked, show } from "./problem.ts";
 import { parseRegistryAddress, type RegistryAddress } from "./registry-address.ts";
 import { isRepository } from "./repository.ts";

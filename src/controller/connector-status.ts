@@ -5,8 +5,7 @@ import { hasStatus } from "../kube/api-error.ts";
 import type { KubeObject } from "../kube/object-store.ts";
 import { type AuthRefusal, writtenRefusal } from "./auth-refusal.ts";
 import type { Condition } from "./conditions.ts";
-import { isAsWanted } from "./desired-object.ts";
-import { applyObject } from "./ensure-object.ts";
+import { applyObject, isAsWanted } from "./ensure-object.ts";
 
 /** `/apis/…/namespaces/team-a/connectors/harbor` */
 export const connectorPath = ({ metadata: { name, namespace } }: KubeObject): string =>

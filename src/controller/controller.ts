@@ -9,7 +9,7 @@ import type { Log } from "../log.ts";
 import type { Probe } from "../upstream/probe.ts";
 import { type Clock, timestamp } from "./clock.ts";
 import { connectorSecrets } from "./connector-secrets.ts";
-import { serviceEnsurer } from "./ensure-service.ts";
+import { serviceEnsurer } from "./connector-service.ts";
 import { eventRecorder } from "./event-recorder.ts";
 import { connectorExaminer } from "./examine-connector.ts";
 import { proxyAccess } from "./proxy-access.ts";
@@ -21,8 +21,7 @@ import {
 } from "./reconcile-connector.ts";
 import { defaultTiming, type ReconcileTiming } from "./reconcile-schedule.ts";
 import { defaultRotationTiming, type RotationTiming } from "./rotation-plan.ts";
-import { watchTriggers } from "./triggers.ts";
-import { startWatches, type Watches } from "./watches.ts";
+import { startWatches, type Watches, watchTriggers } from "./watches.ts";
 import { createWorkQueue } from "./work-queue.ts";
 
 /** How the things around the controller are called. */

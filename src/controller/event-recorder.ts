@@ -4,8 +4,8 @@ import type { ApiClient } from "../kube/api-client.ts";
 import { hasStatus } from "../kube/api-error.ts";
 import type { KubeObject } from "../kube/object-store.ts";
 import type { Log } from "../log.ts";
-import type { Happening } from "./connector-events.ts";
-import { fieldManager } from "./desired-object.ts";
+import type { Condition } from "./conditions.ts";
+import { fieldManager } from "./ensure-object.ts";
 
 export interface EventRecorderOptions {
   readonly client: Pick<ApiClient, "request">;
@@ -113,4 +113,28 @@ function shorten(note: string): string {
   if (bytes.length <= longestNote) return note;
   // What a cut character leaves becomes a sign of three bytes.
   return `${bytes.subarray(0, longestNote - 6).toString("utf8")}…`;
+}
+
+/** What people are told of in an Event. */
+export interface Happening {
+  readonly type: "Normal" | "Warning";
+  readonly reason: string;
+  readonly note: string;
+}
+
+/**
+ * What a change of conditions is worth telling: each one that has become False, or that is False for
+ * another reason, and that the connector has become ready. What it is not ready for is told already.
+ */
+export function happeningsOf(
+  before: readonly Condition[],
+  after: readonly Condition[],
+): readonly Happening[] {
+  return after.flatMap(({ type, status, reason, message }): readonly Happening[] => {
+    const last = before.find((condition) => condition.type === type);
+    if (last?.status === status && last.reason === reason) return [];
+    if (type === "Ready")
+      return status === "True" ? [{ type: "Normal", reason, note: message }] : [];
+    return status === "False" ? [{ type: "Warning", reason, note: `${type}: ${message}` }] : [];
+  });
 }

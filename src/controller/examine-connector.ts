@@ -1,12 +1,20 @@
 import type { Connector } from "../connector/connector.ts";
 import { parseConnector } from "../connector/parse-connector.ts";
+import { describeProblems, type Problem } from "../connector/problem.ts";
 import type { UpstreamSecrets } from "../connector/surroundings.ts";
 import type { KubeObject } from "../kube/object-store.ts";
-import { bad, type Finding, type Findings, good, unknown, waitingFor } from "./conditions.ts";
+import {
+  bad,
+  type Finding,
+  type Findings,
+  good,
+  type PartType,
+  unknown,
+  waitingFor,
+} from "./conditions.ts";
 import type { ConnectorSecrets, ReadConnectorSecrets } from "./connector-secrets.ts";
+import type { EnsureService } from "./connector-service.ts";
 import { generationOf } from "./connector-status.ts";
-import { documentFindings } from "./document-findings.ts";
-import type { EnsureService } from "./ensure-service.ts";
 import type { GiveProxyAccess } from "./proxy-access.ts";
 
 export interface ExamineOptions {
@@ -101,4 +109,37 @@ function allWaitingFor(wrong: Partial<Findings>): Findings {
     ProxyServiceReady: waiting,
     CACertReady: waiting,
   };
+}
+
+/** Where a problem with a Connector's document shows: the first prefix of its path that is named here. */
+const places: readonly (readonly [prefix: string, type: PartType, reason: string])[] = [
+  ["spec.connectorClassName", "ConnectorClassReady", "ConnectorClassNotFound"],
+  ["spec.address", "LivenessReady", "AddressInvalid"],
+  ["spec.auth.params", "AuthReady", "ParametersInvalid"],
+  ["spec.auth", "SecretReady", "SecretRefInvalid"],
+  ["", "ConnectorClassReady", "SpecInvalid"],
+];
+
+/**
+ * What is wrong with a document, by the condition that shows it. Of a document of another class
+ * nothing else is said, since the rest may mean anything.
+ */
+export function documentFindings(
+  problems: readonly Problem[],
+): Readonly<Partial<Record<PartType, Finding>>> {
+  const placed = problems.map((problem) => ({ problem, place: placeOf(problem) }));
+  const foreign = placed.filter(({ place }) => place === places[0]);
+  const findings: Partial<Record<PartType, Finding>> = {};
+  for (const { place } of foreign.length > 0 ? foreign : placed) {
+    const [, type, reason] = place;
+    const alike = placed.filter((other) => other.place === place).map(({ problem }) => problem);
+    findings[type] ??= bad(reason, describeProblems(alike));
+  }
+  return findings;
+}
+
+function placeOf({ path }: Problem): (typeof places)[number] {
+  const place = places.find(([prefix]) => path.startsWith(prefix));
+  if (place === undefined) throw new Error("the last prefix is one of every path");
+  return place;
 }

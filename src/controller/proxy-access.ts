@@ -4,10 +4,8 @@ import type { ApiClient } from "../kube/api-client.ts";
 import { ApiError, hasStatus } from "../kube/api-error.ts";
 import type { KubeObject } from "../kube/object-store.ts";
 import type { WatchedCache } from "../kube/watched-cache.ts";
-import { isAsWanted, type Manifest, managedLabels } from "./desired-object.ts";
-import { ensureObject } from "./ensure-object.ts";
+import { ensureObject, isAsWanted, type Manifest, managedLabels } from "./ensure-object.ts";
 import { proxyRole, proxyRoleBinding, proxyRoleName, referredSecrets } from "./proxy-role.ts";
-import { sharedRuns } from "./shared-runs.ts";
 
 export interface ProxyAccessOptions {
   readonly client: Pick<ApiClient, "request">;
@@ -82,4 +80,29 @@ async function ensure(
     `wanted a ${wanted.kind} ${namespace}/${name} for the proxy, found one that is not ours ` +
     `(it has no label ${Object.entries(managedLabels).flat().join("=")}): remove it`;
   return { ok: false, reason };
+}
+
+/**
+ * Never runs a task twice at once for a key. Whoever asks while it runs gets a run that begins
+ * afterwards, and so sees all that was there when they asked; those who wait share one run.
+ */
+export function sharedRuns<T>(task: (key: string) => Promise<T>): (key: string) => Promise<T> {
+  const last = new Map<string, Promise<unknown>>();
+  const waiting = new Map<string, Promise<T>>();
+  return (key) => {
+    const shared = waiting.get(key);
+    if (shared !== undefined) return shared;
+    const run = (last.get(key) ?? Promise.resolve()).then(() => {
+      waiting.delete(key);
+      return task(key);
+    });
+    waiting.set(key, run);
+    const ended = run
+      .catch(() => undefined)
+      .then(() => {
+        if (last.get(key) === ended) last.delete(key);
+      });
+    last.set(key, ended);
+    return run;
+  };
 }

@@ -15,8 +15,7 @@ import type { KubeObject } from "../kube/object-store.ts";
 import type { WatchedCache } from "../kube/watched-cache.ts";
 import type { Log } from "../log.ts";
 import { type Clock, timestamp } from "./clock.ts";
-import { fieldManager, managedLabels } from "./desired-object.ts";
-import { applyObject } from "./ensure-object.ts";
+import { applyObject, fieldManager, managedLabels } from "./ensure-object.ts";
 import {
   keysAfter,
   type PublishedBundle,

@@ -1,6 +1,6 @@
 import { parseConnector } from "../connector/parse-connector.ts";
 import type { KubeObject } from "../kube/object-store.ts";
-import { type Manifest, managedLabels } from "./desired-object.ts";
+import { type Manifest, managedLabels } from "./ensure-object.ts";
 
 /** What the Role and the RoleBinding in each namespace with Connectors are called. */
 export const proxyRoleName = "connectors-proxy-secrets";

@@ -17,9 +17,8 @@ import {
   readConditions,
   waitingFor,
 } from "./conditions.ts";
-import { happeningsOf } from "./connector-events.ts";
 import { generationOf, hasBeenSeen, writeStatus } from "./connector-status.ts";
-import type { RecordEvent } from "./event-recorder.ts";
+import { happeningsOf, type RecordEvent } from "./event-recorder.ts";
 import type { ExamineConnector, Examined } from "./examine-connector.ts";
 import { type ProbeOutcome, probeOutcome } from "./probe-outcome.ts";
 import { isDue, type ReconcileTiming, type Remembered, remember } from "./reconcile-schedule.ts";

@@ -1,3 +1,5 @@
+import { type ConnectorRef, showRef } from "../connector/connector-ref.ts";
+import { property } from "../connector/document.ts";
 import { caConfigMapName, keysSecretName } from "../connector/proxy-keys.ts";
 import type { ApiClient } from "../kube/api-client.ts";
 import { connectorsPath } from "../kube/find-connector.ts";
@@ -5,7 +7,10 @@ import type { KubeObject } from "../kube/object-store.ts";
 import { sharedCaLabel } from "../kube/read-upstream-secrets.ts";
 import { type CacheTiming, type WatchedCache, watchCache } from "../kube/watched-cache.ts";
 import type { Log } from "../log.ts";
-import { managedSelector } from "./desired-object.ts";
+import { connectorOfService } from "./connector-service.ts";
+import { generationOf, isObserved } from "./connector-status.ts";
+import { managedSelector } from "./ensure-object.ts";
+import { proxyRoleName } from "./proxy-role.ts";
 
 export interface WatchesOptions {
   readonly client: ApiClient;
@@ -54,3 +59,74 @@ export function startWatches(options: WatchesOptions): Watches {
     proxyCa: watch(`${installed}/configmaps`, named(caConfigMapName)),
   };
 }
+
+/** Has something looked after, within so many milliseconds. */
+export interface Triggers {
+  connector(ref: ConnectorRef, delayMs?: number): void;
+  /** What the proxy may read in a namespace. */
+  namespace(name: string): void;
+  proxyKeys(): void;
+}
+
+/** What need not be done at once is spread over so many milliseconds. */
+const spreadMs = 30_000;
+
+/**
+ * Has everything looked after that is there, and from then on whatever changes. A Connector's status
+ * is no reason: two controllers that don't see a registry alike would answer each other for ever.
+ */
+export function watchTriggers(watches: Watches, triggers: Triggers, random: () => number): void {
+  const { connectors, services, roles, roleBindings, sharedCas, proxyKeys, proxyCa } = watches;
+  const seen = new Map<string, string>();
+
+  const all = (delay: (object: KubeObject) => number): void => {
+    for (const object of connectors.list()) {
+      seen.set(showRef(refOf(object.metadata)), versionOf(object));
+      triggers.connector(refOf(object.metadata), delay(object));
+    }
+  };
+  const later = (): number => random() * spreadMs;
+
+  connectors.onChange(({ object, ...change }) => {
+    const ref = refOf(change);
+    const version = object === undefined ? undefined : versionOf(object);
+    if (seen.get(showRef(ref)) === version) return;
+    triggers.connector(ref);
+    if (version !== undefined) {
+      seen.set(showRef(ref), version);
+      return;
+    }
+    seen.delete(showRef(ref));
+    triggers.namespace(ref.namespace); // its Secrets are nobody's business any more
+  });
+  services.onChange((change) => {
+    const name = connectorOfService(change.name);
+    if (name !== undefined) triggers.connector({ ...refOf(change), name });
+  });
+  for (const cache of [roles, roleBindings]) {
+    cache.onChange(({ name, namespace }) => {
+      if (name === proxyRoleName) triggers.namespace(namespace ?? "");
+    });
+  }
+  sharedCas.onChange(() => all(later));
+  for (const cache of [proxyKeys, proxyCa]) cache.onChange(triggers.proxyKeys);
+
+  all((object) => (isObserved(object) ? later() : 0));
+  for (const { metadata } of [roles, roleBindings].flatMap((cache) => cache.list())) {
+    triggers.namespace(metadata.namespace ?? "");
+  }
+  triggers.proxyKeys();
+}
+
+interface Named {
+  readonly namespace?: string | undefined;
+  readonly name: string;
+}
+
+const refOf = ({ namespace = "", name }: Named): ConnectorRef => ({ namespace, name });
+
+/** Annotations count, too: to change one is how people have a Connector, and its Secrets, looked at now. */
+const versionOf = (object: KubeObject): string => {
+  const annotations = JSON.stringify(property(object.metadata, "annotations") ?? {});
+  return `${object.metadata.uid}/${generationOf(object)}/${annotations}`;
+};

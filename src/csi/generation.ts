@@ -14,7 +14,7 @@ import {
 import { basename, join } from "node:path";
 import type { VolumeFiles } from "../connector/volume-files.ts";
 import { attempt, unless } from "./os-error.ts";
-import type { Access } from "./volume-access.ts";
+import type { Access } from "./volume-mounts.ts";
 
 /*
  * The files of a volume are swapped as a whole, as the kubelet does it for Secrets:

@@ -1,7 +1,7 @@
 import type { Log } from "../log.ts";
 import type { RegistrationHandlers } from "./generated/pluginregistration/Registration.ts";
-import { driverName } from "./identity-service.ts";
 import { pluginRegistration } from "./proto.ts";
+import { driverName } from "./server.ts";
 import { type SocketServer, serveOnSocket } from "./socket-server.ts";
 import { createUnary } from "./unary.ts";
 

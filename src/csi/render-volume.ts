@@ -6,8 +6,8 @@ import type { NodePublishVolumeRequest__Output as PublishRequest } from "./gener
 import { formatRecord, recordName } from "./publish-record.ts";
 import { invalidArgument, type RpcError } from "./rpc-error.ts";
 import { readServiceAccountToken } from "./service-account-token.ts";
-import type { Access } from "./volume-access.ts";
 import { type ConnectorQuestions, findVolumeConnectors } from "./volume-connectors.ts";
+import type { Access } from "./volume-mounts.ts";
 import { parseVolumeRequest } from "./volume-request.ts";
 
 export interface RenderOptions extends ConnectorQuestions {

@@ -4,7 +4,6 @@ import { promisify } from "node:util";
 import { status } from "@grpc/grpc-js";
 import { type Mount, mountsAt } from "./mount-info.ts";
 import { failedPrecondition, RpcError, unavailable } from "./rpc-error.ts";
-import type { Access } from "./volume-access.ts";
 
 /** What is asked of the operating system, since Node has no mount(2). */
 export interface MountEffects {
@@ -109,3 +108,38 @@ function explain(what: string): (error: unknown) => never {
     });
   };
 }
+
+/** Of capabilities(7), the one that mount(2) asks for. */
+const sysAdmin = 21n;
+
+/**
+ * What is missing for this process to mount volumes, undefined where nothing is: mount(8) wants both the user and the
+ * capability.
+ * @param status the text of `/proc/self/status`
+ */
+export function missingMountRight(status: string): string | undefined {
+  const field = (name: string): string =>
+    new RegExp(`^${name}:\\s*(\\S+)`, "m").exec(status)?.[1] ?? "0";
+  const user = field("Uid");
+  if (user !== "0") return `found user ${user}, wanted root`;
+  const capabilities = BigInt(`0x${field("CapEff")}`);
+  if ((capabilities >> sysAdmin) % 2n === 1n) return undefined;
+  return "found root without CAP_SYS_ADMIN, wanted it, too (in a container: --cap-add=SYS_ADMIN)";
+}
+
+/**
+ * Who may read a volume. Without a group everybody may, since the kubelet's folder around it is open
+ * to root alone and each container sees its own volumes only.
+ */
+export interface Access {
+  /** The owning group of all that is in the volume; undefined: root's. */
+  readonly group: number | undefined;
+  readonly folderMode: number;
+  readonly fileMode: number;
+}
+
+/** The group is the Pod's `fsGroup`, which the kubelet gives as `volume_mount_group`. */
+export const accessFor = (group: number | undefined): Access =>
+  group === undefined
+    ? { group, folderMode: 0o755, fileMode: 0o444 }
+    : { group, folderMode: 0o750, fileMode: 0o440 };

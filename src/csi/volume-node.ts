@@ -20,8 +20,7 @@ import { checkMountPoint, makeMountPoint, removeMountPoint, resolveTarget } from
 import { findUnusable } from "./volume-connectors.ts";
 import { createVolumeMounts, type MountEffects, sizeLimit } from "./volume-mounts.ts";
 import { podOf } from "./volume-request.ts";
-import { describeAge, usageOf, type VolumeStats } from "./volume-stats.ts";
-import { createVolumeTroubles } from "./volume-troubles.ts";
+import { createVolumeTroubles, describeAge, usageOf, type VolumeStats } from "./volume-stats.ts";
 
 /** The volumes of one node. Calls for one target path take place one after the other. */
 export interface VolumeNode {

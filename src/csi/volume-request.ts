@@ -5,7 +5,7 @@ import type { Requester } from "../connector/surroundings.ts";
 import { parseVolumeAttributes, type VolumeAttributes } from "../connector/volume-attributes.ts";
 import type { NodePublishVolumeRequest__Output as PublishRequest } from "./generated/csi/v1/NodePublishVolumeRequest.ts";
 import { invalidArgument } from "./rpc-error.ts";
-import { type Access, accessFor } from "./volume-access.ts";
+import { type Access, accessFor } from "./volume-mounts.ts";
 
 /** What a Pod wants, as the kubelet tells it. */
 export interface VolumeRequest {

@@ -1,4 +1,5 @@
 import { statfs } from "node:fs/promises";
+import type { Log, LogFields } from "../log.ts";
 import type { VolumeRecord } from "./publish-record.ts";
 
 export interface VolumeStats {
@@ -29,4 +30,34 @@ export function describeAge(record: VolumeRecord | undefined, now: Date): readon
   const { tokenExpiresAt } = record;
   if (tokenExpiresAt > now) return [];
   return [`the token in the volume expired at ${tokenExpiresAt.toISOString()}`];
+}
+
+/** What is wrong with each published volume; a change of it is a line in the log, its lasting is none. */
+export interface VolumeTroubles {
+  readonly of: (path: string) => readonly string[];
+  readonly set: (path: string, sentences: readonly string[], fields: LogFields) => void;
+  readonly forget: (path: string) => void;
+}
+
+export function createVolumeTroubles(log: Log): VolumeTroubles {
+  const troubles = new Map<string, readonly string[]>();
+  const of = (path: string): readonly string[] => troubles.get(path) ?? [];
+  const forget = (path: string): void => {
+    troubles.delete(path);
+  };
+  return {
+    of,
+    forget,
+    set(path, sentences, fields) {
+      const reason = sentences.join("; ");
+      if (reason === of(path).join("; ")) return;
+      if (sentences.length === 0) {
+        forget(path);
+        log("info", "the volume is in order again", fields);
+      } else {
+        troubles.set(path, sentences);
+        log("warning", "the volume is in trouble", { ...fields, reason });
+      }
+    },
+  };
 }

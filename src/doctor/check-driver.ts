@@ -1,7 +1,6 @@
 import { listOf, property } from "../connector/document.ts";
 import { show } from "../connector/problem.ts";
-import { type Finding, failure, fine, warning } from "./finding.ts";
-import { install } from "./install-advice.ts";
+import { type Finding, failure, fine, install, warning } from "./finding.ts";
 import { judge, type Seen } from "./seen.ts";
 
 const subject = "CSIDriver";

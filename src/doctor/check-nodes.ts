@@ -1,6 +1,5 @@
 import { property } from "../connector/document.ts";
-import { type Finding, failure, fine, warning } from "./finding.ts";
-import { install } from "./install-advice.ts";
+import { type Finding, failure, fine, install, warning } from "./finding.ts";
 import { judge, type Seen } from "./seen.ts";
 
 /** How the things on the nodes are called. */

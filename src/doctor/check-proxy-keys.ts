@@ -1,6 +1,6 @@
 import { X509Certificate } from "node:crypto";
 import { parseCertificates } from "../connector/credential.ts";
-import { property } from "../connector/document.ts";
+import { listOf, property } from "../connector/document.ts";
 import { describeProblems } from "../connector/problem.ts";
 import {
   caConfigMapKey,
@@ -8,7 +8,7 @@ import {
   keysSecretName,
   parseProxyKeys,
 } from "../connector/proxy-keys.ts";
-import { type Finding, failure, fine, warning } from "./finding.ts";
+import { type Finding, failure, fine, install, notChecked, warning } from "./finding.ts";
 import { judge, type Seen } from "./seen.ts";
 
 const month = 30 * 24 * 60 * 60 * 1000;
@@ -78,3 +78,46 @@ const certificatesIn = (configMap: unknown): readonly string[] =>
   parseCertificates({
     stringData: { [caConfigMapKey]: property(property(configMap, "data"), caConfigMapKey) },
   });
+
+const subject = "proxy's Service";
+
+/** Whether requests get to a proxy. @param slices the EndpointSlices of the Service */
+export function checkProxyService(
+  service: Seen,
+  slices: Seen<readonly unknown[]>,
+  ref: { readonly namespace: string; readonly name: string },
+): Finding {
+  const named = `${ref.namespace}/${ref.name}`;
+  return judge(subject, service, {
+    missing: () => failure(subject, `there is no Service ${named}`, install),
+    found(object) {
+      const ports = portsOf(object);
+      const lacking = [80, 443].filter((port) => !ports.includes(port));
+      if (lacking.length > 0) {
+        return failure(
+          subject,
+          `Service ${named} lacks the port ${lacking.join(" and ")}`,
+          install,
+        );
+      }
+      if (slices.state !== "found") {
+        const why = slices.state === "unseen" ? `: ${slices.why}` : "";
+        return notChecked(subject, `Service ${named} is there; its endpoints are not known${why}`);
+      }
+      const ready = slices.value.flatMap(readyEndpoints).length;
+      if (ready > 0) return fine(subject, `Service ${named} has ${ready} proxies`);
+      const advice = `kubectl logs -n ${ref.namespace} -l app.kubernetes.io/component=node -c proxy`;
+      return failure(subject, `no proxy behind Service ${named} is ready`, advice);
+    },
+  });
+}
+
+function portsOf(service: unknown): readonly unknown[] {
+  return listOf(property(property(service, "spec"), "ports")).map((port) => property(port, "port"));
+}
+
+function readyEndpoints(slice: unknown): readonly unknown[] {
+  return listOf(property(slice, "endpoints")).filter(
+    (one) => property(property(one, "conditions"), "ready") !== false,
+  );
+}

@@ -1,12 +1,10 @@
 import { connectorApiVersion } from "../connector/connector.ts";
 import { caConfigMapName, keysSecretName } from "../connector/proxy-keys.ts";
-import { checkApiServer, minorVersion } from "./check-api-server.ts";
+import { checkApiServer, checkDefinition, minorVersion } from "./check-api-server.ts";
 import { checkController } from "./check-controller.ts";
-import { checkDefinition } from "./check-definition.ts";
 import { checkDriver } from "./check-driver.ts";
 import { checkDaemonSet, checkRegistration } from "./check-nodes.ts";
-import { checkCertificates, checkKeys } from "./check-proxy-keys.ts";
-import { checkProxyService } from "./check-proxy-service.ts";
+import { checkCertificates, checkKeys, checkProxyService } from "./check-proxy-keys.ts";
 import type { Finding } from "./finding.ts";
 import { type InstalledSettings, installedSettings } from "./installed-settings.ts";
 import type { ClusterView, Seen } from "./seen.ts";

@@ -27,3 +27,6 @@ export const failure = (subject: string, found: string, advice: string): Finding
 export const notChecked = (subject: string, found: string, advice?: string): Finding => ({
   ...{ subject, verdict: "not checked", found, advice },
 });
+
+/** What puts right whatever of the installation is missing or has been changed. */
+export const install = "install it again: kubectl apply -k daemonset/";

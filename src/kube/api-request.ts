@@ -1,6 +1,5 @@
 import http, { type IncomingMessage } from "node:http";
 import https, { type RequestOptions } from "node:https";
-import type { ApiAccess } from "./api-access.ts";
 
 export interface ApiCall {
   readonly method?: "GET" | "POST" | "PATCH" | "DELETE";
@@ -105,3 +104,14 @@ function sendOnce(
 }
 
 const silent = (ms: number): Error => new Error(`nothing came for ${ms / 1000} s`);
+
+/** Where the API server is, and as whom we ask it. */
+export interface ApiAccess {
+  /** Its base URL, `https://10.96.0.1:443`, perhaps with a path. */
+  readonly server: URL;
+  /**
+   * Headers, agent and TLS settings of the next request. Asked each time, since tokens and
+   * certificates are replaced while we run.
+   */
+  readonly requestOptions: () => Promise<RequestOptions>;
+}

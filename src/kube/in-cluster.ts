@@ -1,7 +1,7 @@
 import { readFile } from "node:fs/promises";
 import { Agent } from "node:https";
 import { join } from "node:path";
-import type { ApiAccess } from "./api-access.ts";
+import type { ApiAccess } from "./api-request.ts";
 
 export interface InClusterOptions {
   /** KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT. */

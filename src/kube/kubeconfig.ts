@@ -1,5 +1,5 @@
 import type { RequestOptions } from "node:https";
-import type { ApiAccess } from "./api-access.ts";
+import type { ApiAccess } from "./api-request.ts";
 
 export interface KubeconfigOptions {
   /** A kubeconfig file; without it what kubectl would take: KUBECONFIG, or the one in the home folder. */

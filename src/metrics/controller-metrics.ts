@@ -1,5 +1,5 @@
 import { Counter, Gauge, Histogram, type Registry } from "prom-client";
-import { callBuckets } from "./call-buckets.ts";
+import { callBuckets } from "./api-metrics.ts";
 
 export interface ControllerMetrics {
   reconciled(outcome: string, durationSeconds: number): void;

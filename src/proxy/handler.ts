@@ -18,13 +18,12 @@ import {
   RegistryError,
   respondWithError,
 } from "./registry-error.ts";
-import type { HashBudget } from "./relay/hash-budget.ts";
+import type { HashBudget } from "./relay/body-sink.ts";
 import { Patience } from "./relay/patience.ts";
 import { forward } from "./relay/relay.ts";
 import { drain } from "./relay/respond.ts";
 import type { SessionSeal } from "./relay/upload-session.ts";
-import { readManifest } from "./request/held-body.ts";
-import { checkBody } from "./request/request-body.ts";
+import { checkBody, readManifest } from "./request/request-body.ts";
 import { checkHead } from "./request/request-head.ts";
 import {
   checkMethod,

@@ -1,10 +1,8 @@
 import type { Log } from "../log.ts";
 import { every } from "./every.ts";
-import { type FolderContents, folderContents } from "./folder-contents.ts";
-import { readFolderFiles } from "./folder-file.ts";
-import { folderFindings } from "./folder-findings.ts";
+import { type FolderContents, folderContents, folderFindings } from "./folder-contents.ts";
+import { type KeptFile, keepFile, readFolderFiles } from "./folder-file.ts";
 import { watchFolder } from "./folder-watch.ts";
-import { type KeptFile, keepFile } from "./kept-file.ts";
 import { oneAtATime } from "./one-at-a-time.ts";
 
 export interface ConnectorFolderOptions {

@@ -1,6 +1,11 @@
+import { join } from "node:path";
 import type { Connector } from "../connector/connector.ts";
 import { type ConnectorRef, showRef } from "../connector/connector-ref.ts";
-import { type KeptFile, manifestInUse } from "./kept-file.ts";
+import { type Credential, parseCertificates, parseCredential } from "../connector/credential.ts";
+import { describeProblems } from "../connector/problem.ts";
+import type { Answer } from "../connector/surroundings.ts";
+import type { Level, LogFields } from "../log.ts";
+import { type KeptFile, manifestInUse } from "./folder-file.ts";
 import type { SecretDocument } from "./secret-document.ts";
 
 /** All objects of a folder, by `namespace/name`. */
@@ -50,3 +55,111 @@ export function folderContents(files: ReadonlyMap<string, KeptFile>): FolderCont
   }
   return { connectors, secrets, invalid, repeated };
 }
+
+/** The credential of a connector, or what its Secret lacks; undefined for an anonymous connector. */
+export function credentialOf(
+  { secrets }: Pick<FolderContents, "secrets">,
+  { namespace, secretName }: Connector,
+): Answer<Credential | undefined> {
+  if (secretName === undefined) return { ok: true, value: undefined };
+  const ref = showRef({ namespace, name: secretName });
+  const secret = secrets.get(ref);
+  if (secret === undefined) {
+    const reason = `there is no Secret ${ref}: add it, with username and password, or take auth.secretRef away`;
+    return { ok: false, reason };
+  }
+  const credential = parseCredential(secret.document);
+  if (credential.ok) return credential;
+  return { ok: false, reason: `Secret ${ref}: ${describeProblems(credential.problems)}` };
+}
+
+/** The certificates of the connector's own Secret, or why there are none. */
+export function ownCertificatesOf(
+  { secrets }: Pick<FolderContents, "secrets">,
+  { namespace, caCertSecretName }: Connector,
+): Answer<readonly string[]> {
+  if (caCertSecretName === undefined) return { ok: true, value: [] };
+  const ref = showRef({ namespace, name: caCertSecretName });
+  const secret = secrets.get(ref);
+  if (secret === undefined) return { ok: false, reason: `there is no Secret ${ref}` };
+  const certificates = parseCertificates(secret.document);
+  if (certificates.length > 0) return { ok: true, value: certificates };
+  return { ok: false, reason: `Secret ${ref} holds no PEM certificate` };
+}
+
+/** The certificates that are trusted for every connector. */
+export const sharedCertificates = ({
+  secrets,
+}: Pick<FolderContents, "secrets">): readonly string[] =>
+  [...secrets.values()]
+    .filter(({ trustedByAll }) => trustedByAll)
+    .flatMap(({ document }) => parseCertificates(document));
+
+/** Something about the folder that a person should know. */
+export interface Finding {
+  readonly level: Level;
+  readonly message: string;
+  readonly fields: LogFields;
+  /** Two findings with one key are the same, and are told once. */
+  readonly key: string;
+}
+
+/** Everything there is to say about a folder's files, without a value of a Secret. */
+export function folderFindings(
+  folder: string,
+  files: ReadonlyMap<string, KeptFile>,
+  contents: FolderContents,
+): readonly Finding[] {
+  return [
+    ...[...files].flatMap(([name, file]) => [...fileFindings(join(folder, name), file)]),
+    ...contents.repeated.map(({ object, file, firstFile }) =>
+      finding("warning", "an object stands in two places, the first by file name counts", {
+        file: join(folder, file),
+        reason: `${object} is in ${firstFile} already: remove one of them`,
+      }),
+    ),
+    ...connectorFindings(contents),
+  ];
+}
+
+function* fileFindings(path: string, file: KeptFile): Generator<Finding> {
+  const { problems, passedOver } = file.latest;
+  if (problems.length > 0) {
+    const used =
+      file.lastGood === undefined ? "its valid documents count" : "what it held before counts";
+    const fields = { file: path, reason: problems.join("; ") };
+    const message = `something in this file is wrong, ${used} until that is put right`;
+    yield finding("error", message, fields, file.digest);
+  }
+  if (passedOver.length > 0) {
+    const fields = { file: path, reason: passedOver.join(", ") };
+    const message = "documents that are neither Connector nor Secret are passed over";
+    yield finding("info", message, fields, file.digest);
+  }
+  if (file.openToAll && manifestInUse(file).secrets.length > 0) {
+    const message = "every user of this machine can read a file with a Secret";
+    yield finding("warning", message, { file: path, reason: `wanted: chmod o-rwx ${path}` });
+  }
+}
+
+function* connectorFindings(contents: FolderContents): Generator<Finding> {
+  for (const connector of contents.connectors.values()) {
+    const credential = credentialOf(contents, connector);
+    if (!credential.ok) {
+      const fields = { connector: showRef(connector), reason: credential.reason };
+      yield finding("warning", "this connector has no credential to work with", fields);
+    }
+    const certificates = ownCertificatesOf(contents, connector);
+    if (!certificates.ok) {
+      const fields = { connector: showRef(connector), reason: certificates.reason };
+      yield finding("warning", "this connector's caCertSecretRef adds no certificate", fields);
+    }
+  }
+}
+
+const finding = (level: Level, message: string, fields: LogFields, version = ""): Finding => ({
+  level,
+  message,
+  fields,
+  key: JSON.stringify([message, fields, version]),
+});

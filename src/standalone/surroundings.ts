@@ -9,8 +9,12 @@ import type {
   UpstreamSecrets,
 } from "../connector/surroundings.ts";
 import type { ConnectorFolder } from "./connector-folder.ts";
-import type { FolderContents } from "./folder-contents.ts";
-import { credentialOf, ownCertificatesOf, sharedCertificates } from "./upstream-secrets.ts";
+import {
+  credentialOf,
+  type FolderContents,
+  ownCertificatesOf,
+  sharedCertificates,
+} from "./folder-contents.ts";
 
 type Folder = Pick<ConnectorFolder, "path" | "contents" | "rescan">;
 

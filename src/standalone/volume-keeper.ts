@@ -1,13 +1,21 @@
 import { isDeepStrictEqual } from "node:util";
+import { showRef } from "../connector/connector-ref.ts";
+import { describeProblems } from "../connector/problem.ts";
 import type { Answer } from "../connector/surroundings.ts";
+import { parseVolumeAttributes } from "../connector/volume-attributes.ts";
 import { createKeyedQueue } from "../keyed-queue.ts";
 import type { Log, LogFields } from "../log.ts";
 import type { Every } from "./every.ts";
+import { namespaceIfAbsent } from "./folder-documents.ts";
 import { recordedVolumes, type UnpublishRequest } from "./recorded-volumes.ts";
 import { refreshSchedule } from "./refresh-schedule.ts";
 import type { SignToken } from "./tokens.ts";
-import { type VolumeNeeds, volumeNeeds } from "./volume-needs.ts";
-import type { VolumeRecord, VolumeRecords, VolumeRequest } from "./volume-record.ts";
+import {
+  isVolumeId,
+  type VolumeRecord,
+  type VolumeRecords,
+  type VolumeRequest,
+} from "./volume-record.ts";
 
 export interface VolumeKeeperOptions<Request extends VolumeRequest> {
   /** The csi role's own. A first one that fails undoes what it has begun. */
@@ -192,4 +200,27 @@ function fieldsOf({ volumeId, targetPath }: Partial<VolumeRequest>): LogFields {
     ...(volumeId === undefined ? {} : { volume: volumeId }),
     ...(targetPath === undefined ? {} : { target: targetPath }),
   };
+}
+
+/** What a volume's token has to be. */
+export interface VolumeNeeds {
+  /** What it opens, as `namespace/name`. */
+  readonly connectors: readonly string[];
+  /** Seconds. */
+  readonly tokenLifetime: number;
+}
+
+/** Reads them from a request as the csi role does, or says all that is wrong with it. */
+export function volumeNeeds(
+  { volumeId, volumeContext }: VolumeRequest,
+  tokenLifetimeIfAbsent: number,
+): Answer<VolumeNeeds> {
+  if (!isVolumeId(volumeId)) {
+    return { ok: false, reason: "volume_id: wanted 1 to 128 letters, digits and . _ -" };
+  }
+  const namespace = volumeContext["csi.storage.k8s.io/pod.namespace"] || namespaceIfAbsent;
+  const attributes = parseVolumeAttributes(volumeContext, namespace);
+  if (!attributes.ok) return { ok: false, reason: describeProblems(attributes.problems) };
+  const { connectors, tokenLifetime = tokenLifetimeIfAbsent } = attributes.value;
+  return { ok: true, value: { connectors: connectors.map(showRef), tokenLifetime } };
 }

@@ -1,5 +1,6 @@
+import { createHash } from "node:crypto";
 import { readdir } from "node:fs/promises";
-import { join } from "node:path";
+import { isAbsolute, join, resolve } from "node:path";
 import { property } from "../connector/document.ts";
 import { readPrivateFile, removePrivateFile, writePrivateFile } from "./private-file.ts";
 
@@ -97,4 +98,14 @@ function isRecord<Request extends VolumeRequest>(value: unknown): value is Volum
     context !== null &&
     Object.values(context).every((text) => typeof text === "string")
   );
+}
+
+/**
+ * The id of the volume at a target path: whoever unmounts knows the path alone. Symbolic links are
+ * not followed, so both sides have to resolve those in the path's parents first.
+ * @throws TypeError for a relative path, which means another place in another process
+ */
+export function volumeIdOf(targetPath: string): string {
+  if (!isAbsolute(targetPath)) throw new TypeError("a volume's target is an absolute path");
+  return createHash("sha256").update(resolve(targetPath)).digest("hex").slice(0, 32);
 }

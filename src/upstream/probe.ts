@@ -3,9 +3,8 @@ import type { Connector } from "../connector/connector.ts";
 import { upstreamRepository } from "../connector/registry-address.ts";
 import type { UpstreamSecrets } from "../connector/surroundings.ts";
 import { basic, fetchToken } from "./token-client.ts";
-import { unreachable } from "./unreachable.ts";
 import type { Upstream, Upstreams } from "./upstream.ts";
-import { UpstreamError, type UpstreamFault } from "./upstream-error.ts";
+import { UpstreamError, type UpstreamFault, unreachable } from "./upstream-error.ts";
 import { schemeIn } from "./upstream-login.ts";
 
 /** What a look at one side of a registry has found: the reason and the message of a condition. */

@@ -2,8 +2,7 @@ import { type Dispatcher, request } from "undici";
 import type { Credential } from "../connector/credential.ts";
 import { property } from "../connector/document.ts";
 import { busyFor } from "./retry-after.ts";
-import { unreachable } from "./unreachable.ts";
-import { UpstreamError } from "./upstream-error.ts";
+import { UpstreamError, unreachable } from "./upstream-error.ts";
 
 /** Where a registry's tokens come from: the `realm` and `service` of its Bearer challenge. */
 export interface TokenServer {

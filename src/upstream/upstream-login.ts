@@ -5,9 +5,8 @@ import { checkRealm } from "./realm.ts";
 import { busyFor } from "./retry-after.ts";
 import type { TokenCache, TokenOutcome } from "./token-cache.ts";
 import { basic, type TokenServer } from "./token-client.ts";
-import { unreachable } from "./unreachable.ts";
 import type { Upstream } from "./upstream.ts";
-import { UpstreamError } from "./upstream-error.ts";
+import { UpstreamError, unreachable } from "./upstream-error.ts";
 
 /** How a registry wants to be logged in to. */
 export type Scheme =

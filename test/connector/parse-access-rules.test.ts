@@ -1,6 +1,6 @@
 import { expect } from "chai";
 import fc from "fast-check";
-import { parseAccessRules, parseTagPatterns } from "../../src/connector/parse-access-rules.ts";
+import { parseAccessRules, parseTagPatterns } from "../../src/connector/access-rules.ts";
 
 const path = "spec.params.0.value";
 

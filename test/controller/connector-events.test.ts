@@ -8,7 +8,7 @@ import {
   unknown,
   waitingFor,
 } from "../../src/controller/conditions.ts";
-import { happeningsOf } from "../../src/controller/connector-events.ts";
+import { happeningsOf } from "../../src/controller/event-recorder.ts";
 
 const fine = good("Fine", "");
 const conditions = (more: Partial<Findings>): readonly Condition[] =>

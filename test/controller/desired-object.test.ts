@@ -1,5 +1,5 @@
 import { expect } from "chai";
-import { isAsWanted } from "../../src/controller/desired-object.ts";
+import { isAsWanted } from "../../src/controller/ensure-object.ts";
 
 describe("isAsWanted()", () => {
   it("passes over what is left open", () => {

@@ -1,6 +1,6 @@
 import { setImmediate } from "node:timers/promises";
 import { expect } from "chai";
-import { sharedRuns } from "../../src/controller/shared-runs.ts";
+import { sharedRuns } from "../../src/controller/proxy-access.ts";
 
 describe("sharedRuns()", () => {
   it("shares a run that has not begun, and begins none while one runs", async () => {

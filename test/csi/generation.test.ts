@@ -5,7 +5,7 @@ import { expect } from "chai";
 import fc from "fast-check";
 import { findGeneration, readCurrent, writeGeneration } from "../../src/csi/generation.ts";
 import { attempt, errorCode } from "../../src/csi/os-error.ts";
-import { accessFor } from "../../src/csi/volume-access.ts";
+import { accessFor } from "../../src/csi/volume-mounts.ts";
 import { makeFolder, removeFolder, requireMounts, requireOtherUsers } from "./csi-driver.ts";
 
 const everybody = accessFor(undefined);

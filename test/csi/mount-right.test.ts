@@ -1,6 +1,6 @@
 import { readFileSync } from "node:fs";
 import { expect } from "chai";
-import { missingMountRight } from "../../src/csi/mount-right.ts";
+import { missingMountRight } from "../../src/csi/volume-mounts.ts";
 
 describe("the right to mount", () => {
   const status = (user: number, capabilities: string): string =>

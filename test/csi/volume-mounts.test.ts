@@ -2,8 +2,7 @@ import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { status } from "@grpc/grpc-js";
 import { expect } from "chai";
-import { accessFor } from "../../src/csi/volume-access.ts";
-import { createVolumeMounts, systemMounts } from "../../src/csi/volume-mounts.ts";
+import { accessFor, createVolumeMounts, systemMounts } from "../../src/csi/volume-mounts.ts";
 import {
   type Driver,
   makeFolder,

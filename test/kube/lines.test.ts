@@ -1,7 +1,7 @@
 import { Readable } from "node:stream";
 import { expect } from "chai";
 import fc from "fast-check";
-import { linesOf } from "../../src/kube/lines.ts";
+import { linesOf } from "../../src/kube/api-client.ts";
 
 const collect = async (chunks: readonly Uint8Array[], longest = 1000): Promise<string[]> => {
   const lines: string[] = [];

@@ -11,7 +11,7 @@ import type { BlindTunnels } from "./blind-tunnels.ts";
 import { connectTo, permit } from "./connect.ts";
 import { type ForwardTarget, parseConnectTarget } from "./forward-target.ts";
 import type { Interception } from "./interception.ts";
-import { identify, readCredential } from "./proxy-admission.ts";
+import { identify, readCredential } from "./proxy-credential.ts";
 import { findServing } from "./serving.ts";
 import type { TunnelPolicy } from "./tunnel-policy.ts";
 import { openTunnelReport, type TunnelReport } from "./tunnel-report.ts";

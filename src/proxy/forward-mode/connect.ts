@@ -1,8 +1,8 @@
 import { once } from "node:events";
 import { connect as connectSocket, type LookupFunction, type Socket } from "node:net";
 import { AddressRefused } from "../../upstream/address-guard.ts";
-import { unreachable } from "../../upstream/unreachable.ts";
 import { connectTimeout } from "../../upstream/upstream.ts";
+import { unreachable } from "../../upstream/upstream-error.ts";
 import { badGateway, denied, type RegistryError } from "../registry-error.ts";
 import type { TunnelPolicy } from "./tunnel-policy.ts";
 

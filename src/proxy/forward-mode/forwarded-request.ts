@@ -5,7 +5,7 @@ import { forwardElsewhere } from "./forward-elsewhere.ts";
 import { type ForwardTarget, isHostOf, parseAbsoluteTarget } from "./forward-target.ts";
 import type { Forwarded, ForwardedOptions } from "./forwarded.ts";
 import { sessionOf } from "./interception.ts";
-import { identify, readCredential } from "./proxy-admission.ts";
+import { identify, readCredential } from "./proxy-credential.ts";
 import { atOrGone, findServing } from "./serving.ts";
 
 /** Answers requests inside a connection that is intercepted. */

@@ -1,10 +1,13 @@
+import type { IncomingMessage } from "node:http";
 import {
   type ConnectorRef,
   isConnectorName,
   isNamespace,
   showRef,
 } from "../../connector/connector-ref.ts";
-import type { Answer } from "../../connector/surroundings.ts";
+import type { Answer, Identity } from "../../connector/surroundings.ts";
+import type { AdmissionOptions } from "../admission.ts";
+import { RegistryError } from "../registry-error.ts";
 
 /** What a client shows to the forward proxy. */
 export interface ProxyCredential {
@@ -53,3 +56,29 @@ function decode(text: string): string {
     return "";
   }
 }
+
+/** @throws RegistryError 407 */
+export function readCredential({ headers }: IncomingMessage): ProxyCredential {
+  const credential = parseProxyCredential(headers["proxy-authorization"]);
+  if (credential.ok) return credential.value;
+  throw wantsCredential(credential.reason);
+}
+
+/**
+ * Who holds the credential's token?
+ * @throws RegistryError 407; Unavailable
+ */
+export async function identify(
+  { token }: ProxyCredential,
+  { verifyToken }: Pick<AdmissionOptions, "verifyToken">,
+): Promise<Identity> {
+  const answer = await verifyToken(token);
+  if (answer.ok) return answer.value;
+  throw wantsCredential(answer.reason);
+}
+
+/** RFC 9110, section 15.5.8. */
+const wantsCredential = (reason: string): RegistryError =>
+  new RegistryError(407, "UNAUTHORIZED", reason, {
+    headers: { "proxy-authenticate": 'Basic realm="connectors-proxy"' },
+  });

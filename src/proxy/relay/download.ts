@@ -3,9 +3,7 @@ import { isBusy } from "../../upstream/retry-after.ts";
 import { UpstreamError } from "../../upstream/upstream-error.ts";
 import { BodyCut } from "../client-gone.ts";
 import type { Headers } from "../headers.ts";
-import { passTo } from "./body-sink.ts";
-import { type CheckedSink, checkDigest } from "./checked-sink.ts";
-import type { HashBudget } from "./hash-budget.ts";
+import { type CheckedSink, checkDigest, type HashBudget, passTo } from "./body-sink.ts";
 import { Patience, waitFor } from "./patience.ts";
 import {
   type FinalRequest,

@@ -1,8 +1,8 @@
 import { hash } from "node:crypto";
 import { request } from "undici";
 import { showRef } from "../../connector/connector-ref.ts";
-import { unreachable } from "../../upstream/unreachable.ts";
 import type { Upstream } from "../../upstream/upstream.ts";
+import { unreachable } from "../../upstream/upstream-error.ts";
 import type { UpstreamLogin } from "../../upstream/upstream-login.ts";
 import { isImmutableTag } from "../access.ts";
 import type { Admitted } from "../admitted.ts";

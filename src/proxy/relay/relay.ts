@@ -1,7 +1,6 @@
 import { upstreamRepository } from "../../connector/registry-address.ts";
-import { unreachable } from "../../upstream/unreachable.ts";
 import type { Upstream } from "../../upstream/upstream.ts";
-import { UpstreamError } from "../../upstream/upstream-error.ts";
+import { UpstreamError, unreachable } from "../../upstream/upstream-error.ts";
 import type { UpstreamLogin } from "../../upstream/upstream-login.ts";
 import { mayAct } from "../access.ts";
 import type { Admitted, Sealing } from "../admitted.ts";
@@ -10,8 +9,8 @@ import { isRefusal, unavailable } from "../registry-error.ts";
 import { withoutParameters } from "../request/query.ts";
 import { hasBody } from "../request/request-body.ts";
 import { digestOf } from "../request/request-target.ts";
+import type { HashBudget } from "./body-sink.ts";
 import { download } from "./download.ts";
-import type { HashBudget } from "./hash-budget.ts";
 import { keepImmutableTag } from "./immutable-tag.ts";
 import { type Mount, translateMount } from "./mount.ts";
 import { type Replayed, type ReplayOptions, replay } from "./replay.ts";

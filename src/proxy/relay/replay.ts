@@ -1,8 +1,8 @@
 import type { ServerResponse } from "node:http";
 import type { AnswerHead } from "../../upstream/http-client/http-exchange.ts";
 import { busyFor } from "../../upstream/retry-after.ts";
-import { unreachable, wasClosed } from "../../upstream/unreachable.ts";
 import type { Upstream } from "../../upstream/upstream.ts";
+import { unreachable, wasClosed } from "../../upstream/upstream-error.ts";
 import type { UpstreamLogin } from "../../upstream/upstream-login.ts";
 import { BodyCut } from "../client-gone.ts";
 import { type Headers, headersForStorage, shows } from "../headers.ts";

@@ -10,8 +10,7 @@ import { createServer as createTlsServer } from "node:https";
 import type { AddressInfo, Socket } from "node:net";
 import { maxHeaderSize } from "../../upstream/upstream.ts";
 import { RegistryError, respondWithError } from "../registry-error.ts";
-import { limitConnections } from "./connection-limit.ts";
-import { type Connections, followConnections } from "./connections.ts";
+import { type Connections, followConnections, limitConnections } from "./connections.ts";
 import { refuseMalformed, refusePlain } from "./malformed.ts";
 import type { ServerCertificates } from "./server-certificates.ts";
 

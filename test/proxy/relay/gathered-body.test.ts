@@ -1,7 +1,7 @@
 import { PassThrough, Writable } from "node:stream";
 import { setImmediate as turn } from "node:timers/promises";
 import { expect } from "chai";
-import { GatheredBody } from "../../../src/proxy/relay/gathered-body.ts";
+import { GatheredBody } from "../../../src/proxy/relay/upload.ts";
 import { BufferBudget } from "../../../src/upstream/http-client/body-buffers.ts";
 
 const chunkSize = 16 * 1024;

@@ -1,7 +1,6 @@
 import { expect } from "chai";
 import { AddressRefused } from "../../src/upstream/address-guard.ts";
-import { unreachable } from "../../src/upstream/unreachable.ts";
-import { UpstreamError } from "../../src/upstream/upstream-error.ts";
+import { UpstreamError, unreachable } from "../../src/upstream/upstream-error.ts";
 
 const origin = "https://harbor.test";
 const coded = (code: string, cause?: unknown): Error =>

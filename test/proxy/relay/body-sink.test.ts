@@ -1,5 +1,5 @@
 import { expect } from "chai";
-import { createHashBudget } from "../../../src/proxy/relay/hash-budget.ts";
+import { createHashBudget } from "../../../src/proxy/relay/body-sink.ts";
 
 describe("what may be hashed", () => {
   it("is so much at once, and more as time passes, up to that", () => {

@@ -1,6 +1,5 @@
 import { expect } from "chai";
-import { volumeIdOf } from "../../src/standalone/volume-id.ts";
-import { isVolumeId } from "../../src/standalone/volume-record.ts";
+import { isVolumeId, volumeIdOf } from "../../src/standalone/volume-record.ts";
 
 describe("the id of a volume", () => {
   it("follows from the target path alone, however that is written", () => {
