@@ -7,7 +7,7 @@ import type { ConnectorRef } from "./connector-ref.ts";
 import type { Credential } from "./credential.ts";
 
 /** An answer that may be a refusal: expected, with a sentence that a person can act on. */
-export type Answer<T> =
+export type Result<T> =
   | { readonly ok: true; readonly value: T }
   | { readonly ok: false; readonly reason: string };
 
@@ -21,9 +21,9 @@ export class Unavailable extends Error {
  * A refusal says that there is none, or what is wrong with its document.
  * @throws Unavailable
  */
-export type FindConnector = (ref: ConnectorRef) => Promise<ConnectorAnswer>;
+export type FindConnector = (ref: ConnectorRef) => Promise<FoundConnector>;
 
-export type ConnectorAnswer =
+export type FoundConnector =
   | { readonly state: "found"; readonly connector: Connector }
   | { readonly state: "missing" | "invalid"; readonly reason: string };
 
@@ -42,7 +42,7 @@ export interface UpstreamSecrets {
 export type ReadUpstreamSecrets = (
   connector: Connector,
   options?: { readonly fresh: boolean },
-) => Promise<Answer<UpstreamSecrets>>;
+) => Promise<Result<UpstreamSecrets>>;
 
 /** Who holds a token. */
 export interface Identity {
@@ -66,7 +66,7 @@ export interface Identity {
  * Who holds this token? A refusal says why it is none of ours.
  * @throws Unavailable
  */
-export type VerifyToken = (token: string) => Promise<Answer<Identity>>;
+export type VerifyToken = (token: string) => Promise<Result<Identity>>;
 
 /** What somebody wants to do with a connector. */
 export type Verb = "pull" | "push";
@@ -77,4 +77,4 @@ export type Requester = Pick<Identity, "user" | "groups" | "connectors">;
  * May they? A refusal names the right that is missing.
  * @throws Unavailable
  */
-export type MayUse = (who: Requester, connector: ConnectorRef, verb: Verb) => Promise<Answer<void>>;
+export type MayUse = (who: Requester, connector: ConnectorRef, verb: Verb) => Promise<Result<void>>;

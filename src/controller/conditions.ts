@@ -15,7 +15,7 @@ export type PartType = (typeof partTypes)[number];
 export type ConditionType = PartType | "Ready";
 
 /** What was found out about one thing. */
-export interface Finding {
+export interface ConditionState {
   readonly status: "True" | "False" | "Unknown";
   /** One word in CamelCase, for programs and for the column of kubectl. */
   readonly reason: string;
@@ -23,27 +23,27 @@ export interface Finding {
   readonly message: string;
 }
 
-export const good = (reason: string, message: string): Finding => ({
+export const good = (reason: string, message: string): ConditionState => ({
   ...{ status: "True", reason, message },
 });
-export const bad = (reason: string, message: string): Finding => ({
+export const bad = (reason: string, message: string): ConditionState => ({
   ...{ status: "False", reason, message },
 });
-export const unknown = (reason: string, message: string): Finding => ({
+export const unknown = (reason: string, message: string): ConditionState => ({
   ...{ status: "Unknown", reason, message },
 });
 
-export type Findings = Readonly<Record<PartType, Finding>>;
+export type ConditionStates = Readonly<Record<PartType, ConditionState>>;
 
 /** A finding as a Connector's status has it, the API's metav1.Condition. */
-export interface Condition extends Finding {
+export interface Condition extends ConditionState {
   readonly type: ConditionType;
   readonly observedGeneration: number;
   readonly lastTransitionTime: string;
 }
 
 /** What can't be told before something else is right. */
-export const waitingFor = (type: PartType): Finding => {
+export const waitingFor = (type: PartType): ConditionState => {
   const subject = type.replace(/Ready$/, "");
   return unknown(`WaitingFor${subject}`, `looked at once ${type} is True`);
 };
@@ -59,10 +59,10 @@ export interface ConditionsOptions {
 
 /** All conditions, Ready last. The time of a condition is that of its last change of status. */
 export function conditionsOf(
-  findings: Findings,
+  findings: ConditionStates,
   { generation, before, now }: ConditionsOptions,
 ): readonly Condition[] {
-  const condition = (type: ConditionType, finding: Finding): Condition => {
+  const condition = (type: ConditionType, finding: ConditionState): Condition => {
     const { status, reason, message } = finding;
     const last = before.find((one) => one.type === type);
     const lastTransitionTime =
@@ -81,7 +81,7 @@ export function conditionsOf(
 const isNeeded = (type: PartType): boolean => type !== "CACertReady";
 
 /** The reason is that of what is wrong, so that it shows in the table of kubectl. */
-function readiness(findings: Findings): Finding {
+function readiness(findings: ConditionStates): ConditionState {
   const needed = partTypes.filter(isNeeded);
   const wrong =
     needed.find((type) => findings[type].status === "False") ??
@@ -99,7 +99,7 @@ export function readConditions(object: unknown): readonly Condition[] {
     const text = (key: string): string => String(property(condition, key) ?? "");
     return {
       type: text("type") as ConditionType,
-      status: text("status") as Finding["status"],
+      status: text("status") as ConditionState["status"],
       reason: text("reason"),
       message: text("message"),
       observedGeneration: Number(property(condition, "observedGeneration") ?? 0),

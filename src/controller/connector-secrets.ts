@@ -6,7 +6,7 @@ import type { UpstreamSecrets } from "../connector/surroundings.ts";
 import type { ApiClient } from "../kube/api-client.ts";
 import { hasStatus } from "../kube/api-error.ts";
 import type { KubeObject } from "../kube/object-store.ts";
-import { bad, type Finding, good } from "./conditions.ts";
+import { bad, type ConditionState, good } from "./conditions.ts";
 
 export interface ConnectorSecretsOptions {
   readonly client: Pick<ApiClient, "request">;
@@ -18,8 +18,8 @@ export interface ConnectorSecretsOptions {
 
 /** What the Secrets of a connector say, and which ones they are. */
 export interface ConnectorSecrets {
-  readonly secret: Finding;
-  readonly caCert: Finding;
+  readonly secret: ConditionState;
+  readonly caCert: ConditionState;
   /** Undefined where there is no credential to log in with. */
   readonly upstream: UpstreamSecrets | undefined;
   /** Whether we may not read one of them: then we can't let the proxy read it, either. */
@@ -103,7 +103,7 @@ async function readSecret(
 }
 
 function credentialIn(login: Read): {
-  readonly finding: Finding;
+  readonly finding: ConditionState;
   readonly credential: UpstreamSecrets["credential"];
 } {
   if (login.state === "none") {
@@ -124,7 +124,7 @@ function credentialIn(login: Read): {
   return { finding: bad("SecretInvalid", message), credential: undefined };
 }
 
-function caCertFinding(ca: Read, shared: number): Finding {
+function caCertFinding(ca: Read, shared: number): ConditionState {
   const others = `the system's, and those of ${shared} Secrets for all connectors`;
   if (ca.state === "none") {
     return good("CACertOptional", `no caCertSecretRef: trusted are ${others}`);
@@ -143,7 +143,8 @@ function caCertFinding(ca: Read, shared: number): Finding {
 const refusal = (
   { state, message }: Extract<Read, { state: "missing" | "forbidden" }>,
   advice: string,
-): Finding => bad(state === "missing" ? "SecretNotFound" : "SecretForbidden", message + advice);
+): ConditionState =>
+  bad(state === "missing" ? "SecretNotFound" : "SecretForbidden", message + advice);
 
 const certificatesIn = (read: Read): readonly string[] =>
   read.state === "found" ? parseCertificates(read.object) : [];

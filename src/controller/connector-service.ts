@@ -5,9 +5,9 @@ import type { ApiClient } from "../kube/api-client.ts";
 import { ApiError, hasStatus } from "../kube/api-error.ts";
 import type { KubeObject } from "../kube/object-store.ts";
 import type { WatchedCache } from "../kube/watched-cache.ts";
-import { bad, type Finding, good } from "./conditions.ts";
+import { bad, type ConditionState, good } from "./conditions.ts";
 import { connectorPath } from "./connector-status.ts";
-import { ensureObject, type Manifest, managedLabels } from "./ensure-object.ts";
+import { type DesiredObject, ensureObject, managedLabels } from "./ensure-object.ts";
 
 /** Which connector a Service is of. */
 export const connectorLabel = "connectors.alauda.io/connector";
@@ -22,7 +22,7 @@ export function connectorService(
   { namespace, name }: ConnectorRef,
   uid: string,
   target: string,
-): Manifest {
+): DesiredObject {
   const port = (scheme: string, number: number): object => ({
     ...{ name: scheme, port: number, protocol: "TCP" },
   });
@@ -51,7 +51,7 @@ export function isOwnedBy(object: KubeObject, uid: string): boolean {
   return Array.isArray(owners) && owners.some((owner) => property(owner, "uid") === uid);
 }
 
-export function serviceConflict({ namespace, name }: ConnectorRef, uid: string): Finding {
+export function serviceConflict({ namespace, name }: ConnectorRef, uid: string): ConditionState {
   const service = serviceName(name);
   const found = `found one that is not this Connector's (it has no ownerReference to uid ${uid})`;
   const advice = `kubectl delete service ${service} -n ${namespace}`;
@@ -78,7 +78,7 @@ export interface EnsureServiceOptions {
  * Makes a connector's Service. @returns what to say of it, undefined where the Connector is gone
  * @throws Unavailable, and ApiError 409 where it has just been replaced
  */
-export type EnsureService = (connector: KubeObject) => Promise<Finding | undefined>;
+export type EnsureService = (connector: KubeObject) => Promise<ConditionState | undefined>;
 
 export function serviceEnsurer({ client, services, target }: EnsureServiceOptions): EnsureService {
   return async (connector) => {
@@ -113,7 +113,7 @@ async function isThere(
   }
 }
 
-function leadsTo({ namespace, name }: ConnectorRef, target: string): Finding {
+function leadsTo({ namespace, name }: ConnectorRef, target: string): ConditionState {
   const service = showRef({ namespace, name: serviceName(name) });
   return good("ServiceFound", `Service ${service} leads to ${target}`);
 }

@@ -6,7 +6,7 @@ export interface EnsureOptions {
   readonly client: Pick<ApiClient, "request">;
   /** `/api/v1/namespaces/team-a/services` */
   readonly collection: string;
-  readonly wanted: Manifest;
+  readonly wanted: DesiredObject;
   /** The object as it was last seen, undefined where none was. */
   readonly seen: KubeObject | undefined;
   /** Whether an object of that name is ours to change. */
@@ -42,7 +42,7 @@ export async function ensureObject(options: EnsureOptions): Promise<Ensured> {
 async function create(
   client: Pick<ApiClient, "request">,
   collection: string,
-  wanted: Manifest,
+  wanted: DesiredObject,
 ): Promise<KubeObject> {
   try {
     const query = { fieldManager };
@@ -68,7 +68,7 @@ export async function applyObject(
 }
 
 /** An object of the API as we want it to be: only the fields that we have an opinion on. */
-export interface Manifest {
+export interface DesiredObject {
   readonly apiVersion: string;
   readonly kind: string;
   readonly metadata: {

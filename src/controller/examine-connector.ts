@@ -5,8 +5,8 @@ import type { UpstreamSecrets } from "../connector/surroundings.ts";
 import type { KubeObject } from "../kube/object-store.ts";
 import {
   bad,
-  type Finding,
-  type Findings,
+  type ConditionState,
+  type ConditionStates,
   good,
   type PartType,
   unknown,
@@ -25,7 +25,7 @@ export interface ExamineOptions {
 
 /** What is known of a connector before its registry is asked. */
 export interface Examined {
-  readonly findings: Findings;
+  readonly findings: ConditionStates;
   /** Differs after each change of the Connector's spec and of its Secrets. */
   readonly version: string;
   /** What to ask the registry with; undefined where it is too early for that. */
@@ -46,7 +46,10 @@ export function connectorExaminer(options: ExamineOptions): ExamineConnector {
   const { ensureService, readSecrets, giveProxyAccess } = options;
 
   /** As without a right for us to read it there is none to pass on, the proxy's is not tried then. */
-  async function accessFinding({ namespace }: Connector, read: ConnectorSecrets): Promise<Finding> {
+  async function accessFinding(
+    { namespace }: Connector,
+    read: ConnectorSecrets,
+  ): Promise<ConditionState> {
     if (read.forbidden) return read.secret;
     const access = await giveProxyAccess(namespace);
     if (access.ok || read.isAnonymous || read.secret.status !== "True") return read.secret;
@@ -88,7 +91,7 @@ export function connectorExaminer(options: ExamineOptions): ExamineConnector {
   };
 }
 
-interface Base extends Pick<Findings, "ConnectorClassReady" | "ProxyServiceReady"> {
+interface Base extends Pick<ConditionStates, "ConnectorClassReady" | "ProxyServiceReady"> {
   readonly generation: string;
 }
 
@@ -98,8 +101,8 @@ const asking = unknown("Probing", "the registry is being asked");
 const waitingForClass = waitingFor("ConnectorClassReady");
 
 /** Of a document that is wrong, nothing can be told but what is wrong with it. */
-function allWaitingFor(wrong: Partial<Findings>): Findings {
-  const [type = "ConnectorClassReady"] = Object.keys(wrong) as (keyof Findings)[];
+function allWaitingFor(wrong: Partial<ConditionStates>): ConditionStates {
+  const [type = "ConnectorClassReady"] = Object.keys(wrong) as (keyof ConditionStates)[];
   const waiting = waitingFor(type);
   return {
     ConnectorClassReady: waiting,
@@ -126,10 +129,10 @@ const places: readonly (readonly [prefix: string, type: PartType, reason: string
  */
 export function documentFindings(
   problems: readonly Problem[],
-): Readonly<Partial<Record<PartType, Finding>>> {
+): Readonly<Partial<Record<PartType, ConditionState>>> {
   const placed = problems.map((problem) => ({ problem, place: placeOf(problem) }));
   const foreign = placed.filter(({ place }) => place === places[0]);
-  const findings: Partial<Record<PartType, Finding>> = {};
+  const findings: Partial<Record<PartType, ConditionState>> = {};
   for (const { place } of foreign.length > 0 ? foreign : placed) {
     const [, type, reason] = place;
     const alike = placed.filter((other) => other.place === place).map(({ problem }) => problem);

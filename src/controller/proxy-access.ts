@@ -1,10 +1,10 @@
 import { property } from "../connector/document.ts";
-import type { Answer } from "../connector/surroundings.ts";
+import type { Result } from "../connector/surroundings.ts";
 import type { ApiClient } from "../kube/api-client.ts";
 import { ApiError, hasStatus } from "../kube/api-error.ts";
 import type { KubeObject } from "../kube/object-store.ts";
 import type { WatchedCache } from "../kube/watched-cache.ts";
-import { ensureObject, isAsWanted, type Manifest, managedLabels } from "./ensure-object.ts";
+import { type DesiredObject, ensureObject, isAsWanted, managedLabels } from "./ensure-object.ts";
 import { proxyRole, proxyRoleBinding, proxyRoleName, referredSecrets } from "./proxy-role.ts";
 
 export interface ProxyAccessOptions {
@@ -22,7 +22,7 @@ export interface ProxyAccessOptions {
  * why that can't be done.
  * @throws Unavailable, and ApiError where it may work the next time (409)
  */
-export type GiveProxyAccess = (namespace: string) => Promise<Answer<void>>;
+export type GiveProxyAccess = (namespace: string) => Promise<Result<void>>;
 
 export function proxyAccess(options: ProxyAccessOptions): GiveProxyAccess {
   const { client, connectors, roles, roleBindings, proxy } = options;
@@ -41,7 +41,7 @@ export function proxyAccess(options: ProxyAccessOptions): GiveProxyAccess {
     });
   }
 
-  async function give(namespace: string): Promise<Answer<void>> {
+  async function give(namespace: string): Promise<Result<void>> {
     const [rolesPath, bindingsPath] = ["roles", "rolebindings"].map(
       (plural) => `/apis/rbac.authorization.k8s.io/v1/namespaces/${namespace}/${plural}`,
     ) as [string, string];
@@ -67,9 +67,9 @@ export function proxyAccess(options: ProxyAccessOptions): GiveProxyAccess {
 async function ensure(
   client: Pick<ApiClient, "request">,
   collection: string,
-  wanted: Manifest,
+  wanted: DesiredObject,
   cache: Pick<WatchedCache<KubeObject>, "get">,
-): Promise<Answer<void>> {
+): Promise<Result<void>> {
   const { name, namespace } = wanted.metadata;
   const seen = cache.get(name, namespace);
   const isOurs = ({ metadata }: KubeObject): boolean =>

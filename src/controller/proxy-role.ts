@@ -1,6 +1,6 @@
 import { parseConnector } from "../connector/parse-connector.ts";
 import type { KubeObject } from "../kube/object-store.ts";
-import { type Manifest, managedLabels } from "./ensure-object.ts";
+import { type DesiredObject, managedLabels } from "./ensure-object.ts";
 
 /** What the Role and the RoleBinding in each namespace with Connectors are called. */
 export const proxyRoleName = "connectors-proxy-secrets";
@@ -19,7 +19,7 @@ export function referredSecrets(connectors: readonly KubeObject[]): readonly str
 }
 
 /** Lets the proxy read these Secrets of a namespace, one by one, and no others. */
-export const proxyRole = (namespace: string, secrets: readonly string[]): Manifest => ({
+export const proxyRole = (namespace: string, secrets: readonly string[]): DesiredObject => ({
   apiVersion: `${rbacGroup}/v1`,
   kind: "Role",
   metadata: { name: proxyRoleName, namespace, labels: managedLabels },
@@ -29,7 +29,7 @@ export const proxyRole = (namespace: string, secrets: readonly string[]): Manife
 export const proxyRoleBinding = (
   namespace: string,
   proxy: { readonly namespace: string; readonly name: string },
-): Manifest => ({
+): DesiredObject => ({
   apiVersion: `${rbacGroup}/v1`,
   kind: "RoleBinding",
   metadata: { name: proxyRoleName, namespace, labels: managedLabels },

@@ -10,9 +10,9 @@ import type { AuthRefusal, Told } from "./auth-refusal.ts";
 import type { Clock } from "./clock.ts";
 import {
   bad,
+  type ConditionState,
+  type ConditionStates,
   conditionsOf,
-  type Finding,
-  type Findings,
   good,
   readConditions,
   waitingFor,
@@ -66,7 +66,7 @@ export function connectorReconciler(options: ReconcileOptions): ReconcileConnect
   /** Writes what was found, and tells of what that changes. @returns the Connector, undefined where it is gone */
   async function publish(
     object: KubeObject,
-    findings: Findings,
+    findings: ConditionStates,
     refusal?: AuthRefusal,
   ): Promise<KubeObject | undefined> {
     const { name, namespace = "" } = object.metadata;
@@ -149,12 +149,12 @@ const ourMistake: Told = {
 
 function outcomeFindings(
   outcome: ProbeOutcome | undefined,
-): Partial<Pick<Findings, "LivenessReady" | "AuthReady">> {
+): Partial<Pick<ConditionStates, "LivenessReady" | "AuthReady">> {
   if (outcome === undefined) return {};
   const { liveness, auth } = outcome;
   const AuthReady = liveness.ok ? finding(auth) : waitingFor("LivenessReady");
   return { LivenessReady: finding(liveness), AuthReady };
 }
 
-const finding = ({ ok, reason, message }: Told): Finding =>
+const finding = ({ ok, reason, message }: Told): ConditionState =>
   ok ? good(reason, message) : bad(reason, message);

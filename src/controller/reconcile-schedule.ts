@@ -1,4 +1,4 @@
-import type { Findings } from "./conditions.ts";
+import type { ConditionStates } from "./conditions.ts";
 import type { ProbeOutcome } from "./probe-outcome.ts";
 
 /** What a replica remembers of a connector from one time to the next. */
@@ -39,7 +39,7 @@ export const isDue = (remembered: Remembered | undefined, version: string, now: 
 
 export interface Looked {
   readonly version: string;
-  readonly findings: Findings;
+  readonly findings: ConditionStates;
   readonly outcome: ProbeOutcome | undefined;
 }
 

@@ -1,5 +1,5 @@
 /** One line of `/proc/<pid>/mountinfo`, proc_pid_mountinfo(5), as far as it matters here. */
-export interface Mount {
+export interface MountEntry {
   readonly mountPoint: string;
   readonly fsType: string;
   readonly source: string;
@@ -9,8 +9,8 @@ export interface Mount {
  * The mounts at exactly this path, the one that is seen last. The rest of a line is only read where
  * the path is right, since a node may have ten thousand of them.
  */
-export function mountsAt(mountInfo: string, path: string): readonly Mount[] {
-  const mounts: Mount[] = [];
+export function mountsAt(mountInfo: string, path: string): readonly MountEntry[] {
+  const mounts: MountEntry[] = [];
   for (const line of mountInfo.split("\n")) {
     if (unescapeOctal(fieldAt(line, mountPointField)) !== path) continue;
     // Optional fields come before the separator, so what follows is counted from there.

@@ -3,7 +3,7 @@ import { property } from "../connector/document.ts";
 import { readCurrent } from "./generation.ts";
 
 /** What has to be known of a volume later on, also by a driver that was started after it was published. */
-export interface VolumeRecord {
+export interface PublishRecord {
   readonly volumeId: string;
   readonly connectors: readonly ConnectorRef[];
   readonly tokenExpiresAt: Date;
@@ -12,7 +12,7 @@ export interface VolumeRecord {
 /** The record's file, a part of each generation that no link at the top leads to. */
 export const recordName = "..volume.json";
 
-export function formatRecord({ volumeId, connectors, tokenExpiresAt }: VolumeRecord): string {
+export function formatRecord({ volumeId, connectors, tokenExpiresAt }: PublishRecord): string {
   const document = {
     volumeId,
     connectors: connectors.map(showRef),
@@ -22,12 +22,12 @@ export function formatRecord({ volumeId, connectors, tokenExpiresAt }: VolumeRec
 }
 
 /** The record of the volume that is mounted here; undefined where there is none that can be read. */
-export function readRecord(root: string): VolumeRecord | undefined {
+export function readRecord(root: string): PublishRecord | undefined {
   const text = readCurrent(root, recordName);
   return text === undefined ? undefined : parseRecord(text);
 }
 
-function parseRecord(text: string): VolumeRecord | undefined {
+function parseRecord(text: string): PublishRecord | undefined {
   const document = parseJson(text);
   const volumeId = property(document, "volumeId");
   const tokenExpiresAt = new Date(String(property(document, "tokenExpiresAt")));

@@ -2,7 +2,7 @@ import { execFile } from "node:child_process";
 import { readFile } from "node:fs/promises";
 import { promisify } from "node:util";
 import { status } from "@grpc/grpc-js";
-import { type Mount, mountsAt } from "./mount-info.ts";
+import { type MountEntry, mountsAt } from "./mount-info.ts";
 import { failedPrecondition, RpcError, unavailable } from "./rpc-error.ts";
 
 /** What is asked of the operating system, since Node has no mount(2). */
@@ -97,7 +97,7 @@ export function createVolumeMounts({ readMountInfo, run }: MountEffects): Volume
   };
 }
 
-const isOwn = (mount: Mount): boolean => mount.fsType === "tmpfs" && mount.source === source;
+const isOwn = (mount: MountEntry): boolean => mount.fsType === "tmpfs" && mount.source === source;
 
 function explain(what: string): (error: unknown) => never {
   return (error) => {

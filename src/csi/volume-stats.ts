@@ -1,6 +1,6 @@
 import { statfs } from "node:fs/promises";
 import type { Log, LogFields } from "../log.ts";
-import type { VolumeRecord } from "./publish-record.ts";
+import type { PublishRecord } from "./publish-record.ts";
 
 export interface VolumeStats {
   readonly bytes: Usage;
@@ -25,7 +25,7 @@ export async function usageOf(path: string): Promise<Pick<VolumeStats, "bytes" |
 }
 
 /** What there is to say against the files, going by their record. */
-export function describeAge(record: VolumeRecord | undefined, now: Date): readonly string[] {
+export function describeAge(record: PublishRecord | undefined, now: Date): readonly string[] {
   if (record === undefined) return ["the volume has no files, or none that are known"];
   const { tokenExpiresAt } = record;
   if (tokenExpiresAt > now) return [];

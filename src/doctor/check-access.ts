@@ -2,7 +2,7 @@ import { matches } from "../connector/access-rules.ts";
 import type { Connector } from "../connector/connector.ts";
 import type { ConnectorRef } from "../connector/connector-ref.ts";
 import { type ServiceAccountRef, serviceAccountRequester } from "../connector/service-account.ts";
-import { type Answer, type MayUse, Unavailable, type Verb } from "../connector/surroundings.ts";
+import { type MayUse, type Result, Unavailable, type Verb } from "../connector/surroundings.ts";
 import { type Finding, failure, fine, notChecked, warning } from "./finding.ts";
 import type { Seen } from "./seen.ts";
 
@@ -45,7 +45,7 @@ async function checkVerb({ account, ref, mayUse }: AccessQuestion, verb: Verb): 
   return failure(subject, found, `for all connectors of the namespace: ${bind}`);
 }
 
-function asUnknown(error: unknown): Answer<void> | Unavailable {
+function asUnknown(error: unknown): Result<void> | Unavailable {
   if (error instanceof Unavailable) return error;
   throw error;
 }

@@ -1,6 +1,6 @@
 import type { IncomingMessage } from "node:http";
 import { errorOfConnection, errorOfStatus } from "./api-error.ts";
-import { type ApiAccess, type ApiCall, exchange } from "./api-request.ts";
+import { type ApiAccess, type ApiCall, sendApiRequest } from "./api-request.ts";
 
 export interface WatchCall {
   readonly path: string;
@@ -43,7 +43,7 @@ export function createApiClient({ access, timeoutMs = 10_000 }: ApiClientOptions
     async request(call) {
       const signal = AbortSignal.timeout(timeoutMs);
       const { status, body } = await answeredBy(async () => {
-        const response = await exchange(access, call, { signal, headMs, silenceMs: headMs });
+        const response = await sendApiRequest(access, call, { signal, headMs, silenceMs: headMs });
         return { status: response.statusCode ?? 0, body: await readJson(response) };
       });
       if (status < 200 || status > 299) throw errorOfStatus(status, body);
@@ -53,7 +53,7 @@ export function createApiClient({ access, timeoutMs = 10_000 }: ApiClientOptions
     async watch({ path, query, signal, silenceMs }) {
       const call = { path, query: { ...query, watch: "true" } };
       const response = await answeredBy(() =>
-        exchange(access, call, { signal, headMs, silenceMs }),
+        sendApiRequest(access, call, { signal, headMs, silenceMs }),
       );
       if (response.statusCode === 200) return eventsOf(response);
       const body = await answeredBy(() => readJson(response));

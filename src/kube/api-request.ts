@@ -11,7 +11,7 @@ export interface ApiCall {
   readonly contentType?: string;
 }
 
-export interface ExchangeOptions {
+export interface ApiRequestOptions {
   /** Ends the exchange, also while its answer is read. */
   readonly signal: AbortSignal;
   /** Within how many milliseconds an answer has to begin. */
@@ -32,10 +32,10 @@ const staleCodes: ReadonlySet<string> = new Set(["ECONNRESET", "EPIPE"]);
 const mostStale = 5;
 
 /** Sends a request and awaits the head of its answer. */
-export async function exchange(
+export async function sendApiRequest(
   access: ApiAccess,
   call: ApiCall,
-  options: ExchangeOptions,
+  options: ApiRequestOptions,
 ): Promise<IncomingMessage> {
   const url = urlOf(access.server, call);
   for (let stale = 0; ; stale += 1) {
@@ -85,7 +85,7 @@ function sendOnce(
   url: URL,
   settings: RequestOptions,
   body: string | undefined,
-  { headMs, silenceMs }: ExchangeOptions,
+  { headMs, silenceMs }: ApiRequestOptions,
 ): Promise<IncomingMessage> {
   return new Promise((resolve, reject) => {
     const { request } = url.protocol === "http:" ? http : https;

@@ -1,11 +1,7 @@
 import { type ConnectorRef, showRef } from "../connector/connector-ref.ts";
 import { parseConnector } from "../connector/parse-connector.ts";
 import { describeProblems } from "../connector/problem.ts";
-import {
-  type ConnectorAnswer,
-  type FindConnector,
-  Unavailable,
-} from "../connector/surroundings.ts";
+import { type FindConnector, type FoundConnector, Unavailable } from "../connector/surroundings.ts";
 import type { KubeObject } from "./object-store.ts";
 import type { WatchedCache } from "./watched-cache.ts";
 
@@ -16,7 +12,7 @@ export const connectorsPath = "/apis/connectors.alauda.io/v1alpha1/connectors";
 export function findInCache(
   cache: Pick<WatchedCache<KubeObject>, "get" | "ready" | "trouble">,
 ): FindConnector {
-  const parsed = new WeakMap<KubeObject, ConnectorAnswer>();
+  const parsed = new WeakMap<KubeObject, FoundConnector>();
   return async (ref) => {
     if (!cache.ready) {
       throw new Unavailable(`the Connectors of the cluster are not known yet: ${cache.trouble}`);
@@ -29,14 +25,14 @@ export function findInCache(
   };
 }
 
-function parse(object: KubeObject): ConnectorAnswer {
+function parse(object: KubeObject): FoundConnector {
   const connector = parseConnector(object);
   return connector.ok
     ? { state: "found", connector: connector.value }
     : { state: "invalid", reason: describeProblems(connector.problems) };
 }
 
-function missing(ref: ConnectorRef): ConnectorAnswer {
+function missing(ref: ConnectorRef): FoundConnector {
   const list = `kubectl get connectors -n ${ref.namespace}`;
   const reason = `there is no Connector ${showRef(ref)}; \`${list}\` lists those that there are`;
   return { state: "missing", reason };

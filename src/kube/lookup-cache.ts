@@ -2,7 +2,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { Unavailable } from "../connector/surroundings.ts";
 
 /** An answer, and how long it holds. */
-export interface Lookup<T> {
+export interface CachedResult<T> {
   readonly value: T;
   /** For how many milliseconds it is not asked again. */
   readonly freshMs: number;
@@ -16,14 +16,14 @@ export interface LookupCacheOptions {
   /** Milliseconds since the epoch. */
   readonly now: () => number;
   /** Is told where each answer came from. */
-  readonly tell?: TellLookup | undefined;
+  readonly tell?: ObserveLookup | undefined;
 }
 
 /**
  * `cached`: from the cache, or from a look that was under way; `asked`: from a look; `stale`: from the
  * cache, for want of a new one; `failed`: there was none.
  */
-export type TellLookup = (outcome: "cached" | "asked" | "stale" | "failed") => void;
+export type ObserveLookup = (outcome: "cached" | "asked" | "stale" | "failed") => void;
 
 /** Answers to questions, by a key that says all that the answer depends on. */
 export interface LookupCache<T> {
@@ -33,7 +33,7 @@ export interface LookupCache<T> {
    * @throws what `look` throws. Where that is Unavailable, or where it takes long, an answer that is
    * still usable serves.
    */
-  get(key: string, look: () => Promise<Lookup<T>>, fresh?: boolean): Promise<T>;
+  get(key: string, look: () => Promise<CachedResult<T>>, fresh?: boolean): Promise<T>;
 }
 
 interface Entry<T> {
@@ -68,7 +68,11 @@ export function createLookupCache<T>(options: LookupCacheOptions): LookupCache<T
     }
   }
 
-  async function lookUp(key: string, look: () => Promise<Lookup<T>>, fresh: boolean): Promise<T> {
+  async function lookUp(
+    key: string,
+    look: () => Promise<CachedResult<T>>,
+    fresh: boolean,
+  ): Promise<T> {
     lookCount += 1;
     const order = lookCount;
     try {
@@ -93,14 +97,14 @@ export function createLookupCache<T>(options: LookupCacheOptions): LookupCache<T
     return entry.value;
   }
 
-  function entryOf(found: Lookup<T>, look: number, fresh: boolean): Entry<T> {
+  function entryOf(found: CachedResult<T>, look: number, fresh: boolean): Entry<T> {
     const { value, freshMs, usableMs = freshMs } = found;
     const heldUntil = fresh ? now() + freshEveryMs : 0;
     return { value, look, heldUntil, freshUntil: now() + freshMs, usableUntil: now() + usableMs };
   }
 
   /** One look at a time. */
-  function looking(key: string, look: () => Promise<Lookup<T>>, fresh: boolean): Promise<T> {
+  function looking(key: string, look: () => Promise<CachedResult<T>>, fresh: boolean): Promise<T> {
     // A look that began before it was known that the answer is wrong may find the wrong one again.
     const lookKey = fresh ? `fresh ${key}` : `any ${key}`;
     const running = looks.get(lookKey);

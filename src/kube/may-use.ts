@@ -1,15 +1,15 @@
 import type { ConnectorRef } from "../connector/connector-ref.ts";
 import { property } from "../connector/document.ts";
 import {
-  type Answer,
   type MayUse,
   type Requester,
+  type Result,
   Unavailable,
   type Verb,
 } from "../connector/surroundings.ts";
 import type { ApiClient } from "./api-client.ts";
 import { ApiError } from "./api-error.ts";
-import { createLookupCache, type TellLookup } from "./lookup-cache.ts";
+import { createLookupCache, type ObserveLookup } from "./lookup-cache.ts";
 
 export interface AccessReviewOptions {
   readonly client: Pick<ApiClient, "request">;
@@ -22,7 +22,7 @@ export interface AccessReviewOptions {
   /** For how many milliseconds a right that is there is not asked about again: a minute unless given. */
   readonly allowedMs?: number;
   /** Is told where each answer came from. */
-  readonly tell?: TellLookup;
+  readonly tell?: ObserveLookup;
 }
 
 const group = "connectors.alauda.io";
@@ -39,7 +39,7 @@ const usableMs = 10 * 60_000;
 const capacity = 10_000;
 
 /** Asks the API server for the rights of whoever wants to use a connector. */
-export function reviewAccess(options: AccessReviewOptions): MayUse {
+export function createAccessReviewer(options: AccessReviewOptions): MayUse {
   const { client, now, allowedMs = 60_000, tell } = options;
   const answers = createLookupCache<boolean>({ capacity, now, tell });
   const has = (who: Requester, ref: ConnectorRef, right: Right): Promise<boolean> => {
@@ -110,7 +110,7 @@ function refuse(
   { user }: Requester,
   { namespace, name }: ConnectorRef,
   missing: readonly Right[],
-): Answer<void> {
+): Result<void> {
   const wanted = missing.map(
     ({ verb, resource }) => `${verb} ${resource.replace("connectors", `connectors.${group}`)}`,
   );

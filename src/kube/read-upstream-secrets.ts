@@ -2,12 +2,12 @@ import type { Connector } from "../connector/connector.ts";
 import { showRef } from "../connector/connector-ref.ts";
 import { type Credential, parseCertificates, parseCredential } from "../connector/credential.ts";
 import { describeProblems } from "../connector/problem.ts";
-import type { Answer, ReadUpstreamSecrets } from "../connector/surroundings.ts";
+import type { ReadUpstreamSecrets, Result } from "../connector/surroundings.ts";
 import type { Log } from "../log.ts";
 import type { ApiClient } from "./api-client.ts";
 import { ApiError, hasStatus } from "./api-error.ts";
 import { listAll } from "./list-all.ts";
-import { createLookupCache, type Lookup, type TellLookup } from "./lookup-cache.ts";
+import { type CachedResult, createLookupCache, type ObserveLookup } from "./lookup-cache.ts";
 
 export interface UpstreamSecretsOptions {
   readonly client: Pick<ApiClient, "request">;
@@ -17,7 +17,7 @@ export interface UpstreamSecretsOptions {
   readonly now: () => number;
   readonly log: Log;
   /** Is told where each answer came from. */
-  readonly tell?: TellLookup;
+  readonly tell?: ObserveLookup;
 }
 
 const positiveMs = 30_000;
@@ -35,16 +35,16 @@ export const sharedCaLabel = "connectors.cpaas.io/ca-cert=true";
  */
 export function readSecrets(options: UpstreamSecretsOptions): ReadUpstreamSecrets {
   const { client, installNamespace, now, tell } = options;
-  const credentials = createLookupCache<Answer<Credential>>({ capacity, now, tell });
+  const credentials = createLookupCache<Result<Credential>>({ capacity, now, tell });
   const certificates = createLookupCache<readonly string[]>({ capacity, now, tell });
   const complain = complainOnce(options.log);
 
   async function credentialOf(
     { uid, namespace, secretName }: Connector,
     fresh: boolean,
-  ): Promise<Answer<Credential | undefined>> {
+  ): Promise<Result<Credential | undefined>> {
     if (secretName === undefined) return { ok: true, value: undefined };
-    const look = async (): Promise<Lookup<Answer<Credential>>> => {
+    const look = async (): Promise<CachedResult<Result<Credential>>> => {
       const value = await readCredential(client, namespace, secretName);
       return value.ok ? { value, freshMs: positiveMs, usableMs } : { value, freshMs: negativeMs };
     };
@@ -57,7 +57,7 @@ export function readSecrets(options: UpstreamSecretsOptions): ReadUpstreamSecret
   ): Promise<readonly string[]> {
     if (caCertSecretName === undefined) return [];
     const secret = `Secret ${namespace}/${caCertSecretName}`;
-    const look = (): Promise<Lookup<readonly string[]>> =>
+    const look = (): Promise<CachedResult<readonly string[]>> =>
       complain(secret, async () => {
         const path = secretPath(namespace, caCertSecretName);
         return parseCertificates(await client.request({ path }));
@@ -67,7 +67,7 @@ export function readSecrets(options: UpstreamSecretsOptions): ReadUpstreamSecret
 
   function sharedCertificates(): Promise<readonly string[]> {
     const secrets = `Secrets labelled ${sharedCaLabel} in namespace ${installNamespace}`;
-    const look = (): Promise<Lookup<readonly string[]>> =>
+    const look = (): Promise<CachedResult<readonly string[]>> =>
       complain(secrets, async () => {
         const query = { labelSelector: sharedCaLabel };
         const { items } = await listAll(client, secretPath(installNamespace), query);
@@ -95,7 +95,7 @@ async function readCredential(
   client: Pick<ApiClient, "request">,
   namespace: string,
   name: string,
-): Promise<Answer<Credential>> {
+): Promise<Result<Credential>> {
   const ref = showRef({ namespace, name });
   try {
     const credential = parseCredential(await client.request({ path: secretPath(namespace, name) }));
@@ -113,7 +113,7 @@ async function readCredential(
 type Complain = (
   what: string,
   read: () => Promise<readonly string[]>,
-) => Promise<Lookup<readonly string[]>>;
+) => Promise<CachedResult<readonly string[]>>;
 
 /** Reads certificates, none where the API server refuses that, which is logged when it changes. */
 function complainOnce(log: Log): Complain {

@@ -2,14 +2,14 @@ import { hash } from "node:crypto";
 import { property } from "../connector/document.ts";
 import { show } from "../connector/problem.ts";
 import {
-  type Answer,
   type Identity,
+  type Result,
   Unavailable,
   type VerifyToken,
 } from "../connector/surroundings.ts";
 import type { ApiClient } from "./api-client.ts";
 import { ApiError } from "./api-error.ts";
-import { createLookupCache, type Lookup, type TellLookup } from "./lookup-cache.ts";
+import { type CachedResult, createLookupCache, type ObserveLookup } from "./lookup-cache.ts";
 import { readClaims } from "./token-claims.ts";
 
 export interface TokenReviewOptions {
@@ -19,7 +19,7 @@ export interface TokenReviewOptions {
   /** Milliseconds since the epoch. */
   readonly now: () => number;
   /** Is told where each answer came from. */
-  readonly tell?: TellLookup;
+  readonly tell?: ObserveLookup;
 }
 
 /** So soon a token that was taken back, or whose Pod is gone, is refused. */
@@ -36,7 +36,7 @@ const advice =
  */
 export function reviewTokens(options: TokenReviewOptions): VerifyToken {
   const { client, audience, now, tell } = options;
-  const answers = createLookupCache<Answer<Identity>>({ capacity, now, tell });
+  const answers = createLookupCache<Result<Identity>>({ capacity, now, tell });
   return async (token) => {
     const claims = readClaims(token);
     // Whatever else people type as a password is not for the API server, nor for its audit log.
@@ -47,7 +47,7 @@ export function reviewTokens(options: TokenReviewOptions): VerifyToken {
     }
     const restMs = Math.max(0, (claims.expiresAt ?? 0) - now());
     const key = hash("sha256", token, "base64");
-    return answers.get(key, async (): Promise<Lookup<Answer<Identity>>> => {
+    return answers.get(key, async (): Promise<CachedResult<Result<Identity>>> => {
       const value = await review(client, audience, token);
       if (!value.ok) return { value, freshMs: negativeMs };
       return { value, freshMs: Math.min(restMs, positiveMs), usableMs: restMs };
@@ -55,7 +55,7 @@ export function reviewTokens(options: TokenReviewOptions): VerifyToken {
   };
 }
 
-const refuse = (reason: string): Answer<Identity> => ({
+const refuse = (reason: string): Result<Identity> => ({
   ok: false,
   reason: `${reason}; ${advice}`,
 });
@@ -64,7 +64,7 @@ async function review(
   client: Pick<ApiClient, "request">,
   audience: string,
   token: string,
-): Promise<Answer<Identity>> {
+): Promise<Result<Identity>> {
   const body = {
     apiVersion: "authentication.k8s.io/v1",
     kind: "TokenReview",

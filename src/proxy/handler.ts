@@ -20,10 +20,10 @@ import {
 } from "./registry-error.ts";
 import type { HashBudget } from "./relay/body-sink.ts";
 import { Patience } from "./relay/patience.ts";
-import { forward } from "./relay/relay.ts";
+import { relayRequest } from "./relay/relay.ts";
 import { drain } from "./relay/respond.ts";
 import type { SessionSeal } from "./relay/upload-session.ts";
-import { checkBody, readManifest } from "./request/request-body.ts";
+import { checkBody, readManifestBody } from "./request/request-body.ts";
 import { checkHead } from "./request/request-head.ts";
 import {
   checkMethod,
@@ -62,7 +62,7 @@ export interface RequestObserver {
 }
 
 /** Answers a request. Whatever it throws becomes the answer, where there is none yet. */
-export type Act = (
+export type HandleRequest = (
   request: IncomingMessage,
   response: ServerResponse,
   report: ReportDraft,
@@ -76,13 +76,19 @@ export const createHandler = (options: HandlerOptions): Handler =>
     const identity = await authenticate(request, options);
     const connector = (to: RepositoryTarget): ConnectorRef =>
       connectorOf(to, request.headers.host, options);
-    await answer(request, response, report, { target, identity, connector }, options);
+    await handleRegistryRequest(
+      request,
+      response,
+      report,
+      { target, identity, connector },
+      options,
+    );
   });
 
 /** A handler that reports every request, answers errors, and waits for no client for ever. */
 export function reported(
   options: Pick<HandlerOptions, "observer" | "log" | "stallTimeout">,
-  act: Act,
+  act: HandleRequest,
 ): Handler {
   const endWhenStalled = createStallWatch(options.stallTimeout);
   return (request, response) => {
@@ -90,13 +96,13 @@ export function reported(
     options.observer.requestStarted();
     const report = openReport(request, response, options.observer.requestEnded);
     act(request, response, report).catch((error: unknown) =>
-      answerError(request, response, error, report, options),
+      respondToError(request, response, error, report, options),
     );
   };
 }
 
 /** What is asked, and by whom. */
-export interface Question {
+export interface RegistryRequest {
   readonly target: RequestTarget;
   readonly identity: Identity;
   /** Which connector is meant; for `/v2/` itself it is none. @throws RegistryError 404 */
@@ -108,11 +114,11 @@ export interface Question {
 }
 
 /** Answers a registry request from the connector that it means. @throws RegistryError, Unavailable, ClientGone, BodyCut */
-export async function answer(
+export async function handleRegistryRequest(
   request: IncomingMessage,
   response: ServerResponse,
   report: ReportDraft,
-  question: Question,
+  question: RegistryRequest,
   options: HandlerOptions,
 ): Promise<void> {
   const method = request.method ?? "GET";
@@ -145,7 +151,7 @@ export async function answer(
   }
   const held =
     target.endpoint.kind === "manifest"
-      ? await readManifest(request, response, options.bodyTimeout, options.limits)
+      ? await readManifestBody(request, response, options.bodyTimeout, options.limits)
       : undefined;
   const patience = new Patience(response);
   const admitted = {
@@ -160,7 +166,9 @@ export async function answer(
     report,
     patience,
   };
-  await withCurrentSecrets(admitted, options, (upstream) => forward(admitted, upstream, options));
+  await withCurrentSecrets(admitted, options, (upstream) =>
+    relayRequest(admitted, upstream, options),
+  );
 }
 
 const baseHeaders = { ...apiVersion, "content-type": "application/json", "content-length": "2" };
@@ -202,7 +210,7 @@ export async function upstreamOf(
 }
 
 /** The one place where an error ends: as the answer where there is none yet, else as a destroyed connection. */
-function answerError(
+function respondToError(
   request: IncomingMessage,
   response: ServerResponse,
   error: unknown,

@@ -3,7 +3,7 @@ import type { IssueLeaf } from "../certificate-authority.ts";
 import type { ReadUpstreamSecrets } from "../connector/surroundings.ts";
 import type { TunnelRules } from "../connector/tunnel-rules.ts";
 import type { Log } from "../log.ts";
-import type { Lookup } from "../upstream/address-guard.ts";
+import type { ResolveHost } from "../upstream/address-guard.ts";
 import { createTokenCache, type TokenOutcome } from "../upstream/token-cache.ts";
 import { createUpstreams } from "../upstream/upstream.ts";
 import { createUpstreamLogin } from "../upstream/upstream-login.ts";
@@ -35,7 +35,7 @@ export interface ProxyOptions extends AdmissionOptions {
   /** Before each try to go on with a blob that was cut, in milliseconds; {@link defaultWaits} where nothing is said. */
   readonly waits?: readonly number[];
   /** Finds the addresses of registries; the system's, where none is given. */
-  readonly lookup?: Lookup;
+  readonly lookup?: ResolveHost;
   /** Where clients may go through the proxy, beside their connectors. */
   readonly tunnels: TunnelRules;
   /** Addresses of this node, and of the cluster's API server, as they are now: no tunnel leads there. */

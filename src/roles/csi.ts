@@ -9,7 +9,7 @@ import { serveCsi } from "../csi/server.ts";
 import { systemMounts } from "../csi/volume-mounts.ts";
 import { createNode, type VolumeNode } from "../csi/volume-node.ts";
 import { connectorsPath, findInCache } from "../kube/find-connector.ts";
-import { reviewAccess } from "../kube/may-use.ts";
+import { createAccessReviewer } from "../kube/may-use.ts";
 import type { KubeObject } from "../kube/object-store.ts";
 import { removeTaint } from "../kube/startup-taint.ts";
 import type { Log } from "../log.ts";
@@ -46,7 +46,7 @@ export async function startCsi(
   const node = createNode({
     findConnector: findInCache(connectors),
     // A push that needs a right of its own is refused by the proxy, at the push.
-    mayUse: reviewAccess({
+    mayUse: createAccessReviewer({
       client: cluster.client,
       now: Date.now,
       separatePush: false,

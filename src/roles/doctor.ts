@@ -11,7 +11,7 @@ import { clusterView } from "../doctor/seen.ts";
 import { createApiClient } from "../kube/api-client.ts";
 import type { ApiAccess } from "../kube/api-request.ts";
 import { inClusterAccess, serviceAccountFolder } from "../kube/in-cluster.ts";
-import { reviewAccess } from "../kube/may-use.ts";
+import { createAccessReviewer } from "../kube/may-use.ts";
 import { createProbe } from "../upstream/probe.ts";
 import { createUpstreams } from "../upstream/upstream.ts";
 import { installedNames } from "./installed-names.ts";
@@ -82,7 +82,7 @@ export async function examine(
   try {
     const findings = await examineConnector({
       ...{ view, ref: connector, account: serviceAccount, installNamespace, installation, resolve },
-      mayUse: reviewAccess({ client, now: Date.now, ...installation.settings }),
+      mayUse: createAccessReviewer({ client, now: Date.now, ...installation.settings }),
       proxyServiceName: proxyService,
       probe: createProbe(upstreams),
       signal: new AbortController().signal,

@@ -4,7 +4,7 @@ import { type ConnectorRef, showRef } from "../connector/connector-ref.ts";
 import { connectorOfServiceHost } from "../connector/proxy-address.ts";
 import { keysSecretName } from "../connector/proxy-keys.ts";
 import { connectorsPath, findInCache } from "../kube/find-connector.ts";
-import { reviewAccess } from "../kube/may-use.ts";
+import { createAccessReviewer } from "../kube/may-use.ts";
 import { outliveTokens } from "../kube/outlive-tokens.ts";
 import { readSecrets } from "../kube/read-upstream-secrets.ts";
 import { reviewTokens } from "../kube/verify-token.ts";
@@ -83,7 +83,7 @@ export async function startClusterProxy(
       ...{ client, now, grace: settings.tokenGrace },
       verify: reviewTokens({ client, audience, now, tell: token }),
     }),
-    mayUse: reviewAccess({ client, now, ...settings, tell: access }),
+    mayUse: createAccessReviewer({ client, now, ...settings, tell: access }),
     connectorOfHost,
     leafIssuer: keys.leafIssuer,
     servesName: (name) => name === ownName || connectorOfHost(name) !== undefined,

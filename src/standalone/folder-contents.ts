@@ -3,9 +3,9 @@ import type { Connector } from "../connector/connector.ts";
 import { type ConnectorRef, showRef } from "../connector/connector-ref.ts";
 import { type Credential, parseCertificates, parseCredential } from "../connector/credential.ts";
 import { describeProblems } from "../connector/problem.ts";
-import type { Answer } from "../connector/surroundings.ts";
+import type { Result } from "../connector/surroundings.ts";
 import type { Level, LogFields } from "../log.ts";
-import { type KeptFile, manifestInUse } from "./folder-file.ts";
+import { documentsInUse, type KeptFile } from "./folder-file.ts";
 import type { SecretDocument } from "./secret-document.ts";
 
 /** All objects of a folder, by `namespace/name`. */
@@ -34,7 +34,7 @@ export function folderContents(files: ReadonlyMap<string, KeptFile>): FolderCont
   const repeated: Repeated[] = [];
   const owners = new Map<string, string>();
   for (const [file, kept] of files) {
-    const manifest = manifestInUse(kept);
+    const manifest = documentsInUse(kept);
     const addFirst = <T extends ConnectorRef>(
       kind: string,
       into: Map<string, T>,
@@ -60,7 +60,7 @@ export function folderContents(files: ReadonlyMap<string, KeptFile>): FolderCont
 export function credentialOf(
   { secrets }: Pick<FolderContents, "secrets">,
   { namespace, secretName }: Connector,
-): Answer<Credential | undefined> {
+): Result<Credential | undefined> {
   if (secretName === undefined) return { ok: true, value: undefined };
   const ref = showRef({ namespace, name: secretName });
   const secret = secrets.get(ref);
@@ -77,7 +77,7 @@ export function credentialOf(
 export function ownCertificatesOf(
   { secrets }: Pick<FolderContents, "secrets">,
   { namespace, caCertSecretName }: Connector,
-): Answer<readonly string[]> {
+): Result<readonly string[]> {
   if (caCertSecretName === undefined) return { ok: true, value: [] };
   const ref = showRef({ namespace, name: caCertSecretName });
   const secret = secrets.get(ref);
@@ -96,7 +96,7 @@ export const sharedCertificates = ({
     .flatMap(({ document }) => parseCertificates(document));
 
 /** Something about the folder that a person should know. */
-export interface Finding {
+export interface FolderProblem {
   readonly level: Level;
   readonly message: string;
   readonly fields: LogFields;
@@ -109,7 +109,7 @@ export function folderFindings(
   folder: string,
   files: ReadonlyMap<string, KeptFile>,
   contents: FolderContents,
-): readonly Finding[] {
+): readonly FolderProblem[] {
   return [
     ...[...files].flatMap(([name, file]) => [...fileFindings(join(folder, name), file)]),
     ...contents.repeated.map(({ object, file, firstFile }) =>
@@ -122,7 +122,7 @@ export function folderFindings(
   ];
 }
 
-function* fileFindings(path: string, file: KeptFile): Generator<Finding> {
+function* fileFindings(path: string, file: KeptFile): Generator<FolderProblem> {
   const { problems, passedOver } = file.latest;
   if (problems.length > 0) {
     const used =
@@ -136,13 +136,13 @@ function* fileFindings(path: string, file: KeptFile): Generator<Finding> {
     const message = "documents that are neither Connector nor Secret are passed over";
     yield finding("info", message, fields, file.digest);
   }
-  if (file.openToAll && manifestInUse(file).secrets.length > 0) {
+  if (file.openToAll && documentsInUse(file).secrets.length > 0) {
     const message = "every user of this machine can read a file with a Secret";
     yield finding("warning", message, { file: path, reason: `wanted: chmod o-rwx ${path}` });
   }
 }
 
-function* connectorFindings(contents: FolderContents): Generator<Finding> {
+function* connectorFindings(contents: FolderContents): Generator<FolderProblem> {
   for (const connector of contents.connectors.values()) {
     const credential = credentialOf(contents, connector);
     if (!credential.ok) {
@@ -157,7 +157,12 @@ function* connectorFindings(contents: FolderContents): Generator<Finding> {
   }
 }
 
-const finding = (level: Level, message: string, fields: LogFields, version = ""): Finding => ({
+const finding = (
+  level: Level,
+  message: string,
+  fields: LogFields,
+  version = "",
+): FolderProblem => ({
   level,
   message,
   fields,

@@ -7,7 +7,7 @@ import { parseSecretDocument, type SecretDocument } from "./secret-document.ts";
 import { readYamlDocuments, type YamlDocument } from "./yaml-documents.ts";
 
 /** What the text of one file says. */
-export interface Manifest {
+export interface FolderDocuments {
   readonly connectors: readonly Connector[];
   readonly secrets: readonly SecretDocument[];
   /** Connectors that are there but wrong: `namespace/name`, and why. */
@@ -18,7 +18,7 @@ export interface Manifest {
   readonly passedOver: readonly string[];
 }
 
-export const emptyManifest: Manifest = {
+export const noDocuments: FolderDocuments = {
   connectors: [],
   secrets: [],
   invalid: new Map(),
@@ -30,7 +30,7 @@ export const emptyManifest: Manifest = {
 export const namespaceIfAbsent = "default";
 
 /** Reads Connectors and Secrets out of YAML text. */
-export function readManifest(text: string): Manifest {
+export function readFolderDocuments(text: string): FolderDocuments {
   const yaml = readYamlDocuments(text);
   const read = yaml.documents.map(readOne);
   return {

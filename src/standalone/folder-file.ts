@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
 import { readdir, readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
-import { emptyManifest, type Manifest, readManifest } from "./folder-documents.ts";
+import { type FolderDocuments, noDocuments, readFolderDocuments } from "./folder-documents.ts";
 
 /** What lies in one file of the folder now. */
 export interface FolderFile {
@@ -73,9 +73,9 @@ export interface KeptFile {
   readonly digest: string;
   readonly openToAll: boolean;
   /** What the file says now. */
-  readonly latest: Manifest;
+  readonly latest: FolderDocuments;
   /** What it said when last nothing was wrong with it. */
-  readonly lastGood: Manifest | undefined;
+  readonly lastGood: FolderDocuments | undefined;
 }
 
 /**
@@ -100,16 +100,20 @@ export function keepFile(previous: KeptFile | undefined, file: FolderFile): Kept
   };
 }
 
-function readLatest({ content }: FolderFile, lastGood: Manifest | undefined): Manifest {
-  if (!content.ok) return { ...emptyManifest, problems: [content.reason] };
+function readLatest(
+  { content }: FolderFile,
+  lastGood: FolderDocuments | undefined,
+): FolderDocuments {
+  if (!content.ok) return { ...noDocuments, problems: [content.reason] };
   if (content.text.trim() === "" && lastGood !== undefined && hasObjects(lastGood)) {
-    return { ...emptyManifest, problems: ["it is empty (to take its objects away, delete it)"] };
+    return { ...noDocuments, problems: ["it is empty (to take its objects away, delete it)"] };
   }
-  return readManifest(content.text);
+  return readFolderDocuments(content.text);
 }
 
-const hasObjects = ({ connectors, secrets }: Manifest): boolean =>
+const hasObjects = ({ connectors, secrets }: FolderDocuments): boolean =>
   connectors.length + secrets.length > 0;
 
 /** The part of a file that counts. */
-export const manifestInUse = ({ latest, lastGood }: KeptFile): Manifest => lastGood ?? latest;
+export const documentsInUse = ({ latest, lastGood }: KeptFile): FolderDocuments =>
+  lastGood ?? latest;

@@ -1,11 +1,11 @@
-import type { VolumeRecord, VolumeRecords, VolumeRequest } from "./volume-record.ts";
+import type { RecordedRequest, VolumeRecord, VolumeRecords } from "./volume-record.ts";
 
 export interface UnpublishRequest {
   readonly volumeId: string;
   readonly targetPath: string;
 }
 
-export interface RecordedVolumesOptions<Request extends VolumeRequest> {
+export interface RecordedVolumesOptions<Request extends RecordedRequest> {
   readonly records: VolumeRecords<Request>;
   /** What was recorded by an earlier process. */
   readonly recorded: readonly VolumeRecord<Request>[];
@@ -16,7 +16,7 @@ export interface RecordedVolumesOptions<Request extends VolumeRequest> {
 }
 
 /** Mounted volumes and their records, which agree whenever the process may be killed. */
-export interface RecordedVolumes<Request extends VolumeRequest> {
+export interface RecordedVolumes<Request extends RecordedRequest> {
   get(volumeId: string): VolumeRecord<Request> | undefined;
   all(): Iterable<VolumeRecord<Request>>;
   /** Mounts a volume that isn't known. Where that fails it is unknown again, or in doubt. */
@@ -30,7 +30,7 @@ export interface RecordedVolumes<Request extends VolumeRequest> {
  * marked as in doubt, so that the next process can tell a volume that somebody counts on from one whose
  * mount or unmount was cut short.
  */
-export function recordedVolumes<Request extends VolumeRequest>(
+export function recordedVolumes<Request extends RecordedRequest>(
   options: RecordedVolumesOptions<Request>,
 ): RecordedVolumes<Request> {
   const { records } = options;

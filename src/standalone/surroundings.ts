@@ -1,11 +1,11 @@
 import type { Connector } from "../connector/connector.ts";
 import { type ConnectorRef, showRef } from "../connector/connector-ref.ts";
 import type {
-  Answer,
-  ConnectorAnswer,
   FindConnector,
+  FoundConnector,
   MayUse,
   ReadUpstreamSecrets,
+  Result,
   UpstreamSecrets,
 } from "../connector/surroundings.ts";
 import type { ConnectorFolder } from "./connector-folder.ts";
@@ -31,7 +31,7 @@ export const findInFolder =
     return lookUp(folder, ref);
   };
 
-function lookUp(folder: Folder, ref: ConnectorRef): ConnectorAnswer {
+function lookUp(folder: Folder, ref: ConnectorRef): FoundConnector {
   const { connectors, invalid } = folder.contents();
   const key = showRef(ref);
   const connector = connectors.get(key);
@@ -49,11 +49,11 @@ function lookUp(folder: Folder, ref: ConnectorRef): ConnectorAnswer {
  * either; the folder's log tells of it.
  */
 export function secretsInFolder(folder: Folder): ReadUpstreamSecrets {
-  const known = new WeakMap<FolderContents, WeakMap<Connector, Answer<UpstreamSecrets>>>();
+  const known = new WeakMap<FolderContents, WeakMap<Connector, Result<UpstreamSecrets>>>();
   return async (connector, options) => {
     if (options?.fresh) await folder.rescan();
     const contents = folder.contents();
-    const answers = known.get(contents) ?? new WeakMap<Connector, Answer<UpstreamSecrets>>();
+    const answers = known.get(contents) ?? new WeakMap<Connector, Result<UpstreamSecrets>>();
     const answer = answers.get(connector) ?? secretsIn(contents, connector, folder.path);
     known.set(contents, answers.set(connector, answer));
     return answer;
@@ -64,7 +64,7 @@ function secretsIn(
   contents: FolderContents,
   connector: Connector,
   path: string,
-): Answer<UpstreamSecrets> {
+): Result<UpstreamSecrets> {
   const credential = credentialOf(contents, connector);
   if (!credential.ok) return { ok: false, reason: `in ${path}: ${credential.reason}` };
   const own = ownCertificatesOf(contents, connector);

@@ -1,6 +1,6 @@
 import { createPublicKey, hash, type KeyObject } from "node:crypto";
 import { errors, type JWTPayload, jwtVerify, SignJWT } from "jose";
-import type { Answer, Identity, VerifyToken } from "../connector/surroundings.ts";
+import type { Identity, Result, VerifyToken } from "../connector/surroundings.ts";
 
 /** Whose token it is, and what it opens. */
 export interface TokenHolder {
@@ -131,7 +131,7 @@ const reasons: Readonly<Record<string, string>> = {
     `this token was signed with another key: ${readItAgain}`,
 };
 
-const refuse = (reason: string): Answer<never> => ({ ok: false, reason });
+const refuse = (reason: string): Result<never> => ({ ok: false, reason });
 
 /** The last character of a signature in base64url has bits that mean nothing: one spelling is enough. */
 function endsCanonically(token: string): boolean {

@@ -1,7 +1,7 @@
 import { isDeepStrictEqual } from "node:util";
 import { showRef } from "../connector/connector-ref.ts";
 import { describeProblems } from "../connector/problem.ts";
-import type { Answer } from "../connector/surroundings.ts";
+import type { Result } from "../connector/surroundings.ts";
 import { parseVolumeAttributes } from "../connector/volume-attributes.ts";
 import { createKeyedQueue } from "../keyed-queue.ts";
 import type { Log, LogFields } from "../log.ts";
@@ -12,12 +12,12 @@ import { refreshSchedule } from "./refresh-schedule.ts";
 import type { SignToken } from "./tokens.ts";
 import {
   isVolumeId,
+  type RecordedRequest,
   type VolumeRecord,
   type VolumeRecords,
-  type VolumeRequest,
 } from "./volume-record.ts";
 
-export interface VolumeKeeperOptions<Request extends VolumeRequest> {
+export interface VolumeKeeperOptions<Request extends RecordedRequest> {
   /** The csi role's own. A first one that fails undoes what it has begun. */
   readonly publish: (request: Request, signal?: AbortSignal) => Promise<void>;
   /** The csi role's own. A volume that isn't mounted is no error. */
@@ -40,14 +40,14 @@ export interface VolumeKeeperOptions<Request extends VolumeRequest> {
 }
 
 /** The part of the kubelet: it gives volumes their tokens, and keeps fresh what is mounted. */
-export interface VolumeKeeper<Request extends VolumeRequest> {
+export interface VolumeKeeper<Request extends RecordedRequest> {
   /**
    * Mounts a volume, or brings a mounted one up to date. Another request for a mounted volume
    * replaces it: that is an unmount and a new mount, so tokens of the old one are refused; where the
    * new one fails, the old one is put back. A refusal says what is wrong with the request.
    * @throws what the csi role throws; then nothing has changed
    */
-  publish(request: Request, signal?: AbortSignal): Promise<Answer<void>>;
+  publish(request: Request, signal?: AbortSignal): Promise<Result<void>>;
   /**
    * Unmounts a volume, mounted or not, and from then on its tokens are refused.
    * @throws what the csi role throws; then the volume stays
@@ -67,7 +67,7 @@ const tokensKey = "csi.storage.k8s.io/serviceAccount.tokens";
  * Takes up all recorded volumes again, as the mounts that their tokens name, and goes on keeping
  * them; what a killed process has left in doubt is unmounted.
  */
-export async function startVolumeKeeper<Request extends VolumeRequest>(
+export async function startVolumeKeeper<Request extends RecordedRequest>(
   options: VolumeKeeperOptions<Request>,
 ): Promise<VolumeKeeper<Request>> {
   type Volume = VolumeRecord<Request>;
@@ -191,11 +191,11 @@ export async function startVolumeKeeper<Request extends VolumeRequest>(
 }
 
 /** The request as it reads from a record, so that the two can be compared. */
-function withoutSecrets<Request extends VolumeRequest>(request: Request): Request {
+function withoutSecrets<Request extends RecordedRequest>(request: Request): Request {
   return JSON.parse(JSON.stringify({ ...request, secrets: {} }));
 }
 
-function fieldsOf({ volumeId, targetPath }: Partial<VolumeRequest>): LogFields {
+function fieldsOf({ volumeId, targetPath }: Partial<RecordedRequest>): LogFields {
   return {
     ...(volumeId === undefined ? {} : { volume: volumeId }),
     ...(targetPath === undefined ? {} : { target: targetPath }),
@@ -212,9 +212,9 @@ export interface VolumeNeeds {
 
 /** Reads them from a request as the csi role does, or says all that is wrong with it. */
 export function volumeNeeds(
-  { volumeId, volumeContext }: VolumeRequest,
+  { volumeId, volumeContext }: RecordedRequest,
   tokenLifetimeIfAbsent: number,
-): Answer<VolumeNeeds> {
+): Result<VolumeNeeds> {
   if (!isVolumeId(volumeId)) {
     return { ok: false, reason: "volume_id: wanted 1 to 128 letters, digits and . _ -" };
   }

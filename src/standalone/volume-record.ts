@@ -5,7 +5,7 @@ import { property } from "../connector/document.ts";
 import { readPrivateFile, removePrivateFile, writePrivateFile } from "./private-file.ts";
 
 /** What the keeper knows of a request to publish; the rest of it is kept as it is. */
-export interface VolumeRequest {
+export interface RecordedRequest {
   readonly volumeId: string;
   readonly targetPath: string;
   readonly volumeContext: Readonly<Record<string, string>>;
@@ -13,7 +13,7 @@ export interface VolumeRequest {
 }
 
 /** A volume as it is remembered across restarts. */
-export interface VolumeRecord<Request extends VolumeRequest> {
+export interface VolumeRecord<Request extends RecordedRequest> {
   /** Names this mount in its tokens. */
   readonly mount: string;
   /**
@@ -26,7 +26,7 @@ export interface VolumeRecord<Request extends VolumeRequest> {
 }
 
 /** Records of volumes, in a folder of their own. */
-export interface VolumeRecords<Request extends VolumeRequest> {
+export interface VolumeRecords<Request extends RecordedRequest> {
   /** All records, and the files that hold none. */
   load(): Promise<LoadedRecords<Request>>;
   /** Only for what `isVolumeId` allows. */
@@ -35,7 +35,7 @@ export interface VolumeRecords<Request extends VolumeRequest> {
   remove(volumeId: string): Promise<void>;
 }
 
-export interface LoadedRecords<Request extends VolumeRequest> {
+export interface LoadedRecords<Request extends RecordedRequest> {
   readonly records: readonly VolumeRecord<Request>[];
   readonly damaged: readonly string[];
 }
@@ -44,7 +44,7 @@ export interface LoadedRecords<Request extends VolumeRequest> {
 export const isVolumeId = (text: string): boolean =>
   /^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/.test(text);
 
-export function volumeRecords<Request extends VolumeRequest>(
+export function volumeRecords<Request extends RecordedRequest>(
   folder: string,
 ): VolumeRecords<Request> {
   const fileOf = (volumeId: string): string => join(folder, `${volumeId}.json`);
@@ -72,7 +72,7 @@ export function volumeRecords<Request extends VolumeRequest>(
   };
 }
 
-function parseRecord<Request extends VolumeRequest>(
+function parseRecord<Request extends RecordedRequest>(
   content: Buffer | undefined,
 ): VolumeRecord<Request> | undefined {
   try {
@@ -84,7 +84,7 @@ function parseRecord<Request extends VolumeRequest>(
 }
 
 /** The parts of the request that the keeper does not know are taken as they were saved. */
-function isRecord<Request extends VolumeRequest>(value: unknown): value is VolumeRecord<Request> {
+function isRecord<Request extends RecordedRequest>(value: unknown): value is VolumeRecord<Request> {
   const request = property(value, "request");
   const context = property(request, "volumeContext");
   return (

@@ -3,7 +3,7 @@ import { isIP, type LookupFunction } from "node:net";
 import ipaddr from "ipaddr.js";
 import { getDomain } from "tldts";
 import type { Connector } from "../connector/connector.ts";
-import type { Answer } from "../connector/surroundings.ts";
+import type { Result } from "../connector/surroundings.ts";
 
 /**
  * Which addresses may be dialled on behalf of a connector. A registry decides where its redirects and
@@ -20,11 +20,11 @@ export interface AddressGuard {
   /** For `net.connect`: resolves, and leaves out what may not be dialled. */
   readonly lookup: LookupFunction;
   /** A host that is an IP address is not looked up, so it is judged here. */
-  checkHost(hostname: string): Answer<void>;
+  checkHost(hostname: string): Result<void>;
 }
 
 /** All addresses of a host, as `dns.lookup` finds them; `options` are those of `net.connect`. */
-export type Lookup = (
+export type ResolveHost = (
   hostname: string,
   options: { readonly all: true },
   callback: (error: NodeJS.ErrnoException | null, addresses: LookupAddress[]) => void,
@@ -32,7 +32,7 @@ export type Lookup = (
 
 export function createAddressGuard(
   connector: Connector,
-  lookup: Lookup = systemLookup,
+  lookup: ResolveHost = systemLookup,
 ): AddressGuard {
   const own = new Set([
     connector.address.hostname,
@@ -132,7 +132,7 @@ export function kindOf(text: string): string {
 
 /** All addresses of a host; an IP address is its own. */
 export function resolve(
-  lookup: Lookup,
+  lookup: ResolveHost,
   hostname: string,
   options: object,
 ): Promise<LookupAddress[]> {

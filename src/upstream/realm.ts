@@ -1,5 +1,5 @@
 import type { Connector } from "../connector/connector.ts";
-import type { Answer } from "../connector/surroundings.ts";
+import type { Result } from "../connector/surroundings.ts";
 import { registrableDomain } from "./address-guard.ts";
 
 /** Registries whose token server is known to be under another domain. */
@@ -13,7 +13,7 @@ const knownRealms: ReadonlyMap<string, string> = new Map([
  * May the registry's password go to this realm? A registry that could send it anywhere would be all
  * that is needed to steal it (CVE-2026-33540, CVE-2026-48978 and others).
  */
-export function checkRealm(realm: string, connector: Connector): Answer<URL> {
+export function checkRealm(realm: string, connector: Connector): Result<URL> {
   const { address, allowedRealmHosts } = connector;
   const url = URL.parse(realm);
   if (url === null || !["http:", "https:"].includes(url.protocol)) {
@@ -41,4 +41,4 @@ function isNear(hostname: string, registry: string): boolean {
   return hostname === registry || (domain !== undefined && registrableDomain(hostname) === domain);
 }
 
-const refuse = (reason: string): Answer<URL> => ({ ok: false, reason });
+const refuse = (reason: string): Result<URL> => ({ ok: false, reason });

@@ -5,11 +5,11 @@ import { createSecureContext, type SecureContext } from "node:tls";
 import { Agent } from "undici";
 import type { Connector } from "../connector/connector.ts";
 import type { UpstreamSecrets } from "../connector/surroundings.ts";
-import { type AddressGuard, createAddressGuard, type Lookup } from "./address-guard.ts";
+import { type AddressGuard, createAddressGuard, type ResolveHost } from "./address-guard.ts";
 import { BufferBudget } from "./http-client/body-buffers.ts";
-import type { Ask } from "./http-client/http-exchange.ts";
+import type { SendRequest } from "./http-client/http-exchange.ts";
 import { createReadClient, type ReadClient } from "./http-client/read-client.ts";
-import { askByUndici } from "./http-client/undici-client.ts";
+import { sendByUndici } from "./http-client/undici-client.ts";
 import { trustedRoots } from "./trusted-roots.ts";
 
 /** A registry as it can be asked now: its address, its credential, and the connections to it. */
@@ -19,7 +19,7 @@ export interface Upstream {
   /** Differs where connector, address or credential differ: what may share a token. */
   readonly tokenKey: string;
   /** Sends requests that can be sent again. */
-  readonly ask: Ask;
+  readonly send: SendRequest;
   /** For what is asked of it beside. */
   readonly agent: Agent;
   /** For uploads. */
@@ -37,7 +37,7 @@ export interface Upstreams {
 }
 
 /** Registries send heads of 21 KB (Google's); Node's own limit is 16 KiB. */
-export const maxHeaderSize: number = 64 * 1024;
+export const maxHeaderBytes: number = 64 * 1024;
 
 /** Milliseconds. */
 export const connectTimeout = 10_000;
@@ -53,7 +53,7 @@ const bufferBudget = 4 * 1024 * 1024;
  * @param bodyTimeout milliseconds without a byte after which a body counts as cut
  * @param lookup finds the addresses of registries; the system's, where none is given
  */
-export function createUpstreams(bodyTimeout: number, lookup?: Lookup): Upstreams {
+export function createUpstreams(bodyTimeout: number, lookup?: ResolveHost): Upstreams {
   const upstreams = new Map<string, Upstream & Connections>();
   const retired = new Set<Connections>();
   const budget = new BufferBudget(bufferBudget);
@@ -111,14 +111,15 @@ function closeIdle(agent: HttpAgent): void {
   for (const socket of Object.values(agent.freeSockets).flat()) socket?.destroy();
 }
 
-interface Connections extends Pick<Upstream, "ask" | "agent" | "uploadAgent" | "budget" | "guard"> {
+interface Connections
+  extends Pick<Upstream, "send" | "agent" | "uploadAgent" | "budget" | "guard"> {
   readonly connectionKey: string;
   readonly readClient: ReadClient;
 }
 
 interface ConnectionOptions {
   readonly bodyTimeout: number;
-  readonly lookup: Lookup | undefined;
+  readonly lookup: ResolveHost | undefined;
   readonly budget: BufferBudget;
 }
 
@@ -133,7 +134,7 @@ function connect(
   const { lookup } = guard;
   const agent = new Agent({
     allowH2: false, // its flow control slows pushes, and registries' own clients leave it off (golang/go#14077)
-    maxHeaderSize,
+    maxHeaderSize: maxHeaderBytes,
     headersTimeout,
     bodyTimeout,
     keepAliveTimeout,
@@ -145,11 +146,24 @@ function connect(
       ? new HttpsAgent({ ...uploadOptions, secureContext })
       : new HttpAgent(uploadOptions);
   const readClient = createReadClient({
-    ...{ lookup, secureContext, maxHeaderSize, connectTimeout, bodyTimeout, keepAliveTimeout },
+    lookup,
+    secureContext,
+    maxHeaderSize: maxHeaderBytes,
+    connectTimeout,
+    bodyTimeout,
+    keepAliveTimeout,
     budget,
-    otherwise: askByUndici(agent),
+    fallback: sendByUndici(agent),
   });
-  return { ask: readClient.ask, readClient, agent, uploadAgent, budget, guard, connectionKey: key };
+  return {
+    send: readClient.send,
+    readClient,
+    agent,
+    uploadAgent,
+    budget,
+    guard,
+    connectionKey: key,
+  };
 }
 
 /** Surroundings may read the same Secrets anew each time. */

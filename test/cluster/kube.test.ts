@@ -5,11 +5,11 @@ import { expect } from "chai";
 import { parse } from "yaml";
 import { createAuthority } from "../../src/certificate-authority.ts";
 import type { Connector } from "../../src/connector/connector.ts";
-import { type Answer, type Identity, Unavailable } from "../../src/connector/surroundings.ts";
+import { type Identity, type Result, Unavailable } from "../../src/connector/surroundings.ts";
 import { type ApiClient, createApiClient } from "../../src/kube/api-client.ts";
 import { connectorsPath, findInCache } from "../../src/kube/find-connector.ts";
 import { inClusterAccess } from "../../src/kube/in-cluster.ts";
-import { reviewAccess } from "../../src/kube/may-use.ts";
+import { createAccessReviewer } from "../../src/kube/may-use.ts";
 import type { KubeObject } from "../../src/kube/object-store.ts";
 import { readSecrets } from "../../src/kube/read-upstream-secrets.ts";
 import { reviewTokens } from "../../src/kube/verify-token.ts";
@@ -159,7 +159,7 @@ describe("the answers of a real API server", function () {
     return inClusterAccess({ host: hostname, port, folder });
   };
 
-  const reasonOf = (answer: Answer<unknown>): string =>
+  const reasonOf = (answer: Result<unknown>): string =>
     answer.ok ? expect.fail("it was not refused") : answer.reason;
 
   describe("to a watch", () => {
@@ -232,7 +232,7 @@ describe("the answers of a real API server", function () {
   });
 
   describe("about a token", () => {
-    const verify = (token: string): Promise<Answer<Identity>> =>
+    const verify = (token: string): Promise<Result<Identity>> =>
       reviewTokens({ client, audience, now })(token);
     const tokenOf = (pod: string, options: readonly string[] = []): Promise<string> =>
       cluster
@@ -310,7 +310,7 @@ describe("the answers of a real API server", function () {
     it("name the Role that is missing, which gives it", async () => {
       const options = { client, now, separatePush: true, requireProxyVerb: true };
       for (const verb of ["pull", "push"] as const) {
-        const reason = reasonOf(await reviewAccess(options)(who, ref, verb));
+        const reason = reasonOf(await createAccessReviewer(options)(who, ref, verb));
         expect(reason).to.contain(`allow ${who.user} to `).and.contain(`in namespace ${other}`);
         const rules: unknown = parse(reason.slice(reason.indexOf("rules: ") + "rules: ".length));
         const name = `builder-${verb}`;
@@ -327,12 +327,12 @@ describe("the answers of a real API server", function () {
           },
         );
         await eventually(
-          async () => (await reviewAccess(options)(who, ref, verb)).ok,
+          async () => (await createAccessReviewer(options)(who, ref, verb)).ok,
           () => "the right has no effect",
         );
       }
       const elsewhere = { ...ref, name: "quay" };
-      expect((await reviewAccess(options)(who, elsewhere, "pull")).ok).to.equal(false);
+      expect((await createAccessReviewer(options)(who, elsewhere, "pull")).ok).to.equal(false);
     });
   });
 

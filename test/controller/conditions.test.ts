@@ -2,8 +2,8 @@ import { expect } from "chai";
 import {
   bad,
   type Condition,
+  type ConditionStates,
   conditionsOf,
-  type Findings,
   good,
   type PartType,
   readConditions,
@@ -12,7 +12,7 @@ import {
 } from "../../src/controller/conditions.ts";
 
 const fine = good("Fine", "it is");
-const allFine: Findings = {
+const allFine: ConditionStates = {
   ConnectorClassReady: fine,
   SecretReady: fine,
   LivenessReady: fine,
@@ -22,9 +22,12 @@ const allFine: Findings = {
 };
 const noon = Date.parse("2026-01-01T12:00:00.789Z");
 
-const conditions = (findings: Partial<Findings>, before: readonly Condition[] = [], now = noon) =>
-  conditionsOf({ ...allFine, ...findings }, { generation: 3, before, now });
-const ready = (findings: Partial<Findings>) => conditions(findings).at(-1);
+const conditions = (
+  findings: Partial<ConditionStates>,
+  before: readonly Condition[] = [],
+  now = noon,
+) => conditionsOf({ ...allFine, ...findings }, { generation: 3, before, now });
+const ready = (findings: Partial<ConditionStates>) => conditions(findings).at(-1);
 
 describe("conditionsOf()", () => {
   it("has all conditions in order, each with everything that belongs to one", () => {

@@ -2,8 +2,8 @@ import { expect } from "chai";
 import {
   bad,
   type Condition,
+  type ConditionStates,
   conditionsOf,
-  type Findings,
   good,
   unknown,
   waitingFor,
@@ -11,7 +11,7 @@ import {
 import { happeningsOf } from "../../src/controller/event-recorder.ts";
 
 const fine = good("Fine", "");
-const conditions = (more: Partial<Findings>): readonly Condition[] =>
+const conditions = (more: Partial<ConditionStates>): readonly Condition[] =>
   conditionsOf(
     {
       ConnectorClassReady: fine,

@@ -1,5 +1,5 @@
 import { expect } from "chai";
-import { bad, type Findings, good, waitingFor } from "../../src/controller/conditions.ts";
+import { bad, type ConditionStates, good, waitingFor } from "../../src/controller/conditions.ts";
 import {
   isDue,
   type Looked,
@@ -9,7 +9,7 @@ import {
 
 const timing = { period: 360_000, firstRetry: 2_000, longestRetry: 120_000 };
 const fine = good("Fine", "");
-const findings: Findings = {
+const findings: ConditionStates = {
   ConnectorClassReady: fine,
   SecretReady: fine,
   LivenessReady: fine,
@@ -17,7 +17,7 @@ const findings: Findings = {
   ProxyServiceReady: fine,
   CACertReady: fine,
 };
-const looked = (more: Partial<Findings> = {}, version = "v1"): Looked => ({
+const looked = (more: Partial<ConditionStates> = {}, version = "v1"): Looked => ({
   ...{ version, outcome: undefined, findings: { ...findings, ...more } },
 });
 const longest = () => 1;

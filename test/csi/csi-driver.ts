@@ -8,7 +8,7 @@ import { expect } from "chai";
 import type { ConnectorRef } from "../../src/connector/connector-ref.ts";
 import { parseConnector } from "../../src/connector/parse-connector.ts";
 import { serviceHosts } from "../../src/connector/proxy-address.ts";
-import type { ConnectorAnswer } from "../../src/connector/surroundings.ts";
+import type { FoundConnector } from "../../src/connector/surroundings.ts";
 import type { NodeClient } from "../../src/csi/generated/csi/v1/Node.ts";
 import type { NodePublishVolumeRequest } from "../../src/csi/generated/csi/v1/NodePublishVolumeRequest.ts";
 import { csi } from "../../src/csi/proto.ts";
@@ -77,7 +77,7 @@ export const mountOptionsAt = async (path: string): Promise<string[]> =>
     .flatMap((fields) => [fields[5], fields.at(-1)])
     .flatMap((options) => options?.split(",") ?? []);
 
-export const foundConnector = ({ namespace, name }: ConnectorRef): ConnectorAnswer => {
+export const foundConnector = ({ namespace, name }: ConnectorRef): FoundConnector => {
   const parsed = parseConnector({
     apiVersion: "connectors.alauda.io/v1alpha1",
     kind: "Connector",

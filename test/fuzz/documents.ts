@@ -1,7 +1,7 @@
 import { expect } from "chai";
 import fc from "fast-check";
 import { stringify } from "yaml";
-import { readManifest } from "../../src/standalone/folder-documents.ts";
+import { readFolderDocuments } from "../../src/standalone/folder-documents.ts";
 import type { FuzzProperty } from "./property.ts";
 
 const password = "secret-of-alice";
@@ -17,7 +17,7 @@ export const documents: FuzzProperty = {
 };
 
 function judge(text: string): void {
-  const { connectors, invalid, problems, passedOver } = readManifest(text);
+  const { connectors, invalid, problems, passedOver } = readFolderDocuments(text);
   for (const { namespace, name, address, addressExtensions, ...rest } of connectors) {
     expect(`${namespace}/${name}`).to.match(/^[a-z0-9-]+\/[a-z0-9.-]+$/);
     for (const { origin, basePath, imageHost } of [address, ...addressExtensions]) {

@@ -1,7 +1,11 @@
 import { expect } from "chai";
 import fc from "fast-check";
 import { Unavailable } from "../../src/connector/surroundings.ts";
-import { createLookupCache, type Lookup, type LookupCache } from "../../src/kube/lookup-cache.ts";
+import {
+  type CachedResult,
+  createLookupCache,
+  type LookupCache,
+} from "../../src/kube/lookup-cache.ts";
 
 describe("createLookupCache()", () => {
   let time = 0;
@@ -9,7 +13,7 @@ describe("createLookupCache()", () => {
   let cache: LookupCache<number>;
   const now = (): number => time;
   /** Counts the looks, and answers with their number. */
-  const look = async (): Promise<Lookup<number>> => {
+  const look = async (): Promise<CachedResult<number>> => {
     looks += 1;
     return { value: looks, freshMs: 100, usableMs: 60_000 };
   };
@@ -48,7 +52,7 @@ describe("createLookupCache()", () => {
   });
 
   it("does not share a look that began before the answer was found wrong", async () => {
-    const gate = Promise.withResolvers<Lookup<number>>();
+    const gate = Promise.withResolvers<CachedResult<number>>();
     const old = cache.get("k", () => gate.promise);
     const fresh = await cache.get("k", look, true);
     gate.resolve({ value: 77, freshMs: 60_000 });
@@ -85,7 +89,7 @@ describe("createLookupCache()", () => {
   it("serves what is usable when a new answer takes long", async () => {
     await cache.get("k", look);
     time += 1_000;
-    const gate = Promise.withResolvers<Lookup<number>>();
+    const gate = Promise.withResolvers<CachedResult<number>>();
     expect(await cache.get("k", () => gate.promise)).to.equal(1);
     gate.resolve({ value: 2, freshMs: 100 });
     await gate.promise;
@@ -129,7 +133,7 @@ describe("createLookupCache()", () => {
         const answers = createLookupCache<number>({ capacity: 3, now });
         for (const [key, later] of steps) {
           time += later;
-          const answer = async (): Promise<Lookup<number>> => ({ value: key, freshMs: 100 });
+          const answer = async (): Promise<CachedResult<number>> => ({ value: key, freshMs: 100 });
           expect(await answers.get(`${key}`, answer)).to.equal(key);
         }
       }),

@@ -1,7 +1,7 @@
 import { expect } from "chai";
-import { type Answer, type MayUse, Unavailable } from "../../src/connector/surroundings.ts";
+import { type MayUse, type Result, Unavailable } from "../../src/connector/surroundings.ts";
 import { createApiClient } from "../../src/kube/api-client.ts";
-import { type AccessReviewOptions, reviewAccess } from "../../src/kube/may-use.ts";
+import { type AccessReviewOptions, createAccessReviewer } from "../../src/kube/may-use.ts";
 import { cleanup } from "../support/cleanup.ts";
 import { type FakeApiServer, startFakeApiServer, statusOf } from "./fake-api-server.ts";
 
@@ -44,14 +44,14 @@ describe("reviewAccess()", () => {
   after(resources.stop);
 
   const reviewer = (options: Partial<AccessReviewOptions> = {}): MayUse =>
-    reviewAccess({
+    createAccessReviewer({
       client: createApiClient({ access: server.access }),
       now: () => time,
       separatePush: false,
       requireProxyVerb: false,
       ...options,
     });
-  const reasonOf = (answer: Answer<void>): string =>
+  const reasonOf = (answer: Result<void>): string =>
     answer.ok ? expect.fail("it was allowed") : answer.reason;
 
   it("asks for the right to read the connector", async () => {

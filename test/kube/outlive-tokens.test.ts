@@ -1,5 +1,5 @@
 import { expect } from "chai";
-import type { Answer, Identity, VerifyToken } from "../../src/connector/surroundings.ts";
+import type { Identity, Result, VerifyToken } from "../../src/connector/surroundings.ts";
 import { createApiClient } from "../../src/kube/api-client.ts";
 import { outliveTokens } from "../../src/kube/outlive-tokens.ts";
 import { cleanup } from "../support/cleanup.ts";
@@ -39,7 +39,7 @@ describe("outliveTokens()", () => {
   const withGrace = (grace: number): VerifyToken =>
     outliveTokens({
       client: createApiClient({ access: server.access }),
-      verify: async (shown): Promise<Answer<Identity>> => {
+      verify: async (shown): Promise<Result<Identity>> => {
         const [, claims = ""] = shown.split(".");
         const { exp } = JSON.parse(Buffer.from(claims, "base64url").toString());
         if (exp * 1000 > time) return { ok: true, value: identity };

@@ -1,7 +1,7 @@
 import { expect } from "chai";
 import {
-  type Answer,
   type Identity,
+  type Result,
   Unavailable,
   type VerifyToken,
 } from "../../src/connector/surroundings.ts";
@@ -52,7 +52,7 @@ describe("reviewTokens()", () => {
   });
   after(resources.stop);
 
-  const reasonOf = (answer: Answer<Identity>): string =>
+  const reasonOf = (answer: Result<Identity>): string =>
     answer.ok ? expect.fail("it was accepted") : answer.reason;
 
   it("says who holds a token", async () => {

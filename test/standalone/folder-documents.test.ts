@@ -1,15 +1,17 @@
 import { expect } from "chai";
 import fc from "fast-check";
-import { readManifest } from "../../src/standalone/folder-documents.ts";
+import { readFolderDocuments } from "../../src/standalone/folder-documents.ts";
 import { connectorYaml, pairYaml, password, secretYaml } from "./manifests.ts";
 
 describe("the manifest in a file's text", function () {
   this.timeout(30_000);
-  const everything = (text: string): string => JSON.stringify(readManifest(text).problems);
+  const everything = (text: string): string => JSON.stringify(readFolderDocuments(text).problems);
 
   it("holds Connectors and Secrets, in the namespace default unless they name another", () => {
     const other = connectorYaml("ghcr").replace("{name: ghcr}", "{name: ghcr, namespace: team-b}");
-    const manifest = readManifest(`# mine\n---\n${pairYaml("harbor")}---\n${other}...\n---\n`);
+    const manifest = readFolderDocuments(
+      `# mine\n---\n${pairYaml("harbor")}---\n${other}...\n---\n`,
+    );
     expect(manifest.problems).to.deep.equal([]);
     expect(manifest.connectors.map(({ uid }) => uid)).to.deep.equal([
       "default/harbor",
@@ -21,8 +23,11 @@ describe("the manifest in a file's text", function () {
 
   it("reads JSON, Windows line ends and a byte order mark", () => {
     const text = `\ufeff${secretYaml("harbor").replaceAll("\n", "\r\n")}---\r\n{"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "b"}}`;
-    expect(readManifest(text).problems).to.deep.equal([]);
-    expect(readManifest(text).secrets.map(({ name }) => name)).to.deep.equal(["harbor", "b"]);
+    expect(readFolderDocuments(text).problems).to.deep.equal([]);
+    expect(readFolderDocuments(text).secrets.map(({ name }) => name)).to.deep.equal([
+      "harbor",
+      "b",
+    ]);
   });
 
   it("knows the Secrets whose certificates every connector trusts, labelled with or without quotes", () => {
@@ -31,19 +36,22 @@ describe("the manifest in a file's text", function () {
         "{name: ca}",
         `{name: ca, labels: {connectors.cpaas.io/ca-cert: ${value}}}`,
       );
-    const trusted = (value: string) => readManifest(labelled(value)).secrets[0]?.trustedByAll;
+    const trusted = (value: string) =>
+      readFolderDocuments(labelled(value)).secrets[0]?.trustedByAll;
     expect(['"true"', "true", '"false"'].map(trusted)).to.deep.equal([true, true, false]);
   });
 
   it("passes over other kinds, and says which and where", () => {
     const text = `${secretYaml("a")}---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\n`;
-    const manifest = readManifest(text);
+    const manifest = readFolderDocuments(text);
     expect(manifest.passedOver).to.deep.equal(["ConfigMap in line 7"]);
     expect(manifest.problems).to.deep.equal([]);
   });
 
   it("gives the valid documents beside the invalid ones", () => {
-    const manifest = readManifest(`${connectorYaml("bad", "ftp://x")}---\n${pairYaml("good")}`);
+    const manifest = readFolderDocuments(
+      `${connectorYaml("bad", "ftp://x")}---\n${pairYaml("good")}`,
+    );
     expect(manifest.connectors.map(({ name }) => name)).to.deep.equal(["good"]);
     expect(manifest.problems).to.have.length(1);
     expect(manifest.problems[0])
@@ -120,7 +128,7 @@ describe("the manifest in a file's text", function () {
           "\0",
         ),
         (at, cut, put) => {
-          const { problems, passedOver } = readManifest(
+          const { problems, passedOver } = readFolderDocuments(
             text.slice(0, at) + put + text.slice(at + cut),
           );
           const told = JSON.stringify([problems, passedOver]);

@@ -3,14 +3,14 @@ import type { VerifyToken } from "../../src/connector/surroundings.ts";
 import { tokenSigner, tokenVerifier } from "../../src/standalone/tokens.ts";
 import { startVolumeKeeper, type VolumeKeeper } from "../../src/standalone/volume-keeper.ts";
 import {
+  type RecordedRequest,
   type VolumeRecords,
-  type VolumeRequest,
   volumeRecords,
 } from "../../src/standalone/volume-record.ts";
 import { type RecordedLog, recordedLog } from "./recorded-log.ts";
 
 /** A request with a part that the keeper doesn't know. */
-export interface Request extends VolumeRequest {
+export interface Request extends RecordedRequest {
   readonly readonly: boolean;
 }
 
@@ -139,7 +139,7 @@ export function simulatedNode(recordsFolder: string): SimulatedNode {
   return node;
 }
 
-export function tokenIn({ secrets }: VolumeRequest): string {
+export function tokenIn({ secrets }: RecordedRequest): string {
   const tokens: unknown = JSON.parse(secrets["csi.storage.k8s.io/serviceAccount.tokens"] ?? "{}");
   const entry = (tokens as Record<string, { token?: string }>)["connectors-proxy"];
   return entry?.token ?? "none";

@@ -4,7 +4,7 @@ import { expect } from "chai";
 import fc from "fast-check";
 import { createAuthority } from "../../src/certificate-authority.ts";
 import type { Connector } from "../../src/connector/connector.ts";
-import type { Answer, UpstreamSecrets } from "../../src/connector/surroundings.ts";
+import type { Result, UpstreamSecrets } from "../../src/connector/surroundings.ts";
 import {
   type ConnectorFolder,
   openConnectorFolder,
@@ -28,7 +28,7 @@ describe("the surroundings of a role in a folder", function () {
     if (found.state !== "found") throw new Error(found.reason);
     return found.connector;
   };
-  const secretsOf = async (name: string, fresh = false): Promise<Answer<UpstreamSecrets>> =>
+  const secretsOf = async (name: string, fresh = false): Promise<Result<UpstreamSecrets>> =>
     secretsInFolder(folder)(await connectorCalled(name), { fresh });
 
   beforeEach(async () => {

@@ -4,7 +4,7 @@ import {
   type AddressGuard,
   AddressRefused,
   createAddressGuard,
-  type Lookup,
+  type ResolveHost,
 } from "../../src/upstream/address-guard.ts";
 import { testConnector } from "../proxy/test-proxy.ts";
 
@@ -201,7 +201,7 @@ function guardOf({
 }
 
 const resolver =
-  (names: Names): Lookup =>
+  (names: Names): ResolveHost =>
   (hostname, _options, callback) => {
     const found = names[hostname];
     const error = found ? null : Object.assign(new Error("not found"), { code: "ENOTFOUND" });

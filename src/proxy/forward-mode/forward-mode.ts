@@ -1,6 +1,6 @@
 import type { IssueLeaf } from "../../certificate-authority.ts";
 import type { TunnelRules } from "../../connector/tunnel-rules.ts";
-import type { Lookup } from "../../upstream/address-guard.ts";
+import type { ResolveHost } from "../../upstream/address-guard.ts";
 import { type HandlerOptions, reported } from "../handler.ts";
 import type { ConnectHandler, Handler } from "../server/listener.ts";
 import { createServerCertificates } from "../server/server-certificates.ts";
@@ -14,7 +14,7 @@ export interface ForwardModeOptions extends HandlerOptions {
   readonly tunnels: TunnelRules;
   readonly ownAddresses: () => readonly string[];
   readonly leafIssuer: () => IssueLeaf;
-  readonly lookup?: Lookup;
+  readonly lookup?: ResolveHost;
 }
 
 /** The proxy as clients know it from `https_proxy`: they speak to registries under their own names, and to other hosts. */

@@ -1,4 +1,4 @@
-import { type Act, answer, type Question } from "../handler.ts";
+import { type HandleRequest, handleRegistryRequest, type RegistryRequest } from "../handler.ts";
 import { denied, RegistryError } from "../registry-error.ts";
 import { parseOwnTarget } from "../request/request-target.ts";
 import { forwardElsewhere } from "./forward-elsewhere.ts";
@@ -10,7 +10,7 @@ import { atOrGone, findServing } from "./serving.ts";
 
 /** Answers requests inside a connection that is intercepted. */
 export const interceptedAct =
-  (options: ForwardedOptions): Act =>
+  (options: ForwardedOptions): HandleRequest =>
   async (request, response, report) => {
     const { target, credential } = sessionOf(request);
     const identity = await identify(credential, options).catch((error: unknown) => {
@@ -30,7 +30,7 @@ export const interceptedAct =
 
 /** Answers requests with an absolute target, of clients that use the proxy for plain HTTP. */
 export const plainAct =
-  (options: ForwardedOptions): Act =>
+  (options: ForwardedOptions): HandleRequest =>
   async (request, response, report) => {
     const target = parseAbsoluteTarget(request.url ?? "");
     if (target === undefined) throw badTarget();
@@ -50,14 +50,14 @@ async function forward(forwarded: Forwarded, options: ForwardedOptions): Promise
     await forwardElsewhere(forwarded, serving[0], options);
     return;
   }
-  const question: Question = {
+  const question: RegistryRequest = {
     target: parseOwnTarget(target.path, chosen.address.basePath),
     identity,
     connector: () => chosen.ref,
     at: (connector) => atOrGone(connector, chosen),
     isForward: true,
   };
-  await answer(request, response, report, question, options);
+  await handleRegistryRequest(request, response, report, question, options);
 }
 
 /** Whether a path is one of the registry's API; its base path, and then the longest one, tells which. */

@@ -5,7 +5,7 @@ import {
   isNamespace,
   showRef,
 } from "../../connector/connector-ref.ts";
-import type { Answer, Identity } from "../../connector/surroundings.ts";
+import type { Identity, Result } from "../../connector/surroundings.ts";
 import type { AdmissionOptions } from "../admission.ts";
 import { RegistryError } from "../registry-error.ts";
 
@@ -24,7 +24,7 @@ const readHint = "source the volume's .env, or use the URL in its http.proxy";
  * Reads `Proxy-Authorization: Basic <namespace>%2F<name>[,…]:<token>`. Clients decode the user of a proxy's URL
  * before they send it (Go, curl), or leave it as it is (older Java and Python): both are understood.
  */
-export function parseProxyCredential(header: string | undefined): Answer<ProxyCredential> {
+export function parseProxyCredential(header: string | undefined): Result<ProxyCredential> {
   if (header === undefined) return refuse("this proxy wants the credential of a volume");
   const [, value = ""] = /^basic +([A-Za-z0-9+/_-]+=*) *$/i.exec(header) ?? [];
   const pair = Buffer.from(value, "base64").toString("utf8");
@@ -40,7 +40,7 @@ export function parseProxyCredential(header: string | undefined): Answer<ProxyCr
   return { ok: true, value: { connectors, token } };
 }
 
-const refuse = (what: string): Answer<never> => ({ ok: false, reason: `${what}: ${readHint}` });
+const refuse = (what: string): Result<never> => ({ ok: false, reason: `${what}: ${readHint}` });
 
 function readName(text: string): readonly ConnectorRef[] {
   const [namespace = "", name = "", ...others] = text.trim().split("/");

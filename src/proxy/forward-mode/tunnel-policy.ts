@@ -1,13 +1,13 @@
 import { lookup as systemLookup } from "node:dns";
 import { isIP, type LookupFunction } from "node:net";
 import ipaddr from "ipaddr.js";
-import type { Answer } from "../../connector/surroundings.ts";
+import type { Result } from "../../connector/surroundings.ts";
 import type { ListedHost, TunnelRules } from "../../connector/tunnel-rules.ts";
 import {
   AddressRefused,
   forbidden,
   kindOf,
-  type Lookup,
+  type ResolveHost,
   resolve,
 } from "../../upstream/address-guard.ts";
 
@@ -16,7 +16,7 @@ export interface TunnelPolicyOptions {
   /** Addresses of this node and of the API server, as they are now. */
   readonly ownAddresses: () => readonly string[];
   /** The system's, where none is given. */
-  readonly lookup?: Lookup;
+  readonly lookup?: ResolveHost;
 }
 
 export interface TunnelPolicy {
@@ -25,7 +25,7 @@ export interface TunnelPolicy {
    * `net.connect` that finds just the addresses that may be dialled, so that what was judged is what is dialled.
    * It fails with AddressRefused.
    */
-  lookupFor(hostname: string, port: number): Answer<LookupFunction>;
+  lookupFor(hostname: string, port: number): Result<LookupFunction>;
 }
 
 /** What is known of a host before it is looked up. */

@@ -1,6 +1,6 @@
 import { createHash, type Hash } from "node:crypto";
 import type { ServerResponse } from "node:http";
-import type { AnswerHead } from "../../upstream/http-client/http-exchange.ts";
+import type { ResponseHead } from "../../upstream/http-client/http-exchange.ts";
 import { BodyCut } from "../client-gone.ts";
 
 /** Where the body of an answer goes while it comes. */
@@ -28,7 +28,7 @@ export interface CheckedSink extends BodySink {
   /** Bytes that have gone into it. */
   readonly bytes: number;
   /** Its head has come, and the whole of it is to follow. */
-  begin(head: AnswerHead): void;
+  begin(head: ResponseHead): void;
 }
 
 /**

@@ -1,4 +1,4 @@
-import type { AnswerHead } from "../../upstream/http-client/http-exchange.ts";
+import type { ResponseHead } from "../../upstream/http-client/http-exchange.ts";
 import { isBusy } from "../../upstream/retry-after.ts";
 import { UpstreamError } from "../../upstream/upstream-error.ts";
 import { BodyCut } from "../client-gone.ts";
@@ -46,7 +46,7 @@ export async function download(
   const { response, digest, hashBudget } = options;
   const sink = checkDigest(passTo(response), digest, hashBudget);
   let known: Continuable | undefined;
-  const begin = (head: AnswerHead, asked: FinalRequest): boolean => {
+  const begin = (head: ResponseHead, asked: FinalRequest): boolean => {
     known = continuable(head);
     sink.begin(head);
     return options.begin(head, asked);
@@ -75,7 +75,7 @@ async function goOn(
       ...request,
       headers: { ...request.headers, ...ifRange, range: `bytes=${from}-` },
     };
-    const begin = (head: AnswerHead): boolean => continues(head, from, known);
+    const begin = (head: ResponseHead): boolean => continues(head, from, known);
     const patience = new Patience(response);
     const trying = { ...options, begin, patience, passesRedirects: false };
     const outcome = await replay(rest, trying).catch(lasting);
@@ -92,14 +92,14 @@ function lasting(error: unknown): undefined {
   if (!mayPass && !(error instanceof BodyCut)) throw error;
 }
 
-function continuable({ status, headers }: AnswerHead): Continuable | undefined {
+function continuable({ status, headers }: ResponseHead): Continuable | undefined {
   const { "content-length": length, "content-encoding": encoding, etag } = headers;
   if (status !== 200 || length === undefined || encoding !== undefined) return undefined;
   return { total: Number(length), etag: etag?.startsWith('"') ? etag : undefined };
 }
 
 /** Whether an answer is the rest of what was cut (RFC 9110, sections 14.4 and 15.3.7). */
-function continues({ status, headers }: AnswerHead, from: number, known: Continuable): boolean {
+function continues({ status, headers }: ResponseHead, from: number, known: Continuable): boolean {
   const range = `bytes ${from}-${known.total - 1}/${known.total}`;
   return (
     status === 206 &&

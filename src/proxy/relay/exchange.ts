@@ -1,50 +1,50 @@
 import type { ServerResponse } from "node:http";
 import type {
   Abort,
-  AnswerHandler,
-  AnswerHead,
-  Ask,
-  UpstreamRequest,
+  HttpRequest,
+  ResponseHandler,
+  ResponseHead,
+  SendRequest,
 } from "../../upstream/http-client/http-exchange.ts";
 import { BodyCut, ClientGone } from "../client-gone.ts";
 import type { BodySink } from "./body-sink.ts";
 
 /** What becomes of a response's body, decided at its head. */
-export type Handling = "stream" | "collect" | "discard";
+export type BodyHandling = "stream" | "collect" | "discard";
 
-export interface ExchangeOptions extends UpstreamRequest {
-  readonly ask: Ask;
+export interface ExchangeOptions extends HttpRequest {
+  readonly send: SendRequest;
   /** The client's response; when it is closed, the registry's request ends. */
   readonly response: ServerResponse;
   readonly sink: BodySink;
   /** Decides at the head; for `stream` it has written the head of the client's response. */
-  readonly choose: (head: AnswerHead) => Handling;
+  readonly choose: (head: ResponseHead) => BodyHandling;
 }
 
 /** A whole response; of its body, 64 KiB at most. */
-export interface CollectedResponse extends AnswerHead {
+export interface CollectedResponse extends ResponseHead {
   readonly body: Buffer;
 }
 
 /** A response; its body is empty unless it was collected. */
-export interface Exchanged extends CollectedResponse {
-  readonly handling: Handling;
+export interface ExchangeResult extends CollectedResponse {
+  readonly handling: BodyHandling;
   /** Of a streamed body. */
   readonly bytes: number;
 }
 
 /** What is read of a body that is not streamed. Bytes. */
-export const mostCollected: number = 64 * 1024;
+export const maxCollectedBytes: number = 64 * 1024;
 /** Error bodies whose Content-Length promises more than comes (docker-registry's 416) end after this. Milliseconds. */
-export const collectTimeout = 5_000;
+export const collectTimeoutMs = 5_000;
 
 /**
  * One request and its response. A streamed body goes chunk by chunk to the client, held back while
  * the client is slower.
  * @throws ClientGone, BodyCut, or the error of the connection where there is no head
  */
-export function exchange(options: ExchangeOptions): Promise<Exchanged> {
-  const { ask, response } = options;
+export function exchange(options: ExchangeOptions): Promise<ExchangeResult> {
+  const { send: ask, response } = options;
   return new Promise((resolve, reject) => {
     const exchange = new Exchange(options, resolve, reject);
     exchange.abort = ask(options, exchange);
@@ -53,20 +53,20 @@ export function exchange(options: ExchangeOptions): Promise<Exchanged> {
   });
 }
 
-class Exchange implements AnswerHandler {
+class Exchange implements ResponseHandler {
   readonly #options: ExchangeOptions;
-  readonly #resolve: (exchanged: Exchanged) => void;
+  readonly #resolve: (exchanged: ExchangeResult) => void;
   readonly #reject: (error: Error) => void;
   abort: Abort = () => undefined;
-  #head: AnswerHead | undefined;
-  #handling: Handling = "discard";
+  #head: ResponseHead | undefined;
+  #handling: BodyHandling = "discard";
   #collected: Buffer[] = [];
   #bytes = 0;
   #timer: NodeJS.Timeout | undefined;
 
   constructor(
     options: ExchangeOptions,
-    resolve: (exchanged: Exchanged) => void,
+    resolve: (exchanged: ExchangeResult) => void,
     reject: (error: Error) => void,
   ) {
     this.#options = options;
@@ -77,11 +77,11 @@ class Exchange implements AnswerHandler {
   readonly onClientClose = (): void =>
     this.abort(new ClientGone("the client closed the connection"));
 
-  head(head: AnswerHead): void {
+  head(head: ResponseHead): void {
     this.#handling = this.#options.choose(head); // what it throws comes back through failed
     this.#head = head;
     if (this.#handling === "stream") return;
-    this.#timer = setTimeout(() => this.abort(new BodyCut()), collectTimeout);
+    this.#timer = setTimeout(() => this.abort(new BodyCut()), collectTimeoutMs);
   }
 
   data(chunk: Buffer, release: () => void): void {
@@ -90,10 +90,10 @@ class Exchange implements AnswerHandler {
       this.#options.sink.write(chunk, release);
       return;
     }
-    const isCollected = this.#handling === "collect" && this.#bytes <= mostCollected;
+    const isCollected = this.#handling === "collect" && this.#bytes <= maxCollectedBytes;
     if (isCollected) this.#collected.push(Buffer.from(chunk));
     release();
-    if (this.#bytes > mostCollected) this.abort(new BodyCut());
+    if (this.#bytes > maxCollectedBytes) this.abort(new BodyCut());
   }
 
   ended(): void {

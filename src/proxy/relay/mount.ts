@@ -4,7 +4,7 @@ import { isDigest, isRepository } from "../../connector/repository.ts";
 import { joinQueries, parameter, withoutParameters } from "../request/query.ts";
 
 /** A mount as it goes to the registry. */
-export interface Mount {
+export interface BlobMount {
   readonly query: string;
   /** The repository to mount from, as clients call it; undefined where the registry may choose. */
   readonly from: string | undefined;
@@ -26,7 +26,7 @@ export function translateMount(
   connector: ConnectorRef,
   address: RegistryAddress,
   host: string | undefined,
-): Mount | undefined {
+): BlobMount | undefined {
   const digest = parameter(query, "mount");
   if (digest === undefined || !isDigest(digest)) return undefined;
   const mount = `mount=${encodeURIComponent(digest)}`;

@@ -12,14 +12,14 @@ import { digestOf } from "../request/request-target.ts";
 import type { HashBudget } from "./body-sink.ts";
 import { download } from "./download.ts";
 import { keepImmutableTag } from "./immutable-tag.ts";
-import { type Mount, translateMount } from "./mount.ts";
+import { type BlobMount, translateMount } from "./mount.ts";
 import { type Replayed, type ReplayOptions, replay } from "./replay.ts";
 import { clientHeaders, respondCollected, respondWithRedirect } from "./respond.ts";
 import { scopesFor } from "./scopes.ts";
 import { passUpload } from "./upload.ts";
 import { upstreamUrl } from "./upstream-url.ts";
 
-export interface ForwardOptions extends Sealing {
+export interface RelayOptions extends Sealing {
   readonly login: UpstreamLogin;
   /** Milliseconds without a byte after which a client that sends a body counts as gone. */
   readonly bodyTimeout: number;
@@ -29,7 +29,7 @@ export interface ForwardOptions extends Sealing {
 }
 
 /** What the registry is asked. */
-interface Asked {
+interface UpstreamTarget {
   readonly url: URL;
   readonly scopes: readonly string[];
 }
@@ -41,10 +41,10 @@ const mirrorParameter = "ns";
  * Asks the registry what the client has asked, and answers the client.
  * @throws RegistryError, ClientGone, BodyCut
  */
-export async function forward(
+export async function relayRequest(
   admitted: Admitted,
   upstream: Upstream,
-  options: ForwardOptions,
+  options: RelayOptions,
 ): Promise<void> {
   const { target, method, request, held, connector } = admitted;
   const query = withoutParameters(target.query, [mirrorParameter]);
@@ -75,7 +75,7 @@ async function mount(
   admitted: Admitted,
   upstream: Upstream,
   query: string,
-  options: ForwardOptions,
+  options: RelayOptions,
 ): Promise<boolean> {
   const { target, connector, method, request } = admitted;
   const translated = translateMount(query, connector, connector.address, request.headers.host);
@@ -100,7 +100,7 @@ async function mount(
 }
 
 /** Where a connector has rules, a blob is mounted from a repository that may be pulled from, and from no other. */
-function mayMount({ connector, identity }: Admitted, { from }: Mount): boolean {
+function mayMount({ connector, identity }: Admitted, { from }: BlobMount): boolean {
   if (connector.rules === undefined) return true;
   return from !== undefined && mayAct(connector, "pull", from, identity);
 }
@@ -108,8 +108,8 @@ function mayMount({ connector, identity }: Admitted, { from }: Mount): boolean {
 async function relay(
   admitted: Admitted,
   upstream: Upstream,
-  asked: Asked,
-  options: ForwardOptions,
+  asked: UpstreamTarget,
+  options: RelayOptions,
 ): Promise<void> {
   const begin = beginWith(admitted, options);
   const replayed = await sendAgain(admitted, upstream, asked, begin, options);
@@ -122,9 +122,9 @@ async function relay(
 function sendAgain(
   { request, response, method, target, connector, isForward, held, patience }: Admitted,
   upstream: Upstream,
-  { url, scopes }: Asked,
+  { url, scopes }: UpstreamTarget,
   begin: ReplayOptions["begin"],
-  { login, waits, hashBudget }: Pick<ForwardOptions, "login" | "waits" | "hashBudget">,
+  { login, waits, hashBudget }: Pick<RelayOptions, "login" | "waits" | "hashBudget">,
 ): Promise<Replayed> {
   const headers = headersForRegistry(request.headers);
   const replayable = { upstream, url, method, headers, scopes, body: held };
@@ -149,8 +149,8 @@ const beginWith =
 async function relayDelete(
   admitted: Admitted,
   upstream: Upstream,
-  { url, scopes }: Asked,
-  options: ForwardOptions,
+  { url, scopes }: UpstreamTarget,
+  options: RelayOptions,
 ): Promise<void> {
   try {
     await relay(admitted, upstream, { url, scopes }, options);
@@ -165,8 +165,8 @@ async function relayDelete(
 async function cancelUpload(
   admitted: Admitted,
   upstream: Upstream,
-  asked: Asked,
-  options: ForwardOptions,
+  asked: UpstreamTarget,
+  options: RelayOptions,
 ): Promise<void> {
   try {
     await relayDelete(admitted, upstream, asked, options);
@@ -179,8 +179,8 @@ async function cancelUpload(
 async function relayUpload(
   admitted: Admitted,
   upstream: Upstream,
-  { url, scopes }: Asked,
-  { login, bodyTimeout, ...sealing }: ForwardOptions,
+  { url, scopes }: UpstreamTarget,
+  { login, bodyTimeout, ...sealing }: RelayOptions,
 ): Promise<void> {
   const { request, response, connector, patience } = admitted;
   const authorization = await patience.retry(() => login.authorization(upstream, scopes));

@@ -1,5 +1,5 @@
 import type { ServerResponse } from "node:http";
-import type { AnswerHead } from "../../upstream/http-client/http-exchange.ts";
+import type { ResponseHead } from "../../upstream/http-client/http-exchange.ts";
 import { busyFor } from "../../upstream/retry-after.ts";
 import type { Upstream } from "../../upstream/upstream.ts";
 import { unreachable, wasClosed } from "../../upstream/upstream-error.ts";
@@ -9,7 +9,7 @@ import { type Headers, headersForStorage, shows } from "../headers.ts";
 import { badGateway, denied, RegistryError } from "../registry-error.ts";
 import { type BodySink, passTo } from "./body-sink.ts";
 import { resolveUpstream } from "./client-paths.ts";
-import { type Exchanged, exchange, type Handling } from "./exchange.ts";
+import { type BodyHandling, type ExchangeResult, exchange } from "./exchange.ts";
 import type { Patience } from "./patience.ts";
 
 /** A request that can be sent again: it has no body, or one that is held. */
@@ -29,7 +29,7 @@ export interface ReplayOptions {
   /** Where the body of such a response goes; to the client as it comes, where nothing is said. */
   readonly sink?: BodySink;
   /** Whether this final response goes to the client as it comes, and if so writes its head; others are collected. */
-  readonly begin: (head: AnswerHead, asked: FinalRequest) => boolean;
+  readonly begin: (head: ResponseHead, asked: FinalRequest) => boolean;
   /** Whether the client goes to a storage host itself, where the redirect is fit to be shown to it. */
   readonly passesRedirects?: boolean;
 }
@@ -45,7 +45,7 @@ export interface FinalRequest {
   readonly authorization: string | undefined;
 }
 
-export interface Replayed extends Exchanged {
+export interface Replayed extends ExchangeResult {
   readonly asked: FinalRequest;
   /** The response is a redirect to there, which is for the client to follow. */
   readonly leadsTo?: URL;
@@ -130,13 +130,13 @@ async function send(
   { response, begin, sink = passTo(response) }: ReplayOptions,
 ): Promise<Replayed> {
   const { method, body, upstream } = request;
-  const choose = (head: AnswerHead): Handling => {
+  const choose = (head: ResponseHead): BodyHandling => {
     if (isRedirect(head)) return "discard";
     return head.status < 400 && begin(head, asked) ? "stream" : "collect";
   };
-  const attempt = (): Promise<Exchanged> =>
+  const attempt = (): Promise<ExchangeResult> =>
     exchange({
-      ask: upstream.ask,
+      send: upstream.send,
       url: asked.url,
       method,
       headers,
@@ -161,7 +161,7 @@ async function send(
   }
 }
 
-const isRedirect = ({ status, headers }: AnswerHead): boolean =>
+const isRedirect = ({ status, headers }: ResponseHead): boolean =>
   [301, 302, 303, 307, 308].includes(status) && headers.location !== undefined;
 
 const isRead = ({ method }: ReplayableRequest): boolean => method === "GET" || method === "HEAD";
@@ -180,7 +180,7 @@ function isForClient(
 function nextHop(
   request: ReplayableRequest,
   { url, digest }: FinalRequest,
-  { status, headers }: AnswerHead,
+  { status, headers }: ResponseHead,
 ): FinalRequest {
   const { upstream, method } = request;
   const { address } = upstream.connector;

@@ -2,7 +2,7 @@ import type { IncomingMessage } from "node:http";
 import type { Connector } from "../../connector/connector.ts";
 import { showRef } from "../../connector/connector-ref.ts";
 import { property } from "../../connector/document.ts";
-import type { AnswerHead } from "../../upstream/http-client/http-exchange.ts";
+import type { ResponseHead } from "../../upstream/http-client/http-exchange.ts";
 import type { Admitted, Sealing } from "../admitted.ts";
 import {
   type Headers,
@@ -27,7 +27,7 @@ const sessionLifetime = 24 * 60 * 60;
  */
 export function clientHeaders(
   admitted: Admitted,
-  { status, headers }: AnswerHead,
+  { status, headers }: ResponseHead,
   asked: FinalRequest,
   sealing: Sealing,
 ): Headers {
@@ -122,7 +122,7 @@ export function respondCollected(
 /** Sends a client on to the host where the registry keeps what it has asked for. */
 export function respondWithRedirect(
   { response, report }: Admitted,
-  { status, headers }: AnswerHead,
+  { status, headers }: ResponseHead,
   { href }: URL,
 ): void {
   report.upstreamStatus = status;

@@ -4,11 +4,11 @@ import { createProxyServer } from "http-proxy-3";
 import type { BufferBudget } from "../../upstream/http-client/body-buffers.ts";
 import { BodyReader } from "../../upstream/http-client/body-reader.ts";
 import { freeMemory } from "../../upstream/http-client/free-memory.ts";
-import { connectTimeout, maxHeaderSize } from "../../upstream/upstream.ts";
+import { connectTimeout, maxHeaderBytes } from "../../upstream/upstream.ts";
 import { ClientGone } from "../client-gone.ts";
 import type { Headers } from "../headers.ts";
 import { endWhenIdle } from "../request/request-body.ts";
-import { type CollectedResponse, collectTimeout, mostCollected } from "./exchange.ts";
+import { type CollectedResponse, collectTimeoutMs, maxCollectedBytes } from "./exchange.ts";
 
 export interface UploadOptions {
   readonly request: IncomingMessage;
@@ -54,7 +54,7 @@ export async function passUpload(options: UploadOptions): Promise<CollectedRespo
       underWay.set(request, { onAnswer: resolve });
       response.once("close", () => reject(new ClientGone("the client closed the connection")));
       const timeouts = { connectTimeout, proxyTimeout: answerTimeout };
-      const ssl = { maxHeaderSize }; // what http-proxy-3 begins its request's options with, TLS or not
+      const ssl = { maxHeaderSize: maxHeaderBytes }; // what http-proxy-3 begins its request's options with, TLS or not
       // http-proxy-3 forwards what stands in the request when it is called, whatever it is told besides.
       const own = request.headers;
       request.headers = { ...headers, host: url.host } as IncomingMessage["headers"];
@@ -76,11 +76,11 @@ export async function passUpload(options: UploadOptions): Promise<CollectedRespo
 async function collect(answer: IncomingMessage): Promise<Buffer> {
   const chunks: Buffer[] = [];
   let size = 0;
-  const timer = setTimeout(() => answer.destroy(), collectTimeout);
+  const timer = setTimeout(() => answer.destroy(), collectTimeoutMs);
   try {
     for await (const chunk of answer) {
       size += chunk.length;
-      if (size > mostCollected) break;
+      if (size > maxCollectedBytes) break;
       chunks.push(chunk);
     }
   } catch {

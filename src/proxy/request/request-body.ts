@@ -46,7 +46,7 @@ const largestManifest = 8 * 1024 * 1024;
  * Reads a manifest whole, so that its request can be sent again with another token. Undefined where there is no body.
  * @throws RegistryError 413 where it is too large, 429 where too much is held already; ClientGone
  */
-export async function readManifest(
+export async function readManifestBody(
   request: IncomingMessage,
   response: ServerResponse,
   bodyTimeout: number,

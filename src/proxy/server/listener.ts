@@ -8,7 +8,7 @@ import {
 } from "node:http";
 import { createServer as createTlsServer } from "node:https";
 import type { AddressInfo, Socket } from "node:net";
-import { maxHeaderSize } from "../../upstream/upstream.ts";
+import { maxHeaderBytes } from "../../upstream/upstream.ts";
 import { RegistryError, respondWithError } from "../registry-error.ts";
 import { type Connections, followConnections, limitConnections } from "./connections.ts";
 import { refuseMalformed, refusePlain } from "./malformed.ts";
@@ -36,7 +36,7 @@ export interface Listener {
 
 /** For every server that clients of registries speak HTTP with. */
 export const serverOptions: ServerOptions = {
-  maxHeaderSize,
+  maxHeaderSize: maxHeaderBytes,
   requestTimeout: 0, // a push of many GB takes longer than Node's 300 s (nodejs/node#46574)
   headersTimeout: 60_000,
   // Go's clients keep connections for 30 to 120 s; one that we close first resets an upload that can't be sent again.

@@ -29,7 +29,7 @@ export class BufferBudget {
 }
 
 /** What becomes of the bytes of a body. */
-export interface BodySink {
+export interface ChunkConsumer {
   /** Takes a chunk, which is good until it is released. */
   readonly give: (chunk: Buffer, release: () => void) => void;
   /** Chunks have been released, so that there is room again. */
@@ -42,7 +42,7 @@ export interface BodySink {
  */
 export class BodyBuffers {
   readonly #budget: BufferBudget;
-  readonly #sink: BodySink;
+  readonly #sink: ChunkConsumer;
   readonly #most: number;
   readonly #free: Buffer[] = [];
   /** Given away, the oldest first. */
@@ -53,7 +53,7 @@ export class BodyBuffers {
   #state: "open" | "closed" | "abandoned" = "open";
 
   /** @param most bytes of each buffer, if its share of the budget is larger */
-  constructor(budget: BufferBudget, sink: BodySink, most: number = largest) {
+  constructor(budget: BufferBudget, sink: ChunkConsumer, most: number = largest) {
     this.#budget = budget;
     this.#sink = sink;
     this.#most = most;

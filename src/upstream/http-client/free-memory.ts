@@ -1,5 +1,5 @@
 /** Smaller ones may be part of a buffer that others use, and are not worth it. Bytes. */
-const leastFreed = 16 * 1024;
+const minFreedBytes = 16 * 1024;
 
 /**
  * Frees the memory of a buffer that nobody looks at any more. Left to the garbage collector, buffers pile up
@@ -8,5 +8,5 @@ const leastFreed = 16 * 1024;
  */
 export function freeMemory({ buffer, byteLength }: Buffer): void {
   const isWhole = byteLength === buffer.byteLength;
-  if (isWhole && byteLength >= leastFreed && buffer instanceof ArrayBuffer) buffer.transfer(0);
+  if (isWhole && byteLength >= minFreedBytes && buffer instanceof ArrayBuffer) buffer.transfer(0);
 }

@@ -1,5 +1,5 @@
 import { errors } from "undici";
-import { parseResponseHead, type ResponseHead } from "./response-head.ts";
+import { type FramedResponseHead, parseResponseHead } from "./response-head.ts";
 
 const endOfHead = "\r\n\r\n";
 /** A head whose lines end so would keep us waiting for its own end. */
@@ -10,7 +10,7 @@ const mostInformational = 8;
 /** The head of a final answer, and what came behind it. */
 export interface ReadHead {
   /** Undefined where it is one that `parseResponseHead` does not read; then there is no telling what the rest is. */
-  readonly head: ResponseHead | undefined;
+  readonly head: FramedResponseHead | undefined;
   readonly rest: Buffer;
 }
 

@@ -1,7 +1,7 @@
 import type { IncomingHttpHeaders } from "node:http";
 
 /** A request to a registry, a token server or a storage host, but for what belongs to the connection. */
-export interface UpstreamRequest {
+export interface HttpRequest {
   readonly url: URL;
   readonly method: string;
   /** In lower case, and without those of RFC 9110, section 7.6.1, Host and Content-Length. */
@@ -12,15 +12,15 @@ export interface UpstreamRequest {
 }
 
 /** The head of an answer. Headers that came several times are joined as node:http joins them. */
-export interface AnswerHead {
+export interface ResponseHead {
   readonly status: number;
   readonly headers: IncomingHttpHeaders;
 }
 
 /** Is told of an answer while it comes: of its head, of its bytes, and of one of the two ends. */
-export interface AnswerHandler {
+export interface ResponseHandler {
   /** Of the final answer; what it throws is the end, and is told to `failed`. */
-  head(head: AnswerHead): void;
+  head(head: ResponseHead): void;
   /**
    * The next bytes. They may be looked at until `release` is called, which has to be: the sender is
    * held back while two chunks or so are not released.
@@ -36,4 +36,4 @@ export interface AnswerHandler {
 export type Abort = (reason: Error) => void;
 
 /** Sends a request. The handler is told of nothing before this has returned. */
-export type Ask = (request: UpstreamRequest, handler: AnswerHandler) => Abort;
+export type SendRequest = (request: HttpRequest, handler: ResponseHandler) => Abort;

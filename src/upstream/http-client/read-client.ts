@@ -2,7 +2,7 @@ import { isIP, type LookupFunction, connect as netConnect, type Socket } from "n
 import { type SecureContext, connect as tlsConnect } from "node:tls";
 import { errors } from "undici";
 import type { BufferBudget } from "./body-buffers.ts";
-import type { Ask, UpstreamRequest } from "./http-exchange.ts";
+import type { HttpRequest, SendRequest } from "./http-exchange.ts";
 import { type OnRead, ReadConnection } from "./read-connection.ts";
 import { requestHead } from "./request-head.ts";
 
@@ -17,12 +17,12 @@ export interface ReadClientOptions {
   readonly keepAliveTimeout: number;
   readonly budget: BufferBudget;
   /** Sends what this client does not, and what has got an answer that it does not read. */
-  readonly otherwise: Ask;
+  readonly fallback: SendRequest;
 }
 
 /** Sends GET and HEAD over connections of its own, and everything else otherwise. */
 export interface ReadClient {
-  readonly ask: Ask;
+  readonly send: SendRequest;
   /** Keeps no connection any more; what is under way goes on, and more may be asked. */
   retire(): void;
   /** Ends all connections; nobody waits for an answer any more. */
@@ -30,21 +30,21 @@ export interface ReadClient {
 }
 
 /** How long it is remembered that an origin answers a kind of request in a way that is not read here. Milliseconds. */
-const oddFor = 600_000;
-const mostOdd = 1_000;
+const unsupportedTtlMs = 600_000;
+const maxUnsupported = 1_000;
 
 export function createReadClient(options: ReadClientOptions): ReadClient {
   const origins = new Map<string, Origin>();
-  const oddUntil = new Map<string, number>();
+  const unsupportedUntil = new Map<string, number>();
   let isRetired = false;
 
-  const isOdd = (request: UpstreamRequest): boolean =>
-    oddUntil.size > 0 && (oddUntil.get(kindOf(request)) ?? 0) > performance.now();
-  const rememberOdd = (request: UpstreamRequest): void => {
-    if (oddUntil.size >= mostOdd) oddUntil.clear();
-    oddUntil.set(kindOf(request), performance.now() + oddFor);
+  const isUnsupported = (request: HttpRequest): boolean =>
+    unsupportedUntil.size > 0 && (unsupportedUntil.get(kindOf(request)) ?? 0) > performance.now();
+  const rememberUnsupported = (request: HttpRequest): void => {
+    if (unsupportedUntil.size >= maxUnsupported) unsupportedUntil.clear();
+    unsupportedUntil.set(kindOf(request), performance.now() + unsupportedTtlMs);
   };
-  const originOf = ({ url }: UpstreamRequest): Origin => {
+  const originOf = ({ url }: HttpRequest): Origin => {
     const known = origins.get(url.origin);
     if (known !== undefined) return known;
     const origin: Origin = { name: url.origin, idle: [], all: new Set(), session: undefined };
@@ -74,18 +74,18 @@ export function createReadClient(options: ReadClientOptions): ReadClient {
     for (const connection of [...connections]) connection.destroy(retired());
   };
   return {
-    ask(request, handler) {
+    send(request, handler) {
       const { method, body } = request;
       const isRead = (method === "GET" || method === "HEAD") && body === undefined;
-      if (!isRead || isOdd(request)) return options.otherwise(request, handler);
+      if (!isRead || isUnsupported(request)) return options.fallback(request, handler);
       const text = requestHead(request);
       const origin = originOf(request);
       const connection = origin.idle.pop() ?? open(origin);
-      const odd = (): void => {
-        rememberOdd(request);
-        abort = options.otherwise(request, handler);
+      const unsupported = (): void => {
+        rememberUnsupported(request);
+        abort = options.fallback(request, handler);
       };
-      const task = { request, text, handler, odd };
+      const task = { request, text, handler, unsupported };
       let abort = (reason: Error): void => connection.abort(task, reason);
       connection.begin(task);
       return (reason) => abort(reason);
@@ -114,7 +114,7 @@ interface Origin {
 }
 
 /** Registries answer requests of one kind in one way: blobs with their length, lists often in chunks. */
-function kindOf({ method, url }: UpstreamRequest): string {
+function kindOf({ method, url }: HttpRequest): string {
   const [, kind = ""] = /\/(manifests|blobs|tags|referrers)\/[^/]*$/.exec(url.pathname) ?? [];
   return `${method} ${url.origin} ${kind}`;
 }

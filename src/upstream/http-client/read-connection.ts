@@ -3,8 +3,8 @@ import { errors } from "undici";
 import type { BufferBudget } from "./body-buffers.ts";
 import { BodyReader } from "./body-reader.ts";
 import { HeadReader } from "./head-reader.ts";
-import type { AnswerHandler, UpstreamRequest } from "./http-exchange.ts";
-import type { ResponseHead } from "./response-head.ts";
+import type { HttpRequest, ResponseHandler } from "./http-exchange.ts";
+import type { FramedResponseHead } from "./response-head.ts";
 
 /** How a socket reads: `onread` of `net.connect` and `tls.connect`. */
 export interface OnRead {
@@ -40,12 +40,12 @@ export interface ConnectionOwner {
 
 /** What is asked over a connection. */
 export interface ReadTask {
-  readonly request: Pick<UpstreamRequest, "method" | "headersTimeout">;
+  readonly request: Pick<HttpRequest, "method" | "headersTimeout">;
   /** The whole head of the request. */
   readonly text: string;
-  readonly handler: AnswerHandler;
+  readonly handler: ResponseHandler;
   /** The answer is none that is read here; the connection is gone, and the handler has been told of nothing. */
-  readonly odd: () => void;
+  readonly unsupported: () => void;
 }
 
 /** Bytes are read here before it is known what they are, by all connections in turn: what is kept is copied. */
@@ -159,10 +159,10 @@ export class ReadConnection {
   #giveUp(task: ReadTask): void {
     this.#forget();
     this.#options.owner.gone(this, false);
-    task.odd();
+    task.unsupported();
   }
 
-  #answered(task: ReadTask, head: ResponseHead, rest: Buffer): void {
+  #answered(task: ReadTask, head: FramedResponseHead, rest: Buffer): void {
     const { length = 0, persists } = head;
     // To HEAD some send the body, too: the answer is good, and the connection is not.
     const isBodiless = head.length === undefined;

@@ -1,4 +1,4 @@
-import type { UpstreamRequest } from "./http-exchange.ts";
+import type { HttpRequest } from "./http-exchange.ts";
 
 const target = /^\/[\x21-\x7e]*$/;
 const token = /^[!#$%&'*+.^_`|~0-9a-z-]+$/;
@@ -12,7 +12,7 @@ const refused: ReadonlySet<string> = new Set([
  * The head of a request without a body (RFC 9112, section 3), in latin1.
  * @throws TypeError where something would be read as more than it is; it has been checked long before
  */
-export function requestHead({ url, method, headers }: UpstreamRequest): string {
+export function requestHead({ url, method, headers }: HttpRequest): string {
   const path = url.pathname + url.search;
   if (!target.test(path)) throw new TypeError("a request target with what belongs in none");
   let text = `${method} ${path} HTTP/1.1\r\nhost: ${url.host}\r\n`;

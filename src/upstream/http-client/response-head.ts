@@ -1,8 +1,8 @@
 import type { IncomingHttpHeaders } from "node:http";
-import type { AnswerHead } from "./http-exchange.ts";
+import type { ResponseHead } from "./http-exchange.ts";
 
 /** A head that leaves no doubt about where its answer ends. */
-export interface ResponseHead extends AnswerHead {
+export interface FramedResponseHead extends ResponseHead {
   /** Bytes of the body; undefined where there is none by the kind of answer. */
   readonly length: number | undefined;
   /** Whether another request may follow on the connection. */
@@ -23,7 +23,7 @@ const contentLength = /^\d{1,15}$/;
  * Undefined for everything but the plain case: HTTP/1.1, each line as the grammar has it, no transfer coding,
  * and one Content-Length unless the answer has no body by its kind. There is no guess (RFC 9112, section 11.2).
  */
-export function parseResponseHead(text: string, method: string): ResponseHead | undefined {
+export function parseResponseHead(text: string, method: string): FramedResponseHead | undefined {
   if (unusual.test(text)) return undefined;
   let end = endOfLine(text, 0);
   const status = Number(statusLine.exec(text.slice(0, end))?.[1]);

@@ -1,17 +1,17 @@
 import type { IncomingHttpHeaders } from "node:http";
 import type { Dispatcher } from "undici";
 import { freeMemory } from "./free-memory.ts";
-import type { AnswerHandler, Ask } from "./http-exchange.ts";
+import type { ResponseHandler, SendRequest } from "./http-exchange.ts";
 import { addHeader } from "./response-head.ts";
 
 /** What may be given away at a time, about. Bytes. */
-const mostGiven = 64 * 1024;
+const maxUnreleased = 64 * 1024;
 
 /** Asks by way of undici, which sends any method and reads any answer. */
-export const askByUndici =
-  (dispatcher: Dispatcher): Ask =>
+export const sendByUndici =
+  (dispatcher: Dispatcher): SendRequest =>
   ({ url, method, headers, body = null, headersTimeout }, handler) => {
-    const reader = new AnswerReader(handler);
+    const reader = new UndiciResponseHandler(handler);
     const path = `${url.pathname}${url.search}`;
     const own = { ...headers } as Record<string, string | string[]>;
     dispatcher.dispatch(
@@ -21,13 +21,13 @@ export const askByUndici =
     return reader.abort;
   };
 
-class AnswerReader implements Dispatcher.DispatchHandler {
-  readonly #handler: AnswerHandler;
+class UndiciResponseHandler implements Dispatcher.DispatchHandler {
+  readonly #handler: ResponseHandler;
   #controller: Dispatcher.DispatchController | undefined;
   #aborted: Error | undefined;
   #given = 0;
 
-  constructor(handler: AnswerHandler) {
+  constructor(handler: ResponseHandler) {
     this.#handler = handler;
   }
 
@@ -58,7 +58,7 @@ class AnswerReader implements Dispatcher.DispatchHandler {
       this.#given -= length;
       if (this.#given === 0) controller.resume();
     });
-    if (this.#given >= mostGiven) controller.pause();
+    if (this.#given >= maxUnreleased) controller.pause();
   }
 
   onResponseEnd(): void {

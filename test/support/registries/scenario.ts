@@ -1,5 +1,5 @@
 import type { Credential } from "../../../src/connector/credential.ts";
-import type { Lookup } from "../../../src/upstream/address-guard.ts";
+import type { ResolveHost } from "../../../src/upstream/address-guard.ts";
 import { type Cleanup, cleanup, type Stoppable } from "../cleanup.ts";
 import {
   type FakeRegistry,
@@ -25,7 +25,7 @@ export interface RunningRegistry extends Stoppable {
   readonly params: readonly { readonly name: string; readonly value: string }[];
   readonly caCertificates: readonly string[];
   /** Knows the scenario's hosts, and no other. */
-  readonly lookup: Lookup;
+  readonly lookup: ResolveHost;
   readonly registry: FakeRegistry;
   /** Where tokens come from, if that is another host. */
   readonly tokenServer?: FakeRegistry;
@@ -48,7 +48,7 @@ export interface RunningRegistry extends Stoppable {
 export interface Hosts extends Cleanup {
   /** Starts a host under its name, over TLS, on a free loopback port. */
   start(hostname: string, options?: FakeRegistryOptions): Promise<FakeRegistry>;
-  readonly lookup: Lookup;
+  readonly lookup: ResolveHost;
   /** PEM of the authorities of all of them. */
   caCertificates(): readonly string[];
 }

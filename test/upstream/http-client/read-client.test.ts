@@ -6,7 +6,7 @@ import { createSecureContext, createServer as createTlsServer } from "node:tls";
 import { expect } from "chai";
 import { createAuthority, leafIssuer } from "../../../src/certificate-authority.ts";
 import { BufferBudget } from "../../../src/upstream/http-client/body-buffers.ts";
-import type { Abort, AnswerHead } from "../../../src/upstream/http-client/http-exchange.ts";
+import type { Abort, ResponseHead } from "../../../src/upstream/http-client/http-exchange.ts";
 import {
   createReadClient,
   type ReadClient,
@@ -66,7 +66,7 @@ async function startRawServer(answer: Answering, identity?: Identity): Promise<R
 
 /** What came of a request. */
 interface Got {
-  head?: AnswerHead;
+  head?: ResponseHead;
   readonly chunks: Buffer[];
   /** Chunks that are not released, if they are held. */
   readonly held: (() => void)[];
@@ -87,7 +87,7 @@ function ask(client: ReadClient, url: string, options: Asking = {}): Got {
   const { method = "GET", headersTimeout = 5000, holds = false } = options;
   const got: Got = { chunks: [], held: [], abort: () => undefined };
   const request = { url: new URL(url), method, headers: { "x-a": "1" }, headersTimeout };
-  got.abort = client.ask(request, {
+  got.abort = client.send(request, {
     head: (head) => {
       expect(got).to.not.have.any.keys("head", "end");
       got.head = head;
@@ -167,7 +167,7 @@ describe("the client that reads from registries", function () {
       bodyTimeout,
       keepAliveTimeout: settings.keepAliveTimeout ?? 5000,
       budget: new BufferBudget(settings.budget ?? 4 * 1024 * 1024),
-      otherwise: ({ method, url }, handler) => {
+      fallback: ({ method, url }, handler) => {
         otherwise.push(`${method} ${url.pathname}`);
         setImmediate(() => {
           handler.head({ status: 299, headers: {} });
@@ -444,7 +444,7 @@ describe("the client that reads from registries", function () {
         headers: {},
         headersTimeout: 1000,
       };
-      client.ask(request, {
+      client.send(request, {
         head: () => {
           throw new TypeError("no such answer");
         },
@@ -484,7 +484,7 @@ describe("the client that reads from registries", function () {
         const server = await serve(() => undefined);
         const url = new URL(server.url);
         const send = (): unknown =>
-          client.ask(
+          client.send(
             { url, method: "GET", headers: { [name]: value }, headersTimeout: 1000 },
             {
               head: () => undefined,
@@ -666,7 +666,7 @@ describe("the client that reads from registries", function () {
           const hash = createHash("sha256");
           const { promise, resolve, reject } = Promise.withResolvers<void>();
           const request = { url: new URL(path, server.url), method: "GET", headers: {} };
-          const abort = client.ask(
+          const abort = client.send(
             { ...request, headersTimeout: 60_000 },
             {
               head: () => undefined,
