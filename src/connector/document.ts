@@ -60,3 +60,15 @@ export function property(value: unknown, key: string): unknown {
 
 /** A list; an empty one for anything else. */
 export const listOf = (value: unknown): readonly unknown[] => (Array.isArray(value) ? value : []);
+
+/**
+ * The value of a JSON text; undefined where there is no text, or it is not JSON. The error of JSON.parse is
+ * dropped, since it quotes the text, which may hold a secret.
+ */
+export function parseJson(text: string | undefined): unknown {
+  try {
+    return JSON.parse(text ?? "");
+  } catch {
+    return undefined;
+  }
+}

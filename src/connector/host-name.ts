@@ -21,3 +21,9 @@ export function hostnameIn(host: string): string | undefined {
   if (host.length > longestName || !name.test(host) || endsInNumber.test(host)) return undefined;
   return host.replace(/\.$/, ""); // the root of DNS, which is implied
 }
+
+/** A host as sockets and certificates take it: an IPv6 address without the brackets that it has in a URL. */
+export const withoutBrackets = (host: string): string => host.replace(/^\[|\]$/g, "");
+
+/** A host as a URL or an authority takes it (RFC 3986, section 3.2.2): an IPv6 address gets brackets. */
+export const withBrackets = (host: string): string => (isIPv6(host) ? `[${host}]` : host);

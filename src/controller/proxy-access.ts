@@ -1,3 +1,4 @@
+import { shareRuns } from "../concurrency.ts";
 import { property } from "../connector/document.ts";
 import type { Result } from "../connector/surroundings.ts";
 import type { ApiClient } from "../kube/api-client.ts";
@@ -61,7 +62,7 @@ export function proxyAccess(options: ProxyAccessOptions): GiveProxyAccess {
     }
   }
 
-  return sharedRuns(give); // all connectors of a namespace come at once when we start
+  return shareRuns(give); // all connectors of a namespace come at once when we start
 }
 
 async function ensure(
@@ -80,29 +81,4 @@ async function ensure(
     `wanted a ${wanted.kind} ${namespace}/${name} for the proxy, found one that is not ours ` +
     `(it has no label ${Object.entries(managedLabels).flat().join("=")}): remove it`;
   return { ok: false, reason };
-}
-
-/**
- * Never runs a task twice at once for a key. Whoever asks while it runs gets a run that begins
- * afterwards, and so sees all that was there when they asked; those who wait share one run.
- */
-export function sharedRuns<T>(task: (key: string) => Promise<T>): (key: string) => Promise<T> {
-  const last = new Map<string, Promise<unknown>>();
-  const waiting = new Map<string, Promise<T>>();
-  return (key) => {
-    const shared = waiting.get(key);
-    if (shared !== undefined) return shared;
-    const run = (last.get(key) ?? Promise.resolve()).then(() => {
-      waiting.delete(key);
-      return task(key);
-    });
-    waiting.set(key, run);
-    const ended = run
-      .catch(() => undefined)
-      .then(() => {
-        if (last.get(key) === ended) last.delete(key);
-      });
-    last.set(key, ended);
-    return run;
-  };
 }

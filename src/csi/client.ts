@@ -1,8 +1,8 @@
 import { once } from "node:events";
 import { connect } from "node:net";
 import { credentials, type ServiceError } from "@grpc/grpc-js";
+import { errorCode } from "../error-code.ts";
 import type { NodeClient } from "./generated/csi/v1/Node.ts";
-import { errorCode } from "./os-error.ts";
 import { csi } from "./proto.ts";
 
 export interface PublishOptions {

@@ -13,7 +13,7 @@ import {
 } from "node:fs";
 import { basename, join } from "node:path";
 import type { VolumeFiles } from "../connector/volume-files.ts";
-import { attempt, unless } from "./os-error.ts";
+import { attempt, unless } from "../error-code.ts";
 import type { Access } from "./volume-mounts.ts";
 
 /*

@@ -1,6 +1,6 @@
 import { chmod, lstat, mkdtemp, rename, rm, unlink } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import { unless } from "./os-error.ts";
+import { unless } from "../error-code.ts";
 
 /** unix(7): `sun_path`, without the NUL at its end. */
 const longestPath = 107;

@@ -1,7 +1,7 @@
 import { lstat, mkdir, realpath, rmdir } from "node:fs/promises";
 import { basename, dirname, join, normalize } from "node:path";
 import { show } from "../connector/problem.ts";
-import { unless } from "./os-error.ts";
+import { unless } from "../error-code.ts";
 import { failedPrecondition, invalidArgument } from "./rpc-error.ts";
 
 /**

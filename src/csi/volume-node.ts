@@ -1,12 +1,12 @@
 import { status } from "@grpc/grpc-js";
+import { createKeyedQueue } from "../concurrency.ts";
 import { show } from "../connector/problem.ts";
-import { createKeyedQueue } from "../keyed-queue.ts";
+import { errorCode } from "../error-code.ts";
 import type { Log, LogFields } from "../log.ts";
 import type { NodeGetVolumeStatsRequest__Output as StatsRequest } from "./generated/csi/v1/NodeGetVolumeStatsRequest.ts";
 import type { NodePublishVolumeRequest__Output as PublishRequest } from "./generated/csi/v1/NodePublishVolumeRequest.ts";
 import type { NodeUnpublishVolumeRequest__Output as UnpublishRequest } from "./generated/csi/v1/NodeUnpublishVolumeRequest.ts";
 import { findGeneration, writeGeneration } from "./generation.ts";
-import { errorCode } from "./os-error.ts";
 import { readRecord } from "./publish-record.ts";
 import { type RenderedVolume, type RenderOptions, renderVolume } from "./render-volume.ts";
 import {

@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from "node:timers/promises";
+import { settledOrAborted } from "../concurrency.ts";
 import type { Environment, ProxySettings } from "../config/cluster-settings.ts";
 import { type ConnectorRef, showRef } from "../connector/connector-ref.ts";
 import { connectorOfServiceHost } from "../connector/proxy-address.ts";
@@ -108,14 +109,6 @@ export async function startClusterProxy(
       await health.stop();
     },
   };
-}
-
-function settledOrAborted(promise: Promise<void>, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve, reject) => {
-    signal.addEventListener("abort", () => reject(signal.reason), { once: true });
-    if (signal.aborted) reject(signal.reason);
-    promise.then(resolve, reject);
-  });
 }
 
 /** Serves on until no new connection has come for some seconds. */

@@ -1,9 +1,9 @@
+import { shareRuns } from "../concurrency.ts";
 import type { Log } from "../log.ts";
 import { every } from "./every.ts";
 import { type FolderContents, folderContents, folderFindings } from "./folder-contents.ts";
 import { type KeptFile, keepFile, readFolderFiles } from "./folder-file.ts";
 import { watchFolder } from "./folder-watch.ts";
-import { oneAtATime } from "./one-at-a-time.ts";
 
 export interface ConnectorFolderOptions {
   readonly folder: string;
@@ -76,7 +76,7 @@ export async function openConnectorFolder(
       unreadable = String(error);
     }
   };
-  const rescan = oneAtATime(async () => {
+  const rescan = shareRuns(async () => {
     if (!stopped) await readAgain();
   });
   const watcher = watchFolder({

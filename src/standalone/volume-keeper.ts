@@ -1,9 +1,9 @@
 import { isDeepStrictEqual } from "node:util";
+import { createKeyedQueue } from "../concurrency.ts";
 import { showRef } from "../connector/connector-ref.ts";
 import { describeProblems } from "../connector/problem.ts";
 import type { Result } from "../connector/surroundings.ts";
 import { parseVolumeAttributes } from "../connector/volume-attributes.ts";
-import { createKeyedQueue } from "../keyed-queue.ts";
 import type { Log, LogFields } from "../log.ts";
 import type { Every } from "./every.ts";
 import { namespaceIfAbsent } from "./folder-documents.ts";

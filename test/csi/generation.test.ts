@@ -4,8 +4,8 @@ import { join } from "node:path";
 import { expect } from "chai";
 import fc from "fast-check";
 import { findGeneration, readCurrent, writeGeneration } from "../../src/csi/generation.ts";
-import { attempt, errorCode } from "../../src/csi/os-error.ts";
 import { accessFor } from "../../src/csi/volume-mounts.ts";
+import { attempt, errorCode } from "../../src/error-code.ts";
 import { makeFolder, removeFolder, requireMounts, requireOtherUsers } from "./csi-driver.ts";
 
 const everybody = accessFor(undefined);

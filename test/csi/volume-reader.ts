@@ -3,7 +3,7 @@
  * object. A process of its own, so that reads fall between any two system calls of the writer.
  */
 import { closeSync, constants, openSync, readFileSync } from "node:fs";
-import { errorCode } from "../../src/csi/os-error.ts";
+import { errorCode } from "../../src/error-code.ts";
 
 const [root] = process.argv.slice(2);
 const report = { reads: 0, generations: 0, mixed: 0, missing: 0 };

@@ -1,5 +1,6 @@
+import { setImmediate as nextTurn } from "node:timers/promises";
 import { expect } from "chai";
-import { createKeyedQueue } from "../src/keyed-queue.ts";
+import { createKeyedQueue, shareRuns } from "../src/concurrency.ts";
 
 /** A task that ends when it is told to. */
 function controlled(name: string, events: string[]) {
@@ -104,5 +105,64 @@ describe("keyed queue", () => {
     await idle;
     expect(await results[1]).to.equal("Error: b");
     expect(events.at(-1)).to.equal("idle");
+  });
+});
+
+describe("shareRuns", () => {
+  it("shares a run that has not begun, and begins none while one runs", async () => {
+    const begun: { readonly key: string; readonly end: (value: string | Error) => void }[] = [];
+    const run = shareRuns<string>((key) => {
+      const { promise, resolve, reject } = Promise.withResolvers<string>();
+      const end = (value: string | Error): void =>
+        value instanceof Error ? reject(value) : resolve(value);
+      begun.push({ key, end });
+      return promise;
+    });
+    const first = [run("a"), run("a")];
+    const other = run("b");
+    await nextTurn();
+    expect(begun.map(({ key }) => key)).to.deep.equal(["a", "b"]);
+    const second = [run("a"), run("a")];
+    await nextTurn();
+    expect(begun).to.have.length(2);
+    begun[0]?.end(new Error("no"));
+    for (const one of first) expect(await one.catch(String)).to.equal("Error: no");
+    begun[1]?.end("b");
+    expect(await other).to.equal("b");
+    expect(begun.map(({ key }) => key)).to.deep.equal(["a", "b", "a"]);
+    begun[2]?.end("yes");
+    expect(await Promise.all(second)).to.deep.equal(["yes", "yes"]);
+    void run("a");
+    await nextTurn();
+    expect(begun).to.have.length(4);
+  });
+
+  it("runs once more for all who ask while it runs, and no two runs overlap", async () => {
+    const gates = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+    let begun = 0;
+    let ended = 0;
+    const run = shareRuns(async () => {
+      expect(begun).to.equal(ended);
+      await gates[begun++]?.promise;
+      ended++;
+    });
+    const first = run();
+    await new Promise(setImmediate);
+    const others = [run(), run(), run()];
+    expect(begun).to.equal(1);
+    gates[0]?.resolve();
+    await first;
+    expect(ended).to.equal(1);
+    gates[1]?.resolve();
+    await Promise.all(others);
+    expect([begun, ended]).to.deep.equal([2, 2]);
+  });
+
+  it("tells of a failure those who asked for that run, and goes on", async () => {
+    const outcomes = [Promise.reject(new Error("first")), Promise.resolve()];
+    for (const outcome of outcomes) outcome.catch(() => {});
+    const run = shareRuns(async () => await outcomes.shift());
+    expect(await run().catch(String)).to.equal("Error: first");
+    expect(await run()).to.equal(undefined);
   });
 });

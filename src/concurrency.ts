@@ -1,0 +1,81 @@
+/** What may run at the same time, and what waits for what. */
+
+/** Tasks of one key run one after the other, in the order in which they came. */
+export interface KeyedQueue {
+  /**
+   * A task whose signal is aborted while it waits leaves the queue and rejects with the signal's
+   * reason; once it runs, it is waited for.
+   */
+  run<T>(key: string, task: () => Promise<T>, signal?: AbortSignal): Promise<T>;
+  /** Settles when all tasks so far have ended. */
+  idle(): Promise<void>;
+}
+
+export function createKeyedQueue(): KeyedQueue {
+  const tails = new Map<string, Promise<unknown>>();
+  return {
+    async run(key, task, signal) {
+      const before = tails.get(key);
+      const { promise: done, resolve: leave } = Promise.withResolvers<void>();
+      // Who leaves early must not let the next one in before those ahead are through.
+      const tail = Promise.all([before, done]);
+      tails.set(key, tail);
+      try {
+        signal?.throwIfAborted();
+        if (before !== undefined) await settledOrAborted(before, signal);
+        return await task();
+      } finally {
+        leave();
+        void tail.then(() => {
+          if (tails.get(key) === tail) tails.delete(key);
+        });
+      }
+    },
+    async idle() {
+      await Promise.all(tails.values());
+    },
+  };
+}
+
+/**
+ * Awaits a promise, but no longer than until a signal is aborted.
+ * @throws the promise's own error, or the signal's reason once it is aborted; the promise goes on then
+ */
+export function settledOrAborted<T>(
+  promise: Promise<T>,
+  signal: AbortSignal | undefined,
+): Promise<T> {
+  if (signal === undefined) return promise;
+  return new Promise((resolve, reject) => {
+    const abort = (): void => reject(signal.reason);
+    if (signal.aborted) abort();
+    signal.addEventListener("abort", abort, { once: true });
+    promise.then(resolve, reject).finally(() => signal.removeEventListener("abort", abort));
+  });
+}
+
+/**
+ * Runs a task once at a time for each key. Whoever calls while it runs gets a run that begins afterwards, which
+ * sees everything that was there at the time of the call. All callers that wait share that run, and its error.
+ * @returns the function to call; without a key there is one run at a time in all
+ */
+export function shareRuns<T>(task: (key: string) => Promise<T>): (key?: string) => Promise<T> {
+  const last = new Map<string, Promise<unknown>>();
+  const waiting = new Map<string, Promise<T>>();
+  return (key = "") => {
+    const shared = waiting.get(key);
+    if (shared !== undefined) return shared;
+    const run = (last.get(key) ?? Promise.resolve()).then(() => {
+      waiting.delete(key);
+      return task(key);
+    });
+    waiting.set(key, run);
+    const ended = run
+      .catch(() => undefined)
+      .then(() => {
+        if (last.get(key) === ended) last.delete(key);
+      });
+    last.set(key, ended);
+    return run;
+  };
+}
