@@ -7,8 +7,11 @@ const read = (file: string): Promise<string> => readFile(join(root, file), "utf8
 
 /** Where the reasons of conditions stand in the code, as words in quotes. */
 const sources = [
-  ...["conditions", "connector-secrets", "connector-service", "document-findings"],
-  ...["ensure-service", "examine-connector", "reconcile-connector"],
+  "conditions",
+  "connector-secrets",
+  "connector-service",
+  "examine-connector",
+  "reconcile-connector",
 ].map((name) => `src/controller/${name}.ts`);
 
 /** Words in quotes there that are no reasons. */
