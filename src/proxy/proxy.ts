@@ -9,6 +9,7 @@ import { createUpstreams } from "../upstream/upstream.ts";
 import { createUpstreamLogin } from "../upstream/upstream-login.ts";
 import type { AdmissionOptions } from "./admission.ts";
 import { createForwardMode } from "./forward-mode/forward-mode.ts";
+import type { KeptLimits } from "./forward-mode/kept-connections.ts";
 import { createHandler, type RequestObserver } from "./handler.ts";
 import { createHashBudget } from "./relay/body-sink.ts";
 import { defaultWaits } from "./relay/download.ts";
@@ -42,6 +43,8 @@ export interface ProxyOptions extends AdmissionOptions {
   readonly ownAddresses: () => readonly string[];
   /** How much one tenant may ask for at a time; {@link defaultLimits} where nothing is said. */
   readonly limits?: RequestLimits;
+  /** How many connections to hosts that requests are passed on to are kept; hundreds where nothing is said. */
+  readonly keptLimits?: KeptLimits;
   /** How many connections of one address may be open at a listener; thousands where nothing is said. */
   readonly mostConnections?: number;
   readonly observer?: ProxyObserver;

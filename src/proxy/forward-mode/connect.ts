@@ -1,5 +1,6 @@
+import type { LookupAddress } from "node:dns";
 import { once } from "node:events";
-import { connect as connectSocket, type LookupFunction, type Socket } from "node:net";
+import { connect as connectSocket, isIP, type LookupFunction, type Socket } from "node:net";
 import { AddressRefused } from "../../upstream/address-guard.ts";
 import { connectTimeout } from "../../upstream/upstream.ts";
 import { unreachable } from "../../upstream/upstream-error.ts";
@@ -23,6 +24,27 @@ export function permit(policy: TunnelPolicy, hostname: string, port: number): De
   if (!allowed.ok) throw denied(allowed.reason, { detail: openHint });
   return { hostname, port, lookup: allowed.value };
 }
+
+/**
+ * The addresses of a host that may be dialled at this moment; there is one at least.
+ * @throws AddressRefused, or the error of DNS
+ */
+export const judge = ({ hostname, lookup }: Destination): Promise<readonly LookupAddress[]> =>
+  new Promise((resolve, reject) => {
+    lookup(hostname, { all: true }, (error, found) => {
+      if (error) reject(error);
+      else resolve(typeof found === "string" ? [{ address: found, family: isIP(found) }] : found);
+    });
+  });
+
+/** A lookup for `net.connect` that finds just the addresses that were judged. */
+export const judgedLookup =
+  (addresses: readonly LookupAddress[]): LookupFunction =>
+  (_hostname, options, callback) => {
+    const [first] = addresses;
+    if (options.all || first === undefined) callback(null, [...addresses]);
+    else callback(null, first.address, first.family);
+  };
 
 /**
  * Connects to a host, at one of the addresses that its lookup has found fit.

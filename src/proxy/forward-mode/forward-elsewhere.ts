@@ -1,4 +1,3 @@
-import { Agent } from "node:http";
 import { Agent as HttpsAgent } from "node:https";
 import type { SecureContext } from "node:tls";
 import type { Identity } from "../../connector/surroundings.ts";
@@ -29,14 +28,23 @@ export async function forwardElsewhere(
     const message = `none of the connectors that this connection was opened for is at ${origin} any more`;
     throw denied(message, { headers: { connection: "close" } });
   }
-  const { lookup } = permit(options.policy, hostname, port);
+  const destination = permit(options.policy, hostname, port);
   options.limits.admit(identity.subject, report.host, response);
   report.isPassedOn = true;
-  const agent = isIntercepted
-    ? new HttpsAgent({ secureContext: await trustOf(beside, identity, options), lookup })
-    : new Agent({ lookup });
-  const { bodyTimeout } = options;
-  await passOn({ request, response, origin, path, agent, bodyTimeout });
+  const secureContext = isIntercepted ? await trustOf(beside, identity, options) : undefined;
+  const { kept, bodyTimeout } = options;
+  const { subject } = identity;
+  await passOn({
+    request,
+    response,
+    origin,
+    path,
+    destination,
+    subject,
+    secureContext,
+    kept,
+    bodyTimeout,
+  });
 }
 
 /** What is trusted as the registry: its certificates are as good for its other paths. */

@@ -8,6 +8,7 @@ import { createBlindTunnels } from "./blind-tunnels.ts";
 import { createConnectHandler } from "./connect-request.ts";
 import { interceptedAct, plainAct } from "./forwarded-request.ts";
 import { createInterception } from "./interception.ts";
+import { createKeptConnections, type KeptLimits } from "./kept-connections.ts";
 import { createTunnelPolicy } from "./tunnel-policy.ts";
 
 export interface ForwardModeOptions extends HandlerOptions {
@@ -15,6 +16,8 @@ export interface ForwardModeOptions extends HandlerOptions {
   readonly ownAddresses: () => readonly string[];
   readonly leafIssuer: () => IssueLeaf;
   readonly lookup?: ResolveHost;
+  /** How many connections are kept to hosts that requests are passed on to. */
+  readonly keptLimits?: KeptLimits;
 }
 
 /** The proxy as clients know it from `https_proxy`: they speak to registries under their own names, and to other hosts. */
@@ -22,13 +25,14 @@ export interface ForwardMode {
   /** For requests in absolute form. */
   readonly handler: Handler;
   readonly onConnect: ConnectHandler;
-  /** Ends connections on which nothing is under way, and the others when that is through. */
+  /** Ends connections on which nothing is under way, of clients and to other hosts, and the others when that is through. */
   finish(): void;
 }
 
 export function createForwardMode(options: ForwardModeOptions): ForwardMode {
   const policy = createTunnelPolicy({ ...options, rules: options.tunnels });
-  const forwarded = { ...options, policy };
+  const kept = createKeptConnections(options.keptLimits);
+  const forwarded = { ...options, policy, kept };
   const interception = createInterception({
     // Whoever is let in has named a connector at that host.
     certificates: createServerCertificates({ ...options, servesName: () => true }),
@@ -41,6 +45,7 @@ export function createForwardMode(options: ForwardModeOptions): ForwardMode {
     finish() {
       interception.finish();
       tunnels.finish();
+      kept.finish();
     },
   };
 }

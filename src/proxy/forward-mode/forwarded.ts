@@ -4,10 +4,13 @@ import type { Identity } from "../../connector/surroundings.ts";
 import type { HandlerOptions } from "../handler.ts";
 import type { ReportDraft } from "../request-report.ts";
 import type { ForwardTarget } from "./forward-target.ts";
+import type { KeptConnections } from "./kept-connections.ts";
 import type { TunnelPolicy } from "./tunnel-policy.ts";
 
 export interface ForwardedOptions extends HandlerOptions {
   readonly policy: TunnelPolicy;
+  /** To hosts that requests are passed on to. */
+  readonly kept: KeptConnections;
 }
 
 /** A request of forward mode, and who has sent it. */

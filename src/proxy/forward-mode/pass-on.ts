@@ -1,15 +1,20 @@
+import type { LookupAddress } from "node:dns";
 import {
-  type Agent,
+  Agent,
+  type ClientRequest,
   request as httpRequest,
   type IncomingMessage,
   type ServerResponse,
 } from "node:http";
-import { request as httpsRequest } from "node:https";
+import { Agent as HttpsAgent, request as httpsRequest } from "node:https";
 import { pipeline } from "node:stream/promises";
+import type { SecureContext } from "node:tls";
+import { wasClosed } from "../../upstream/upstream-error.ts";
 import { ClientGone } from "../client-gone.ts";
 import { connectionTokens, hopByHop } from "../headers.ts";
-import { endWhenIdle } from "../request/request-body.ts";
-import { asConnectError } from "./connect.ts";
+import { endWhenIdle, hasBody } from "../request/request-body.ts";
+import { asConnectError, type Destination, judge, judgedLookup } from "./connect.ts";
+import type { KeptConnections } from "./kept-connections.ts";
 
 export interface PassOnOptions {
   readonly request: IncomingMessage;
@@ -18,8 +23,13 @@ export interface PassOnOptions {
   readonly origin: string;
   /** Path and query as they came. */
   readonly path: string;
-  /** Dials what may be dialled. */
-  readonly agent: Agent;
+  /** Where that is, as policy has it. */
+  readonly destination: Destination;
+  /** Who asks; a connection that was kept for somebody else is not used. */
+  readonly subject: string;
+  /** What is trusted, where the origin is https and it is not just the system's roots. */
+  readonly secureContext: SecureContext | undefined;
+  readonly kept: KeptConnections;
   /** Milliseconds without a byte after which the client of a body counts as gone. */
   readonly bodyTimeout: number;
 }
@@ -45,40 +55,86 @@ const betweenTwo: ReadonlySet<string> = new Set([
  */
 export async function passOn(options: PassOnOptions): Promise<void> {
   const { request, response, bodyTimeout } = options;
-  const url = new URL(options.origin);
   if (request.headers.expect !== undefined) response.writeContinue();
-  const send = url.protocol === "https:" ? httpsRequest : httpRequest;
+  let sent: ClientRequest | undefined;
+  const onGone = (): void => void sent?.destroy();
+  response.setMaxListeners(mostListeners).once("close", onGone);
+  const stopWatching = endWhenIdle(request, bodyTimeout);
+  try {
+    const addresses = await judge(options.destination);
+    const answer = await askOnceOrTwice(request, (isKept) => {
+      if (response.destroyed) throw new Error("the client closed the connection");
+      sent = send(options, addresses, isKept);
+      return sent;
+    });
+    response.writeHead(answer.statusCode ?? 502, answer.statusMessage, keptOf(answer));
+    await pipeline(answer, response);
+  } catch (error) {
+    if (response.destroyed) throw new ClientGone(String(error));
+    throw asConnectError(new URL(options.origin).host, error);
+  } finally {
+    stopWatching();
+    response.off("close", onGone);
+  }
+}
+
+/**
+ * A server may close a kept connection at the moment at which a request goes out on it. One that can be sent again is
+ * sent once more, on a new connection. All others get a new connection at once, and are never sent again.
+ * @throws the error of the connection
+ */
+async function askOnceOrTwice(
+  request: IncomingMessage,
+  ask: (isKept: boolean) => ClientRequest,
+): Promise<IncomingMessage> {
+  const sent = ask(canRepeat(request));
+  try {
+    return await answerTo(sent);
+  } catch (error) {
+    if (!sent.reusedSocket || !wasClosed(error)) throw error;
+    return await answerTo(ask(false));
+  }
+}
+
+/** RFC 9110, section 9.2.2: a proxy must not repeat what is not safe. A body is gone once it was read. */
+const canRepeat = (request: IncomingMessage): boolean =>
+  (request.method === "GET" || request.method === "HEAD") && !hasBody(request);
+
+const answerTo = (sent: ClientRequest): Promise<IncomingMessage> =>
+  new Promise((resolve, reject) => {
+    sent.once("response", resolve).on("error", reject);
+  });
+
+/** @param isKept whether the connection may be one that was kept, and may be kept; otherwise it is the request's own */
+function send(
+  options: PassOnOptions,
+  addresses: readonly LookupAddress[],
+  isKept: boolean,
+): ClientRequest {
+  const { request, subject, secureContext, kept } = options;
+  const url = new URL(options.origin);
   const chunked =
     request.headers["transfer-encoding"] === undefined ? [] : ["transfer-encoding", "chunked"];
-  const sent = send({
-    agent: options.agent,
+  const message = {
     hostname: url.hostname.replace(/^\[|\]$/g, ""),
     port: url.port,
     method: request.method,
     path: options.path,
     headers: ["host", url.host, ...keptOf(request), ...chunked],
     timeout: answerTimeout,
-  });
+    lookup: judgedLookup(addresses),
+    keptFor: { subject, addresses: addresses.map(({ address }) => address) },
+  };
+  const secured = { ...message, secureContext };
+  const sent =
+    url.protocol === "https:"
+      ? httpsRequest({ ...secured, agent: isKept ? kept.https : new HttpsAgent() })
+      : httpRequest({ ...message, agent: isKept ? kept.http : new Agent() });
   sent.once("timeout", () => sent.destroy(new Error("timeout")));
-  const onGone = (): void => void sent.destroy();
-  response.setMaxListeners(mostListeners).once("close", onGone);
-  const stopWatching = endWhenIdle(request, bodyTimeout);
-  try {
-    const answered = new Promise<IncomingMessage>((resolve, reject) => {
-      sent.once("response", resolve).once("error", reject);
-    });
-    // An early answer ends the body; what became of that is no news then.
-    pipeline(request, sent, { end: true }).catch(() => undefined);
-    const answer = await answered;
-    response.writeHead(answer.statusCode ?? 502, answer.statusMessage, keptOf(answer));
-    await pipeline(answer, response);
-  } catch (error) {
-    if (response.destroyed) throw new ClientGone(String(error));
-    throw asConnectError(url.host, error);
-  } finally {
-    stopWatching();
-    response.off("close", onGone);
-  }
+  if (canRepeat(request)) sent.end();
+  // An early answer ends the body; what became of that is no news then.
+  else pipeline(request, sent, { end: true }).catch(() => undefined);
+  return sent;
 }
 
 /** Headers as they came, in their order and spelling, but for those that end here. */
