@@ -1,5 +1,6 @@
 import { parseArgs } from "node:util";
 import { type Problem, show } from "../connector/problem.ts";
+import { didYouMean } from "./nearest.ts";
 
 /** The options and arguments of one command. */
 export interface CommandLine<Name extends string> {
@@ -34,8 +35,9 @@ export function readCommandLine<Name extends string>(
     if (token.kind !== "option") continue;
     const { name, rawName, value = "", inlineValue } = token;
     if (!names.includes(name)) {
-      const wanted = `one of ${names.map((known) => `--${known}`).join(", ")}`;
-      problems.push(problem("option", rawName, wanted));
+      const known = names.map((option) => `--${option}`);
+      const meant = didYouMean(rawName, [...known, "--help"]);
+      problems.push(problem("option", rawName, `one of ${known.join(", ")}${meant}`));
     } else if (value === "" || (!inlineValue && value.startsWith("-"))) {
       problems.push(problem(rawName, value, "a value"));
     } else given.set(name, [...(given.get(name) ?? []), value]);

@@ -13,7 +13,9 @@ import {
 } from "./cluster-settings.ts";
 import { type CommandLine, problem, readCommandLine } from "./command-line.ts";
 import { type DoctorSettings, readDoctor } from "./doctor-command.ts";
+import { type CommandName, commandNames, isCommandName } from "./help.ts";
 import { type ListenSetting, listenSettings } from "./listen-setting.ts";
+import { didYouMean } from "./nearest.ts";
 import { type RenderSettings, readRender } from "./render-command.ts";
 
 export interface StandaloneSettings {
@@ -47,7 +49,9 @@ export type Command =
   | { readonly name: "csi"; readonly settings: CsiSettings }
   | { readonly name: "proxy"; readonly settings: ProxySettings }
   | { readonly name: "controller"; readonly settings: ControllerSettings }
-  | { readonly name: "help" };
+  /** Without a topic the list of commands is asked for. */
+  | { readonly name: "help"; readonly topic: CommandName | undefined }
+  | { readonly name: "version" };
 
 const defaultState = "/var/lib/oci-connector";
 
@@ -60,10 +64,13 @@ export interface CommandContext {
 
 /** Reads a command line; every value that is wrong is named at once. */
 export function readCommand(
-  [name = "help", ...args]: readonly string[],
+  [first = "help", ...args]: readonly string[],
   context: CommandContext,
 ): Checked<Command> {
-  if (args.includes("--help") || args.includes("-h")) return { ok: true, value: { name: "help" } };
+  const name = shortForms.get(first) ?? first;
+  if (!isCommandName(name)) return unknownCommand(name);
+  if (name === "help") return readHelp(args);
+  if (asksForHelp(args)) return { ok: true, value: { name: "help", topic: name } };
   switch (name) {
     case "standalone":
       return readStandalone(args, context);
@@ -81,22 +88,41 @@ export function readCommand(
       return readRole(name, args, readProxySettings(context.environment));
     case "controller":
       return readRole(name, args, readControllerSettings(context.environment));
-    case "help":
-    case "--help":
-    case "-h":
-      return { ok: true, value: { name: "help" } };
-    default:
-      return {
-        ok: false,
-        problems: [
-          problem(
-            "command",
-            name,
-            "one of standalone, mount, unmount, render, doctor, csi, proxy, controller, help",
-          ),
-        ],
-      };
+    case "version":
+      return withoutArguments(args, { name });
   }
+}
+
+/** What every program is asked by people who don't know its commands yet. */
+const shortForms: ReadonlyMap<string, CommandName> = new Map([
+  ["--help", "help"],
+  ["-h", "help"],
+  ["--version", "version"],
+  ["-V", "version"],
+]);
+
+const isHelpOption = (arg: string): boolean => shortForms.get(arg) === "help";
+
+/** Behind `--` everything is an argument: a folder may be called `-h`. */
+function asksForHelp(args: readonly string[]): boolean {
+  const end = args.indexOf("--");
+  return args.slice(0, end < 0 ? args.length : end).some(isHelpOption);
+}
+
+function readHelp(args: readonly string[]): Checked<Command> {
+  const [topic, ...others] = args.filter((arg) => !isHelpOption(arg));
+  if (topic !== undefined && !isCommandName(topic)) return unknownCommand(topic);
+  return withoutArguments(others, { name: "help", topic });
+}
+
+function unknownCommand(name: string): Checked<never> {
+  const wanted = `one of ${commandNames.join(", ")}${didYouMean(name, commandNames)}`;
+  return { ok: false, problems: [problem("command", name, wanted)] };
+}
+
+function withoutArguments(args: readonly string[], command: Command): Checked<Command> {
+  const problems = args.map((found) => problem("argument", found, "no more words"));
+  return problems.length > 0 ? { ok: false, problems } : { ok: true, value: command };
 }
 
 function readStandalone(args: readonly string[], context: CommandContext): Checked<Command> {

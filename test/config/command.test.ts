@@ -1,7 +1,9 @@
+import { readFileSync } from "node:fs";
 import { expect } from "chai";
 import fc from "fast-check";
 import { type Command, readCommand } from "../../src/config/command.ts";
-import { usage } from "../../src/config/usage.ts";
+import { exitCodes } from "../../src/config/exit-codes.ts";
+import { type CommandName, commandHelp, commandList, commandNames } from "../../src/config/help.ts";
 
 describe("the command line", () => {
   const context = { workingDirectory: "/srv/job", group: 1000, environment: {} };
@@ -341,25 +343,117 @@ describe("the command line", () => {
   });
 
   it("explains itself to whoever asks, however they ask", () => {
-    for (const args of [[], ["help"], ["--help"], ["-h"], ["mount", "--help"], ["unmount", "-h"]]) {
-      expect(read(...args)).to.deep.equal({ name: "help" });
+    for (const args of [[], ["help"], ["--help"], ["-h"], ["help", "-h"]]) {
+      expect(read(...args)).to.deep.equal({ name: "help", topic: undefined });
     }
+    expect(read("--help", "mount")).to.deep.equal({ name: "help", topic: "mount" });
+    expect(read("unmount", "--state=", "t", "-h")).to.deep.equal({
+      name: "help",
+      topic: "unmount",
+    });
+    expect(read("unmount", "--", "-h")).to.have.nested.property("settings.target", "/srv/job/-h");
     expect(wrong("start", "--help=no").wanted).to.equal(
-      "one of standalone, mount, unmount, render, doctor, csi, proxy, controller, help",
+      "one of standalone, mount, unmount, render, doctor, csi, proxy, controller, help, version",
     );
+    expect(wrong("help", "mount", "unmount").found).to.deep.equal(['argument: "unmount"']);
   });
 
-  it("names in its usage every option that a command takes", () => {
-    for (const command of ["standalone", "mount", "unmount", "render", "doctor"]) {
-      const { wanted } = wrong(command, "--no-such-option=1");
-      const options = wanted.match(/--[a-z-]+/g) ?? [];
-      expect(options).not.to.deep.equal([]);
-      const [, ...parts] = usage.split(/^ {2}(?=[a-z])/m);
-      const part = parts.find((text) => text.startsWith(`${command} `)) ?? "";
-      const shown = [...part.matchAll(/^ {6}(--[a-z-]+)/gm)].map(([, option]) => option);
-      expect(shown.toSorted()).to.deep.equal(options.toSorted());
+  for (const name of commandNames) {
+    it(`has help on ${name}, alone, and in the list`, () => {
+      const topics = [
+        ["help", name],
+        ...(name === "help"
+          ? []
+          : [
+              [name, "--help"],
+              [name, "-h"],
+            ]),
+      ];
+      for (const args of topics) {
+        expect(read(...args)).to.deep.equal({ name: "help", topic: name });
+      }
+      const text = commandHelp[name];
+      expect(text).to.match(new RegExp(`^usage: oci-connector ${name}( .*)?\n\n[^ ]`));
+      expect(text.match(/usage: /g)).to.have.lengthOf(1);
+      expect(commandList).to.match(new RegExp(`^  ${name} +[a-z]`, "m"));
+      for (const line of text.split("\n")) expect(line.length).to.be.below(110);
+    });
+  }
+
+  it("has its version, however one asks", () => {
+    for (const args of [["version"], ["--version"], ["-V"]]) {
+      expect(read(...args)).to.deep.equal({ name: "version" });
+    }
+    expect(wrong("version", "mount").found).to.deep.equal(['argument: "mount"']);
+  });
+
+  it("lists its exit codes in its help, and in the README", () => {
+    const readme = readFileSync(new URL("../../README.md", import.meta.url), "utf8");
+    for (const { code, meaning } of Object.values(exitCodes)) {
+      expect(commandList).to.include(`  ${code}  ${" ".repeat(2 - `${code}`.length)}${meaning}\n`);
+      expect(readme).to.include(`| ${code} | ${meaning} |`);
     }
   });
+
+  for (const [args, meant] of [
+    [["standlone"], "standalone"],
+    [["muont"], "mount"],
+    [["umount"], "mount or unmount"],
+    [["help", "rendre"], "render"],
+    [["Doctor"], "doctor"],
+    [["contr", "--help"], "controller"],
+    [["mount", "t", "--conector=x"], "--connectors"],
+    [["mount", "t", "-connectors", "x"], undefined],
+    [["standalone", "--tokn-lifetime=1h"], "--token-lifetime"],
+    [["render", "--image=x"], "--image-host"],
+    [["unmount", "t", "--hlep"], "--help"],
+    [["nonsense"], undefined],
+    [["x".repeat(100_000)], undefined],
+    [["__proto__"], undefined],
+    [["toString"], undefined],
+    [[""], undefined],
+  ] satisfies readonly (readonly [readonly string[], string | undefined])[]) {
+    it(`takes ${args.join(" ").slice(0, 40)} for ${meant ?? "nothing that it knows"}`, () => {
+      const { wanted } = wrong(...args);
+      expect(/ \(did you mean (.*)\?\)/.exec(wanted)?.[1]).to.equal(meant);
+    });
+  }
+
+  /** Options as a command's help names them, with the defaults that it tells. */
+  const optionsInHelp = (name: CommandName): ReadonlyMap<string, string | undefined> => {
+    const [, ...parts] = commandHelp[name].split(/^ {2}(?=--)/m);
+    return new Map(
+      parts.map((part) => [
+        /^[a-z-]+/.exec(part)?.[0] ?? "",
+        /\(default ([^\s,)]+)[^)]*\)/.exec(part)?.[1],
+      ]),
+    );
+  };
+  const withOptions = ["standalone", "mount", "unmount", "render", "doctor"] as const;
+
+  for (const name of withOptions) {
+    it(`names in the help of ${name} every option that it takes, with its default`, () => {
+      const options = wrong(name, "--no-such-option=1").wanted.match(/--[a-z-]+/g) ?? [];
+      expect(options).not.to.deep.equal([]);
+      const shown = optionsInHelp(name);
+      expect([...shown.keys()].toSorted()).to.deep.equal(options.toSorted());
+
+      const needed = name === "unmount" ? ["target"] : ["--connectors=a"];
+      if (name === "mount") needed.push("target");
+      if (name === "doctor") needed.pop();
+      const defaults = [...shown].flatMap(([option, value]) => (value ? [option, value] : []));
+      expect(defaults).not.to.deep.equal([]);
+      expect(read(name, ...needed, ...defaults)).to.deep.equal(read(name, ...needed));
+    });
+  }
+
+  for (const name of ["csi", "proxy", "controller"] as const) {
+    it(`names in the help of ${name} the variables that it wants`, () => {
+      const missing = wrong(name).found.map((text) => text.split(":")[0]);
+      expect(missing).not.to.deep.equal([]);
+      expect(commandHelp[name].match(/\b[A-Z_]{5,}\b/g)).to.include.members(missing);
+    });
+  }
 
   it("never throws, and never takes a folder that nobody has named", () => {
     const word = fc.oneof(
@@ -371,7 +465,7 @@ describe("the command line", () => {
       fc.property(fc.array(word, { maxLength: 8 }), (args) => {
         const command = readCommand(args, context);
         if (!command.ok) expect(command.problems).not.to.deep.equal([]);
-        else if (command.value.name !== "help") {
+        else if ("settings" in command.value) {
           expect(Object.values(command.value.settings as object)).not.to.include("/srv/job");
         }
       }),

@@ -1,0 +1,146 @@
+import { exitCodes } from "./exit-codes.ts";
+
+/** Every command, in the order in which they are shown, and what it is for. */
+const summaries = {
+  standalone: "serve connectors on this machine, without Kubernetes",
+  mount: "mount a volume with the files for some connectors",
+  unmount: "unmount a volume; from then on its token is refused",
+  render: "print the files that a volume would hold",
+  doctor: "say what is wrong with an installation in a cluster, or with a connector",
+  csi: "the role that mounts volumes on a node of a cluster",
+  proxy: "the role that passes the registry requests of a cluster's Pods on",
+  controller: "the role that keeps a cluster's Connectors in order",
+  help: "print this list, or the help of one command",
+  version: "print the version",
+} as const;
+
+export type CommandName = keyof typeof summaries;
+
+export const commandNames: readonly CommandName[] = Object.keys(summaries) as CommandName[];
+
+/** Whether a word is the name of a command, and not of something that every object has. */
+export const isCommandName = (word: string): word is CommandName => Object.hasOwn(summaries, word);
+
+/** What `oci-connector help` says. */
+export const commandList: string = `usage: oci-connector COMMAND [options]
+
+Commands; "oci-connector help COMMAND" has the options of each:
+
+${commandNames.map((name) => `  ${name.padEnd(12)}${summaries[name]}\n`).join("")}
+Exit codes:
+
+${Object.values(exitCodes)
+  .map(({ code, meaning }) => `  ${String(code).padEnd(4)}${meaning}\n`)
+  .join("")}`;
+
+const files = `  --configuration NAMES   more files: docker-config, buildkitd, registries-conf, containerd; !FILE leaves
+                          one out; several with commas
+  --params JSON           settings of the configurations, such as {"buildkitd":{"mirror":true}}
+  --namespace NAME        namespace of connectors that are named without one (default default)
+`;
+
+const stateOfProcess = `  --state DIR             state folder of the standalone process (default /var/lib/oci-connector)
+`;
+
+/** What `oci-connector help COMMAND` says. Each option has a line of its own, with two spaces before it. */
+export const commandHelp: Readonly<Record<CommandName, string>> = {
+  standalone: `usage: oci-connector standalone --connectors DIR [options]
+
+Serves the connectors of a folder on this machine: the proxy, and the socket that "mount" asks. It wants
+root, since a volume is a mount, and runs until SIGTERM or SIGINT; a second signal ends it at once.
+
+  --connectors DIR        folder of YAML with Connectors and their Secrets; has to be given
+  --listen ADDRESS        [http://|https://]HOST:PORT, https unless told; twice for one address of each
+                          scheme (default 127.0.0.1:5080)
+  --state DIR             keys, certificate authority and records of mounted volumes
+                          (default /var/lib/oci-connector)
+  --token-lifetime TIME   how long a volume's token lives, 10m to 8760h (default 4h)
+  --grace TIME            how long requests under way may take at the end, 0s to 24h (default 30s)
+  --tunnel HOSTS          where clients may go through the proxy, beside their connectors: "tunnel" for
+                          every public host, "refuse" for none, or hosts with commas: github.com:443,
+                          *.example.com, 10.1.0.0/16, !10.96.0.0/12 (default tunnel)
+
+example:
+  oci-connector standalone --connectors /etc/oci-connector \\
+    --listen https://127.0.0.1:5443 --listen http://127.0.0.1:5080
+`,
+  mount: `usage: oci-connector mount TARGET --connectors NAMES [options]
+
+Mounts a volume at the folder TARGET, which is made where it is missing: the files that tools read, and
+the token that opens the connectors. A standalone process has to run on this machine.
+
+  --connectors NAMES      connectors that the volume opens: NAME or NAMESPACE/NAME, several with commas
+${files}  --token-expiration TIME how long the volume's token lives, such as 30m (default: as the standalone
+                          process has it)
+  --group GID             number of the group that may read the volume (default: the caller's)
+${stateOfProcess}
+example:
+  oci-connector mount --connectors team-a/harbor --configuration docker-config /run/job-7
+`,
+  unmount: `usage: oci-connector unmount TARGET [options]
+
+Unmounts the volume at the folder TARGET. From then on its token is refused.
+
+${stateOfProcess}
+example:
+  oci-connector unmount /run/job-7
+`,
+  render: `usage: oci-connector render [FILE…] --connectors NAMES [options]
+
+Prints the files that a volume would hold, or only those that are named, with placeholders for the token
+and the certificate. Nothing is mounted, and no process has to run.
+
+  --connectors NAMES      connectors of the volume: NAME or NAMESPACE/NAME, several with commas
+${files}  --proxy ADDRESS         "cluster", or the proxy of a machine: [http://|https://]HOST:PORT, https unless
+                          told; twice for one address of each scheme (default cluster)
+  --cluster-domain NAME   DNS domain of the cluster (default cluster.local)
+  --image-host HOST       the registry's part of image names, for mirrors: once for each connector
+
+example:
+  oci-connector render registries.conf --connectors team-a/harbor --configuration registries-conf \\
+    --proxy https://127.0.0.1:5443
+`,
+  doctor: `usage: oci-connector doctor [NAMESPACE/CONNECTOR] [options]
+
+Says what is wrong with an installation in a cluster, or with a connector, and what helps. It asks with
+the rights of the kubeconfig. The exit code is 1 where anything has FAILED.
+
+  --service-account NAME  whose right to use the connector is looked at: NAMESPACE/NAME
+  --context NAME          of the kubeconfig (default: the current one, and in a Pod the Pod's own account)
+  --install-namespace NAME
+                          where all is installed (default connectors-system, and in a Pod of the
+                          installation the Pod's own)
+  --output FORMAT         text or json (default text)
+
+example:
+  oci-connector doctor team-a/harbor --service-account team-a/builder
+`,
+  csi: clusterRole("csi", "Mounts volumes on a node of a cluster, as the kubelet asks.", [
+    "POD_NAMESPACE, NODE_NAME, AUDIENCE, CLUSTER_DOMAIN, KUBELET_PLUGIN, KUBELET_REGISTRATION,",
+    "NO_PROXY_HOSTS, REQUIRE_PROXY_VERB, STARTUP_TAINT",
+  ]),
+  proxy: clusterRole("proxy", "Passes the registry requests of a cluster's Pods on.", [
+    "POD_NAMESPACE, AUDIENCE, CLUSTER_DOMAIN, SEPARATE_PUSH, REQUIRE_PROXY_VERB, TUNNEL, TOKEN_GRACE,",
+    "NODE_IPS",
+  ]),
+  controller: clusterRole("controller", "Keeps a cluster's Connectors in order.", [
+    "POD_NAMESPACE, POD_NAME, AUDIENCE, CLUSTER_DOMAIN",
+  ]),
+  help: `usage: oci-connector help [COMMAND]
+
+Prints the list of commands, or the help of one. "oci-connector COMMAND --help" and -h do the same.
+`,
+  version: `usage: oci-connector version
+
+Prints the name and version of this program. --version and -V do the same.
+`,
+};
+
+function clusterRole(name: CommandName, what: string, variables: readonly string[]): string {
+  return `usage: oci-connector ${name}
+
+${what} It takes no options: its settings are environment
+variables, which daemonset/settings.env explains and the manifests in daemonset/ set:
+
+${variables.map((line) => `  ${line}\n`).join("")}`;
+}
