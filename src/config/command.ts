@@ -128,7 +128,7 @@ function withoutArguments(args: readonly string[], command: Command): Checked<Co
 function readStandalone(args: readonly string[], context: CommandContext): Checked<Command> {
   const line = readCommandLine(args, {
     connectors: "",
-    listen: "127.0.0.1:5080",
+    listen: "https://127.0.0.1:5443",
     state: defaultState,
     "token-lifetime": "4h",
     grace: "30s",

@@ -51,7 +51,7 @@ root, since a volume is a mount, and runs until SIGTERM or SIGINT; a second sign
 
   --connectors DIR        folder of YAML with Connectors and their Secrets; has to be given
   --listen ADDRESS        [http://|https://]HOST:PORT, https unless told; twice for one address of each
-                          scheme (default 127.0.0.1:5080)
+                          scheme (default https://127.0.0.1:5443)
   --state DIR             keys, certificate authority and records of mounted volumes
                           (default /var/lib/oci-connector)
   --token-lifetime TIME   how long a volume's token lives, 10m to 8760h (default 4h)

@@ -36,7 +36,7 @@ describe("the command line", () => {
         connectors: "/etc/connectors",
         state: "/var/lib/oci-connector",
         socket: "/var/lib/oci-connector/csi.sock",
-        listen: [{ scheme: "https", host: "127.0.0.1", port: 5080 }],
+        listen: [{ scheme: "https", host: "127.0.0.1", port: 5443 }],
         tokenLifetime: 4 * 3600,
         grace: 30_000,
         tunnels: { any: true, hosts: [], domains: [], networks: [], neverNetworks: [] },
