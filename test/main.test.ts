@@ -1,9 +1,12 @@
+import { execFileSync } from "node:child_process";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect } from "chai";
 import { commandHelp, commandList } from "../src/config/help.ts";
+import { nodeTooOld } from "../src/node-version.ts";
 import { version } from "../src/version.ts";
 import { cleanup } from "./support/cleanup.ts";
-import { type Outcome, runProgram } from "./support/program.ts";
+import { type Outcome, runProgram, systemPath } from "./support/program.ts";
 import { makeTempFolder } from "./support/temp-folder.ts";
 
 const main = join(import.meta.dirname, "../src/main.ts");
@@ -71,4 +74,69 @@ describe("the program", () => {
     expect(topic.stderr).to.include('found "nonsense", wanted one of standalone, mount, ');
     expect(option.stderr).to.include("(did you mean --connectors?)");
   });
+});
+
+describe("an older Node.js", function () {
+  this.timeout(60_000);
+  const resources = cleanup();
+  after(resources.stop);
+
+  const wanted = "wanted 22.19 or newer";
+  const expectRefusal = ({ status, stdout, stderr }: Outcome, found: string): void => {
+    expect({ status, stdout }).to.deep.equal({ status: 1, stdout: "" });
+    expect(stderr).to.match(/^.*\n$/);
+    expect(stderr).to.include(`oci-connector: found Node.js ${found}, ${wanted}`);
+  };
+
+  for (const old of ["18.0.0", "20.19.2", "22.18.99", "22.9.0", "0.12.18", "nonsense"]) {
+    it(`such as ${old} is told what is wanted`, () => {
+      expect(nodeTooOld(old)).to.include(`found Node.js ${old}, ${wanted}`);
+    });
+  }
+
+  it("is none where the program runs", () => {
+    for (const fine of [process.versions.node, "22.19.0", "22.20.1", "24.0.0", "100.0.0-nightly"]) {
+      expect(nodeTooOld(fine)).to.equal(undefined);
+    }
+  });
+
+  it("is told so before anything else, and the process ends", async () => {
+    const pretend =
+      'Object.defineProperty(process, "versions", {value: {...process.versions, node: "20.1.0"}})';
+    const args = ["--import", `data:text/javascript,${pretend}`, main, "help"];
+    expectRefusal(await runProgram(process.execPath, args), "20.1.0");
+  });
+
+  it("is told so by the compiled program, which loads nothing that it lacks", async function () {
+    const older = await olderNode();
+    if (older === undefined) return this.skip();
+    const folder = resources.add(makeTempFolder("compiled")).path;
+    // Without the packages: who loads one of them before the version is known fails here.
+    writeFileSync(join(folder, "package.json"), '{"type": "module"}');
+    const root = join(import.meta.dirname, "..");
+    execFileSync(join(root, "node_modules/.bin/tsc"), [
+      "-p",
+      join(root, "tsconfig.build.json"),
+      "--outDir",
+      join(folder, "dist"),
+    ]);
+    const outcome = await runProgram(older.path, [join(folder, "dist/main.js"), "help"]);
+    expectRefusal(outcome, older.version);
+    // That they are missing indeed.
+    const current = await runProgram(process.execPath, [join(folder, "dist/main.js"), "help"]);
+    expect(current.stderr).to.include("ERR_MODULE_NOT_FOUND");
+  });
+
+  /** One of the machine's own that the program refuses; beside the one that runs these tests there need not be any. */
+  async function olderNode(): Promise<{ path: string; version: string } | undefined> {
+    for (const folder of systemPath.split(":")) {
+      const path = join(folder, "node");
+      const { status, stdout } = await runProgram(path, ["-p", "process.versions.node"]).catch(
+        () => ({ status: undefined, stdout: "" }),
+      );
+      const found = stdout.trim();
+      if (status === 0 && nodeTooOld(found) !== undefined) return { path, version: found };
+    }
+    return undefined;
+  }
 });
