@@ -23,14 +23,7 @@ export async function placeSocket(
   path: string,
   listen: (path: string) => Promise<unknown>,
 ): Promise<SocketFile> {
-  const length = Math.max(byteLength(path), byteLength(dirname(path)) + "/.XXXXXX/s".length);
-  if (length > longestPath) {
-    throw new Error(`${path}: found a path of ${length} bytes, wanted ${longestPath} at most`);
-  }
-  const present = await lstat(path).catch(unless(undefined, "ENOENT"));
-  if (present !== undefined && !present.isSocket()) {
-    throw new Error(`${path}: found something that is no socket, wanted nothing: remove it`);
-  }
+  await checkSocketPlace(path);
   // The leading dot keeps the kubelet's plugin watcher away.
   const folder = await mkdtemp(`${dirname(path)}/.`).catch((error: unknown) => {
     throw new Error(`${path}: can't make a socket there; is its folder there and writable?`, {
@@ -51,5 +44,21 @@ export async function placeSocket(
     };
   } finally {
     await rm(folder, { recursive: true });
+  }
+}
+
+/**
+ * Whether a socket can be placed there, as far as that is known before anything is made. A folder that is missing
+ * yet is no mistake.
+ * @throws Error where the path is too long, or something else than a socket is there
+ */
+export async function checkSocketPlace(path: string): Promise<void> {
+  const length = Math.max(byteLength(path), byteLength(dirname(path)) + "/.XXXXXX/s".length);
+  if (length > longestPath) {
+    throw new Error(`${path}: found a path of ${length} bytes, wanted ${longestPath} at most`);
+  }
+  const present = await lstat(path).catch(unless(undefined, "ENOENT"));
+  if (present !== undefined && !present.isSocket()) {
+    throw new Error(`${path}: found something that is no socket, wanted nothing: remove it`);
   }
 }

@@ -1,12 +1,12 @@
 import { randomUUID } from "node:crypto";
-import { readFile } from "node:fs/promises";
 import { leafIssuer } from "../certificate-authority.ts";
 import type { StandaloneSettings } from "../config/command.ts";
 import { listenerHosts, type ProxyHosts } from "../connector/proxy-address.ts";
 import type { NodePublishVolumeRequest__Output as PublishRequest } from "../csi/generated/csi/v1/NodePublishVolumeRequest.ts";
 import { invalidArgument } from "../csi/rpc-error.ts";
 import { serveCsi } from "../csi/server.ts";
-import { missingMountRight, systemMounts } from "../csi/volume-mounts.ts";
+import { checkSocketPlace } from "../csi/socket-file.ts";
+import { systemMounts } from "../csi/volume-mounts.ts";
 import { createNode, type VolumeNode } from "../csi/volume-node.ts";
 import type { Log } from "../log.ts";
 import { startProxy } from "../proxy/proxy.ts";
@@ -23,6 +23,7 @@ import { interfaceAddresses } from "./own-addresses.ts";
 import { observeProxy } from "./proxy-observer.ts";
 import type { Role } from "./role.ts";
 import { rootCertificates } from "./root-certificates.ts";
+import { checkAddresses, checkMachine, explainListening } from "./standalone-checks.ts";
 
 const audience = "connectors-proxy";
 const nodeId = "standalone";
@@ -48,13 +49,21 @@ export async function startStandalone(settings: StandaloneSettings, log: Log): P
 type Undo = (grace: number) => Promise<unknown>;
 
 async function start(settings: StandaloneSettings, log: Log, undo: Undo[]): Promise<void> {
-  const missing = missingMountRight(await readFile("/proc/self/status", "utf8"));
-  if (missing !== undefined) throw new Error(`volumes can't be mounted: ${missing}`);
+  await checkMachine(process.env.PATH ?? "");
   const now = (): Date => new Date();
-  const state = await openStateFolder({ folder: settings.state, log, now, pid: process.pid });
-  undo.push(() => state.close());
   const folder = await openConnectorFolder({ folder: settings.connectors, log });
   undo.push(() => folder.stop());
+  const state = await openStateFolder({
+    folder: settings.state,
+    log,
+    now,
+    pid: process.pid,
+    async beforeMaking() {
+      await checkSocketPlace(settings.socket);
+      await checkAddresses(settings.listen);
+    },
+  });
+  undo.unshift(() => state.close()); // last of all: whoever has the state folder then finds nothing of ours at work
 
   // The proxy has to be there before volumes can name it, and asks the keeper of volumes about tokens.
   const keeperStarted = Promise.withResolvers<VolumeKeeper<PublishRequest>>();
@@ -138,21 +147,6 @@ const keptNode = (node: VolumeNode, keeper: VolumeKeeper<PublishRequest>): Volum
   },
   unpublish: keeper.unpublish,
 });
-
-const listenFailures: Readonly<Record<string, string>> = {
-  EADDRINUSE: "something else listens there: stop it, or name another address",
-  EADDRNOTAVAIL: "this machine has no such address",
-  EACCES: "this user may not listen there",
-  ENOTFOUND: "the name is unknown",
-  EAI_AGAIN: "DNS does not answer",
-};
-
-/** @throws Error with what to do, where an address can't be had */
-function explainListening(error: NodeJS.ErrnoException): never {
-  const advice = listenFailures[error.code ?? ""];
-  if (advice === undefined) throw error;
-  throw new Error(`--listen: ${error.message}: ${advice}`, { cause: error });
-}
 
 const hostsOf = (addresses: readonly ListenAddress[]): Pick<ProxyHosts, "http" | "https"> =>
   Object.fromEntries(addresses.map((address) => [address.scheme, hostAndPort(address)]));

@@ -5,8 +5,9 @@ import {
   randomBytes,
   X509Certificate,
 } from "node:crypto";
-import { chmod, mkdir, readdir, stat } from "node:fs/promises";
-import { join } from "node:path";
+import { constants } from "node:fs";
+import { access, chmod, mkdir, readdir, stat } from "node:fs/promises";
+import { dirname, join } from "node:path";
 import { createAuthority, type KeyPair } from "../certificate-authority.ts";
 import type { Log } from "../log.ts";
 import { lockFolder } from "./folder-lock.ts";
@@ -17,6 +18,11 @@ export interface StateFolderOptions {
   readonly log: Log;
   readonly now: () => Date;
   readonly pid: number;
+  /**
+   * Runs before anything is made, once it is known that no other process has the folder, and that the folder and what
+   * is in it will do. Where it rejects, nothing has been made.
+   */
+  readonly beforeMaking?: () => Promise<unknown>;
 }
 
 /** What standalone mode remembers, and holds for itself alone until it is closed. */
@@ -36,47 +42,103 @@ export interface StateFolder {
 /**
  * Opens the state folder, and makes whatever is missing in it. It is its owner's alone: the folder
  * has mode 0700, and every file 0600.
- * @throws where another process has it, others may enter it, or a file is damaged; nothing is ever
- * replaced, since clients trust the authority, and tokens and uploads are bound to the keys
+ * @throws where another process has it, others may enter it, or a file is damaged, and then nothing has been made;
+ * nothing is ever replaced, since clients trust the authority, and tokens and uploads are bound to the keys
  */
 export async function openStateFolder(options: StateFolderOptions): Promise<StateFolder> {
-  const { folder } = options;
-  await makePrivateFolder(folder);
-  const lock = await lockFolder(join(folder, "lock"), options.pid);
+  const { folder, pid, log, beforeMaking } = options;
+  const volumesFolder = join(folder, "volumes");
+  const lockFile = join(folder, "lock");
+  const path = (name: string): string => join(folder, name);
+  const authority = authorityAsOf(options.now);
+
+  // Without a lock file no process has the folder.
+  let lock =
+    (await checkPrivateFolder(folder)) && (await isThere(lockFile))
+      ? await lockFolder(lockFile, pid)
+      : undefined;
   try {
-    const volumesFolder = join(folder, "volumes");
+    await checkPrivateFolder(volumesFolder);
+    await readKept({ ...tokenKey, path: path("token.key") });
+    await readKept({ ...authority, path: path("proxy-ca.pem") });
+    await readKept({ ...sealKey, path: path("seal.key") });
+    await beforeMaking?.();
+
+    await makePrivateFolder(folder);
+    lock ??= await lockFolder(lockFile, pid);
     await makePrivateFolder(volumesFolder);
     await removeUnfinishedFiles(folder);
     await removeUnfinishedFiles(volumesFolder);
-    const keep = <T>(name: string, kept: Kept<T>): Promise<T> =>
-      readOrMake({ ...kept, path: join(folder, name), log: options.log });
+    const held = lock;
     return {
       path: folder,
-      tokenKey: await keep("token.key", tokenKey),
-      authority: await keep("proxy-ca.pem", authority(options.now)),
-      sealKey: await keep("seal.key", sealKey),
+      // Read again: until the lock was taken, another process may have made them.
+      tokenKey: await readOrMake({ ...tokenKey, path: path("token.key"), log }),
+      authority: await readOrMake({ ...authority, path: path("proxy-ca.pem"), log }),
+      sealKey: await readOrMake({ ...sealKey, path: path("seal.key"), log }),
       volumesFolder,
-      close: () => lock.release(),
+      close: () => held.release(),
     };
   } catch (error) {
-    await lock.release();
+    await lock?.release();
     throw error;
   }
 }
 
+const isThere = (path: string): Promise<boolean> =>
+  stat(path).then(
+    () => true,
+    () => false,
+  );
+
 async function makePrivateFolder(folder: string): Promise<void> {
   await mkdir(folder, { recursive: true, mode: 0o700 });
-  const { mode, uid } = await stat(folder);
+  await checkPrivateFolder(folder);
+  const { mode } = await stat(folder);
+  if ((mode & 0o777) !== 0o700) await chmod(folder, 0o700);
+}
+
+/**
+ * Whether a folder is there. A missing one has to be one that can be made, and one that is there its owner's alone, or
+ * empty.
+ * @throws Error with what to do
+ */
+async function checkPrivateFolder(folder: string): Promise<boolean> {
+  const status = await stat(folder).catch(unlessMissing);
+  if (status === undefined) {
+    await checkRoomFor(folder);
+    return false;
+  }
+  if (!status.isDirectory()) throw new Error(`${folder} is a file: wanted a folder for the state`);
+  const { mode, uid } = status;
   if (process.getuid !== undefined && uid !== process.getuid()) {
     throw new Error(`${folder} belongs to user ${uid}: wanted a state folder of one's own`);
   }
-  if ((mode & 0o777) === 0o700) return;
   // A folder with something in it may be anything, say /tmp, so its mode is its owner's affair.
-  if ((await readdir(folder)).length > 0) {
+  if ((mode & 0o777) !== 0o700 && (await readdir(folder)).length > 0) {
     const found = (mode & 0o777).toString(8);
     throw new Error(`${folder} holds keys, found mode ${found}: chmod 700 ${folder}`);
   }
-  await chmod(folder, 0o700);
+  return true;
+}
+
+/** @throws Error with what to do, where nothing can be made in the nearest folder above that is there */
+async function checkRoomFor(folder: string): Promise<void> {
+  let above = dirname(folder);
+  while (above !== dirname(above) && !(await isThere(above))) above = dirname(above);
+  const advice = "name another state folder";
+  if (!(await stat(above)).isDirectory()) {
+    throw new Error(`${folder} can't be made, since ${above} is a file: ${advice}`);
+  }
+  await access(above, constants.W_OK).catch((error: NodeJS.ErrnoException) => {
+    const wanted = `wanted ${above} to be writable: make it so, or ${advice}`;
+    throw new Error(`${folder} can't be made (${error.code}), ${wanted}`, { cause: error });
+  });
+}
+
+/** A path below a file is none that is there, either. */
+function unlessMissing(error: NodeJS.ErrnoException): undefined {
+  if (error.code !== "ENOENT" && error.code !== "ENOTDIR") throw error;
 }
 
 /** Something that is made once and kept in a file. */
@@ -89,23 +151,28 @@ interface Kept<T> {
   readonly loss: string;
 }
 
-async function readOrMake<T>(
-  kept: Kept<T> & { readonly path: string; readonly log: Log },
-): Promise<T> {
+type Located<T> = Kept<T> & { readonly path: string };
+
+async function readOrMake<T>(kept: Located<T> & { readonly log: Log }): Promise<T> {
   const { path, what } = kept;
+  const present = await readKept(kept);
+  if (present !== undefined) return present;
+  const made = await kept.make();
+  await writePrivateFile(path, made);
+  kept.log("info", `made ${what}`, { file: path });
+  return kept.parse(Buffer.from(made));
+}
+
+/** Undefined where it is not made yet. @throws Error with what to do, where it is damaged */
+async function readKept<T>({ path, what, parse, loss }: Located<T>): Promise<T | undefined> {
   const content = await readPrivateFile(path);
-  if (content === undefined) {
-    const made = await kept.make();
-    await writePrivateFile(path, made);
-    kept.log("info", `made ${what}`, { file: path });
-    return kept.parse(Buffer.from(made));
-  }
+  if (content === undefined) return undefined;
   try {
-    return kept.parse(content);
+    return parse(content);
   } catch {
     // What the parsers say is left out: it may quote a key.
     throw new Error(
-      `${path} is damaged, wanted ${what}: put it back from a copy, or remove it to have a new one made (${kept.loss})`,
+      `${path} is damaged, wanted ${what}: put it back from a copy, or remove it to have a new one made (${loss})`,
     );
   }
 }
@@ -123,7 +190,7 @@ const tokenKey: Kept<KeyObject> = {
 };
 
 /** Both parts in one file, so that no kill can part them. */
-const authority = (now: () => Date): Kept<KeyPair> => ({
+const authorityAsOf = (now: () => Date): Kept<KeyPair> => ({
   what: "the proxy's certificate authority, a certificate and its private key in PEM",
   async make() {
     const { certificate, privateKey } = await createAuthority("oci-connector", now());

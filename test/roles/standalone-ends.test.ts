@@ -1,9 +1,20 @@
 /** How the process starts, refuses to, and ends. */
-import { access, mkdir, readdir, readFile, writeFile } from "node:fs/promises";
-import { createServer } from "node:net";
+import { once } from "node:events";
+import {
+  access,
+  chmod,
+  mkdir,
+  readdir,
+  readFile,
+  stat,
+  symlink,
+  writeFile,
+} from "node:fs/promises";
+import { type AddressInfo, createServer } from "node:net";
 import { join } from "node:path";
 import { Readable } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
 import { expect } from "chai";
 import { cleanup } from "../support/cleanup.ts";
 import { eventually } from "../support/eventually.ts";
@@ -18,6 +29,14 @@ import { mountsBelow } from "./mount-table.ts";
 
 const ref = "team-a/hub";
 const blob = noise("blob", 300_000);
+
+const mainScript = fileURLToPath(new URL("../../src/main.ts", import.meta.url));
+
+const isMissing = (path: string): Promise<boolean> =>
+  access(path).then(
+    () => false,
+    () => true,
+  );
 
 describe("standalone mode: its end", function () {
   this.timeout(30_000);
@@ -80,12 +99,6 @@ describe("standalone mode: its end", function () {
       (outcome) => outcome.status === "rejected" && outcome.reason.code === "ECONNREFUSED",
     );
   };
-  const isGone = (path: string): Promise<boolean> =>
-    access(path).then(
-      () => false,
-      () => true,
-    );
-
   it("finishes what is under way, takes nothing new, and leaves volumes mounted", async () => {
     await start();
     const before = await mountsBelow(host.folder);
@@ -93,7 +106,7 @@ describe("standalone mode: its end", function () {
     host.program().signal("SIGTERM");
     await host.waitForLog("told to end", "SIGTERM");
     await eventually(refusesConnections, () => "connections are taken");
-    expect(await isGone(join(host.state, "csi.sock"))).to.equal(true);
+    expect(await isMissing(join(host.state, "csi.sock"))).to.equal(true);
     expect((await host.run("mount", "late", "--connectors", ref)).stderr).to.include(
       "nobody answers",
     );
@@ -231,9 +244,8 @@ describe("standalone mode: its start", function () {
       ...[`--inh-caps=${mayRead}`, `--ambient-caps=${mayRead}`],
     ];
     const withoutCapability = ["--bounding-set=-sys_admin", "--inh-caps=-sys_admin"];
-    const main = new URL("../../src/main.ts", import.meta.url).pathname;
     const refuse = async (privileges: readonly string[], found: string): Promise<void> => {
-      const command = [...privileges, process.execPath, main, ...args()];
+      const command = [...privileges, process.execPath, mainScript, ...args()];
       const outcome = await runProgram("setpriv", command);
       expectRefusal(outcome, "volumes can't be mounted", found);
     };
@@ -256,6 +268,99 @@ describe("standalone mode: its start", function () {
     expectRefusal(missing, `the connectors folder ${none} doesn't exist: make it`);
     expectRefusal(shared, "found mode 755: chmod 700");
     expectRefusal(deep, "csi.sock", "wanted 107 at most");
+  });
+
+  describe("leaves nothing behind where it fails by what can be known before", () => {
+    const state = (): string => join(folder, "state");
+    const refuse = async (words: readonly string[], ...more: readonly string[]): Promise<void> => {
+      expectRefusal(await runCommand(args(...more)), ...words);
+    };
+    const taken = async (): Promise<string> => {
+      const listener = createServer().listen(0, "127.0.0.1");
+      resources.defer(() => listener.close());
+      await once(listener, "listening");
+      return `127.0.0.1:${(listener.address() as AddressInfo).port}`;
+    };
+
+    it("no folder of connectors", async () => {
+      await refuse(["none doesn't exist: make it"], "--connectors", join(folder, "none"));
+      expect(await isMissing(state())).to.equal(true);
+    });
+
+    it("a file in the place of the folder of connectors", async () => {
+      await writeFile(join(folder, "file"), "");
+      await refuse(["file is a file"], "--connectors", join(folder, "file"));
+      expect(await isMissing(state())).to.equal(true);
+    });
+
+    it("an address that another process has, and one that this machine has not", async () => {
+      const address = await taken();
+      await refuse(["--listen: ", `${address}: something else`], "--listen", `http://${address}`);
+      await refuse(["--listen: ", "no such address"], "--listen", "http://192.0.2.1:80");
+      expect(await isMissing(state())).to.equal(true);
+    });
+
+    it("programs that are missing", async () => {
+      const programs = join(folder, "programs");
+      await mkdir(programs);
+      await symlink("/bin/mount", join(programs, "mount"));
+      const outcome = await runProgram("/usr/bin/env", [
+        `PATH=${programs}`,
+        process.execPath,
+        mainScript,
+        ...args(),
+      ]);
+      expectRefusal(outcome, "found no umount, flock on the PATH", "util-linux");
+      expect(await isMissing(state())).to.equal(true);
+    });
+
+    it("a path that is too long for a socket", async () => {
+      const deep = join(folder, "x".repeat(100));
+      await refuse(["csi.sock", "wanted 107 at most"], "--state", deep);
+      expect(await isMissing(deep)).to.equal(true);
+    });
+
+    it("a state folder that is a file, or would be below one", async () => {
+      await writeFile(state(), "theirs");
+      await refuse([`${state()} is a file: wanted a folder`]);
+      await refuse([`since ${state()} is a file`], "--state", join(state(), "a", "b"));
+      expect(await readFile(state(), "utf8")).to.equal("theirs");
+    });
+
+    it("something in the place of the socket", async () => {
+      await mkdir(state(), { mode: 0o700 });
+      await writeFile(join(state(), "csi.sock"), "theirs");
+      await refuse(["csi.sock: found something that is no socket", "remove it"]);
+      expect(await readdir(state())).to.deep.equal(["csi.sock"]);
+    });
+
+    it("a key that is damaged", async () => {
+      await mkdir(state(), { mode: 0o700 });
+      await writeFile(join(state(), "seal.key"), "short", { mode: 0o600 });
+      await refuse(["seal.key is damaged"]);
+      expect(await readdir(state())).to.deep.equal(["seal.key"]);
+    });
+
+    it("an empty state folder, as it was", async () => {
+      await mkdir(state());
+      await chmod(state(), 0o755);
+      await refuse(["doesn't exist"], "--connectors", join(folder, "none"));
+      expect(await readdir(state())).to.deep.equal([]);
+      expect((await stat(state())).mode & 0o777).to.equal(0o755);
+    });
+  });
+
+  it("is told of the state folder first, where another process has that and the address", async () => {
+    const outcome = await runCommand([
+      "standalone",
+      "--connectors",
+      host.connectors,
+      "--state",
+      host.state,
+      "--listen",
+      `http://${host.http}`,
+    ]);
+    expectRefusal(outcome, `is locked by another process (${host.program().pid})`);
   });
 
   it("names every option that is wrong, with a status of its own", async () => {

@@ -1,5 +1,15 @@
 import { createPublicKey, randomBytes } from "node:crypto";
-import { chmod, chown, mkdir, readdir, readFile, stat, symlink, writeFile } from "node:fs/promises";
+import {
+  chmod,
+  chown,
+  mkdir,
+  readdir,
+  readFile,
+  rm,
+  stat,
+  symlink,
+  writeFile,
+} from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { expect } from "chai";
 import { createAuthority, leafIssuer } from "../../src/certificate-authority.ts";
@@ -170,6 +180,34 @@ describe("the state folder", function () {
       .and.include(path);
     await first.close();
     expect(await failure()).to.equal("none");
+  });
+
+  it("is left as it is, and free, where what is to be checked first rejects", async () => {
+    const refuse = async (): Promise<void> => {
+      const outcome = await openStateFolder({
+        folder: path,
+        log: log.log,
+        now: () => new Date(),
+        pid: process.pid,
+        beforeMaking: () => Promise.reject(new Error("not today")),
+      }).catch(String);
+      expect(outcome).to.equal("Error: not today");
+    };
+    await refuse();
+    expect(await stat(path).catch(({ code }) => code)).to.equal("ENOENT");
+    await (await open()).close();
+    await rm(join(path, "token.key"));
+    const before = await readdir(path);
+    await refuse();
+    expect(await readdir(path)).to.deep.equal(before);
+    expect(await failure()).to.equal("none");
+  });
+
+  it("makes no key where another one is damaged", async () => {
+    await mkdir(path, { recursive: true, mode: 0o700 });
+    await writeFile(join(path, "seal.key"), "short", { mode: 0o600 });
+    expect(await failure()).to.include("seal.key is damaged");
+    expect(await readdir(path)).to.deep.equal(["seal.key"]);
   });
 
   it("goes to one of many that start at once", async () => {
