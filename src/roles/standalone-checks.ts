@@ -5,7 +5,7 @@ import { access, readFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import type { ListenSetting } from "../config/listen-setting.ts";
-import { missingMountRight } from "../csi/mount-right.ts";
+import { missingMountRight } from "../csi/volume-mounts.ts";
 
 /** Programs of util-linux that do for us what Node can't: mount(2), umount(2) and flock(2). */
 const neededPrograms = ["mount", "umount", "flock"];
