@@ -58,9 +58,10 @@ export async function isListening(port: number): Promise<boolean> {
   }
 }
 
-/** @throws where nothing listens on the port after some seconds */
-export async function waitForPort(port: number): Promise<void> {
+/** @throws where nothing listens on the port after some seconds, and the interruption's reason where that comes first */
+export async function waitForPort(port: number, interruption: AbortSignal): Promise<void> {
   for (let attempt = 0; attempt < 300; attempt += 1) {
+    interruption.throwIfAborted();
     if (await isListening(port)) return;
     await sleep(50);
   }

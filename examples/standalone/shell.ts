@@ -1,9 +1,10 @@
-import { type ChildProcess, spawn } from "node:child_process";
+import { type ChildProcess, type SpawnOptions, spawn } from "node:child_process";
 import { once } from "node:events";
+import { setTimeout as sleep } from "node:timers/promises";
 
 export interface RunOptions {
-  /** Whether the command is to fail; `maybe` where either is fine. */
-  readonly fails?: boolean | "maybe";
+  /** Whether the command is to fail. */
+  readonly fails?: boolean;
   /** Neither the command nor what it says is shown. */
   readonly silent?: boolean;
 }
@@ -11,15 +12,16 @@ export interface RunOptions {
 /** A shell for a demo: a reader sees commands as one would type them, variables and all, and what they say. */
 export interface Shell {
   say(text: string): void;
-  /** @throws where the command does not end as it is to */
+  /** @throws where the command does not end as it is to, and the interruption's reason where that comes first */
   run(line: string, options?: RunOptions): Promise<void>;
-  /** Starts a command that goes on by itself. */
+  /** Starts a command that goes on by itself. @throws the interruption's reason */
   background(line: string, options?: Pick<RunOptions, "silent">): void;
   /** Everything that commands have said. */
   transcript(): string;
-  /** Ends the command that runs now. */
-  interrupt(): void;
-  /** Ends what goes on in the background, the last one first. */
+  /**
+   * Ends what goes on in the background, the last one first.
+   * @throws where a process is there some seconds after it was killed
+   */
   stop(): Promise<void>;
 }
 
@@ -28,13 +30,17 @@ export interface ShellOptions {
   readonly env: Readonly<Record<string, string>>;
   /** What is shown in place of longer texts, such as `$DEMO` for a folder. */
   readonly abbreviations: Readonly<Record<string, string>>;
+  /** Kills the command that runs; none is started afterwards. What is in the background stays until `stop`. */
+  readonly interruption: AbortSignal;
 }
 
-export function createShell({ cwd, env, abbreviations }: ShellOptions): Shell {
+export function createShell(shellOptions: ShellOptions): Shell {
+  const { cwd, env, abbreviations, interruption } = shellOptions;
+  // A session of its own for each command: Ctrl-C in a terminal reaches the demo alone, which then
+  // ends everything in the right order.
+  const options: SpawnOptions = { cwd, env, detached: true };
   const running: ChildProcess[] = [];
   const said: string[] = [];
-  let current: ChildProcess | undefined;
-  let interrupted = false;
   const say = (text: string): void => void process.stdout.write(`${text}\n`);
   const show = (text: string): void => {
     let short = text;
@@ -45,30 +51,35 @@ export function createShell({ cwd, env, abbreviations }: ShellOptions): Shell {
     say,
     transcript: () => said.join(""),
     async run(line, { fails = false, silent = false } = {}) {
+      interruption.throwIfAborted();
       if (!silent) show(`$ ${line}`);
-      if (interrupted) throw new Error("interrupted");
-      current = spawn("sh", ["-c", line], { cwd, env, stdio: ["ignore", "pipe", "pipe"] });
-      const { status, output } = await outcomeOf(current);
+      const command = spawn("sh", ["-c", line], { ...options, stdio: ["ignore", "pipe", "pipe"] });
+      const end = (): void => abandon(command);
+      interruption.addEventListener("abort", end);
+      const { status, output } = await outcomeOf(command);
+      interruption.removeEventListener("abort", end);
+      interruption.throwIfAborted();
       said.push(output);
       if (!silent) show(output);
-      if (fails === "maybe" || (status !== 0) === fails) return;
+      if ((status !== 0) === fails) return;
       const wanted = fails ? "fail" : "succeed";
       throw new Error(`this was to ${wanted} (status ${status}): ${line}\n${output}`);
     },
     background(line, { silent = false } = {}) {
+      interruption.throwIfAborted();
       if (!silent) show(`$ ${line} &\n`);
-      running.push(spawn("sh", ["-c", `exec ${line}`], { cwd, env, stdio: "ignore" }));
-    },
-    interrupt() {
-      interrupted = true;
-      current?.kill("SIGTERM");
+      // The kernel ends it with the demo, should the demo be killed and not come to `stop`.
+      const tied = ["--pdeathsig", "TERM", "sh", "-c", `exec ${line}`];
+      const child = spawn("setpriv", tied, { ...options, stdio: "ignore" });
+      child.on("error", () => {}); // who waits for what it serves is told
+      running.push(child);
     },
     async stop() {
+      const left: string[] = [];
       for (const child of running.splice(0).reverse()) {
-        if (child.exitCode !== null || child.signalCode !== null) continue;
-        child.kill("SIGTERM");
-        await once(child, "exit");
+        if (!(await end(child))) left.push(`process ${child.pid} goes on after it was killed`);
       }
+      if (left.length > 0) throw new Error(left.join(", "));
     },
   };
 }
@@ -82,4 +93,43 @@ async function outcomeOf(child: ChildProcess): Promise<{ status: number; output:
   }
   const [status] = await once(child, "close");
   return { status, output: output.replaceAll("\r", "") };
+}
+
+/** Kills a command at once, since all that it could tidy up is removed with the demo's folder. */
+function abandon(command: ChildProcess): void {
+  signalGroup(command, "SIGKILL");
+  // Whoever may have left the group and still holds the pipes is not waited for.
+  command.stdout?.destroy();
+  command.stderr?.destroy();
+}
+
+const graceMs = 3000;
+
+/** Ends a process and its children, politely first. @returns whether it has ended */
+async function end(child: ChildProcess): Promise<boolean> {
+  signalGroup(child, "SIGTERM");
+  const hasEnded = await endsWithin(child, graceMs);
+  signalGroup(child, "SIGKILL"); // its children, too, which a polite end may leave
+  return hasEnded || (await endsWithin(child, graceMs));
+}
+
+async function endsWithin(child: ChildProcess, timeoutMs: number): Promise<boolean> {
+  const isOver = (): boolean => child.exitCode !== null || child.signalCode !== null;
+  if (isOver()) return true;
+  const timeout = new AbortController();
+  await Promise.race([
+    once(child, "exit", { signal: timeout.signal }),
+    sleep(timeoutMs, undefined, { signal: timeout.signal }),
+  ]);
+  timeout.abort();
+  return isOver();
+}
+
+function signalGroup({ pid }: ChildProcess, signal: NodeJS.Signals): void {
+  if (pid === undefined) return; // it could not be started
+  try {
+    process.kill(-pid, signal);
+  } catch {
+    // All of the group has ended.
+  }
 }

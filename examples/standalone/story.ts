@@ -2,18 +2,40 @@ import { waitForPort } from "./registry.ts";
 import type { Shell } from "./shell.ts";
 import type { Login } from "./token-server.ts";
 
-export interface StoryOptions {
-  readonly login: Login;
-  /** Where the proxy serves TLS. */
-  readonly httpsPort: number;
+/** Where everything listens, on this machine alone. */
+export interface Ports {
+  readonly registry: number;
+  /** Of the server that gives out the registry's tokens. */
+  readonly token: number;
+  /** Of the proxy, as the next. */
+  readonly http: number;
+  readonly https: number;
 }
 
-/** The story of the demo. Every command is run just as it is shown. @throws where one does not end as told */
-export async function tellStory(shell: Shell, { login, httpsPort }: StoryOptions): Promise<void> {
+export interface StoryOptions {
+  readonly login: Login;
+  readonly ports: Ports;
+  readonly interruption: AbortSignal;
+}
+
+/** Mounts the volume that all commands of the story use. */
+export const mountCommand: string =
+  "oci-connector mount --state $DEMO/state --connectors team-a/registry \\\n" +
+  "    --configuration docker-config,registries-conf,buildkitd $VOLUME";
+
+/**
+ * The story of the demo. Every command is run just as it is shown, and can be run again later but for
+ * the process of the third step, which goes on.
+ * @throws where a command does not end as told, and the interruption's reason where that comes first
+ */
+export async function tellStory(shell: Shell, options: StoryOptions): Promise<void> {
+  const { login, ports, interruption } = options;
   const { say, run, background } = shell;
 
   say("\n1. A registry that demands a login for everything.\n");
-  await run("curl -si http://localhost:5010/v2/ | grep -iE '^(http|www-authenticate)'");
+  await run(
+    `curl -si http://localhost:${ports.registry}/v2/ | grep -iE '^(http|www-authenticate)'`,
+  );
 
   say("2. A connector says where it is, and a Secret has the login: here, and nowhere else.\n");
   await run("grep -v password: $DEMO/connectors/team-a.yaml");
@@ -21,16 +43,13 @@ export async function tellStory(shell: Shell, { login, httpsPort }: StoryOptions
   say("3. One process serves the connectors of that folder, without Kubernetes.\n");
   background(
     "oci-connector standalone --connectors $DEMO/connectors --state $DEMO/state \\\n" +
-      "    --listen http://127.0.0.1:5080 --listen https://127.0.0.1:5443 2> $DEMO/standalone.log",
+      `    --listen http://127.0.0.1:${ports.http} --listen https://127.0.0.1:${ports.https} 2> $DEMO/standalone.log`,
   );
-  await waitForPort(httpsPort);
+  await waitForPort(ports.https, interruption);
   await run("until [ -S $DEMO/state/csi.sock ]; do sleep 0.1; done", { silent: true });
 
   say("4. A build gets a volume that opens this connector, with all that tools have to know.\n");
-  await run(
-    "oci-connector mount --state $DEMO/state --connectors team-a/registry \\\n" +
-      "    --configuration docker-config,registries-conf,buildkitd $VOLUME",
-  );
+  await run(mountCommand);
   await run("ls -A $VOLUME");
   await run("cut -c 1-60 $VOLUME/config.json");
 
@@ -54,10 +73,10 @@ export async function tellStory(shell: Shell, { login, httpsPort }: StoryOptions
   );
 
   say("7. buildah builds on the private base image, and pushes what it built.\n");
-  await run("cat examples/standalone/app/Containerfile");
+  await run("cat $DEMO/app/Containerfile");
   await run(
     "buildah bud --authfile $VOLUME/config.json --cert-dir $CERTS \\\n" +
-      "    --build-arg BASE=$HTTPS/base:1 -t app examples/standalone/app",
+      "    --build-arg BASE=$HTTPS/base:1 -t app $DEMO/app",
   );
   await run(
     "buildah push --authfile $VOLUME/config.json --cert-dir $CERTS app docker://$HTTPS/app:1",
@@ -80,7 +99,7 @@ export async function tellStory(shell: Shell, { login, httpsPort }: StoryOptions
   if (shell.transcript().includes(login.password)) throw new Error("the password was shown");
 
   say("10. After unmount the volume's token is worth nothing, even to who has kept a copy.\n");
-  await run("mkdir $DEMO/kept && cp $VOLUME/config.json $VOLUME/ca.crt $DEMO/kept/");
+  await run("mkdir -p $DEMO/kept && cp $VOLUME/config.json $VOLUME/ca.crt $DEMO/kept/");
   await run("oci-connector unmount --state $DEMO/state $VOLUME");
   await run(
     "skopeo inspect --authfile $DEMO/kept/config.json --cert-dir $DEMO/kept docker://$HTTPS/app:1",
