@@ -21,6 +21,7 @@ const packages: ReadonlyMap<string, string> = new Map([
   ["nginx", "nginx-light"],
   ["nsenter", "util-linux"],
   ["ps", "procps"],
+  ["script", "bsdutils"],
   ["setpriv", "util-linux"],
   ["umount", "mount"],
   ["unshare", "util-linux"],

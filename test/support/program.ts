@@ -56,6 +56,8 @@ export interface RunningProgram extends Stoppable {
   /** What it ended with; undefined while it runs, and where a signal ended it. */
   status(): number | undefined;
   signal(signal: NodeJS.Signals): void;
+  /** Writes to its input, where that was left open. */
+  write(text: string): void;
   /** Ends it: politely, and after two seconds by force. */
   stop(): Promise<void>;
 }
@@ -64,11 +66,14 @@ export interface RunningProgram extends Stoppable {
 export async function startProgram(
   command: string,
   args: readonly string[],
-  options: ProgramOptions = {},
+  options: ProgramOptions & {
+    /** Its input stays open for `write`; otherwise there is none. */
+    readonly opensInput?: boolean;
+  } = {},
 ): Promise<RunningProgram> {
   const { child, ended, stdout, stderr, pid } = await start(command, args, options);
-  child.stdin.end();
-  for (const handle of [child, child.stdout, child.stderr]) unref(handle);
+  if (!options.opensInput) child.stdin.end();
+  for (const handle of [child, child.stdin, child.stdout, child.stderr]) unref(handle);
   const output = (): string => stdout() + stderr();
   return {
     pid,
@@ -76,6 +81,7 @@ export async function startProgram(
     ended,
     status: () => child.exitCode ?? undefined,
     signal: (signal) => kill(child, signal),
+    write: (text) => void child.stdin.write(text),
     waitFor: (pattern, timeout = 20_000) =>
       eventually(
         () => {
