@@ -14,7 +14,8 @@ import { eventually } from "../support/eventually.ts";
 import { type RunningProgram, runProgram, startProgram } from "../support/program.ts";
 import { makeTempFolder } from "../support/temp-folder.ts";
 
-const script: string = fileURLToPath(new URL("../../examples/standalone/demo.ts", import.meta.url));
+const project: string = fileURLToPath(new URL("../..", import.meta.url));
+const script: string = join(project, "examples", "standalone", "demo.ts");
 const ctrlC = "\u0003";
 
 /** What a demo has on the machine. */
@@ -55,11 +56,20 @@ describe("the demo", function () {
     resources.add(
       await startProgram(process.execPath, [script, portsOption()], { env: environment() }),
     );
-  /** In a terminal, in which it is the foreground process. */
+  /** As a person does: by npm, in the foreground of a terminal. */
   const startInTerminal = async (...args: readonly string[]): Promise<RunningProgram> => {
-    const line = `exec '${process.execPath}' '${script}' ${portsOption()} ${args.join(" ")}`;
+    // A shell in between would end by the signal itself, and its status would be told.
+    const line = `exec npm run --silent demo -- ${portsOption()} ${args.join(" ")}`;
     const terminal = await startProgram("script", ["-qfec", line, "/dev/null"], {
-      env: environment(),
+      cwd: project,
+      env: {
+        ...environment(),
+        PATH: process.env.PATH ?? "",
+        HOME: resources.add(makeTempFolder("home")).path,
+        NODE_DISABLE_COMPILE_CACHE: "1", // npm would leave one in the folder of temporary files
+        npm_config_offline: "true",
+        npm_config_update_notifier: "false",
+      },
       opensInput: true,
     });
     return resources.add(terminal);
