@@ -2,6 +2,7 @@
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { expect } from "chai";
+import { listItem } from "../support/markdown.ts";
 import { readExample, transports } from "./example.ts";
 import { needsTable } from "./report.ts";
 import { tools } from "./tools.ts";
@@ -15,13 +16,13 @@ describe("docs/clients.md", () => {
     it(`has what the example of ${name}${ofTheSystem ? ", the system's," : ""} needs`, () => {
       expect(docs).to.include(`](../examples/${name})`);
       expect(docs).to.include(needsTable(readExample(name)));
-      for (const note of notes) expect(docs).to.include(`- ${note}\n`);
+      for (const note of notes) expect(docs).to.include(listItem(note));
     });
   }
 
   it("has what is known of tools that are not tested", () => {
     for (const note of untestedTools.flatMap(({ notes }) => notes)) {
-      expect(docs).to.include(`- ${note}\n`);
+      expect(docs).to.include(listItem(note));
     }
   });
 });

@@ -1,3 +1,4 @@
+import { listItem, paragraph, table } from "../support/markdown.ts";
 import {
   type Example,
   type Operation,
@@ -74,26 +75,33 @@ function resultOf(results: ReadonlyMap<Tool, Result>, tool: Tool): Result {
   return result;
 }
 
-const introduction = (system: string): string => `# Which tools work, and what they need
+const introduction = (system: string): string =>
+  [
+    "# Which tools work, and what they need\n",
+    paragraph(`
+      \`npm run test:clients\` makes this page from what it sees, and compares it each time.
+      \`WRITE_DOCS=1 npm run test:clients\` writes it again. Every tool runs the commands in its folder of
+      [examples](../examples), with a mounted volume and nothing else, against a registry that demands tokens
+      (docker-registry 2.8). What the tool has stored is then read from the registry itself and compared digest by
+      digest.`),
+    // On a line of its own, since the tests look for the name of the system.
+    `This is from ${system}.\n`,
+  ].join("\n");
 
-Made by \`npm run test:clients\` of what it has seen, and compared with it each time; \`WRITE_DOCS=1 npm run test:clients\` writes it
-anew. Every tool is run by the commands in its folder of [examples](../examples), with a mounted volume and nothing else, against a
-registry that demands tokens (docker-registry 2.8); what it has stored is then read from the registry itself, digest by digest. This is
-from ${system}.
-`;
+const meanings = [
+  "",
+  paragraph(`
+    TLS is always verified. *Several platforms*: an image index is pushed. *Mount*: layers get from one repository
+    into another without an upload. *Referrers*: an artifact is attached to an image and found again, with
+    docker-registry 2.8, distribution 3 (by the fallback tag) and an OCI 1.1 registry (by its API). *By own name*: the
+    image keeps the name that the registry's own users have for it. *Forward proxy*: a base image is pulled from one
+    registry, and the result is pushed to another, both by their own names, with two connectors in one volume and only
+    [its \`.env\`](forward-proxy.md). –: this version of the tool cannot do it, or not through a proxy.`),
+].join("\n");
 
-const meanings = `
-TLS is always verified. *Several platforms*: an image index, pushed. *Mount*: layers get from one repository into another without an upload.
-*Referrers*: an artifact is attached to an image and found again, with docker-registry 2.8, distribution 3 (by the fallback tag) and
-an OCI 1.1 registry (by its API). *By own name*: the image keeps the name that the registry's own users have for it.
-*Forward proxy*: a base image from one registry, and what comes of it to another, both by their own names, with two connectors in one volume and
-[its \`.env\`](forward-proxy.md) alone.
-–: this version of the tool can't, or not through a proxy.
-`;
-
-const variables = `\`$VOLUME\` is where the volume is mounted, \`$PROXY\` the proxy's host and port. What has no row needs nothing
-beside what every command needs.
-`;
+const variables = paragraph(`
+  \`$VOLUME\` is where the volume is mounted, \`$PROXY\` the proxy's host and port. What has no row needs only what
+  every command needs.`);
 
 const shown = (over: ReadonlySet<Transport> | undefined): string => {
   if (over === undefined) return "–";
@@ -109,18 +117,21 @@ function section(
   results: ReadonlyMap<Tool, Result>,
 ): string {
   const found = versions.map((tool) => resultOf(results, tool));
-  const refusals = new Set(found.map(({ refusal }) => `\`${refusal}\``));
+  const refusals = new Set(found.map(({ refusal }) => refusal));
+  const notes = versions.flatMap((tool) => tool.notes);
   return [
     `### ${name} ${found.map(({ version }) => version).join(", ")}\n`,
     needsTable(readExample(name)),
-    `\nWithout the volume's login it says: ${[...refusals].join(", or ")}`,
-    `\n${list(versions.flatMap(({ notes }) => notes))}`,
+    "\nWithout the volume's login it says:\n",
+    ["```text", ...refusals, "```"].join("\n"),
+    ...(notes.length === 0 ? [] : [`\n${list(notes).trimEnd()}`]),
+    "",
   ].join("\n");
 }
 
-const list = (notes: readonly string[]): string => notes.map((note) => `- ${note}\n`).join("");
+const list = (notes: readonly string[]): string => notes.map(listItem).join("");
 
-/** A table of what is to be said to the tool of the volume and of the proxy. */
+/** A table of the options and variables by which the tool learns of the volume and the proxy. */
 export const needsTable = (example: Example): string =>
   table(["for", "over TLS", "over HTTP"], needs(example));
 
@@ -171,9 +182,3 @@ function optionsIn(words: readonly string[]): readonly string[] {
 /** Everything else that stands behind an option in the examples is an image or a file. */
 const isValue = (word: string): boolean =>
   /^'|^[$](VOLUME|PROXY)|^(docker-config|containerd)/.test(word);
-
-function table(headings: readonly string[], rows: readonly (readonly string[])[]): string {
-  const line = (cells: readonly string[]): string =>
-    `| ${cells.map((cell) => cell.replaceAll("|", "\\|")).join(" | ")} |`;
-  return [line(headings), line(headings.map(() => "---")), ...rows.map(line)].join("\n");
-}

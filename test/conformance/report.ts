@@ -1,3 +1,4 @@
+import { listItem, paragraph, table } from "../support/markdown.ts";
 import { registryScenarios } from "../support/registries/scenarios.ts";
 import { type Difference, differences, knownDifferences } from "./differences.ts";
 import { madeComparable, notCompared } from "./talk.ts";
@@ -20,7 +21,7 @@ export function renderReport(): string {
     ),
     "\n## What differs\n",
     table(
-      ["", "workflow", "registries", "differs in", "why"],
+      ["no.", "workflow", "registries", "differs in", "why"],
       differences.map((difference, index) => row(difference, index)),
     ),
     `\n## Every workflow\n\n${legend}`,
@@ -42,29 +43,35 @@ export function renderReport(): string {
   ].join("\n");
 }
 
-const peculiar = `Well-known registries differ from the specification, and from each other. Test registries that behave like them, under their
-real names, are pushed to, pulled from, mounted in, listed and deleted from through the proxy
-([test](../test/proxy/registries.test.ts), [registries](../test/support/registries)). Their passwords go to where tokens come from, and nothing goes to where blobs lie.
-`;
+const peculiar = paragraph(`
+  Well-known registries differ from the specification, and from each other. Test registries that behave like them are
+  used through the proxy under their real names: images are pushed, pulled, mounted, listed and deleted
+  ([test](../test/proxy/registries.test.ts), [registries](../test/support/registries)). A password goes
+  to the host that gives tokens, and no credential to the host that stores blobs.`);
 
 function introduction(): string {
   const count = chapters.reduce((sum, { workflows }) => sum + workflows.length, 0);
-  const comparable = Object.entries(madeComparable).map(([name, how]) => `- \`${name}\`: ${how}`);
-  return `# The registry protocol through the proxy
-
-\`npm run test:conformance\` sends the requests of ${count} workflows, which are those of the OCI distribution specification 1.1 and
-its conformance list, to a registry with its own login, and the same requests through the proxy, with the token of a volume, to another
-registry of the same kind. Status, body and every header of every answer have to be equal; what the registry itself answers has to be
-what the specification allows. What differs is listed here, with its reason, and nothing else may. \`WRITE_DOCS=1 npm run test:conformance\`
-writes this file anew, and the tests compare it. A registry whose program is not on the machine is left out of a run.
-
-Not compared are headers of the connection or the moment: ${notCompared.map((name) => `\`${name}\``).join(", ")}. Made comparable are
-
-${comparable.join("\n")}
-`;
+  const comparable = Object.entries(madeComparable).map(([name, how]) =>
+    listItem(`\`${name}\`: ${how}`),
+  );
+  const left = notCompared.map((name) => `\`${name}\``).join(", ");
+  return [
+    "# The registry protocol through the proxy\n",
+    paragraph(`
+      \`npm run test:conformance\` runs ${count} workflows, which are those of the OCI distribution specification 1.1 and
+      its conformance list. It sends the requests of each to a registry with the registry's own login, and the same
+      requests through the proxy, with the token of a volume, to another registry of the same kind. Status, body and
+      every header of every response must be equal, and the registry's own response must be one that the specification
+      allows. The differences are listed here, each with its reason; any other difference fails the tests.
+      \`WRITE_DOCS=1 npm run test:conformance\` writes this file again, and the tests compare it. A registry whose
+      program is not on the machine is left out of a run.`),
+    paragraph(`
+      Headers that belong to the connection or to the moment are not compared: ${left}. These are made comparable:`),
+    comparable.join(""),
+  ].join("\n");
 }
 
-const legend = "= is equal. A number is that of the difference above.\n";
+const legend = "= means equal. A number is the number of a difference above.";
 
 const row = (
   { chapter, workflows, kinds: some, fields, reason }: Difference,
@@ -80,10 +87,4 @@ const row = (
 function cell(chapter: string, workflow: string, kind: string): string {
   const known = knownDifferences(chapter, workflow, kind);
   return known.map((difference) => differences.indexOf(difference) + 1).join(", ") || "=";
-}
-
-function table(headings: readonly string[], rows: readonly (readonly string[])[]): string {
-  const line = (cells: readonly string[]): string =>
-    `| ${cells.map((text) => text.replaceAll("|", "\\|")).join(" | ")} |`;
-  return [line(headings), line(headings.map(() => "---")), ...rows.map(line)].join("\n");
 }
