@@ -83,7 +83,7 @@ const notBase64 = "a value under data that is not base64 (plain text belongs und
 function secretValue(secret: unknown, key: string): Buffer | string {
   const plain = property(property(secret, "stringData"), key) ?? undefined;
   if (typeof plain === "string") return Buffer.from(plain);
-  if (plain !== undefined) return `a ${typeof plain} that is no text (put it in quotes)`;
+  if (plain !== undefined) return `a ${typeof plain} instead of text (put it in quotes)`;
   const encoded = property(property(secret, "data"), key) ?? undefined;
   if (encoded === undefined) return "nothing";
   if (typeof encoded !== "string") return notBase64;

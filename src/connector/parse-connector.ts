@@ -26,7 +26,7 @@ export function parseConnector(document: unknown): Checked<Connector> {
     reader,
     "spec.connectorClassName",
     (text) => text === connectorClass,
-    `"${connectorClass}", the one connector class there is`,
+    `"${connectorClass}", the only connector class`,
   );
   const address = addressAt(reader, "spec.address");
   const addressExtensions = addressExtensionsOf(reader);

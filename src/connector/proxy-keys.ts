@@ -72,7 +72,7 @@ export function parseProxyKeys(secret: unknown): Checked<ProxyKeys> {
     };
     if (problems.length === 0 && !isPair(authority)) {
       const wanted = `the private key of ${prefix}ca.crt`;
-      problems.push({ path: `${prefix}ca.key`, found: "another one", wanted });
+      problems.push({ path: `${prefix}ca.key`, found: "the key of another certificate", wanted });
     }
     return { authority, sealKey: sealKeyAt(secret, `${prefix}seal.key`, problems) };
   };

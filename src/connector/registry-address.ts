@@ -56,7 +56,7 @@ export function parseRegistryAddress(text: unknown, path: string): Checked<Regis
  */
 function showAddress(text: unknown): string {
   if (typeof text === "string") return show(text.replace(/^(https?:\/\/)?.*@/is, "$1…@"));
-  return (text ?? undefined) === undefined ? "nothing" : "something that is no text";
+  return (text ?? undefined) === undefined ? "nothing" : "something that is not text";
 }
 
 function readAddress(text: string): RegistryAddress | undefined {

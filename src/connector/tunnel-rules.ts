@@ -41,7 +41,11 @@ export function parseTunnelRules(text: string, path: string): Checked<TunnelRule
     .map((entry) => ({ path, found: show(entry), wanted }));
   const isRefused = entries.includes("refuse");
   if (isRefused && entries.length > 1) {
-    problems.push({ path, found: show(text), wanted: '"refuse" alone: a list refuses the others' });
+    problems.push({
+      path,
+      found: show(text),
+      wanted: '"refuse" alone, since a list refuses every host that it does not allow',
+    });
   }
   if (problems.length > 0) return { ok: false, problems };
   const all = <Kind extends Entry["kind"]>(kind: Kind): readonly Extract<Entry, { kind: Kind }>[] =>

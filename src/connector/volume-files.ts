@@ -113,7 +113,7 @@ function missingFrom(files: VolumeFiles, names: readonly string[]): readonly Pro
   return missing.map((name) => ({
     path: "configuration.names",
     found: show(`!${name}`),
-    wanted: `a file of this volume behind "!": ${paths.join(", ")}`,
+    wanted: `a file of this volume after "!": ${paths.join(", ")}`,
   }));
 }
 

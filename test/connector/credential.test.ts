@@ -112,7 +112,7 @@ describe("a credential", () => {
     [
       "with a number for a password",
       { type, stringData: { ...right, password: 12345678 } },
-      `password: found a number that is no text (put it in quotes), ${line}`,
+      `password: found a number instead of text (put it in quotes), ${line}`,
     ],
     [
       "with plain text where base64 belongs",
@@ -143,7 +143,7 @@ describe("a credential", () => {
       "with several mistakes, all told at once",
       { type: "Opaque\n", stringData: { username: "", password: true } },
       `type: found "Opaque\\n", ${types}; username: found an empty value, ${line}; ` +
-        `password: found a boolean that is no text (put it in quotes), ${line}`,
+        `password: found a boolean instead of text (put it in quotes), ${line}`,
     ],
   ];
   for (const [claim, secret, sentence] of refused) {

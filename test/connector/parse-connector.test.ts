@@ -183,7 +183,7 @@ describe("a Connector document with mistakes", () => {
         ["kind", '"connector"', "Connector"],
         ["metadata.name", '"Harbor"', label(61)],
         ["metadata.namespace", '"team_a"', label(63)],
-        ["spec.connectorClassName", '"git"', '"oci", the one connector class there is'],
+        ["spec.connectorClassName", '"git"', '"oci", the only connector class'],
         ["spec.address", '"harbor.example.com"', addressRule],
         ["spec.addressExtensions.0.value", '"ftp://a"', addressRule],
         ["spec.addressExtensions.1", '"b"', addressRule],

@@ -60,7 +60,10 @@ describe("the proxies' keys", () => {
       [{ "ca.crt": undefined }, "ca.crt: nothing, a certificate in PEM"],
       [{ "ca.key": noise }, "ca.key: something else, a private key in PEM"],
       [{ "ca.crt": 1 }, "ca.crt: nothing, a certificate in PEM"],
-      [{ "ca.key": whole["next-ca.key"] }, "ca.key: another one, the private key of ca.crt"],
+      [
+        { "ca.key": whole["next-ca.key"] },
+        "ca.key: the key of another certificate, the private key of ca.crt",
+      ],
       [{ "next-ca.key": undefined }, "next-ca.key: nothing, a private key in PEM"],
       [{ "next-ca.crt": undefined }, "next-ca.crt: nothing, a certificate in PEM"],
       [{ "next-seal.key": noise }, "next-seal.key: 23 bytes, 32 bytes"],

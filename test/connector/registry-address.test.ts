@@ -145,7 +145,7 @@ describe("the address of a registry", () => {
     ["a password with a newline", "https://bob:s3\ncr3t@r.test", '"https://…@r.test"'],
     ["a password without a scheme", "bob:s3cr3t@r.test", '"…@r.test"'],
     ["a password behind a scheme of its own", "oci://bob:s3cr3t@r.test", '"…@r.test"'],
-    ["a password in a list", ["https://bob:s3cr3t@r.test"], "something that is no text"],
+    ["a password in a list", ["https://bob:s3cr3t@r.test"], "something that is not text"],
     ["nothing of an address that is not there", undefined, "nothing"],
     ["all of an address without a user", "ftp://r.test/a", '"ftp://r.test/a"'],
   ];

@@ -270,7 +270,7 @@ describe("files that are left out", () => {
   it("have to be there: a misspelt one would stay in the volume", () => {
     const leaveOut = ["contxt.token", "ca.crt", "config.json", "ca"];
     const files = renderVolumeFiles({ ...nothingMore, leaveOut }, sampleVolume(one));
-    const wanted = `wanted a file of this volume behind "!": ${builtIn.join(", ")}`;
+    const wanted = `wanted a file of this volume after "!": ${builtIn.join(", ")}`;
     expect(files.ok ? "" : describeProblems(files.problems)).to.equal(
       ["!contxt.token", "!config.json", "!ca"]
         .map((name) => `configuration.names: found "${name}", ${wanted}`)
