@@ -86,9 +86,9 @@ async function checkListener(socketPath: string): Promise<void> {
     const code = String(errorCode(error));
     const advice =
       code === "EACCES"
-        ? "run this as the user who started it"
+        ? "run this command as the user who started `oci-connector standalone`"
         : "is `oci-connector standalone` running?";
-    throw new Error(`nobody answers at ${socketPath} (${code}): ${advice}`);
+    throw new Error(`can't connect to ${socketPath} (${code}): ${advice}`);
   } finally {
     socket.destroy();
   }

@@ -121,7 +121,7 @@ function writeFiles(root: string, files: VolumeFiles, access: Access): void {
 function foldersOf(path: string): readonly string[] {
   const parts = path.split("/");
   if (parts.some((part) => part === "" || part === "." || part === "..")) {
-    throw new TypeError(`"${path}" is no path inside a volume`);
+    throw new TypeError(`"${path}" is not a path inside a volume`);
   }
   return parts.slice(0, -1).map((_, index) => parts.slice(0, index + 1).join("/"));
 }

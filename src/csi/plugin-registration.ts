@@ -43,9 +43,9 @@ export async function servePluginRegistration(
       const isNews = status.pluginRegistered !== registered;
       registered = status.pluginRegistered;
       if (registered) options.onRegistered();
-      if (isNews && registered) log("info", "the kubelet knows the driver");
+      if (isNews && registered) log("info", "the kubelet has registered the driver");
       if (!registered) {
-        log("error", "the kubelet refuses the driver", { reason: status.error });
+        log("error", "the kubelet has refused to register the driver", { reason: status.error });
       }
       return {};
     }),

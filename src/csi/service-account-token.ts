@@ -47,5 +47,5 @@ const missing = (audience: string): RpcError =>
 
 const expired = (audience: string, at: Date): RpcError =>
   unavailable(
-    `the token that the kubelet gave for the audience "${audience}" expired at ${at.toISOString()}: check the node's clock and the kubelet's way to the API server`,
+    `the token that the kubelet gave for the audience "${audience}" expired at ${at.toISOString()}: check the node's clock and the kubelet's connection to the API server`,
   );

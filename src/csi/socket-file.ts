@@ -23,12 +23,22 @@ export async function placeSocket(
   path: string,
   listen: (path: string) => Promise<unknown>,
 ): Promise<SocketFile> {
-  await checkSocketPlace(path);
+  const length = Math.max(byteLength(path), byteLength(dirname(path)) + "/.XXXXXX/s".length);
+  if (length > longestPath) {
+    throw new Error(`${path}: found a path of ${length} bytes, wanted ${longestPath} at most`);
+  }
+  const present = await lstat(path).catch(unless(undefined, "ENOENT"));
+  if (present !== undefined && !present.isSocket()) {
+    throw new Error(`${path}: found something that is not a socket, wanted nothing: remove it`);
+  }
   // The leading dot keeps the kubelet's plugin watcher away.
   const folder = await mkdtemp(`${dirname(path)}/.`).catch((error: unknown) => {
-    throw new Error(`${path}: can't make a socket there; is its folder there and writable?`, {
-      cause: error,
-    });
+    throw new Error(
+      `${path}: can't create a socket there; check that its folder exists and is writable`,
+      {
+        cause: error,
+      },
+    );
   });
   try {
     const own = join(folder, "s");

@@ -91,7 +91,7 @@ export function createVolumeMounts({ readMountInfo, run }: MountEffects): Volume
         .catch(explain(`can't mount a tmpfs at "${path}" (this needs CAP_SYS_ADMIN)`));
       // Without a mount the files would go to the disk.
       if ((await unmountDownTo(1, path)) === 0) {
-        throw unavailable(`somebody else has unmounted "${path}"; the next attempt may succeed`);
+        throw unavailable(`another process has unmounted "${path}"; the next attempt may succeed`);
       }
     },
   };

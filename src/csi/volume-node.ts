@@ -77,7 +77,7 @@ export function createNode(options: NodeOptions): VolumeNode {
     } catch (error) {
       // After a final error the kubelet never calls unpublish, so nothing may stay behind.
       await withdraw(path).catch((error: unknown) =>
-        log("error", "a publish that failed could not be undone", { ...fields, error }),
+        log("error", "a failed publish could not be undone", { ...fields, error }),
       );
       throw error;
     }
@@ -102,7 +102,10 @@ export function createNode(options: NodeOptions): VolumeNode {
       );
     } catch (error) {
       const { message, cause } = toRpcError(error);
-      troubles.set(path, [`the last files stay: ${message}`], { ...fields, error: cause });
+      troubles.set(path, [`the volume keeps its last files: ${message}`], {
+        ...fields,
+        error: cause,
+      });
       if (record !== undefined && record.tokenExpiresAt > now()) return;
       throw unavailable(`the volume's files are out of date: ${message}`);
     }
@@ -114,7 +117,7 @@ export function createNode(options: NodeOptions): VolumeNode {
       const path = await resolveTarget("target_path", request.targetPath);
       if (path === undefined) {
         throw failedPrecondition(
-          `target_path ${show(request.targetPath)}: make the folder above it`,
+          `target_path ${show(request.targetPath)}: its parent folder does not exist; create it`,
         );
       }
       const publishNow = async (): Promise<void> => {

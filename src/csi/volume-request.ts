@@ -58,7 +58,7 @@ export function parseVolumeRequest(request: PublishRequest): VolumeRequest {
     "SELinux contexts only, such as context=system_u:object_r:container_file_t:s0",
   );
   const group = mount?.volumeMountGroup ?? "";
-  demand(isGroup(group), "securityContext.fsGroup", group, "a group's number");
+  demand(isGroup(group), "securityContext.fsGroup", group, "the number of a group");
   if (!attributes.ok || problems.length > 0) throw invalidArgument(describeProblems(problems));
   return {
     namespace,

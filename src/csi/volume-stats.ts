@@ -25,8 +25,8 @@ export async function usageOf(path: string): Promise<Pick<VolumeStats, "bytes" |
 }
 
 /** What there is to say against the files, going by their record. */
-export function describeAge(record: PublishRecord | undefined, now: Date): readonly string[] {
-  if (record === undefined) return ["the volume has no files, or none that are known"];
+export function describeAge(record: VolumeRecord | undefined, now: Date): readonly string[] {
+  if (record === undefined) return ["the volume has no files, or no record of them"];
   const { tokenExpiresAt } = record;
   if (tokenExpiresAt > now) return [];
   return [`the token in the volume expired at ${tokenExpiresAt.toISOString()}`];

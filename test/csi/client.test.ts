@@ -82,7 +82,7 @@ describe("CSI client", () => {
   it("says what to do where there is no socket", async () => {
     const message = await messageOf(unpublishVolume(socketPath, volume));
     expect(message).to.equal(
-      `nobody answers at ${socketPath} (ENOENT): is \`oci-connector standalone\` running?`,
+      `can't connect to ${socketPath} (ENOENT): is \`oci-connector standalone\` running?`,
     );
   });
 
@@ -105,7 +105,9 @@ describe("CSI client", () => {
     process.seteuid?.(65534);
     try {
       const message = await messageOf(publish());
-      expect(message).to.include("EACCES").and.include("the user who started it");
+      expect(message)
+        .to.include("EACCES")
+        .and.include("the user who started `oci-connector standalone`");
     } finally {
       process.seteuid?.(uid ?? 0);
     }

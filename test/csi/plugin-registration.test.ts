@@ -75,7 +75,7 @@ describe("the registration with the kubelet", () => {
     expect(told).to.equal(1);
   });
 
-  it("logs why the kubelet refuses the driver, and each change once", async () => {
+  it("logs why the kubelet has refused to register the driver, and each change once", async () => {
     await notify(true);
     await notify(true);
     await notify(false, "a driver of that name is there");

@@ -153,13 +153,13 @@ describe("CSI server", function () {
   it("leaves what is no socket", async () => {
     await writeFile(socketPath, "mine");
     const error = await serve().catch((reason) => reason);
-    expect(error.message).to.include(socketPath).and.include("no socket");
+    expect(error.message).to.include(socketPath).and.include("not a socket");
     expect(await readFile(socketPath, "utf8")).to.equal("mine");
   });
 
   it("wants the folder to be there", async () => {
     const error = await serve({ socketPath: join(folder, "a", "csi.sock") }).catch((e) => e);
-    expect(error.message).to.include("is its folder there");
+    expect(error.message).to.include("check that its folder exists");
   });
 
   it("wants a path that a socket can have, and leaves nothing behind", async () => {

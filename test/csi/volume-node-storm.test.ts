@@ -129,7 +129,7 @@ describe("volume node under many calls", function () {
     }
     while (driver.logged("NodePublishVolume failed").length === 0) await sleep(5);
     const [line] = driver.logged("NodePublishVolume failed");
-    expect(line?.reason).to.equal("CANCELLED: the caller gave up");
+    expect(line?.reason).to.equal("CANCELLED: the caller cancelled the call");
     await roundTrip(); // and now all that they had to say
   };
   /** What a connection brings comes in the order in which it was sent. */

@@ -278,8 +278,12 @@ describe("volume node", function () {
       }
     });
 
-    it("wants the folder above it", () =>
-      refused({ targetPath: join(target, "a") }, "FAILED_PRECONDITION", "make the folder above"));
+    it("wants the parent folder", () =>
+      refused(
+        { targetPath: join(target, "a") },
+        "FAILED_PRECONDITION",
+        "its parent folder does not exist",
+      ));
 
     it("wants a mount", async () => {
       await refused({ volumeCapability: { block: {} } }, "INVALID_ARGUMENT", 'found "block"');
@@ -405,7 +409,9 @@ describe("volume node", function () {
         expect(error.details).to.include(`found ${found}`);
       }
       const below = driver.publish(publishRequest(join(driver.folder, "file", "volume")));
-      expect((await driver.failure(below)).details).to.include("make the folder above it");
+      expect((await driver.failure(below)).details).to.include(
+        "its parent folder does not exist; create it",
+      );
       await driver.unpublish(join(driver.folder, "file", "volume"));
       expect(await readFile(join(driver.folder, "file"), "utf8")).to.equal("mine");
       expect(await readdir(join(driver.folder, "elsewhere"))).to.deep.equal([]);
@@ -490,7 +496,10 @@ describe("volume node", function () {
       });
       driver.world.mayUse = async () => ({ ok: true, value: undefined });
       await driver.publish(publishRequest(target, renewed(`${tokenMark}-2`)));
-      expect(await condition()).to.deep.equal({ abnormal: false, message: "in order" });
+      expect(await condition()).to.deep.equal({
+        abnormal: false,
+        message: "the volume is in order",
+      });
     });
 
     const failures: Record<string, () => Parameters<typeof publishRequest>[1]> = {
@@ -521,7 +530,7 @@ describe("volume node", function () {
         await driver.publish(request);
         await driver.publish(request);
         expect(await read("..data/.env")).to.equal(last);
-        expect(driver.logged("the volume is in trouble")).to.have.lengthOf(1);
+        expect(driver.logged("the volume has problems")).to.have.lengthOf(1);
         expect(await condition()).to.have.property("abnormal", true);
 
         driver.world.now = () => tokenExpiry;
@@ -537,7 +546,10 @@ describe("volume node", function () {
         await driver.publish(publishRequest(target, renewed(`${tokenMark}-3`)));
         expect(await read("context.token")).to.equal(`${tokenMark}-3`);
         expect(driver.logged("the volume is in order again")).to.have.lengthOf(1);
-        expect(await condition()).to.deep.equal({ abnormal: false, message: "in order" });
+        expect(await condition()).to.deep.equal({
+          abnormal: false,
+          message: "the volume is in order",
+        });
       });
     }
 
@@ -546,7 +558,7 @@ describe("volume node", function () {
         throw new TypeError("a bug");
       };
       await driver.publish(publishRequest(target));
-      const [line] = driver.logged("the volume is in trouble");
+      const [line] = driver.logged("the volume has problems");
       expect(line).to.include({ error: "TypeError: a bug" });
     });
 
@@ -607,7 +619,7 @@ describe("volume node", function () {
         "UNAVAILABLE",
       );
       expect(await read("context.token")).to.equal(`${tokenMark}-1`);
-      expect((await condition())?.message).to.include("no files, or none that are known");
+      expect((await condition())?.message).to.include("no files, or no record of them");
     });
   });
 
@@ -673,7 +685,10 @@ describe("volume node", function () {
         expect(usage?.used).to.be.above(0);
         expect((usage?.used ?? 0) + (usage?.available ?? 0)).to.equal(usage?.total);
       }
-      expect(await condition()).to.deep.equal({ abnormal: false, message: "in order" });
+      expect(await condition()).to.deep.equal({
+        abnormal: false,
+        message: "the volume is in order",
+      });
     });
 
     it("tells that a connector is gone before the next publish", async () => {
