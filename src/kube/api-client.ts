@@ -90,7 +90,8 @@ async function readJson(response: IncomingMessage): Promise<unknown> {
   for await (const chunk of response as AsyncIterable<Buffer>) {
     chunks.push(chunk);
     length += chunk.length;
-    if (length > longestAnswer) throw new RangeError(`an answer of over ${longestAnswer} bytes`);
+    if (length > longestAnswer)
+      throw new RangeError(`its response is longer than ${longestAnswer} bytes`);
   }
   return parseJson(Buffer.concat(chunks).toString("utf8"));
 }

@@ -24,7 +24,7 @@ export function errorOfStatus(status: number, body: unknown): ApiError | Unavail
   const message = typeof said === "string" ? said.slice(0, longestMessage) : `HTTP ${status}`;
   if (status === 401) {
     // It concerns our own token, or an API server that can't read its keys yet: nobody's mistake who asks us.
-    return new Unavailable(`the API server does not know us: ${message}`);
+    return new Unavailable(`the API server does not accept our credential: ${message}`);
   }
   if (status === 429 || status >= 500) {
     return new Unavailable(`the API server can't answer now: ${message}`);
@@ -34,7 +34,7 @@ export function errorOfStatus(status: number, body: unknown): ApiError | Unavail
 
 /** The error that a request which got no answer stands for. */
 export function errorOfConnection(error: unknown): Unavailable {
-  const detail = isTimeout(error) ? "it took too long" : describe(error);
+  const detail = isTimeout(error) ? "the request timed out" : describe(error);
   return new Unavailable(`the API server can't be reached: ${detail}`, { cause: error });
 }
 

@@ -34,6 +34,6 @@ function parse(object: KubeObject): FoundConnector {
 
 function missing(ref: ConnectorRef): FoundConnector {
   const list = `kubectl get connectors -n ${ref.namespace}`;
-  const reason = `there is no Connector ${showRef(ref)}; \`${list}\` lists those that there are`;
+  const reason = `there is no Connector ${showRef(ref)}; \`${list}\` lists those that exist`;
   return { state: "missing", reason };
 }

@@ -29,7 +29,7 @@ export async function kubeconfigAccess({ file, context }: KubeconfigOptions): Pr
     throw new Error(`the kubeconfig has no cluster for its context "${name}"`);
   }
   if (cluster.server === assumedServer) {
-    throw new Error("there is no kubeconfig: set KUBECONFIG to one, or make ~/.kube/config");
+    throw new Error("there is no kubeconfig: set KUBECONFIG to one, or create ~/.kube/config");
   }
   return {
     server: new URL(cluster.server),
@@ -46,7 +46,9 @@ const assumedServer = "http://localhost:8080";
 
 /** An error of YAML quotes the file, with the tokens in it. */
 const whyUnread = (error: unknown): string =>
-  error instanceof Error && "code" in error ? String(error.code) : "it is not what it should be";
+  error instanceof Error && "code" in error
+    ? String(error.code)
+    : "its content is not a kubeconfig";
 
 /** It is an optional dependency, since images leave it out. */
 function explainMissing(error: unknown): never {
@@ -54,7 +56,7 @@ function explainMissing(error: unknown): never {
     error instanceof Error && "code" in error && error.code === "ERR_MODULE_NOT_FOUND";
   if (!isMissing) throw error;
   throw new Error(
-    "to read a kubeconfig takes the library @kubernetes/client-node, which is not here: outside of a cluster install the program with its optional dependencies (npm ci); inside of one KUBERNETES_SERVICE_HOST has to be set",
+    "reading a kubeconfig requires the library @kubernetes/client-node, which is not installed: outside a cluster, install the program with its optional dependencies (npm ci); inside a cluster, KUBERNETES_SERVICE_HOST must be set",
     { cause: error },
   );
 }

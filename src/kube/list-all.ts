@@ -24,7 +24,7 @@ export async function listAll<T extends KubeObject>(
     const page = await client.request({ path, query: { ...query, limit: pageSize, ...next } });
     const found = property(page, "items");
     if (!Array.isArray(found))
-      throw new Unavailable(`the API server's answer to ${path} is no list`);
+      throw new Unavailable(`the API server's response to ${path} is not a list`);
     items.push(...found.map((item) => withoutManagedFields(item as T)));
     const metadata = property(page, "metadata");
     const token = property(metadata, "continue");

@@ -104,7 +104,7 @@ async function readCredential(
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
     const reason = hasStatus(error, 404)
-      ? `there is no Secret ${ref}: create it, with username and password, or take auth.secretRef away`
+      ? `there is no Secret ${ref}: create it, with username and password, or remove auth.secretRef`
       : `Secret ${ref} can't be read: ${error.message}`; // it names the right that is missing
     return { ok: false, reason };
   }
@@ -126,7 +126,7 @@ function complainOnce(log: Log): Complain {
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
       if (troubles.get(what) !== error.message) {
-        log("warning", "certificates can't be read, and are not trusted", {
+        log("warning", "CA certificates can't be read and are not trusted", {
           reference: what,
           error,
         });

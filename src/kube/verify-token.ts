@@ -27,8 +27,7 @@ const positiveMs = 60_000;
 const negativeMs = 5_000;
 const capacity = 10_000;
 
-const advice =
-  "use the volume's files as they are at the moment, since the kubelet renews the token in them";
+const advice = "read the volume's files again, since the kubelet renews the token in them";
 
 /**
  * Asks the API server who holds a token. While it is away, those whom it knew before are still known,
@@ -40,10 +39,10 @@ export function reviewTokens(options: TokenReviewOptions): VerifyToken {
   return async (token) => {
     const claims = readClaims(token);
     // Whatever else people type as a password is not for the API server, nor for its audit log.
-    if (claims === undefined) return refuse("this is no token of a ServiceAccount");
+    if (claims === undefined) return refuse("this is not the token of a ServiceAccount");
     if (!claims.audiences.includes(audience)) {
       const found = claims.audiences.map(show).join(", ") || "nobody";
-      return refuse(`the token is for ${found}, and has to be for ${show(audience)}`);
+      return refuse(`the token is for ${found}, but must be for ${show(audience)}`);
     }
     const restMs = Math.max(0, (claims.expiresAt ?? 0) - now());
     const key = hash("sha256", token, "base64");

@@ -116,14 +116,14 @@ export function watchCache<T extends KubeObject>(options: WatchedCacheOptions): 
   }
 
   function worksNow(): void {
-    if (trouble !== undefined) log("info", "watching", { reference: path });
+    if (trouble !== undefined) log("info", "watch established", { reference: path });
     trouble = undefined;
   }
 
   function remember(error: unknown): void {
     if (hasStatus(error, 410)) return; // the past was compacted, as it is from time to time
     const sentence = error instanceof Error ? error.message : String(error);
-    if (sentence !== trouble) log("warning", "can't watch", { reference: path, error });
+    if (sentence !== trouble) log("warning", "watch failed, retrying", { reference: path, error });
     trouble = sentence;
   }
 
@@ -178,6 +178,7 @@ function readEvent<T extends KubeObject>(event: unknown): WatchEvent<T> {
   const object = property(event, "object");
   if (type === "ERROR") throw errorOfStatus(Number(property(object, "code")), object);
   const version = property(property(object, "metadata"), "resourceVersion");
-  if (typeof version !== "string") throw new Unavailable("the API server's watch sent no event");
+  if (typeof version !== "string")
+    throw new Unavailable("the API server's watch sent something that is not an event");
   return event as WatchEvent<T>;
 }

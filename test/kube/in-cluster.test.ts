@@ -101,7 +101,7 @@ describe("access to the API server", () => {
     const file = join(folder, "broken");
     await writeFile(file, "users: [{name: u, user: {token: token-in-it}}\n\t{{");
     for (const [path, why] of [
-      [file, "it is not what it should be"],
+      [file, "its content is not a kubeconfig"],
       [join(folder, "nowhere"), "ENOENT"],
     ] as const) {
       const error = await kubeconfigAccess({ file: path }).catch((e: unknown) => e);

@@ -103,7 +103,7 @@ describe("watchCache()", () => {
     await watched.cache.synced;
     await until(() => watched.cache.trouble === undefined, "there is still trouble");
     expect(names(watched)).to.deep.equal(["a"]);
-    expect(watched.logged).to.deep.equal(["can't watch", "watching"]);
+    expect(watched.logged).to.deep.equal(["watch failed, retrying", "watch established"]);
   });
 
   it("outlives a list that is forbidden, missing, no list, no JSON, or never answered", async () => {
@@ -133,7 +133,7 @@ describe("watchCache()", () => {
     server.put("connectors", { metadata: { name: "b", namespace: "ns" } });
     await shows(watched, "a", "b");
     expect(lists()).to.equal(1);
-    expect(watched.logged).to.deep.equal(["watching"]);
+    expect(watched.logged).to.deep.equal(["watch established"]);
   });
 
   it("lists anew when a watch is cut, and tells of what went meanwhile", async () => {
@@ -159,7 +159,7 @@ describe("watchCache()", () => {
     server.compact();
     server.endWatches();
     await shows(watched);
-    expect(watched.logged.filter((message) => message !== "watching")).to.deep.equal([]);
+    expect(watched.logged.filter((message) => message !== "watch established")).to.deep.equal([]);
   });
 
   it("lists anew when a watch sends an error, or what is no event", async () => {
@@ -182,7 +182,7 @@ describe("watchCache()", () => {
     await until(() => lists() > 2, "a silent watch is never given up");
     expect(names(watched)).to.deep.equal(["a"]);
     expect(watched.changes).to.deep.equal(["a"]);
-    expect(watched.logged).to.contain("can't watch");
+    expect(watched.logged).to.contain("watch failed, retrying");
   });
 
   it("does not wait for ever for a watch that never begins", async () => {
@@ -205,8 +205,8 @@ describe("watchCache()", () => {
     await shows(watched, "a", "b");
     await until(() => watched.cache.trouble === undefined, "there is still trouble");
     // However often it was tried: the connection was cut, then refused.
-    const cant = "can't watch";
-    expect(watched.logged).to.deep.equal(["watching", cant, cant, "watching"]);
+    const cant = "watch failed, retrying";
+    expect(watched.logged).to.deep.equal(["watch established", cant, cant, "watch established"]);
   });
 
   it("ends with its signal", async () => {
