@@ -39,7 +39,7 @@ export const isRefusal = ({ reason }: Told): boolean =>
 export function tellRefusal(refusal: AuthRefusal): Told {
   const { count, reason, message } = refusal;
   const again = timestamp(triedAgainAt(refusal));
-  const advice = `tries so far: ${count}, the next after ${again}, or once the Secret has changed`;
+  const advice = `attempts so far: ${count}; the next one is at ${again}, or when the Secret changes`;
   return { ok: false, reason, message: `${message} (${advice})` };
 }
 

@@ -45,7 +45,7 @@ export interface Condition extends ConditionState {
 /** What can't be told before something else is right. */
 export const waitingFor = (type: PartType): ConditionState => {
   const subject = type.replace(/Ready$/, "");
-  return unknown(`WaitingFor${subject}`, `looked at once ${type} is True`);
+  return unknown(`WaitingFor${subject}`, `checked once ${type} is True`);
 };
 
 export interface ConditionsOptions {

@@ -111,7 +111,7 @@ function credentialIn(login: Read): {
     return { finding: good("SecretOptional", message), credential: undefined };
   }
   if (login.state !== "found") {
-    const advice = ", with username and password, or take auth.secretRef away";
+    const advice = ", with username and password, or remove auth.secretRef";
     const finding = refusal(login, login.state === "missing" ? advice : "");
     return { finding, credential: undefined };
   }
@@ -124,20 +124,23 @@ function credentialIn(login: Read): {
   return { finding: bad("SecretInvalid", message), credential: undefined };
 }
 
-function caCertFinding(ca: Read, shared: number): ConditionState {
-  const others = `the system's, and those of ${shared} Secrets for all connectors`;
+function caCertFinding(ca: Read, shared: number): Finding {
+  const others = `the system's certificates and those of ${shared} Secrets for all connectors`;
   if (ca.state === "none") {
-    return good("CACertOptional", `no caCertSecretRef: trusted are ${others}`);
+    return good("CACertOptional", `no caCertSecretRef; the proxy trusts ${others}`);
   }
   if (ca.state !== "found") return refusal(ca, "");
   const { length } = certificatesIn(ca);
   if (length === 0) {
     return bad(
       "SecretInvalid",
-      `Secret ${ca.ref}: found no certificate, wanted one in PEM or more`,
+      `Secret ${ca.ref}: found no certificate, wanted one or more in PEM`,
     );
   }
-  return good("CACertFound", `trusted are ${length} certificates of Secret ${ca.ref}, ${others}`);
+  return good(
+    "CACertFound",
+    `the proxy trusts ${length} certificates of Secret ${ca.ref}, ${others}`,
+  );
 }
 
 const refusal = (

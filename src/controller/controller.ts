@@ -98,7 +98,10 @@ export function startController(options: ControllerOptions): Controller {
     connector: async (rest) => (await observed(reconcile, options)(parseRef(rest))).again,
     async namespace(namespace) {
       const access = await giveProxyAccess(namespace);
-      if (!access.ok) log("warning", "the proxy can't be given access", { reason: access.reason });
+      if (!access.ok)
+        log("warning", "the proxy can't be given access to a namespace's Secrets", {
+          reason: access.reason,
+        });
       return undefined;
     },
     proxyKeys: keepProxyKeys,
@@ -111,7 +114,8 @@ export function startController(options: ControllerOptions): Controller {
     },
     failed(key, error) {
       // Somebody else was faster, which the watch will tell.
-      if (!hasStatus(error, 409)) log("warning", "has to try again", { reference: key, error });
+      if (!hasStatus(error, 409))
+        log("warning", "reconciliation failed, retrying", { reference: key, error });
     },
   });
   void Promise.all(caches.map(({ synced }) => synced)).then(() => {

@@ -53,7 +53,10 @@ export function connectorExaminer(options: ExamineOptions): ExamineConnector {
     if (read.forbidden) return read.secret;
     const access = await giveProxyAccess(namespace);
     if (access.ok || read.isAnonymous || read.secret.status !== "True") return read.secret;
-    return bad("ProxyAccessDenied", `the proxy can't be allowed to read it: ${access.reason}`);
+    return bad(
+      "ProxyAccessDenied",
+      `the proxy can't be allowed to read the Secret: ${access.reason}`,
+    );
   }
 
   async function examineSecrets(
@@ -95,8 +98,8 @@ interface Base extends Pick<ConditionStates, "ConnectorClassReady" | "ProxyServi
   readonly generation: string;
 }
 
-const builtIn = good("ConnectorClassFound", "oci, for registries, is built in");
-const asking = unknown("Probing", "the registry is being asked");
+const builtIn = good("ConnectorClassFound", "the connector class oci is built in");
+const asking = unknown("Probing", "the registry is being probed");
 
 const waitingForClass = waitingFor("ConnectorClassReady");
 

@@ -78,7 +78,7 @@ async function ensure(
   const { ours } = await ensureObject({ client, collection, wanted, seen, isOurs });
   if (ours) return { ok: true, value: undefined };
   const reason =
-    `wanted a ${wanted.kind} ${namespace}/${name} for the proxy, found one that is not ours ` +
+    `wanted a ${wanted.kind} ${namespace}/${name} for the proxy, found one that this controller did not create ` +
     `(it has no label ${Object.entries(managedLabels).flat().join("=")}): remove it`;
   return { ok: false, reason };
 }

@@ -73,7 +73,7 @@ export function proxyKeysKeeper(options: ProxyKeysKeeperOptions): KeepProxyKeys 
     const query = { fieldManager };
     try {
       const made = await client.request({ method: "POST", path: secretsPath, query, body });
-      log("info", "made the proxies' keys", { reference: secretPath });
+      log("info", "created the proxies' keys", { reference: secretPath });
       return made as KubeObject;
     } catch (error) {
       if (!hasStatus(error, 409)) throw error;
@@ -122,7 +122,10 @@ export function proxyKeysKeeper(options: ProxyKeysKeeperOptions): KeepProxyKeys 
       // What is asked for in the middle of a rotation is done after it.
       await change(secret, keysAfter(plan.step, keys, made), isNew ? rotate : rotated);
     }
-    log("info", "took a step with the proxies' keys", { reason: plan.step, reference: secretPath });
+    log("info", "rotation of the proxies' keys took a step", {
+      reason: plan.step,
+      reference: secretPath,
+    });
     return stepTakenMs;
   };
 }
@@ -132,8 +135,8 @@ function readKeys(secret: unknown, namespace: string): ProxyKeys {
   const keys = parseProxyKeys(secret);
   if (keys.ok) return keys.value;
   throw new Error(
-    `Secret ${namespace}/${keysSecretName} is damaged (${describeProblems(keys.problems)}): put it back ` +
-      `from a copy, or delete it to have new keys made, which running volumes trust only at their next republish`,
+    `Secret ${namespace}/${keysSecretName} is damaged (${describeProblems(keys.problems)}): restore it ` +
+      `from a backup, or delete it so that new keys are created; running volumes trust those only after their next republish`,
   );
 }
 

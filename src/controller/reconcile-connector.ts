@@ -144,7 +144,7 @@ const isLeaving = ({ metadata }: KubeObject): boolean =>
 const ourMistake: Told = {
   ok: false,
   reason: "ProbeFailed",
-  message: "the probe has failed by itself: the controller's log says why",
+  message: "the probe failed because of an internal error; see the controller's log",
 };
 
 function outcomeFindings(

@@ -274,7 +274,7 @@ describe("startController()", function () {
       expect(role()).not.to.equal(undefined);
     });
 
-    it("is not ready where the proxy can't be given access", async () => {
+    it("is not ready where the proxy can't be given access to a namespace's Secrets", async () => {
       put(withSecret);
       putLogin();
       server.put("roles", {
@@ -531,7 +531,7 @@ describe("startController()", function () {
       await isReady();
       await isIdle();
       await tells("Normal Ready");
-      expect(log.count("has to try again")).to.equal(0); // that one was faster is no trouble
+      expect(log.count("reconciliation failed, retrying")).to.equal(0); // that one was faster is no trouble
       const writes = requests(({ method }) => method !== "GET");
       clock.advance(6 * minute);
       await isIdle();

@@ -88,7 +88,7 @@ describe("probeOutcome()", () => {
         expect(logins).to.have.length(index + 1);
         const minutesLater = timestamp(since + minutes * minute);
         expect(outcome.auth.message).to.equal(
-          `AuthenticationFailed! (tries so far: ${index + 1}, the next after ${minutesLater}, or once the Secret has changed)`,
+          `AuthenticationFailed! (attempts so far: ${index + 1}; the next one is at ${minutesLater}, or when the Secret changes)`,
         );
         expect(outcome.liveness).to.equal(alive);
       }

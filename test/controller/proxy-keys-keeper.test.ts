@@ -103,7 +103,7 @@ describe("proxyKeysKeeper()", function () {
     await settle();
     expect(keys().authority).to.deep.equal(authority);
     expect(bundle()).to.equal(authority.certificate);
-    expect(logged.filter((line) => line === "made the proxies' keys")).to.have.length(1);
+    expect(logged.filter((line) => line === "created the proxies' keys")).to.have.length(1);
   });
 
   it("does not overwrite what another replica has done meanwhile", async () => {
