@@ -11,10 +11,10 @@ export function checkApiServer(version: Seen, server: string): Finding {
     return fine(apiServer, `${String(property(version.value, "gitVersion"))} at ${server}`);
   }
   if (version.state === "missing")
-    return notChecked(apiServer, `${server} does not say its version`);
+    return notChecked(subject, `${server} does not report its version`);
   const advice =
-    "look at the kubeconfig, its context (--context), and the network: everything else is asked there";
-  return failure(apiServer, version.why, advice);
+    "check the kubeconfig, its context (--context) and the network: all other checks need the API server";
+  return failure(subject, version.why, advice);
 }
 
 /** The minor version, 35 for v1.35.4; undefined where it is not known. */

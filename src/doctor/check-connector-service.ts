@@ -19,7 +19,7 @@ export function checkConnectorService(service: Seen, expected: ServiceExpectatio
       failure(
         subject,
         `there is no Service ${ref}`,
-        "the controller makes it: look at ProxyServiceReady, above",
+        "the controller creates it: see ProxyServiceReady above",
       ),
     found(object) {
       const spec = property(object, "spec");
@@ -27,7 +27,7 @@ export function checkConnectorService(service: Seen, expected: ServiceExpectatio
       if (type === "ExternalName" && target === expected.target)
         return fine(subject, `${ref} leads to ${expected.target}`);
       const leads = type === "ExternalName" ? `leads to ${String(target)}` : `is a ${String(type)}`;
-      const advice = `remove it, and the controller makes its own: kubectl delete service ${expected.name} -n ${expected.namespace}`;
+      const advice = `remove it, and the controller creates its own: kubectl delete service ${expected.name} -n ${expected.namespace}`;
       return failure(
         subject,
         `${ref} ${leads}, wanted an ExternalName onto ${expected.target}`,
@@ -48,7 +48,11 @@ export async function checkDns(
 ): Promise<Finding> {
   const subject = "DNS";
   if (resolve === undefined) {
-    return notChecked(subject, `${host} is known in the cluster alone`, "run it in a Pod");
+    return notChecked(
+      subject,
+      `${host} is known only inside the cluster`,
+      "run the doctor in a Pod",
+    );
   }
   try {
     const addresses = await resolve(host);
@@ -59,15 +63,15 @@ export async function checkDns(
     if (!isElsewhere) return fine(subject, found);
     return warning(
       subject,
-      `${found}, and the proxy's Service at ${expected.join(", ")}`,
-      "wait for DNS caches, some 30 s",
+      `${found}, but the proxy's Service is at ${expected.join(", ")}`,
+      "wait about 30 s, since DNS servers cache",
     );
   } catch (error) {
     const code = (error as NodeJS.ErrnoException).code ?? String(error);
     return failure(
       subject,
       `${host} can't be resolved (${code})`,
-      "look at the Service, above, at CLUSTER_DOMAIN in daemonset/settings.env, and at the cluster's DNS",
+      "check the Service above, CLUSTER_DOMAIN in daemonset/settings.env, and the cluster's DNS",
     );
   }
 }

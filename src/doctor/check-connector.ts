@@ -66,8 +66,8 @@ export function checkConditions(object: unknown): readonly Finding[] {
     return [
       failure(
         subject,
-        "there are none: no controller has looked at it",
-        "look at the controller, above",
+        "there are none: no controller has examined the Connector",
+        "see the controller above",
       ),
     ];
   }
@@ -77,8 +77,8 @@ export function checkConditions(object: unknown): readonly Finding[] {
       : [
           warning(
             subject,
-            "they are of the Connector as it was before its last change",
-            "wait some seconds; then look at the controller, above",
+            "they describe the Connector before its last change",
+            "wait some seconds, then see the controller above",
           ),
         ];
   const wrong = conditions
@@ -88,13 +88,7 @@ export function checkConditions(object: unknown): readonly Finding[] {
   const ready = conditions.find(({ type }) => type === "Ready");
   return ready?.status === "True"
     ? [fine(subject, "all are True")]
-    : [
-        failure(
-          subject,
-          `Ready is ${ready?.status ?? "not there"}`,
-          "look at the controller, above",
-        ),
-      ];
+    : [failure(subject, `Ready is ${ready?.status ?? "missing"}`, "see the controller above")];
 }
 
 const where = "docs/connector.md says what to do about each reason";

@@ -22,7 +22,7 @@ const tokensInSecrets = 35;
 /** Whether the kubelet does with our volumes what they need. */
 export function checkDriver(driver: Seen, expected: DriverExpectations): Finding {
   return judge(subject, driver, {
-    missing: () => failure(subject, "there is none: no Pod can have a volume", install),
+    missing: () => failure(subject, "there is no CSIDriver: no Pod can have a volume", install),
     found: (object) => judgeDriver(property(object, "spec"), expected),
   });
 }
@@ -32,7 +32,7 @@ function judgeDriver(spec: unknown, expected: DriverExpectations): Finding {
   if (wrong.length > 0) return failure(subject, wrong.join("; "), install);
   const lifetime = lifetimeOf(spec);
   if (lifetime < shortestLifetime) {
-    const found = `tokens live ${lifetime} s, and a build whose tool reads its token once may live longer`;
+    const found = `tokens live ${lifetime} s, but a build may take longer, and some tools read the token only once`;
     return warning(
       subject,
       found,
@@ -42,11 +42,11 @@ function judgeDriver(spec: unknown, expected: DriverExpectations): Finding {
   const isOld = expected.minor !== undefined && expected.minor < tokensInSecrets;
   if (property(spec, "serviceAccountTokenInSecrets") !== true && !isOld) {
     const found =
-      "serviceAccountTokenInSecrets is not true: tokens stand among the volume's attributes, which are logged at times";
+      "serviceAccountTokenInSecrets is not true: tokens are passed among the volume's attributes, which are sometimes logged";
     return warning(
       subject,
       found,
-      `from Kubernetes 1.${tokensInSecrets} on, leave the component older-kubernetes away`,
+      `from Kubernetes 1.${tokensInSecrets} on, remove the component older-kubernetes`,
     );
   }
   return fine(
@@ -76,7 +76,7 @@ function wrongTokens(spec: unknown, { audience }: DriverExpectations): readonly 
   if (given.length === 0) return ["tokenRequests is empty: volumes get no token"];
   if (audience === undefined || given.includes(audience)) return [];
   return [
-    `tokenRequests are for ${given.map(show).join(", ")}, and the proxy accepts tokens for ${show(audience)} alone`,
+    `tokenRequests are for ${given.map(show).join(", ")}, but the proxy accepts only tokens for ${show(audience)}`,
   ];
 }
 

@@ -16,14 +16,15 @@ const listPods = ({ namespace }: NodeNames): string =>
 export function checkDaemonSet(seen: Seen, names: NodeNames): Finding {
   const subject = "DaemonSet";
   return judge(subject, seen, {
-    missing: () => failure(subject, `there is no ${names.namespace}/${names.daemonSet}`, install),
+    missing: () =>
+      failure(subject, `there is no DaemonSet ${names.namespace}/${names.daemonSet}`, install),
     found(object) {
       const count = (field: string): number =>
         Number(property(property(object, "status"), field) ?? 0);
       const [wanted, ready] = [count("desiredNumberScheduled"), count("numberReady")];
       const found = `${ready} of ${wanted} Pods are ready`;
       if (wanted === 0)
-        return warning(subject, "no node is to have a Pod", "look at its nodeSelector");
+        return warning(subject, "no node is selected for a Pod", "check its nodeSelector");
       if (ready === 0) return failure(subject, found, listPods(names));
       if (ready < wanted) return warning(subject, found, listPods(names));
       const updated = count("updatedNumberScheduled");
@@ -44,18 +45,19 @@ export function checkRegistration(
 ): Finding {
   const subject = "registration";
   return judge(subject, csiNodes, {
-    missing: () => failure(subject, "the cluster has no CSINodes", "it needs Kubernetes 1.17"),
+    missing: () =>
+      failure(subject, "the cluster has no CSINodes", "CSINodes need Kubernetes 1.17 or newer"),
     found(items) {
       const registered = new Set(items.filter((item) => hasDriver(item, names.driver)).map(nameOf));
       const expected = nodes.state === "found" ? nodes.value.filter(isLinux) : items;
       const lacking = expected.filter((node) => !registered.has(nameOf(node)));
-      const found = `${expected.length - lacking.length} of ${expected.length} kubelets know ${names.driver}`;
+      const found = `${expected.length - lacking.length} of ${expected.length} kubelets have registered ${names.driver}`;
       if (lacking.length === 0) return fine(subject, found);
       const ready = lacking.filter((node) => !isDown(node));
       const sentence = `${found}, not ${namesOf(ready.length > 0 ? ready : lacking)}`;
       if (ready.length === 0)
         return warning(subject, sentence, "these nodes are not ready themselves");
-      const advice = `Pods with volumes fail there (FailedMount): ${listPods(names)}; KUBELET_REGISTRATION in daemonset/settings.env has to be the kubelet's folder`;
+      const advice = `Pods with volumes fail there (FailedMount): ${listPods(names)}; KUBELET_REGISTRATION in daemonset/settings.env must be the kubelet's folder`;
       return failure(subject, sentence, advice);
     },
   });

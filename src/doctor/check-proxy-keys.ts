@@ -17,7 +17,7 @@ const month = 30 * 24 * 60 * 60 * 1000;
 export function checkCertificates(configMap: Seen, namespace: string, now: number): Finding {
   const subject = "proxy's certificates";
   const ref = `ConfigMap ${namespace}/${caConfigMapName}`;
-  const advice = "the controller makes it: look at its log";
+  const advice = "the controller creates it: see the controller's log";
   return judge(subject, configMap, {
     missing: () => failure(subject, `there is no ${ref}: no volume can be published`, advice),
     found(object) {
@@ -27,11 +27,11 @@ export function checkCertificates(configMap: Seen, namespace: string, now: numbe
         return failure(
           subject,
           `${ref} has no certificate under ${caConfigMapKey}`,
-          `kubectl delete it: ${advice}`,
+          `delete it with kubectl: ${advice}`,
         );
       }
       const end = Date.parse(first.validTo);
-      const found = `${certificates.length} in ${ref}, until ${new Date(end).toISOString().slice(0, 10)}`;
+      const found = `${certificates.length} in ${ref}, valid until ${new Date(end).toISOString().slice(0, 10)}`;
       if (end < now) return failure(subject, found, "rotate it: docs/ca-rotation.md");
       return end < now + month
         ? warning(subject, found, "rotate it: docs/ca-rotation.md")
@@ -49,13 +49,13 @@ export function checkKeys(secret: Seen, configMap: Seen, namespace: string): Fin
       failure(
         subject,
         `there is no ${ref}: no proxy is ready`,
-        "the controller makes it: look at its log",
+        "the controller creates it: see the controller's log",
       ),
     found(object) {
       const keys = parseProxyKeys(object);
       if (!keys.ok) {
         const advice =
-          "put it back from a copy, or delete it to have new keys made: docs/ca-rotation.md";
+          "restore it from a backup, or delete it so that new keys are created: docs/ca-rotation.md";
         return failure(subject, `${ref}: ${describeProblems(keys.problems)}`, advice);
       }
       const { certificate } = keys.value.authority;
@@ -63,12 +63,12 @@ export function checkKeys(secret: Seen, configMap: Seen, namespace: string): Fin
         configMap.state === "found" &&
         !certificatesIn(configMap.value).includes(certificate.trim())
       ) {
-        const found = `the authority in ${ref} is none of those in the ConfigMap: volumes don't trust the proxy`;
-        return failure(subject, found, "the controller puts that right: look at its log");
+        const found = `the authority in ${ref} is not among those in the ConfigMap: volumes don't trust the proxy`;
+        return failure(subject, found, "the controller corrects this: see the controller's log");
       }
       return fine(
         subject,
-        `${ref} has all of them${keys.value.next ? ", and a rotation is under way" : ""}`,
+        `${ref} has all keys${keys.value.next ? ", and a rotation is under way" : ""}`,
       );
     },
   });

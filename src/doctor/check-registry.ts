@@ -24,12 +24,12 @@ export async function checkRegistry(question: RegistryQuestion): Promise<readonl
   const secrets = { credential: isTried ? credential : undefined, caCertificates };
   const { liveness, auth } = await probe(connector, secrets, signal);
   const registry = judgeProbed("registry", liveness, isInCluster);
-  if (!liveness.ok) return [registry, notChecked("login", "the registry has to be reached first")];
+  if (!liveness.ok) return [registry, notChecked("login", "the registry must be reachable first")];
   if (refused !== undefined) {
-    const found = `the registry has refused it (${refused}), and is not asked again: many lock an account after some tries`;
+    const found = `the registry has refused the login (${refused}) and is not asked again, since many registries lock an account after some attempts`;
     return [
       registry,
-      notChecked("login", found, "mend the Secret; the controller tries it at once"),
+      notChecked("login", found, "correct the Secret; the controller then tries it at once"),
     ];
   }
   if (credential === "unread") {
@@ -38,7 +38,7 @@ export async function checkRegistry(question: RegistryQuestion): Promise<readonl
       notChecked(
         "login",
         "the Secret can't be read",
-        "look at AuthReady: the controller has tried it",
+        "see AuthReady: the controller has tried the login",
       ),
     ];
   }
@@ -60,5 +60,9 @@ function judgeProbed(subject: string, probed: Probed, isDecisive: boolean): Find
   const found = `${probed.reason}: ${probed.message}`;
   return isDecisive
     ? failure(subject, found, "docs/connector.md says what to do about each reason")
-    : warning(subject, found, "this is from here; LivenessReady says what the cluster sees");
+    : warning(
+        subject,
+        found,
+        "this was checked from here; LivenessReady says what the cluster sees",
+      );
 }

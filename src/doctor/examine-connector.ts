@@ -61,7 +61,13 @@ async function accessFindings(
   connector: Connector | undefined,
 ): Promise<readonly Finding[]> {
   if (account === undefined) {
-    return [notChecked("rights", "of nobody", "name whose by --service-account NAMESPACE/NAME")];
+    return [
+      notChecked(
+        "rights",
+        "no ServiceAccount was named",
+        "name one with --service-account NAMESPACE/NAME",
+      ),
+    ];
   }
   const seen = await view.get(
     `/api/v1/namespaces/${account.namespace}/serviceaccounts/${account.name}`,

@@ -32,7 +32,7 @@ async function seen<T>(ask: () => Promise<T>): Promise<Seen<T>> {
     if (hasStatus(error, 404)) return { state: "missing" };
     const message = error instanceof Error ? error.message : String(error);
     const isForbidden = error instanceof ApiError && error.status === 403;
-    return { state: "unseen", why: isForbidden ? `not allowed to look: ${message}` : message };
+    return { state: "unseen", why: isForbidden ? `not allowed to read it: ${message}` : message };
   }
 }
 

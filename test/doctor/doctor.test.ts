@@ -98,7 +98,10 @@ describe("the doctor", function () {
       what: "that there is no definition",
       arrange: () => server.remove("customresourcedefinitions", "connectors.connectors.alauda.io"),
       ...{ subject: "Connector definition", verdict: "failed" },
-      says: ["connectors.alauda.io/v1alpha1 is not known", "kubectl apply -k daemonset/"],
+      says: [
+        "connectors.alauda.io/v1alpha1 is not known to the API server",
+        "kubectl apply -k daemonset/",
+      ],
     },
     {
       what: "that another version is served",
@@ -107,7 +110,7 @@ describe("the doctor", function () {
           versions: [{ name: "v1", served: true }],
         }),
       ...{ subject: "Connector definition", verdict: "failed" },
-      says: ["served are v1, wanted v1alpha1"],
+      says: ["the API server serves v1, wanted v1alpha1"],
     },
     {
       what: "that the definition has no status",
@@ -116,7 +119,7 @@ describe("the doctor", function () {
           versions: [{ name: "v1alpha1", served: true }],
         }),
       ...{ subject: "Connector definition", verdict: "failed" },
-      says: ["no status of its own"],
+      says: ["no status subresource"],
     },
     {
       what: "that the API server does not take the definition",
@@ -130,7 +133,7 @@ describe("the doctor", function () {
     {
       what: "that there is no CSIDriver",
       arrange: () => server.remove("csidrivers", "connectors-csi"),
-      ...{ subject: "CSIDriver", verdict: "failed", says: ["there is none"] },
+      ...{ subject: "CSIDriver", verdict: "failed", says: ["there is no CSIDriver"] },
     },
     {
       what: "what a CSIDriver lacks",
@@ -147,7 +150,7 @@ describe("the doctor", function () {
       arrange: () =>
         changeSpec("csidrivers", "connectors-csi", "", { tokenRequests: [{ audience: "vault" }] }),
       ...{ subject: "CSIDriver", verdict: "failed" },
-      says: ['for "vault"', 'accepts tokens for "connectors-proxy" alone'],
+      says: ['for "vault"', 'accepts only tokens for "connectors-proxy"'],
     },
     {
       what: "that there are no tokens",
@@ -168,7 +171,7 @@ describe("the doctor", function () {
       arrange: () =>
         changeSpec("csidrivers", "connectors-csi", "", { serviceAccountTokenInSecrets: undefined }),
       ...{ subject: "CSIDriver", verdict: "warning" },
-      says: ["serviceAccountTokenInSecrets", "leave the component older-kubernetes away"],
+      says: ["serviceAccountTokenInSecrets", "remove the component older-kubernetes"],
     },
     {
       what: "nothing against tokens in the attributes of an older Kubernetes",
@@ -181,7 +184,11 @@ describe("the doctor", function () {
     {
       what: "that there is no DaemonSet",
       arrange: () => server.remove("daemonsets", "connectors-node", system),
-      ...{ subject: "DaemonSet", verdict: "failed", says: ["there is no connectors-system/"] },
+      ...{
+        subject: "DaemonSet",
+        verdict: "failed",
+        says: ["there is no DaemonSet connectors-system/"],
+      },
     },
     {
       what: "that no Pod of it is ready",
@@ -282,7 +289,7 @@ describe("the doctor", function () {
       arrange() {
         served.forbidden = /connectors-proxy-keys/;
       },
-      ...{ subject: "proxy's keys", verdict: "not checked", says: ["not allowed to look"] },
+      ...{ subject: "proxy's keys", verdict: "not checked", says: ["not allowed to read it"] },
     },
     {
       what: "that there is no Service of the proxies",
@@ -325,7 +332,7 @@ describe("the doctor", function () {
     {
       what: "that nobody has looked at a Connector",
       arrange: () => change("connectors", "harbor", team, { status: {} }),
-      ...{ subject: "conditions", verdict: "failed", says: ["no controller has looked"] },
+      ...{ subject: "conditions", verdict: "failed", says: ["no controller has examined"] },
     },
     {
       what: "that the conditions are of an older Connector",
@@ -368,7 +375,7 @@ describe("the doctor", function () {
       arrange() {
         served.forbidden = /secrets\/login/;
       },
-      ...{ subject: "Secret", verdict: "not checked", says: ["not allowed to look"] },
+      ...{ subject: "Secret", verdict: "not checked", says: ["not allowed to read it"] },
     },
     {
       what: "that the login can't be tried without the Secret",
@@ -604,7 +611,7 @@ describe("the doctor", function () {
       expect(lines[0]).to.equal("Installation in namespace connectors-system");
       expect(lines).to.include("Connector team-a/harbor");
       expect(stdout).to.match(/^ {2}ok {11}API server {12}v1\.35\.4 at http:/m);
-      expect(stdout).to.match(/^ {2}not checked {2}DNS .* → run it in a Pod$/m);
+      expect(stdout).to.match(/^ {2}not checked {2}DNS .* → run the doctor in a Pod$/m);
       expect(lines.at(-1)).to.equal("18 ok, 1 not checked");
     });
 
