@@ -57,18 +57,22 @@ export async function openConnectorFolder(
     told = new Set(findings.map(({ key }) => key));
     const changed = changedKeys(before, contents.connectors);
     if (changed.size === 0) return;
-    log("info", "connectors came, went or changed", { file: folder, connectors: list(changed) });
+    log("info", "connectors were added, removed or changed", {
+      file: folder,
+      connectors: list(changed),
+    });
     for (const listener of listeners) listener(changed);
   };
   const readAgain = async (): Promise<void> => {
     try {
       await watcher.follow();
       await read();
-      if (unreadable !== undefined) log("info", "the folder can be read again", { file: folder });
+      if (unreadable !== undefined)
+        log("info", "the connectors folder can be read again", { file: folder });
       unreadable = undefined;
     } catch (error) {
       if (unreadable !== String(error)) {
-        log("error", "the folder can't be read, what it held stays in use", {
+        log("error", "the connectors folder can't be read; its last contents stay in use", {
           file: folder,
           error,
         });
@@ -85,7 +89,7 @@ export async function openConnectorFolder(
     onQuiet: () => void rescan(),
     onError: (error) => {
       const message =
-        "changes are not signalled, so they are seen only when the folder is read anew";
+        "the connectors folder can't be watched; changes are seen only when it is read again";
       log("warning", message, { file: folder, durationMs: rescanMs, error });
     },
   });
@@ -131,7 +135,7 @@ const list = (refs: Iterable<string>): string => [...refs].join(", ");
 function whatToDo(folder: string, error: unknown): string {
   const code = error instanceof Error && "code" in error ? error.code : undefined;
   if (code === "ENOENT") {
-    return `the connectors folder ${folder} doesn't exist: make it, with a YAML file of Connectors and Secrets in it`;
+    return `the connectors folder ${folder} doesn't exist: create it, with a YAML file of Connectors and Secrets in it`;
   }
   if (code === "ENOTDIR")
     return `the connectors folder ${folder} is a file: name the folder it is in`;

@@ -55,7 +55,9 @@ function readOne({ line, value }: YamlDocument): ReadOne {
   const kind = kindOf(value);
   if (kind === undefined) {
     const wanted = `apiVersion and kind, such as ${connectorApiVersion} ${connectorKind} or v1 Secret`;
-    return { problem: `the document in line ${line}: found none or half of one, wanted ${wanted}` };
+    return {
+      problem: `the document in line ${line}: found none, or part of one, wanted ${wanted}`,
+    };
   }
   const document = withNamespace(value);
   const ref = refOf(document);

@@ -40,7 +40,7 @@ async function readFolderFile(path: string): Promise<FolderFile | undefined> {
     if (status.isDirectory()) return undefined;
     const openToAll = (status.mode & 0o004) !== 0;
     // Reading a pipe or a device may never end.
-    if (!status.isFile()) return unreadable("it is no regular file", openToAll);
+    if (!status.isFile()) return unreadable("it is not a regular file", openToAll);
     if (status.size > longestFile) return unreadable("it has more than 1 MiB", openToAll);
     return readable(await readFile(path), openToAll);
   } catch (error) {
@@ -55,7 +55,7 @@ function readable(bytes: Buffer, openToAll: boolean): FolderFile {
     const text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
     return { content: { ok: true, text }, digest, openToAll };
   } catch {
-    return unreadable("it is no UTF-8 text", openToAll);
+    return unreadable("it is not UTF-8 text", openToAll);
   }
 }
 

@@ -44,7 +44,9 @@ export async function readPrivateFile(path: string): Promise<Buffer | undefined>
     const { mode } = await stat(path);
     if ((mode & 0o077) !== 0) {
       const found = (mode & 0o777).toString(8);
-      throw new Error(`${path} must be its owner's alone, found mode ${found}: chmod 600 ${path}`);
+      throw new Error(
+        `${path} must be accessible to its owner only, found mode ${found}: chmod 600 ${path}`,
+      );
     }
     return await readFile(path);
   } catch (error) {

@@ -51,7 +51,7 @@ export function refreshSchedule(options: RefreshScheduleOptions): RefreshSchedul
     } catch (error) {
       const trouble = describeError(error);
       if (entry.trouble !== trouble) {
-        const message = "a volume can't be brought up to date, and is tried again";
+        const message = "a volume can't be brought up to date, retrying";
         log("error", message, { ...fieldsOf(id), error });
       }
       entry.trouble = trouble;

@@ -48,7 +48,7 @@ function wrongText(
   wanted: string,
 ): readonly Problem[] {
   if (typeof value !== "string") return [{ path, found: kindOf(value), wanted }];
-  return isRight(value) ? [] : [{ path, found: "another text", wanted }];
+  return isRight(value) ? [] : [{ path, found: "other text", wanted }];
 }
 
 function wrongValues(
@@ -58,7 +58,7 @@ function wrongValues(
 ): readonly Problem[] {
   if (values === undefined || values === null) return [];
   if (typeof values !== "object" || Array.isArray(values)) {
-    return [{ path, found: kindOf(values), wanted: "a map of texts" }];
+    return [{ path, found: kindOf(values), wanted: "a map of strings" }];
   }
   return Object.entries(values).flatMap(([key, value], index): readonly Problem[] => {
     const at = `${path}.${knownKeys.has(key) ? key : `<key ${index + 1}>`}`;
@@ -66,7 +66,13 @@ function wrongValues(
       return [{ path: at, found: kindOf(value), wanted: 'a text (in quotes: "123", "true")' }];
     }
     if (isRight(value)) return [];
-    return [{ path: at, found: "no base64", wanted: "base64 (plain text goes under stringData)" }];
+    return [
+      {
+        path: at,
+        found: "text that is not base64",
+        wanted: "base64 (plain text goes under stringData)",
+      },
+    ];
   });
 }
 

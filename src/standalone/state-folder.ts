@@ -112,7 +112,9 @@ async function checkPrivateFolder(folder: string): Promise<boolean> {
   if (!status.isDirectory()) throw new Error(`${folder} is a file: wanted a folder for the state`);
   const { mode, uid } = status;
   if (process.getuid !== undefined && uid !== process.getuid()) {
-    throw new Error(`${folder} belongs to user ${uid}: wanted a state folder of one's own`);
+    throw new Error(
+      `${folder} belongs to user ${uid}: wanted a state folder of the user who runs this process`,
+    );
   }
   // A folder with something in it may be anything, say /tmp, so its mode is its owner's affair.
   if ((mode & 0o777) !== 0o700 && (await readdir(folder)).length > 0) {
@@ -166,13 +168,18 @@ async function readOrMake<T>(kept: Located<T> & { readonly log: Log }): Promise<
 /** Undefined where it is not made yet. @throws Error with what to do, where it is damaged */
 async function readKept<T>({ path, what, parse, loss }: Located<T>): Promise<T | undefined> {
   const content = await readPrivateFile(path);
-  if (content === undefined) return undefined;
+  if (content === undefined) {
+    const made = await kept.make();
+    await writePrivateFile(path, made);
+    kept.log("info", `created ${what}`, { file: path });
+    return kept.parse(Buffer.from(made));
+  }
   try {
     return parse(content);
   } catch {
     // What the parsers say is left out: it may quote a key.
     throw new Error(
-      `${path} is damaged, wanted ${what}: put it back from a copy, or remove it to have a new one made (${loss})`,
+      `${path} is damaged, wanted ${what}: restore it from a backup, or remove it so that a new one is created (${kept.loss})`,
     );
   }
 }
@@ -186,7 +193,7 @@ const tokenKey: Kept<KeyObject> = {
     if (key.asymmetricKeyType !== "ed25519") throw new Error("not Ed25519");
     return key;
   },
-  loss: "tokens that tools hold are refused then",
+  loss: "tokens that tools hold are then refused",
 };
 
 /** Both parts in one file, so that no kill can part them. */
@@ -202,11 +209,11 @@ const authorityAsOf = (now: () => Date): Kept<KeyPair> => ({
       new RegExp(`-----BEGIN ${label}-----[^-]+-----END ${label}-----`).exec(text)?.[0] ?? "";
     const [certificate, privateKey] = [part("CERTIFICATE"), part("PRIVATE KEY")];
     if (!new X509Certificate(certificate).checkPrivateKey(createPrivateKey(privateKey))) {
-      throw new Error("two halves of different pairs");
+      throw new Error("the certificate and the private key are not a pair");
     }
     return { certificate: `${certificate}\n`, privateKey: `${privateKey}\n` };
   },
-  loss: "clients that were given the old certificate don't trust the proxy then",
+  loss: "clients that were given the old certificate then don't trust the proxy",
 });
 
 const sealKeyLength = 32;
@@ -217,5 +224,5 @@ const sealKey: Kept<Buffer> = {
     if (content.length !== sealKeyLength) throw new Error("another length");
     return content;
   },
-  loss: "uploads under way have to be begun again",
+  loss: "uploads under way must then be started again",
 };

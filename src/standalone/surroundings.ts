@@ -39,7 +39,7 @@ function lookUp(folder: Folder, ref: ConnectorRef): FoundConnector {
   const wrong = invalid.get(key);
   if (wrong !== undefined) return { state: "invalid", reason: `${folder.path}/${wrong}` };
   const present = [...connectors.keys()].sort().join(", ") || "none";
-  const reason = `there is no Connector ${key} in ${folder.path}; there is: ${present}`;
+  const reason = `there is no Connector ${key} in ${folder.path}; the folder has: ${present}`;
   return { state: "missing", reason };
 }
 
@@ -80,5 +80,8 @@ export const mayUseNamed: MayUse = async ({ connectors }, connector) => {
   const ref = showRef(connector);
   if (connectors === undefined || connectors.includes(ref)) return { ok: true, value: undefined };
   const opened = connectors.join(", ") || "nothing";
-  return { ok: false, reason: `this volume opens ${opened}, not ${ref}: mount one that names it` };
+  return {
+    ok: false,
+    reason: `this volume opens ${opened}, not ${ref}: mount a volume that names it`,
+  };
 };

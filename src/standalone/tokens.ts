@@ -120,13 +120,14 @@ function remember(verified: Map<string, VerifiedToken>, hash: string, token: Ver
 }
 
 const readItAgain = "read it from the mounted volume (context.token, config.json)";
-const notOurs = `this is no token of this connector proxy: ${readItAgain}`;
+const notOurs = `this is not a token of this connector proxy: ${readItAgain}`;
 const unmounted =
   "the volume of this token is not mounted any more: mount it, and read the token from there";
 const reasons: Readonly<Record<string, string>> = {
   [errors.JWTExpired.code]:
-    `this token has expired: ${readItAgain} anew, where it is renewed in time`,
-  [errors.JWTClaimValidationFailed.code]: `this token was made for somebody else: ${readItAgain}`,
+    `this token has expired: ${readItAgain} again, since it is renewed there in time`,
+  [errors.JWTClaimValidationFailed.code]:
+    `this token was issued for something else: ${readItAgain}`,
   [errors.JWSSignatureVerificationFailed.code]:
     `this token was signed with another key: ${readItAgain}`,
 };

@@ -95,7 +95,7 @@ export async function startVolumeKeeper<Request extends RecordedRequest>(
 
   const loaded = await options.records.load();
   for (const file of loaded.damaged) {
-    const message = "a damaged record is passed over: mount its volume again, or remove the file";
+    const message = "a damaged record is ignored: mount its volume again, or remove the file";
     log("error", message, { file });
   }
   const volumes = recordedVolumes({
@@ -131,7 +131,7 @@ export async function startVolumeKeeper<Request extends RecordedRequest>(
     }
   };
   const tellOfLoss = ({ request }: Volume, error: unknown): void =>
-    log("error", "the volume that was to be replaced is lost", { ...fieldsOf(request), error });
+    log("error", "the volume that was being replaced is lost", { ...fieldsOf(request), error });
 
   const bringUpToDate = async (volumeId: string): Promise<number> => {
     const volume = volumes.get(volumeId);

@@ -73,7 +73,7 @@ describe("a folder of connectors", function () {
 
   it("says what to do where there is no folder", async () => {
     const error = await openIt({ folder: at("none") }).catch((e: unknown) => e);
-    expect(String(error)).to.include(at("none")).and.include("make it");
+    expect(String(error)).to.include(at("none")).and.include("create it");
     await write("file", "");
     expect(String(await openIt({ folder: at("file") }).catch((e: unknown) => e))).to.include(
       "is a file",
@@ -148,7 +148,9 @@ describe("a folder of connectors", function () {
       expect(names(folder)).not.to.include("bad");
       expect(folder.contents().invalid.get("default/bad")).to.include("nowhere");
       expect(log.count('"error"')).to.equal(1);
-      expect(log.count('"error"', at("a.yaml"), "what it held before", "nowhere")).to.equal(1);
+      expect(
+        log.count('"error"', at("a.yaml"), "its last contents stay in use", "nowhere"),
+      ).to.equal(1);
 
       await write("a.yaml", `{${password}`);
       await folder.rescan();
@@ -171,11 +173,11 @@ describe("a folder of connectors", function () {
         expect(names(folder)).to.equal("default/harbor default/ghcr");
       };
       await turn((hidden) => writeFile(hidden, Buffer.from([0x61, 0xff, 0xfe])));
-      expect(log.count('"error"', "no UTF-8 text")).to.equal(1);
+      expect(log.count('"error"', "not UTF-8 text")).to.equal(1);
       await turn((hidden) => writeFile(hidden, "#".repeat(1024 * 1024 + 1)));
       expect(log.count('"error"', "more than 1 MiB")).to.equal(1);
       await turn((hidden) => execFileSync("mkfifo", [hidden]));
-      expect(log.count('"error"', "no regular file")).to.equal(1);
+      expect(log.count('"error"', "not a regular file")).to.equal(1);
       await turn((hidden) => symlink("a.yaml", hidden));
       expect(log.count('"error"', "ELOOP")).to.equal(1);
     });
@@ -285,7 +287,7 @@ describe("a folder of connectors", function () {
     await write("a.yaml", `${pairYaml("harbor")}---\napiVersion: v1\nkind: ConfigMap\n`);
     const folder = await openIt();
     await folder.rescan();
-    expect(log.count("passed over", "ConfigMap")).to.equal(1);
+    expect(log.count("are ignored", "ConfigMap")).to.equal(1);
   });
 
   it("warns of connectors whose Secrets are missing or of no use", async () => {

@@ -69,7 +69,7 @@ describe("the manifest in a file's text", function () {
     [
       "no base64",
       `${secretYaml("a")}data: {token: "${password}"}`,
-      "data.<key 1>: found no base64",
+      "data.<key 1>: found text that is not base64",
     ],
     ["a list of values", `${secretYaml("a")}data: [${password}]`, "data: found a list"],
     ["an empty value", `${secretYaml("a")}data:\n  password:\n`, "data.password: found nothing"],
@@ -81,12 +81,12 @@ describe("the manifest in a file's text", function () {
     [
       "another version",
       secretYaml("a").replace("v1", "v2"),
-      "apiVersion: found another text, wanted v1",
+      "apiVersion: found other text, wanted v1",
     ],
     ["a key without a value's quotes", `${secretYaml("a")}x: "${password}\n`, "line 7, column"],
     ["a key twice", `${secretYaml("a")}stringData: {password: ${password}}`, "DUPLICATE_KEY"],
     ["an alias to nothing", `${secretYaml("a")}x: *${password}`, "aliases"],
-    ["half a kind", `apiVersion: v1\nkind: ${password}`, "found none or half of one"],
+    ["half a kind", `apiVersion: v1\nkind: ${password}`, "found none, or part of one"],
     ["a text alone", password, "the document in line 1: found none"],
     ["a tag that runs code elsewhere", `!!js/function "${password}"`, "found none"],
   ];

@@ -61,14 +61,14 @@ describe("the state folder", function () {
     expect(made.sealKey).to.have.length(32);
     const leaf = await (await leafIssuer(made.authority))("127.0.0.1", new Date());
     expect(leaf.certificate).to.include("BEGIN CERTIFICATE");
-    expect(log.count("made ")).to.equal(3);
+    expect(log.count("created ")).to.equal(3);
     await made.close();
 
     const again = await open();
     expect(again.authority).to.deep.equal(made.authority);
     expect(again.sealKey.equals(made.sealKey)).to.equal(true);
     expect(publicPem(again)).to.equal(publicPem(made));
-    expect(log.count("made ")).to.equal(3);
+    expect(log.count("created ")).to.equal(3);
     expect(log.lines.join("")).not.to.include("PRIVATE KEY");
   });
 

@@ -49,7 +49,7 @@ describe("the surroundings of a role in a folder", function () {
     expect(await connectorCalled("harbor")).to.include({ uid: "default/harbor" });
     expect(await findInFolder(folder)({ namespace: "team-b", name: "ghcr" })).to.deep.equal({
       state: "missing",
-      reason: `there is no Connector team-b/ghcr in ${path}; there is: default/harbor`,
+      reason: `there is no Connector team-b/ghcr in ${path}; the folder has: default/harbor`,
     });
   });
 
@@ -177,7 +177,7 @@ ${JSON.stringify({
       expect(await mayUseNamed(who, harbor, verb)).to.have.property("ok", true);
       expect(await mayUseNamed(who, { namespace: "team-b", name: "ghcr" }, verb)).to.deep.equal({
         ok: false,
-        reason: "this volume opens team-a/harbor, not team-b/ghcr: mount one that names it",
+        reason: "this volume opens team-a/harbor, not team-b/ghcr: mount a volume that names it",
       });
       const nobody = { ...who, connectors: [] };
       expect(await mayUseNamed(nobody, harbor, verb)).to.have.property("ok", false);

@@ -88,9 +88,9 @@ describe("the tokens of volumes", function () {
     const foreign = (await signer({ key: other })(holder, 600)).token;
     expect(await refusal(foreign)).to.include("another key");
     const audience = (await signer({ audience: "vault" })(holder, 600)).token;
-    expect(await refusal(audience)).to.include("somebody else");
+    expect(await refusal(audience)).to.include("something else");
     expect(await refusal(await handMade({ iss: "https://kubernetes.default.svc" }))).to.include(
-      "somebody else",
+      "something else",
     );
   });
 
@@ -132,11 +132,11 @@ describe("the tokens of volumes", function () {
 
   it("of other algorithms are refused, also those made of the public key", async () => {
     const rsa = generateKeyPairSync("rsa", { modulusLength: 2048 }).privateKey;
-    expect(await refusal(await handMade({}, "RS256", rsa))).to.include("no token");
+    expect(await refusal(await handMade({}, "RS256", rsa))).to.include("not a token");
     const [, payload] = (await sign()).split(".");
     const encode = (value: unknown): string =>
       Buffer.from(JSON.stringify(value)).toString("base64url");
-    expect(await refusal(`${encode({ alg: "none" })}.${payload}.`)).to.include("no token");
+    expect(await refusal(`${encode({ alg: "none" })}.${payload}.`)).to.include("not a token");
     const unsigned = `${encode({ alg: "HS256" })}.${payload}`;
     const secrets = [
       publicKey.export({ type: "spki", format: "pem" }),
@@ -144,7 +144,7 @@ describe("the tokens of volumes", function () {
     ];
     for (const secret of secrets) {
       const signature = createHmac("sha256", secret).update(unsigned).digest("base64url");
-      expect(await refusal(`${unsigned}.${signature}`)).to.include("no token");
+      expect(await refusal(`${unsigned}.${signature}`)).to.include("not a token");
     }
   });
 
