@@ -135,7 +135,7 @@ function readStandalone(args: readonly string[], context: CommandContext): Check
     tunnel: "tunnel",
   });
   const { text, problems } = line;
-  for (const found of line.positionals) problems.push(problem("argument", found, "options alone"));
+  for (const found of line.positionals) problems.push(problem("argument", found, "options only"));
   if (text("connectors") === "") {
     const wanted = "a folder of YAML with Connectors and Secrets";
     problems.push(problem("--connectors", undefined, wanted));
@@ -200,7 +200,11 @@ function readRole<Name extends string, Settings>(
   settings: Checked<Settings>,
 ): Checked<{ readonly name: Name; readonly settings: Settings }> {
   const surplus = args.map((found) =>
-    problem("argument", found, "none: see daemonset/settings.env"),
+    problem(
+      "argument",
+      found,
+      "no arguments, since settings come from the environment: see daemonset/settings.env",
+    ),
   );
   if (settings.ok && surplus.length === 0)
     return { ok: true, value: { name, settings: settings.value } };

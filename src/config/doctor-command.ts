@@ -40,7 +40,7 @@ export function readDoctor(
     problems.push(problem("--service-account", account, "<namespace>/<name>"));
   }
   if (serviceAccount !== undefined && positionals.length === 0) {
-    const wanted = "the connector, too, whose use is asked about: <namespace>/<name>";
+    const wanted = "also the connector whose use is checked: <namespace>/<name>";
     problems.push(problem("argument", undefined, wanted));
   }
   const installNamespace = text("install-namespace");

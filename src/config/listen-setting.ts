@@ -29,7 +29,7 @@ export function listenSettings(
       return [];
     }
     if (isUnspecified(host)) {
-      const wanted = "the address that tools are to use: it stands in every file of a volume";
+      const wanted = "an address that tools can connect to, since every file of a volume names it";
       problems.push(problem(option, text, wanted));
     }
     return [{ scheme: scheme === "http" ? "http" : "https", host, port: Number(port) } as const];

@@ -93,7 +93,7 @@ describe("the command line", () => {
         const { found, wanted } = wrong("standalone", "--connectors=c", "--listen", address);
         expect(found).to.deep.equal([`--listen: "${address}"`]);
         expect(wanted).to.equal(
-          "the address that tools are to use: it stands in every file of a volume",
+          "an address that tools can connect to, since every file of a volume names it",
         );
       });
     }
