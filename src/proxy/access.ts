@@ -31,7 +31,7 @@ export function checkRules(
   throw denied(
     `the rules of the connector ${showRef(connector)} don't let ${identity.user} ${what}`,
     {
-      detail: "they stand in the connector's spec.params, under rules",
+      detail: "the rules are in the connector's spec.params, under rules",
     },
   );
 }

@@ -30,7 +30,7 @@ export async function authenticate(
 ): Promise<Identity> {
   const token = clientToken(request.headers.authorization);
   if (token === undefined) {
-    throw unauthorized("this proxy wants the token of a connectors volume", tokenHint);
+    throw unauthorized("this proxy requires the token of a connectors volume", tokenHint);
   }
   const answer = await verifyToken(token);
   if (!answer.ok) throw unauthorized(answer.reason, tokenHint);
@@ -74,7 +74,7 @@ export async function authorize(
   if (answer.state === "found") return answer.connector;
   if (answer.state === "missing") {
     throw new RegistryError(404, "NAME_UNKNOWN", answer.reason, {
-      detail: `create the connector ${showRef(ref)}, or mend the name`,
+      detail: `create the connector ${showRef(ref)}, or correct the name`,
     });
   }
   throw denied(`the connector ${showRef(ref)} can't be used: ${answer.reason}`);

@@ -247,5 +247,5 @@ function logFailure(
   });
 }
 
-const unexpected = new RegistryError(500, "UNKNOWN", "internal error; the proxy's log says more");
+const unexpected = new RegistryError(500, "UNKNOWN", "internal error; see the proxy's log");
 const ownMistake = "unexpected error";

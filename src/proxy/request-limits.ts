@@ -81,7 +81,7 @@ export function createLimitKeeper(limits: RequestLimits): LimitKeeper {
       });
       return (bytes) => {
         if (held + bytes > limits.heldBytes) {
-          throw tooMany("manifests of many pushes are on their way");
+          throw tooMany("too many pushes are sending manifests");
         }
         held += bytes;
         own += bytes;
@@ -92,6 +92,6 @@ export function createLimitKeeper(limits: RequestLimits): LimitKeeper {
 
 const tooMany = (message: string): RegistryError =>
   new RegistryError(429, "TOOMANYREQUESTS", message, {
-    detail: "try again when some of them are through",
+    detail: "try again when some of them have finished",
     headers: { "retry-after": "2" },
   });

@@ -253,7 +253,7 @@ describe("the proxy, asked over HTTP", function () {
     expect(answer.status).to.equal(500);
     expect(errorIn(answer)).to.deep.equal({
       code: "UNKNOWN",
-      message: "internal error; the proxy's log says more",
+      message: "internal error; see the proxy's log",
     });
     const { time: _, ...line } = JSON.parse(broken.log());
     expect(line).to.deep.equal({

@@ -347,7 +347,7 @@ describe("the login to a registry", function () {
     it("to an address that nobody may dial, whatever the connector allows", async () => {
       const params = [{ name: "allowedRealmHosts", value: "0.0.0.0,127.0.0.2" }];
       for (const [realm, message] of [
-        ["http://0.0.0.0:1/token", "is never dialled"],
+        ["http://0.0.0.0:1/token", "is never connected to"],
         ["http://127.0.0.2:1/token", "nothing listens there"],
       ] as const) {
         proxy.connect("allowing", registry.url, { credential: alice, params });
@@ -389,7 +389,7 @@ describe("the login to a registry", function () {
         proxy.connect("metadata", `http://${host}`, { credential: alice });
         const answer = await list("metadata");
         expect(answer.status).to.equal(403);
-        expect(errorIn(answer).message).to.contain("is never dialled");
+        expect(errorIn(answer).message).to.contain("is never connected to");
       }
     });
   });

@@ -96,9 +96,13 @@ async function openTunnel(
 const established = "HTTP/1.1 200 Connection established\r\n\r\n";
 
 const badTarget = (): RegistryError =>
-  new RegistryError(400, "UNSUPPORTED", "CONNECT wants a host name, or an IP address, and a port");
+  new RegistryError(
+    400,
+    "UNSUPPORTED",
+    "CONNECT requires a host name or an IP address, and a port",
+  );
 
-const unexpected = new RegistryError(500, "UNKNOWN", "internal error; the proxy's log says more");
+const unexpected = new RegistryError(500, "UNKNOWN", "internal error; see the proxy's log");
 
 /** Milliseconds in which a client may read its refusal. */
 const lingering = 10_000;

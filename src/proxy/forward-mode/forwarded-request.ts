@@ -23,7 +23,12 @@ export const interceptedAct =
     if (host !== undefined && !isHostOf("https", host, target)) throw misdirected(host, target);
     const path = request.url ?? "";
     // Another host in the request's target would be one in the tunnel of this one.
-    if (!path.startsWith("/")) throw new RegistryError(400, "UNSUPPORTED", "a path was wanted");
+    if (!path.startsWith("/"))
+      throw new RegistryError(
+        400,
+        "UNSUPPORTED",
+        "a request inside a CONNECT tunnel must name a path, not a URL",
+      );
     const forwarded = { request, response, report, identity, target: { ...target, path } };
     await forward({ ...forwarded, connectors: credential.connectors }, options);
   };
@@ -68,10 +73,9 @@ const badTarget = (): RegistryError =>
   new RegistryError(
     400,
     "UNSUPPORTED",
-    "a forward proxy is asked by http://<host>[:<port>]/…, or by CONNECT",
+    "a request to a forward proxy must name http://<host>[:<port>]/…, or be a CONNECT",
     {
-      detail:
-        "https goes by CONNECT alone: what is in it is not for the network between here and there",
+      detail: "https needs CONNECT: the network between the client and this proxy must not read it",
     },
   );
 
@@ -80,5 +84,5 @@ const misdirected = (host: string, { origin }: ForwardTarget): RegistryError =>
   new RegistryError(
     421,
     "UNSUPPORTED",
-    `the request is for ${host.slice(0, 100)}, its connection for ${origin}`,
+    `the request is for ${host.slice(0, 100)}, but its connection is for ${origin}`,
   );

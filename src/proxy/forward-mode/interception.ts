@@ -34,7 +34,7 @@ const sessions = new WeakMap<Socket, Session>();
 /** What the CONNECT before an intercepted request has said. */
 export function sessionOf({ socket }: IncomingMessage): Session {
   const session = sessions.get(socket);
-  if (session === undefined) throw new Error("this request came through no CONNECT");
+  if (session === undefined) throw new Error("this request did not come through a CONNECT");
   return session;
 }
 

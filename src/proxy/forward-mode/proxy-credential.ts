@@ -24,17 +24,20 @@ const readHint = "source the volume's .env, or use the URL in its http.proxy";
  * Reads `Proxy-Authorization: Basic <namespace>%2F<name>[,…]:<token>`. Clients decode the user of a proxy's URL
  * before they send it (Go, curl), or leave it as it is (older Java and Python): both are understood.
  */
-export function parseProxyCredential(header: string | undefined): Result<ProxyCredential> {
-  if (header === undefined) return refuse("this proxy wants the credential of a volume");
+export function parseProxyCredential(header: string | undefined): Answer<ProxyCredential> {
+  if (header === undefined) return refuse("this proxy requires the credential of a volume");
   const [, value = ""] = /^basic +([A-Za-z0-9+/_-]+=*) *$/i.exec(header) ?? [];
   const pair = Buffer.from(value, "base64").toString("utf8");
   const colon = pair.indexOf(":"); // RFC 7617, section 2: the first colon ends the user
   const token = decode(pair.slice(colon + 1));
-  if (colon < 0 || token === "") return refuse("this proxy wants Basic, with a token as password");
+  if (colon < 0 || token === "")
+    return refuse("this proxy requires Basic authentication with a token as the password");
   const names = decode(pair.slice(0, colon)).split(",");
   const refs = names.flatMap(readName);
   if (refs.length < names.length || names.length > mostConnectors) {
-    return refuse("the user for this proxy is <namespace>/<connector>[,<namespace>/<connector>]");
+    return refuse(
+      "the user name for this proxy must be <namespace>/<connector>[,<namespace>/<connector>]",
+    );
   }
   const connectors = [...new Map(refs.map((ref) => [showRef(ref), ref])).values()];
   return { ok: true, value: { connectors, token } };

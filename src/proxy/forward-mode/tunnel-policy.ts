@@ -52,7 +52,7 @@ export function createTunnelPolicy({
     const kind = kindOf(address);
     const isForbidden = forbidden.has(kind);
     if (standing.isListed && (standing.hostname === address || !isForbidden)) return undefined;
-    if (isForbidden) return `an address (${kind}) that is never dialled`;
+    if (isForbidden) return `an address (${kind}) that is never connected to`;
     const canonical = canonicalOf(address);
     return (
       closed(canonical, own) ?? (isIn(canonical, networks) ? undefined : unopened(kind, standing))

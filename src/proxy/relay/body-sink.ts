@@ -68,7 +68,7 @@ export function checkDigest(sink: BodySink, digest: string, budget: HashBudget):
     end() {
       check();
       if (!isWrong) return sink.end();
-      return Promise.reject(new BodyCut(`the registry has sent something else than ${digest}`));
+      return Promise.reject(new BodyCut(`the registry sent content that does not match ${digest}`));
     },
   };
 }

@@ -38,7 +38,7 @@ export async function keepImmutableTag(
       `${repository}:${tag} is immutable in the connector ${showRef(connector)}`,
       {
         detail:
-          "push another tag; which ones can't be changed stands in spec.params, under immutableTags",
+          "push another tag; spec.params says under immutableTags which tags can't be changed",
       },
     );
     if (method === "DELETE") throw refusal;

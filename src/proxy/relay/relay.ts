@@ -198,8 +198,8 @@ async function relayUpload(
   });
   const challenge = answer.headers["www-authenticate"];
   if (answer.status === 401 && login.refused(upstream, scopes, authorization, challenge)) {
-    throw unavailable("the registry took back its token in the middle of the upload", {
-      detail: "the next attempt gets a new one: push again",
+    throw unavailable("the registry revoked its token in the middle of the upload", {
+      detail: "push again: the next attempt gets a new token",
     });
   }
   const asked = { url, isStorage: false, digest: undefined, authorization };

@@ -83,7 +83,7 @@ export async function replay(
       return { ...replayed, leadsTo: asked.url };
     }
   }
-  throw badGateway(`${request.url.host} redirects without end`);
+  throw badGateway(`${request.url.host} redirects too many times`);
 }
 
 const askedToWait = ({ status, headers }: Replayed): number | undefined =>
@@ -185,7 +185,7 @@ function nextHop(
   const { upstream, method } = request;
   const { address } = upstream.connector;
   const next = resolveUpstream(headers.location ?? "", url, address);
-  if (next === undefined) throw badGateway(`${url.host} redirects to something that is no URL`);
+  if (next === undefined) throw badGateway(`${url.host} redirects to something that is not a URL`);
   if (next.protocol === "http:" && address.scheme === "https") {
     throw badGateway(`${url.host} redirects from https to http, to ${next.host}`);
   }

@@ -54,13 +54,13 @@ function locationFor(
 ): string | undefined {
   const { address } = connector;
   const url = resolveUpstream(text, asked.url, address);
-  if (url === undefined) throw badGateway("the registry names a Location that is no URL");
+  if (url === undefined) throw badGateway("the registry sent a Location that is not a URL");
   if (!isUnderWay(method, status, target)) {
     return clientPath(url, target, address) ?? created(target);
   }
   if (url.origin !== address.origin) {
     throw badGateway(
-      `the registry ${address.origin} sends the upload to ${url.origin}, which the connector's credential is not for`,
+      `the registry ${address.origin} directs the upload to ${url.origin}, which may not get the connector's credential`,
       {
         detail: "if that is the registry itself, its own address is set wrong (REGISTRY_HTTP_HOST)",
       },
@@ -107,7 +107,7 @@ export function respondCollected(
   if (status === 401 || status === 403) throw refusedByRegistry(connector, collected);
   if (shows(body.toString("latin1"), asked.authorization)) {
     throw badGateway(
-      `${asked.url.host} answered ${status}, and with the connector's credential in it`,
+      `${asked.url.host} answered ${status} with the connector's credential in the response`,
     );
   }
   const headers = clientHeaders(admitted, collected, asked, sealing);
@@ -156,7 +156,7 @@ export function refusedByRegistry(
     {
       detail:
         connector.secretName === undefined
-          ? "it has none: give it spec.auth.secretRef, unless the registry lets everybody in"
+          ? "the connector has no credential: set its spec.auth.secretRef, unless the registry allows anonymous access"
           : "check what that account may do in this repository, and the connector's Secret",
     },
   );

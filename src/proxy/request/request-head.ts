@@ -24,7 +24,7 @@ export function checkHead({ rawHeaders, headers }: IncomingMessage): void {
   for (let at = 0; at < rawHeaders.length; at += 2) {
     const name = rawHeaders[at]?.toLowerCase() ?? "";
     if (!decisive.has(name)) continue;
-    if (seen.includes(`,${name},`)) throw ambiguous(`the header ${name} is there twice`);
+    if (seen.includes(`,${name},`)) throw ambiguous(`the header ${name} appears twice`);
     seen += `${name},`;
   }
   for (const name of connectionTokens(headers.connection)) {

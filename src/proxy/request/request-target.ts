@@ -125,17 +125,12 @@ function endpointOf(kind: string, last: string): Endpoint | undefined {
 
 /** 400, as the specification has it for referrers ("Listing Referrers"): 404 would mean that there is no such API. */
 const badDigest = (): RegistryError =>
-  new RegistryError(
-    400,
-    "DIGEST_INVALID",
-    "this path has something else where a digest has to be",
-    {
-      detail: "a digest looks like sha256:<hexadecimal>",
-    },
-  );
+  new RegistryError(400, "DIGEST_INVALID", "this path has no digest where one is required", {
+    detail: "a digest looks like sha256:<hexadecimal>",
+  });
 
 const badTarget = (): RegistryError =>
-  new RegistryError(404, "NAME_INVALID", "this path is none of the registry API", {
+  new RegistryError(404, "NAME_INVALID", "this path is not part of the registry API", {
     detail:
       "expected /v2/namespaces/<namespace>/connectors/<connector>/<repository>/(manifests|blobs|tags|referrers)/… or …/_catalog, " +
       'the repository in lower case, without "%", "//" or ".."',
@@ -157,7 +152,7 @@ export function checkMethod(method: string, target: RequestTarget): void {
   const kind = target === "base" ? target : target.endpoint.kind;
   if (methods[kind].includes(method)) return;
   const allow = methods[kind].join(", ");
-  throw new RegistryError(405, "UNSUPPORTED", `${method} does not go with this path`, {
+  throw new RegistryError(405, "UNSUPPORTED", `${method} is not allowed on this path`, {
     detail: `allowed: ${allow}`,
     headers: { allow },
   });

@@ -129,7 +129,7 @@ const renewalInterval = 60 * 60 * 1000;
 function refuseExpectation(_request: IncomingMessage, response: ServerResponse): void {
   respondWithError(
     response,
-    new RegistryError(417, "UNSUPPORTED", "the only expectation known here is 100-continue"),
+    new RegistryError(417, "UNSUPPORTED", "the only supported expectation is 100-continue"),
   );
 }
 

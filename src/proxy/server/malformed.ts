@@ -4,17 +4,27 @@ import { Socket } from "node:net";
 import { errorBody, RegistryError } from "../registry-error.ts";
 
 const tooLarge = new RegistryError(431, "UNSUPPORTED", "the head of this request is too large", {
-  detail: "64 KiB of request line and headers are read here",
+  detail: "the request line and headers may have at most 64 KiB",
 });
-const tooSlow = new RegistryError(408, "UNSUPPORTED", "the head of this request did not come", {
-  detail: "send it within a minute",
+const tooSlow = new RegistryError(
+  408,
+  "UNSUPPORTED",
+  "the head of this request did not arrive in time",
+  {
+    detail: "send it within a minute",
+  },
+);
+const unreadable = new RegistryError(400, "UNSUPPORTED", "this is not an HTTP/1.1 request", {
+  detail: "a request that can be read in two ways is also refused",
 });
-const unreadable = new RegistryError(400, "UNSUPPORTED", "this is no request of HTTP/1.1", {
-  detail: "a request that can be read in two ways is refused, too",
-});
-const notTls = new RegistryError(400, "UNSUPPORTED", "this port speaks TLS, this is plain HTTP", {
-  detail: "ask under https://, or ask the proxy's port for plain HTTP",
-});
+const notTls = new RegistryError(
+  400,
+  "UNSUPPORTED",
+  "this port expects TLS, but the request is plain HTTP",
+  {
+    detail: "use https://, or the proxy's port for plain HTTP",
+  },
+);
 
 const known: Readonly<Record<string, RegistryError>> = {
   HPE_HEADER_OVERFLOW: tooLarge,

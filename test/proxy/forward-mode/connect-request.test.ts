@@ -71,11 +71,11 @@ describe("a CONNECT", function () {
     ["127.0.0.1:443", "an internal address"],
     ["[::1]:443", "an internal address"],
     ["[::ffff:127.0.0.1]:443", "an internal address"],
-    ["[::ffff:a9fe:a9fe]:80", "never dialled"],
+    ["[::ffff:a9fe:a9fe]:80", "never connected to"],
     ["[64:ff9b::7f00:1]:443", "an internal address"],
-    ["169.254.169.254:80", "never dialled"],
+    ["169.254.169.254:80", "never connected to"],
     ["10.96.0.1:443", "an internal address"],
-    ["0.0.0.0:80", "never dialled"],
+    ["0.0.0.0:80", "never connected to"],
     ["localtest.test:443", "is at 127.0.0.1, an internal address"],
   ] as const) {
     it(`to ${to} is refused, with the reason where clients show it`, async () => {

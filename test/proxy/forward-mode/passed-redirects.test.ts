@@ -257,9 +257,9 @@ describe("redirects that clients of the forward proxy follow themselves", functi
       await startFakeRegistry({ auth: "basic", tls: true, hostname: "harbor.test" }),
     );
     for (const [location, status, message] of [
-      ["https://[", 502, "no URL"],
-      ["javascript:alert(1)", 502, "no URL"],
-      ["https://169.254.169.254/latest", 403, "never dialled"],
+      ["https://[", 502, "not a URL"],
+      ["javascript:alert(1)", 502, "not a URL"],
+      ["https://169.254.169.254/latest", 403, "never connected to"],
       ["https://10.0.0.1/x", 403, "10.0.0.1"],
     ] as const) {
       const stop = redirectBlobs(registry, () => location);

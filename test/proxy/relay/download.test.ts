@@ -289,7 +289,7 @@ describe("what is asked for by its digest", function () {
           const path = `app/${kind}/${digestOf(body, algorithm)}`;
           const answer = await client("GET", path).catch(() => undefined);
           expect(answer?.complete ?? false).to.equal(false);
-          expect(proxy.log()).to.contain("something else than sha");
+          expect(proxy.log()).to.contain("does not match sha");
         });
       }
     }

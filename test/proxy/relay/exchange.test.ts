@@ -112,7 +112,7 @@ describe("a body that comes from a registry", function () {
     });
 
     it("is logged, with the reason", () => {
-      expect(proxy.log()).to.contain("ended before its end");
+      expect(proxy.log()).to.contain("response ended early");
       expect(proxy.log()).to.not.contain("unexpected");
     });
   });

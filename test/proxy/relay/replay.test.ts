@@ -138,7 +138,7 @@ describe("answers", function () {
       undo.defer(redirectForEver(registry));
       const answer = await client("GET", path);
       expect(answer.status).to.equal(502);
-      expect(errorIn(answer).message).to.contain("redirects without end");
+      expect(errorIn(answer).message).to.contain("redirects too many times");
       expect(seen()).to.have.length(6);
     });
 
@@ -148,7 +148,7 @@ describe("answers", function () {
         const answer = await client("GET", path);
         stop();
         expect(answer.status).to.equal(502);
-        expect(errorIn(answer).message).to.contain("no URL");
+        expect(errorIn(answer).message).to.contain("not a URL");
       }
     });
 

@@ -258,7 +258,7 @@ describe("uploads", function () {
         undo.defer(sendUploadsTo(registry, location));
         const answer = await client("POST", "app/blobs/uploads/");
         expect(answer.status).to.equal(502);
-        expect(errorIn(answer).message).to.contain("sends the upload to");
+        expect(errorIn(answer).message).to.contain("directs the upload to");
         expect(answer.body.toString()).to.not.contain("presigned");
         expect(answer.headers.location).to.equal(undefined);
       });

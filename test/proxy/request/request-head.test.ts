@@ -34,9 +34,9 @@ describe("the head of a request", function () {
   };
 
   const ambiguous: readonly (readonly [string, string])[] = [
-    ["Host: y", "the header host is there twice"],
-    ["hOsT: x", "the header host is there twice"],
-    ["Authorization: Bearer y", "the header authorization is there twice"],
+    ["Host: y", "the header host appears twice"],
+    ["hOsT: x", "the header host appears twice"],
+    ["Authorization: Bearer y", "the header authorization appears twice"],
     ["Connection: authorization", "Connection names the header authorization"],
     ["Connection: keep-alive,Host", "Connection names the header host"],
     ["Connection: x, Content-Length", "Connection names the header content-length"],

@@ -174,7 +174,7 @@ describe("a listener", function () {
       const { text, closed } = await rawRequest({ port: port("https") }, get("app/tags/list"));
       expect(closed).to.equal(true);
       expect(text).to.match(/^HTTP\/1.1 400 Bad Request\r\n/);
-      expect(text).to.contain("this port speaks TLS").and.contain("https://");
+      expect(text).to.contain("this port expects TLS").and.contain("https://");
       expect(registry.requests).to.deep.equal([]);
     });
 
