@@ -90,8 +90,8 @@ function refusal(hostname: string, address: string): string {
   const kind = kindOf(address);
   const what = `host ${hostname} is at ${address}, an address (${kind}) that`;
   return forbidden.has(kind)
-    ? `${what} is never dialled`
-    : `${what} this registry may not send to; if it should, name the host in the connector's ` +
+    ? `${what} is never connected to`
+    : `${what} this registry may not refer to; to allow it, name the host in the connector's ` +
         "spec.params allowedRedirectHosts or allowedRealmHosts";
 }
 

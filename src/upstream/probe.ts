@@ -47,7 +47,7 @@ export function createProbe(upstreams: Upstreams): Probe {
     const { status, challenge } = answer;
     const { origin } = connector.address;
     if (status !== 200 && status !== 401) {
-      const message = `${origin}${connector.address.basePath}/v2/ answered ${status}: wanted 200 or 401, as registries do`;
+      const message = `${origin}${connector.address.basePath}/v2/ answered ${status}, wanted 200 or 401 as from a registry`;
       const liveness = { ok: false, reason: "NotARegistry", message } as const;
       return { liveness, auth: liveness };
     }
@@ -61,7 +61,8 @@ export function createProbe(upstreams: Upstreams): Probe {
 const nonAuth: Probed = {
   ok: true,
   reason: "NonAuthProbe",
-  message: "the registry lets everybody ask GET /v2/, so a login shows only when it is used",
+  message:
+    "the registry answers GET /v2/ without a login, so the login is tested only when it is used",
 };
 
 const failed = ({ fault, message, detail }: UpstreamError): Probed => ({
@@ -118,8 +119,10 @@ async function logIn(
   const scheme = schemeIn(upstream, challenge);
   const scopes = probeRepository === undefined ? [] : [`repository:${probeRepository}:pull`];
   if (scheme.kind === "basic" && credential === undefined) {
-    const detail = "give the connector spec.auth.secretRef";
-    throw new UpstreamError("AuthenticationFailed", `${address.origin} wants a login`, { detail });
+    const detail = "set the connector's spec.auth.secretRef";
+    throw new UpstreamError("AuthenticationFailed", `${address.origin} requires a login`, {
+      detail,
+    });
   }
   const authorization =
     scheme.kind === "bearer"

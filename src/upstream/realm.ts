@@ -17,13 +17,13 @@ export function checkRealm(realm: string, connector: Connector): Result<URL> {
   const { address, allowedRealmHosts } = connector;
   const url = URL.parse(realm);
   if (url === null || !["http:", "https:"].includes(url.protocol)) {
-    return refuse("the registry names a token server that is no http or https URL");
+    return refuse("the registry names a token server that is not an http or https URL");
   }
   if (url.username !== "" || url.password !== "") {
     return refuse(`the registry names a token server (${url.host}) with a user in its URL`);
   }
   if (url.protocol === "http:" && address.scheme === "https") {
-    return refuse(`the registry is asked over https, and its token server ${url.host} is not`);
+    return refuse(`the registry uses https, but its token server ${url.host} does not`);
   }
   const hostname = url.hostname.replace(/^\[|\]$/g, "");
   const known = knownRealms.get(address.hostname) === hostname;
@@ -31,7 +31,7 @@ export function checkRealm(realm: string, connector: Connector): Result<URL> {
     return { ok: true, value: url };
   }
   return refuse(
-    `the registry ${address.hostname} sends to the token server ${hostname}, of another domain; ` +
+    `the registry ${address.hostname} refers to the token server ${hostname}, which is in another domain; ` +
       `if that is right, add {name: allowedRealmHosts, value: "${hostname}"} to the connector's spec.params`,
   );
 }

@@ -123,7 +123,7 @@ function refusal(
     return new UpstreamError(fault, `${server} refused the connector's login (${status})`, {
       detail:
         credential === undefined
-          ? "the registry wants a login and the connector has none: give it spec.auth.secretRef"
+          ? "the registry requires a login and the connector has none: set its spec.auth.secretRef"
           : "check the username and the password in the connector's Secret, and what that account may do",
     });
   }

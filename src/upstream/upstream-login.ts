@@ -139,8 +139,8 @@ export function schemeIn(
     return { kind: "bearer", server: { realm: checked.value, service } };
   }
   if (challenges.some(({ scheme }) => scheme === "basic")) return { kind: "basic" };
-  const message = `the registry ${connector.address.origin} wants a login of a kind unknown here`;
-  const detail = "known are Basic and Bearer (the distribution token protocol)";
+  const message = `the registry ${connector.address.origin} requires an authentication scheme that is not supported`;
+  const detail = "supported are Basic and Bearer (the distribution token protocol)";
   throw new UpstreamError("AuthMethodUnknown", message, { detail });
 }
 

@@ -118,7 +118,7 @@ describe("the address guard", () => {
         .and.contains("allowedRedirectHosts");
       expect(guardOf().checkHost("169.254.1.1"))
         .to.have.property("reason")
-        .that.contains("is never dialled");
+        .that.contains("is never connected to");
     });
   });
 

@@ -33,9 +33,9 @@ describe("a registry that can't be reached", () => {
 
   const certificates: readonly (readonly [string, string, boolean])[] = [
     ["DEPTH_ZERO_SELF_SIGNED_CERT", "its certificate is self-signed", true],
-    ["SELF_SIGNED_CERT_IN_CHAIN", "is by an authority that is not trusted", true],
-    ["UNABLE_TO_VERIFY_LEAF_SIGNATURE", "is by an authority that is not trusted", true],
-    ["UNABLE_TO_GET_ISSUER_CERT_LOCALLY", "is by an authority that is not trusted", true],
+    ["SELF_SIGNED_CERT_IN_CHAIN", "is signed by an authority that is not trusted", true],
+    ["UNABLE_TO_VERIFY_LEAF_SIGNATURE", "is signed by an authority that is not trusted", true],
+    ["UNABLE_TO_GET_ISSUER_CERT_LOCALLY", "is signed by an authority that is not trusted", true],
     // Another authority would not help.
     ["CERT_HAS_EXPIRED", "its certificate has expired", false],
     ["ERR_TLS_CERT_ALTNAME_INVALID", "its certificate is for another name", false],

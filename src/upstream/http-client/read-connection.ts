@@ -138,7 +138,8 @@ export class ReadConnection {
   #read(length: number, buffer: Buffer): boolean {
     const bytes = buffer.subarray(0, length);
     const task = this.#task;
-    if (task === undefined) this.destroy(new errors.SocketError("bytes that nobody asked for"));
+    if (task === undefined)
+      this.destroy(new errors.SocketError("received bytes without a request"));
     else if (this.#body === undefined) this.#readHead(task, bytes);
     else this.#readBody(task, this.#body, bytes, buffer);
     return !this.#body?.stops();

@@ -14,7 +14,8 @@ const refused: ReadonlySet<string> = new Set([
  */
 export function requestHead({ url, method, headers }: HttpRequest): string {
   const path = url.pathname + url.search;
-  if (!target.test(path)) throw new TypeError("a request target with what belongs in none");
+  if (!target.test(path))
+    throw new TypeError("a request target has characters that are not allowed in one");
   let text = `${method} ${path} HTTP/1.1\r\nhost: ${url.host}\r\n`;
   for (const name in headers) {
     const value = headers[name] ?? "";
@@ -26,7 +27,9 @@ export function requestHead({ url, method, headers }: HttpRequest): string {
 
 function headerLine(name: string, value: string): string {
   if (!token.test(name) || refused.has(name) || !fieldValue.test(value)) {
-    throw new TypeError(`a header ${JSON.stringify(name)} with what belongs in none`);
+    throw new TypeError(
+      `a header ${JSON.stringify(name)} has characters that are not allowed in one`,
+    );
   }
   return `${name}: ${value}\r\n`;
 }
