@@ -89,6 +89,6 @@ async function exportKey(key: webcrypto.CryptoKey): Promise<string> {
 
 async function importKey(text: string): Promise<webcrypto.CryptoKey> {
   const [der] = PemConverter.decode(text);
-  if (der === undefined) throw new Error("the authority's private key is no PEM");
+  if (der === undefined) throw new Error("the authority's private key is not in PEM");
   return subtle.importKey("pkcs8", der, algorithm, false, ["sign"]);
 }

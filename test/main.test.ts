@@ -27,7 +27,7 @@ describe("a role in a cluster", () => {
       },
     });
     expect(status).to.equal(1);
-    expect(stderr).to.contain(`oci-connector: ${missing}/csi.sock: can't make a socket there`);
+    expect(stderr).to.contain(`oci-connector: ${missing}/csi.sock: can't create a socket there`);
     expect(stderr).to.contain("ENOENT");
   });
 });

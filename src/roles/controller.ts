@@ -39,7 +39,8 @@ export async function startClusterController(
   });
   const health = await serveHealth({
     port: healthPort,
-    notReady: () => (controller.ready() ? undefined : "what is to be watched is not known yet"),
+    notReady: () =>
+      controller.ready() ? undefined : "the watched objects have not been listed yet",
     metrics: metrics.scrape,
   });
   return {

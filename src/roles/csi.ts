@@ -62,7 +62,7 @@ export async function startCsi(
       ];
       if (certificate !== undefined) return certificate;
       throw new Unavailable(
-        `the ConfigMap ${settings.namespace}/${caConfigMapName} with the proxy's certificate is not there yet: the controller makes it`,
+        `the ConfigMap ${settings.namespace}/${caConfigMapName} with the proxy's certificate does not exist yet: the controller creates it`,
       );
     },
     rootCertificates,
@@ -115,8 +115,14 @@ function untaint(
 ): void {
   if (startupTaint === "") return;
   removeTaint(client, nodeName, startupTaint).then(
-    (wasThere) => wasThere && log("info", "the node is open for Pods", { reference: startupTaint }),
-    (error: unknown) => log("error", "the node's taint stays", { reference: startupTaint, error }),
+    (wasThere) =>
+      wasThere &&
+      log("info", "the startup taint was removed from the node", { reference: startupTaint }),
+    (error: unknown) =>
+      log("error", "the startup taint can't be removed from the node", {
+        reference: startupTaint,
+        error,
+      }),
   );
 }
 

@@ -28,7 +28,8 @@ export async function serveHealth({
     } else if (path === "/metrics") {
       const [type, text] = await metrics();
       response.writeHead(200, { "content-type": type }).end(text);
-    } else response.writeHead(404, plain).end("known are /healthz, /readyz and /metrics\n");
+    } else
+      response.writeHead(404, plain).end("the known paths are /healthz, /readyz and /metrics\n");
   };
   const server = createServer((request, response) => {
     answer((request.url ?? "").split("?", 1)[0] ?? "", response).catch(() => response.destroy());

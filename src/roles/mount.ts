@@ -32,7 +32,9 @@ export async function unmount(settings: Pick<MountSettings, "socket" | "target">
 /** The id of a volume follows from its path, so the path is the real one, whichever way a person names it. */
 async function resolveTarget(target: string): Promise<string> {
   const parent = await realpath(dirname(target)).catch((error: NodeJS.ErrnoException) => {
-    throw new Error(`${dirname(target)} can't be reached (${error.code}): make that folder first`);
+    throw new Error(
+      `${dirname(target)} can't be accessed (${error.code}): create that folder first`,
+    );
   });
   return join(parent, basename(target));
 }

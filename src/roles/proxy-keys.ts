@@ -53,7 +53,7 @@ export function watchProxyKeys(
     }
   });
   const current = (): KeysInUse => {
-    if (inUse === undefined) throw new TypeError(`the Secret ${keysSecretName} is not there yet`);
+    if (inUse === undefined) throw new TypeError(`the Secret ${keysSecretName} does not exist yet`);
     return inUse;
   };
   return {

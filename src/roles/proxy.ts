@@ -102,7 +102,7 @@ export async function startClusterProxy(
   notYet = undefined;
   return {
     async stop() {
-      notYet = "about to end";
+      notYet = "the process is about to end";
       await farewell(proxy.lastConnectionAt);
       await proxy.stop(grace);
       cluster.stop();

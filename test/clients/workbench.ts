@@ -99,7 +99,7 @@ async function start(programs: string, resources: Cleanup): Promise<Workbench> {
     connectorYaml({ ref: "team-a/oci-1-1", address: oci.url }),
   ];
   await host.write("registries.yaml", connectors.join("\n---\n"));
-  await host.waitForLog("connectors came, went or changed", "team-a/oci-1-1");
+  await host.waitForLog("connectors were added, removed or changed", "team-a/oci-1-1");
 
   const bin = join(folder, "bin");
   await mkdir(bin);

@@ -338,7 +338,7 @@ describe("the controller, on a real API server", function () {
     await cluster.kubectl(["delete", `secret/${keysSecret}`, "-n", system]);
     await cluster.kubectl(["delete", `configmap/${caConfigMap}`, "-n", system]);
     const made = (): number =>
-      logged.filter((line) => line.includes("made the proxies' keys")).length;
+      logged.filter((line) => line.includes("created the proxies' keys")).length;
     const before = made();
     const both = await Promise.all([start("controller"), start("controller")]);
     await until(async () => (await get("configmap", caConfigMap, system)) !== undefined, "no CA");

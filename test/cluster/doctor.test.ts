@@ -146,7 +146,7 @@ describe("the doctor, on a real API server", function () {
       ...{ Connector: "ok", conditions: "ok", registry: "ok" }, // the right to use it is that to read it
       ...{ Secret: "not checked", login: "not checked", "right to pull": "not checked" },
     });
-    expect(text).to.contain("not allowed to look: ");
+    expect(text).to.contain("not allowed to read it: ");
     expect(text).not.to.contain(token.trim());
   });
 

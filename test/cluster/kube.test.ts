@@ -205,7 +205,7 @@ describe("the answers of a real API server", function () {
         () => cache.trouble === undefined,
         () => `${cache.trouble}`,
       );
-      expect(logged.at(-1)).to.equal("watching");
+      expect(logged.at(-1)).to.equal("watch established");
     });
 
     it("say that a past is gone as we expect it", async () => {

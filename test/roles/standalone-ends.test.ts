@@ -54,7 +54,7 @@ describe("standalone mode: its end", function () {
     host = resources.add(await startCiHost({ args }));
     const login = { username: "alice", password: "secret-of-alice" };
     await host.write("hub.yaml", connectorYaml({ ref, address: registry.url, login }));
-    await host.waitForLog("connectors came, went or changed");
+    await host.waitForLog("connectors were added, removed or changed");
     volume = await host.mount("volume", ref);
   }
   /** A pull that has begun, and goes on once the registry is told to. */
@@ -104,11 +104,11 @@ describe("standalone mode: its end", function () {
     const before = await mountsBelow(host.folder);
     const [pull, push] = [await slowPull(), await slowPush()];
     host.program().signal("SIGTERM");
-    await host.waitForLog("told to end", "SIGTERM");
+    await host.waitForLog("received a signal to end", "SIGTERM");
     await eventually(refusesConnections, () => "connections are taken");
     expect(await isMissing(join(host.state, "csi.sock"))).to.equal(true);
     expect((await host.run("mount", "late", "--connectors", ref)).stderr).to.include(
-      "nobody answers",
+      "can't connect to",
     );
     await sleep(200); // requests that are cut would have ended by now
     expect(host.program().status()).to.equal(undefined);
@@ -144,7 +144,7 @@ describe("standalone mode: its end", function () {
     await start();
     const pull = await slowPull();
     host.program().signal("SIGTERM");
-    await host.waitForLog("told to end");
+    await host.waitForLog("received a signal to end");
     host.program().signal("SIGTERM");
     await host.program().ended;
     expect(host.program().status()).to.equal(1);

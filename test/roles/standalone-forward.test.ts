@@ -42,7 +42,7 @@ describe("standalone mode: registries by their own names", function () {
       connectorYaml({ ref: `team-a/${name}`, address: url, login, ca }),
     );
     await host.write("registries.yaml", documents.join("\n---\n"));
-    await host.waitForLog("connectors came, went or changed");
+    await host.waitForLog("connectors were added, removed or changed");
     volume = await host.mount("volume", "team-a/base,team-a/target");
     env = await variablesOf(volume);
   });
@@ -109,7 +109,7 @@ describe("standalone mode: registries by their own names", function () {
       connectorYaml({ ref: "team-a/passing", address, login, ca, params }),
     );
     await eventually(
-      () => host.logged("connectors came, went or changed").length > 1,
+      () => host.logged("connectors were added, removed or changed").length > 1,
       () => "the connector is not there",
     );
     const passing = await host.mount("passing", "team-a/passing");

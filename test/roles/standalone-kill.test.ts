@@ -32,7 +32,7 @@ describe("standalone mode that is killed", function () {
     host = resources.add(await startCiHost());
     host.keepSecret("the registry's password", login.password);
     await write(registry.url);
-    await host.waitForLog("connectors came, went or changed", "team-b/hub");
+    await host.waitForLog("connectors were added, removed or changed", "team-b/hub");
   });
   afterEach(async () => {
     expect(await host.leaks()).to.deep.equal([]);

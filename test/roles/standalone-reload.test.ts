@@ -67,7 +67,7 @@ describe("standalone mode: changes of its folder", function () {
 
   it("a changed address counts for pulls and for mounted files, but not for what is under way", async () => {
     await host.write("other.yaml", connectorYaml({ ref: "team-a/other", address: first.url }));
-    await host.waitForLog("connectors came, went or changed", "team-a/other");
+    await host.waitForLog("connectors were added, removed or changed", "team-a/other");
     const unchanged = await host.mount("unchanged", "team-a/other");
     const generation = (path: string): Promise<string> => readlink(join(path, "..data"));
     const before = await generation(unchanged.path);
@@ -88,7 +88,7 @@ describe("standalone mode: changes of its folder", function () {
     );
 
     await host.write("hub.yaml", connectorYaml({ ref, address: second.url, login }));
-    const problem = `503 the registry ${second.url} can't be reached: its certificate is by an authority that is not trusted`;
+    const problem = `503 the registry ${second.url} can't be reached: its certificate is signed by an authority that is not trusted`;
     await pullsAre(problem);
     const { ca = "" } = second;
     await host.write("hub.yaml", connectorYaml({ ref, address: second.url, login, ca }));
@@ -148,19 +148,19 @@ describe("standalone mode: changes of its folder", function () {
     ["is no YAML", () => "{secret-of-alice"],
   ] as const) {
     it(`a file that ${what} keeps what it held, and says so`, async () => {
-      const before = host.logged("something in this file is wrong").length;
+      const before = host.logged("this file has an error").length;
       await host.write("hub.yaml", spoil(original()));
       await eventually(
-        () => host.logged("something in this file is wrong").length > before,
+        () => host.logged("this file has an error").length > before,
         () => "the log says nothing",
       );
-      const line = host.logged("something in this file is wrong").at(-1) ?? "";
+      const line = host.logged("this file has an error").at(-1) ?? "";
       const { level, file, reason, message } = JSON.parse(line);
       expect({ level, file }).to.deep.equal({
         level: "error",
         file: join(host.connectors, "hub.yaml"),
       });
-      expect(message).to.include("what it held before counts");
+      expect(message).to.include("its last contents stay in use");
       expect(reason).to.match(/line \d+/);
       first.auth.tokens.clear(); // the password itself is needed again
       expect(await pull()).to.equal("first");
@@ -175,7 +175,7 @@ describe("standalone mode: changes of its folder", function () {
 
   it("a file that is emptied, as it is before it is written anew, keeps what it held", async () => {
     await truncate(join(host.connectors, "hub.yaml"));
-    await host.waitForLog("something in this file is wrong", "it is empty");
+    await host.waitForLog("this file has an error", "it is empty");
     expect(await pull()).to.equal("first");
     await host.mount("late", ref);
     await host.unmount("late");
@@ -185,7 +185,7 @@ describe("standalone mode: changes of its folder", function () {
   it("a connector without its Secret says which one is missing", async () => {
     const [connector = ""] = original().split("\n---\n");
     await host.write("hub.yaml", connector);
-    await host.waitForLog("this connector has no credential to work with", "team-a/hub");
+    await host.waitForLog("this connector has no usable credential", "team-a/hub");
     expect(await pull()).to.match(
       /^403 the connector team-a\/hub has no login: .*there is no Secret team-a\/hub: add it/,
     );
@@ -198,7 +198,7 @@ describe("standalone mode: changes of its folder", function () {
       Object.keys(JSON.parse(await volume.read("config.json")).auths);
     const before = await hosts();
     await host.remove("hub.yaml");
-    const missing = `there is no Connector team-a/hub in ${host.connectors}; there is: team-a/other`;
+    const missing = `there is no Connector team-a/hub in ${host.connectors}; the folder has: team-a/other`;
     await pullsAre(`404 ${missing}`);
     const { status, stderr } = await host.run("mount", "another", "--connectors", ref);
     expect(status).to.equal(1);

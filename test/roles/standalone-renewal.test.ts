@@ -21,7 +21,7 @@ describe("standalone mode: the renewal of tokens", function () {
     const args = ["--token-lifetime", "10m"];
     const host = resources.add(await startCiHost({ args, nodeArgs: [`--import=${clock}`] }));
     await host.write("hub.yaml", connectorYaml({ ref: "team-a/hub", address: registry.url }));
-    await host.waitForLog("connectors came, went or changed");
+    await host.waitForLog("connectors were added, removed or changed");
     const volume = await host.mount("volume", "team-a/hub", "--configuration", "docker-config");
     const longer = await host.mount("longer", "team-a/hub", "--token-expiration", "1h");
     const before = await mountsBelow(host.folder);

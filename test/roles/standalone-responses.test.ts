@@ -35,7 +35,7 @@ describe("standalone mode: what a client is answered", function () {
     };
     const params = [{ name: "allowedRedirectHosts", value: "localhost" }];
     await host.write("hub.yaml", connectorYaml({ ref, address: registry.url, login, params }));
-    await host.waitForLog("connectors came, went or changed");
+    await host.waitForLog("connectors were added, removed or changed");
     volume = await host.mount("volume", ref);
   });
   after(resources.stop);

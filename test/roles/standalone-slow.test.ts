@@ -39,7 +39,7 @@ const pushTakes = tokenLifetime + leeway + 30;
     const address = `http://localhost:${slow.port}`;
     const login = { username, password };
     await host.write("hub.yaml", connectorYaml({ ref: "team-a/hub", address, login }));
-    await host.waitForLog("connectors came, went or changed");
+    await host.waitForLog("connectors were added, removed or changed");
     const volume = await host.mount(
       "v",
       "team-a/hub",

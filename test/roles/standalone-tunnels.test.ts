@@ -35,7 +35,7 @@ describe("standalone mode: blind tunnels", function () {
       }),
     );
     await host.write("hub.yaml", connectorYaml({ ref: "team-a/hub", address: "https://hub.test" }));
-    await host.waitForLog("connectors came, went or changed");
+    await host.waitForLog("connectors were added, removed or changed");
     volume = await host.mount("volume", "team-a/hub");
   });
   after(resources.stop);

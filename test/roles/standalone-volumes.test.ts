@@ -27,7 +27,7 @@ describe("standalone mode: volumes", function () {
     const refs = ["team-a/hub", "team-a/other", "team-b/hub", "default/hub"];
     const documents = refs.map((ref) => connectorYaml({ ref, address, login }));
     await host.write("all.yaml", documents.join("\n---\n"));
-    await host.waitForLog("connectors came, went or changed", "team-b/hub");
+    await host.waitForLog("connectors were added, removed or changed", "team-b/hub");
   });
   afterEach(async () => {
     const mounts = await mountsBelow(host.folder);
@@ -60,7 +60,7 @@ describe("standalone mode: volumes", function () {
     ]);
     expect(await pull(one, "team-a/hub")).to.equal("200");
     expect(await pull(one, "team-a/other")).to.equal(
-      "403 this volume opens team-a/hub, not team-a/other: mount one that names it",
+      "403 this volume opens team-a/hub, not team-a/other: mount a volume that names it",
     );
     expect(await pull(one, "team-b/hub")).to.match(/^403 this volume opens team-a\/hub, not /);
     expect(await pull(one, "team-z/none")).to.match(/^403 this volume opens team-a\/hub, not /);
@@ -137,7 +137,7 @@ describe("standalone mode: volumes", function () {
     try {
       const connector = connectorYaml({ ref: "team-a/hub", address: registry.url, login });
       await stranger.write("hub.yaml", connector);
-      await stranger.waitForLog("connectors came, went or changed");
+      await stranger.waitForLog("connectors were added, removed or changed");
       const { token } = await stranger.mount("volume", "team-a/hub");
       const volume = await host.mount("volume", "team-a/hub");
       const withToken = async (text: string): Promise<string> => {
@@ -243,7 +243,10 @@ describe("standalone mode: volumes", function () {
         ...[`${at("no/folder")} can't be reached (ENOENT): make that folder first`],
       ),
       refuses(["mount", "file", "--connectors", "team-a/hub"], "found a file, wanted a folder"),
-      refuses(["mount", "file/volume", "--connectors", "team-a/hub"], "make the folder above it"),
+      refuses(
+        ["mount", "file/volume", "--connectors", "team-a/hub"],
+        "its parent folder does not exist; create it",
+      ),
     ]);
     expect(await mountsBelow(host.folder)).to.deep.equal([]);
     expect(await readdir(join(host.state, "volumes"))).to.deep.equal([]);
@@ -283,7 +286,7 @@ describe("standalone mode: volumes", function () {
     const { status, stderr } = await runCommand(["unmount", "v", "--state", at("no-state")]);
     expect(status).to.equal(1);
     expect(stderr).to.equal(
-      `oci-connector: nobody answers at ${at("no-state/csi.sock")} (ENOENT): is \`oci-connector standalone\` running?\n`,
+      `oci-connector: can't connect to ${at("no-state/csi.sock")} (ENOENT): is \`oci-connector standalone\` running?\n`,
     );
   });
 });

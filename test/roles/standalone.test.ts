@@ -31,7 +31,7 @@ describe("standalone mode: the main job", function () {
     const { username, password } = registry;
     const connector = { ref: "team-a/hub", address: registry.url, login: { username, password } };
     await host.write("hub.yaml", connectorYaml(connector));
-    await host.waitForLog("connectors came, went or changed", "team-a/hub");
+    await host.waitForLog("connectors were added, removed or changed", "team-a/hub");
     host.keepSecret("the registry's password", password);
     volume = await host.mount(
       ...(["volume", "team-a/hub", "--configuration", "docker-config,registries-conf"] as const),
@@ -163,7 +163,7 @@ describe("standalone mode: the main job", function () {
       expect(status).not.to.equal(0);
       expect(stderr).to.include("unauthorized: ");
     }
-    expect(pull.stderr).to.include("this proxy wants the token of a connectors volume");
+    expect(pull.stderr).to.include("this proxy requires the token of a connectors volume");
     const untrusting = await skopeo("inspect", ...authfile(), name);
     expect(untrusting.stderr).to.include("certificate");
   });

@@ -99,7 +99,7 @@ describe("the conditions of a Connector, with everything installed", function ()
       ...{ SecretReady: "True SecretFound", LivenessReady: "True Answers" },
       AuthReady: "False AuthenticationFailed",
     });
-    expect(message(conditions, "AuthReady")).to.contain("tries so far: 1");
+    expect(message(conditions, "AuthReady")).to.contain("attempts so far: 1");
     expect(await events("wrong")).to.include("Warning AuthenticationFailed");
   });
 

@@ -61,7 +61,7 @@ describe("the image of the program", function () {
       for (const file of fs.globSync("/app/dist/**/*.js", {exclude: (name) => name === "main.js"})) await import(file);
       await import("/app/dist/kube/kubeconfig.js").then(({kubeconfigAccess}) => kubeconfigAccess({})).catch(({message}) => console.log(message));`;
     const output = run(["/bin/node", "--input-type=module", "-e", `import fs from "fs";${script}`]);
-    expect(output).to.match(/^to read a kubeconfig takes the library .*npm ci.*\n$/);
+    expect(output).to.match(/^reading a kubeconfig requires the library .*npm ci.*\n$/);
   });
 
   it("has no other programs, no types and no tests", () => {
