@@ -265,7 +265,7 @@ describe("standalone mode: its start", function () {
       runCommand(args("--state", join(folder, "shared"))),
       runCommand(args("--state", join(folder, "x".repeat(100)))),
     ]);
-    expectRefusal(missing, `the connectors folder ${none} doesn't exist: make it`);
+    expectRefusal(missing, `the connectors folder ${none} doesn't exist: create it`);
     expectRefusal(shared, "found mode 755: chmod 700");
     expectRefusal(deep, "csi.sock", "wanted 107 at most");
   });

@@ -158,7 +158,7 @@ describe("standalone mode: volumes", function () {
         ...[`${head}.${payload}.`, `${none}.${payload}.`, `${none}.${payload}.${signature}`],
         ...[volume.token.slice(0, -4), "nonsense-of-a-length", `${volume.token}x`],
       ]) {
-        expect(await withToken(forged)).to.match(/^401 .*(is no token|another key)/);
+        expect(await withToken(forged)).to.match(/^401 .*(is not a token|another key)/);
       }
       host.keepSecret("another host's token", token);
     } finally {
@@ -240,7 +240,7 @@ describe("standalone mode: volumes", function () {
       refuses(["mount", "v4"], "connectors: found nothing"),
       refuses(
         ["mount", "no/folder/volume", "--connectors", "team-a/hub"],
-        ...[`${at("no/folder")} can't be reached (ENOENT): make that folder first`],
+        ...[`${at("no/folder")} can't be accessed (ENOENT): create that folder first`],
       ),
       refuses(["mount", "file", "--connectors", "team-a/hub"], "found a file, wanted a folder"),
       refuses(
