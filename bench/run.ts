@@ -1,6 +1,7 @@
 /** The bench itself; `bench.ts` starts it in a namespace of its own. */
 import { writeFile } from "node:fs/promises";
 import { type Cleanup, cleanup } from "../test/support/cleanup.ts";
+import { paragraph } from "../test/support/markdown.ts";
 import { makeCertificates } from "./certificates.ts";
 import type { Comparison } from "./comparison.ts";
 import { startContestants } from "./contestants.ts";
@@ -64,50 +65,56 @@ async function measure(plan: Plan, resources: Cleanup): Promise<string> {
 }
 
 function introduction(machine: string): string {
-  return `# Measured: the connector beside nginx
-
-\`npm run bench\` has written this: ${machine}; everything on loopback of one machine.
-Ratios hold better than figures, which depend on the machine and on what else it does.
-`;
+  const about = paragraph(`
+    \`npm run bench\` has written this: ${machine}; everything on the loopback interface of one machine. Ratios are
+    more reliable than absolute figures, which depend on the machine and on its other load.`);
+  return `# Benchmarks: the connector beside nginx\n\n${about}`;
 }
 
 function comparisonsOf({ blobBytes, rounds }: Plan, compared: readonly Comparison[]): string {
+  const about = paragraph(`
+    curl moves a blob of ${blobBytes / 1024 / 1024} MiB from an nginx that serves files by sendfile and requires a
+    login, to a process that counts bytes, and to docker-registry. wrk requests a tiny manifest. The contestants take
+    turns, ${rounds} rounds in all. Cells are medians; in parentheses is the median of the ratios to nginx in the same
+    round. "CPU" is the proxy's own CPU time for the same work, as a ratio to nginx's. Both write one log line for each
+    request.`);
   return `
-A blob of ${blobBytes / 1024 / 1024} MiB is moved by curl, from an nginx that hands out files by sendfile and wants a login, to a process
-that counts bytes and to docker-registry; wrk gets a tiny manifest. Everybody took a turn, then everybody another, ${rounds} in
-all. Cells are medians, in parentheses the median of the ratios to nginx in the same round. "CPU" is the proxy's own time for
-the same work, as a ratio to nginx's. Both write a line to a log file for each request.
-
+${about}
 - direct: no proxy, the limit
-- nginx: a reverse proxy, one process, that adds a fixed Authorization, its buffers as they are by default
+- nginx: a reverse proxy, one process, that adds a fixed Authorization, with its default buffers
 - nginx, 8 × 1 MiB: the same with \`proxy_buffers 8 1m\`
-- oci-connector: \`oci-connector standalone\`, one process, compiled and with the settings of the image, with a mounted volume whose
-  token is verified for each request
+- oci-connector: \`oci-connector standalone\`, one process, compiled and with the settings of the image, with a mounted
+  volume whose token is verified for each request
 
 ${comparisonTable(compared)}
 ${whereTimeGoes()}`;
 }
 
 function whereTimeGoes(): string {
-  return `Where the time goes, by \`node --cpu-prof\` and \`strace\`:
+  return `Where the time goes, according to \`node --cpu-prof\` and \`strace\`:
 
-- Pulls: the kernel's copying from one socket to the other and, with TLS, the ciphers. The proxy reads into the same two buffers again and
-  again, 1 MiB each for one pull (256 KiB by TLS) and down to 16 KiB for a hundred. Digests are hashed for 32 MiB at once and 128 MiB a second
-  after that, so most of a blob of this bench passes without; one that comes over a network of a gigabit is checked to its end.
-- Pushes: the kernel's copying and, with TLS, the cipher, whose records of 16 KiB each cost a call from Node and a copy. What comes in one turn of the
-  event loop is written to the registry at once; written one by one, the records cost half as much CPU again.
-- Small requests: a quarter are the two system calls that write and the streams around them, a third is Node's HTTP server, its garbage collector and
-  asking the registry, a third are the proxy's own checks: token, rights, rules, limits, headers both ways, and the audit line; 4 % are one hash of the
-  token. A server by node:http that says hello and asks nobody takes as much of a core for an answer as nginx takes for passing one on.
-- Publishing a volume: most of it is fork(2) for mount(8), since the kernel copies the page tables of the whole process: 3 ms for a Node that
-  holds 40 MiB, 18 ms for one that holds 140. Then come two records that are written through to the disk, and a connection of the caller's own.
+- Pulls: the kernel's copy from one socket to the other and, with TLS, the ciphers. The proxy reads into the same two
+  buffers again and again, of 1 MiB each for one pull (256 KiB with TLS) and down to 16 KiB for a hundred. Digests are
+  hashed for 32 MiB at once and 128 MiB a second after that, so most of a blob of this benchmark is not hashed; a blob
+  from a gigabit network is checked to its end.
+- Pushes: the kernel's copy and, with TLS, the cipher, whose records of 16 KiB each cost a call from Node and a copy.
+  Data that arrives in one turn of the event loop is written to the registry at once; if records were written one by
+  one, they would cost half as much CPU again.
+- Small requests: a quarter is the two system calls that write and the streams around them; a third is Node's HTTP
+  server, its garbage collector and the request to the registry; a third is the proxy's own checks: token, rights,
+  rules, limits, headers in both directions, and the audit line. One hash of the token is 4 %. A node:http server that
+  only says hello takes as much of a core for a response as nginx takes for forwarding one.
+- Publishing a volume: most of it is fork(2) for mount(8), since the kernel copies the page tables of the whole process:
+  3 ms for a Node process of 40 MiB, 18 ms for one of 140 MiB. The rest is two records that are synced to the disk, and
+  a connection of the caller.
 `;
 }
 
 function tunnelsOf({ intercepted, blind }: TunnelComparisons): string {
   return `
-The same blob, and the manifest with a TLS connection for each request, by the forward proxy: a CONNECT to a connector's registry, beside the same
-by the proxy's own name; and a blind tunnel to the registry itself, beside haproxy with one thread that passes TCP on, which asks nobody who they are.
+The same blob, and the manifest with a new TLS connection for each request, through the forward proxy: a CONNECT to a
+connector's registry, compared with requests to the proxy's own name; and a blind tunnel to the registry itself,
+compared with haproxy, which forwards TCP with one thread and does not authenticate clients.
 
 ${comparisonTable(intercepted, { subject: ways.intercepted, yardstick: ways.reverse })}
 ${comparisonTable(blind, { subject: ways.blind, yardstick: ways.haproxy })}`;

@@ -97,7 +97,7 @@ async function expectChart({ place, size, registry }: Pull): Promise<void> {
 }
 
 const certDirNote =
-  "`--cert-dir` has to be the folder of one host in the volume's `certs.d`, not the volume.";
+  "`--cert-dir` must be the folder of one host in the volume's `certs.d`, not the volume.";
 
 export const tools: readonly Tool[] = [
   {
@@ -108,7 +108,7 @@ export const tools: readonly Tool[] = [
     hasLargeLayers: true,
     notes: [
       certDirNote,
-      "`skopeo inspect` also lists the tags, and not through a mirror: use `--no-tags` with the registry's own name.",
+      "`skopeo inspect` also lists the tags, but not through a mirror: use `--no-tags` with the registry's own name.",
     ],
   },
   {
@@ -138,10 +138,10 @@ export const tools: readonly Tool[] = [
     asksTheRegistryItself: true,
     hasLargeLayers: true,
     notes: [
-      "The login is that of buildctl (or `docker buildx`), read once when a build starts; addresses and certificates are those of the daemon.",
-      "A cache in the registry works, too (`--export-cache`, `--import-cache`).",
-      "It mounts layers that it has pushed before, not those that it has pulled alone.",
-      "Where a mirror does not have an image, or refuses it, buildkit asks the registry itself, without a login; no setting keeps it from that.",
+      "The login comes from buildctl (or `docker buildx`), which reads it once when a build starts; addresses and certificates come from the daemon's configuration.",
+      "A cache in the registry also works (`--export-cache`, `--import-cache`).",
+      "It mounts layers that it has pushed before, not those that it has only pulled.",
+      "If a mirror does not have an image, or refuses it, buildkit asks the registry itself, without a login; no setting prevents that.",
     ],
   },
   {
@@ -151,7 +151,7 @@ export const tools: readonly Tool[] = [
     expectPulled: expectInContainerd,
     hasLargeLayers: true,
     notes: [
-      "The login stands in `hosts.toml`, since containerd has no other place for it that is used for mirrors.",
+      "The login is in `hosts.toml`, since containerd uses no other place for the logins of mirrors.",
     ],
   },
   {

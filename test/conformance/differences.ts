@@ -11,7 +11,7 @@ export interface Difference {
 
 const docker = ["2.8 tokens", "2.8 htpasswd", "2.8 open"];
 const refusal =
-  "The proxy lets nobody in without the token of a volume, whoever the registry lets in, and names no token server but asks for Basic.";
+  "The proxy accepts only clients with the token of a volume, even if the registry accepts everybody; its challenge is Basic and names no token server.";
 
 export const differences: readonly Difference[] = [
   {
@@ -20,7 +20,7 @@ export const differences: readonly Difference[] = [
     kinds: [...docker, "ocimem"],
     fields: "its own",
     reason:
-      "`/v2/` is answered by the proxy itself, since it names no connector: `{}` as `application/json`. Others have a charset there, or no body.",
+      "The proxy answers `/v2/` itself, since it names no connector: `{}` as `application/json`. Others have a charset there, or no body.",
   },
   {
     chapter: "Pull: ranges and conditions",
@@ -34,14 +34,14 @@ export const differences: readonly Difference[] = [
     kinds: docker,
     fields: ["body", "header content-length"],
     reason:
-      "docker-registry 2.8 announces the length of the blob, sends a short error and closes. Through the proxy the length is right: clients would wait for the rest.",
+      "docker-registry 2.8 announces the length of the blob, sends a short error and closes. Through the proxy the length is correct, since clients would wait for the rest.",
   },
   {
     chapter: "Push: uploads that are under way",
     workflows: ["an upload that nobody has begun"],
     fields: "its own",
     reason:
-      "Upload URLs are sealed. One that the proxy has not given out is unknown to it (404 `BLOB_UPLOAD_UNKNOWN`), and no registry is asked.",
+      "Upload URLs are sealed. The proxy answers one that it has not issued with 404 `BLOB_UPLOAD_UNKNOWN`, and sends no request to the registry.",
   },
   {
     chapter: "Push: mounts across repositories",
@@ -53,7 +53,7 @@ export const differences: readonly Difference[] = [
     kinds: ["ocimem"],
     fields: "its own",
     reason:
-      "ocimem answers 404 where the specification wants an upload to begin (202). The proxy begins one, since some tools give up their push otherwise (containerd#14086).",
+      "ocimem answers 404 where the specification requires that an upload begins (202). The proxy begins one, since some tools abort their push otherwise (containerd#14086).",
   },
   {
     chapter: "Push: blobs",
@@ -66,14 +66,14 @@ export const differences: readonly Difference[] = [
     kinds: ["ocimem"],
     fields: ["body", "header content-length"],
     reason:
-      "ocimem knows SHA-256 alone, and its error has the whole blob in it. Of an error the proxy passes on 64 KiB.",
+      "ocimem supports only SHA-256, and its error contains the whole blob. The proxy passes on the first 64 KiB of an error.",
   },
   {
     chapter: "Push: manifests",
     workflows: ["of more than 8 MiB"],
     fields: "its own",
     reason:
-      "The proxy holds a manifest to be able to send it again, and no larger one: 413 `SIZE_INVALID`. Registries have to take 4 MiB, and these take no more.",
+      "The proxy keeps a manifest in memory so that it can send it again, and refuses larger ones with 413 `SIZE_INVALID`. Registries must accept 4 MiB, and these accept no more.",
   },
   {
     chapter: "Content discovery: referrers",
@@ -93,14 +93,14 @@ export const differences: readonly Difference[] = [
     kinds: ["2.8 tokens", "3 tokens", "1.1 tokens", "1.0"],
     fields: "its own",
     reason:
-      "Where the registry refuses the connector's account, nobody's login would help: 403 `DENIED` with the registry's error code, in place of 401 and a challenge that makes tools ask for a password.",
+      "If the registry refuses the connector's account, no other login of the client would help: the response is 403 `DENIED` with the registry's error code, in place of 401 and a challenge that makes tools ask for a password.",
   },
   {
     chapter: "Refusals",
     workflows: ["methods that a path does not have", "names that are none", "paths that are none"],
     fields: "its own",
     reason:
-      "What is none of the API is refused before a registry sees it, with an error of the specification; some registries have a page of text, a redirect or a crash there.",
+      "The proxy refuses requests outside the API itself, with an error of the specification; some registries respond with a page of text or a redirect, or crash.",
   },
   {
     chapter: "Refusals",
@@ -108,7 +108,7 @@ export const differences: readonly Difference[] = [
     kinds: ["1.1 tokens", "1.1 Basic", "1.0"],
     fields: "its own",
     reason:
-      "`sha256%3A…` is read as a colon, as most registries do, and asked for as such. No other encoding is accepted in a path.",
+      "The proxy reads `sha256%3A…` as a colon, as most registries do, and sends a colon. It accepts no other encoding in a path.",
   },
 ];
 

@@ -109,9 +109,9 @@ export const notCompared: readonly string[] = [
 /** Headers that differ by intent, and how each of them is made comparable. */
 export const madeComparable: Readonly<Record<string, string>> = {
   "docker-upload-uuid": "a number of its own for each upload",
-  link: "paths as the client has to ask for them",
+  link: "paths that the client must request",
   location:
-    "a path as the client has to ask for it, never a host; that of an upload is sealed, and compared by going on there",
+    "a path that the client must request, never a host; that of an upload is sealed, and compared by continuing the upload there",
 };
 
 function note(
