@@ -32,12 +32,10 @@ export async function tellStory(shell: Shell, options: StoryOptions): Promise<vo
   const { login, ports, interruption } = options;
   const { say, run, background } = shell;
 
-  say("\n1. A registry that demands a login for everything.\n");
-  await run(
-    `curl -si http://localhost:${ports.registry}/v2/ | grep -iE '^(http|www-authenticate)'`,
-  );
+  say("\n1. A registry that requires a login for everything.\n");
+  await run("curl -si http://localhost:5010/v2/ | grep -iE '^(http|www-authenticate)'");
 
-  say("2. A connector says where it is, and a Secret has the login: here, and nowhere else.\n");
+  say("2. A connector has its address, and a Secret has the login: here, and nowhere else.\n");
   await run("grep -v password: $DEMO/connectors/team-a.yaml");
 
   say("3. One process serves the connectors of that folder, without Kubernetes.\n");
@@ -48,8 +46,13 @@ export async function tellStory(shell: Shell, options: StoryOptions): Promise<vo
   await waitForPort(ports.https, interruption);
   await run("until [ -S $DEMO/state/csi.sock ]; do sleep 0.1; done", { silent: true });
 
-  say("4. A build gets a volume that opens this connector, with all that tools have to know.\n");
-  await run(mountCommand);
+  say(
+    "4. A build gets a volume that opens this connector, with all the configuration that tools need.\n",
+  );
+  await run(
+    "oci-connector mount --state $DEMO/state --connectors team-a/registry \\\n" +
+      "    --configuration docker-config,registries-conf,buildkitd $VOLUME",
+  );
   await run("ls -A $VOLUME");
   await run("cut -c 1-60 $VOLUME/config.json");
 
@@ -90,16 +93,14 @@ export async function tellStory(shell: Shell, options: StoryOptions): Promise<vo
   await run("skopeo inspect --cert-dir $CERTS docker://$HTTPS/app:1", { fails: true });
   await run("buildah push --cert-dir $CERTS app docker://$HTTPS/app:3", { fails: true });
 
-  say(
-    "9. The registry's password is in no file of the volume, and in nothing that was said here.\n",
-  );
+  say("9. The registry's password is in no file of the volume, and in no output above.\n");
   await run("grep -rF \"$(sed -n 's/.*password: //p' $DEMO/connectors/team-a.yaml)\" $VOLUME/", {
     fails: true,
   });
   if (shell.transcript().includes(login.password)) throw new Error("the password was shown");
 
-  say("10. After unmount the volume's token is worth nothing, even to who has kept a copy.\n");
-  await run("mkdir -p $DEMO/kept && cp $VOLUME/config.json $VOLUME/ca.crt $DEMO/kept/");
+  say("10. After the unmount the volume's token is invalid, even for somebody who kept a copy.\n");
+  await run("mkdir $DEMO/kept && cp $VOLUME/config.json $VOLUME/ca.crt $DEMO/kept/");
   await run("oci-connector unmount --state $DEMO/state $VOLUME");
   await run(
     "skopeo inspect --authfile $DEMO/kept/config.json --cert-dir $DEMO/kept docker://$HTTPS/app:1",
