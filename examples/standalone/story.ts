@@ -33,7 +33,9 @@ export async function tellStory(shell: Shell, options: StoryOptions): Promise<vo
   const { say, run, background } = shell;
 
   say("\n1. A registry that requires a login for everything.\n");
-  await run("curl -si http://localhost:5010/v2/ | grep -iE '^(http|www-authenticate)'");
+  await run(
+    `curl -si http://localhost:${ports.registry}/v2/ | grep -iE '^(http|www-authenticate)'`,
+  );
 
   say("2. A connector has its address, and a Secret has the login: here, and nowhere else.\n");
   await run("grep -v password: $DEMO/connectors/team-a.yaml");
@@ -49,10 +51,7 @@ export async function tellStory(shell: Shell, options: StoryOptions): Promise<vo
   say(
     "4. A build gets a volume that opens this connector, with all the configuration that tools need.\n",
   );
-  await run(
-    "oci-connector mount --state $DEMO/state --connectors team-a/registry \\\n" +
-      "    --configuration docker-config,registries-conf,buildkitd $VOLUME",
-  );
+  await run(mountCommand);
   await run("ls -A $VOLUME");
   await run("cut -c 1-60 $VOLUME/config.json");
 
@@ -100,7 +99,7 @@ export async function tellStory(shell: Shell, options: StoryOptions): Promise<vo
   if (shell.transcript().includes(login.password)) throw new Error("the password was shown");
 
   say("10. After the unmount the volume's token is invalid, even for somebody who kept a copy.\n");
-  await run("mkdir $DEMO/kept && cp $VOLUME/config.json $VOLUME/ca.crt $DEMO/kept/");
+  await run("mkdir -p $DEMO/kept && cp $VOLUME/config.json $VOLUME/ca.crt $DEMO/kept/");
   await run("oci-connector unmount --state $DEMO/state $VOLUME");
   await run(
     "skopeo inspect --authfile $DEMO/kept/config.json --cert-dir $DEMO/kept docker://$HTTPS/app:1",

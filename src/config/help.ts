@@ -56,7 +56,7 @@ root, since a volume is a mount, and runs until SIGTERM or SIGINT; a second sign
                           (default /var/lib/oci-connector)
   --token-lifetime TIME   how long a volume's token lives, 10m to 8760h (default 4h)
   --grace TIME            how long requests under way may take at the end, 0s to 24h (default 30s)
-  --tunnel HOSTS          where clients may go through the proxy, beside their connectors: "tunnel" for
+  --tunnel HOSTS          where clients may go through the proxy, besides their connectors: "tunnel" for
                           every public host, "refuse" for none, or hosts with commas: github.com:443,
                           *.example.com, 10.1.0.0/16, !10.96.0.0/12 (default tunnel)
 

@@ -138,7 +138,7 @@ function verbsOf(value: unknown, path: string, problems: Problem[]): readonly Ac
   const given = listOf(value);
   const verbs = given.flatMap((verb) => actions.find((action) => action === verb) ?? []);
   if (verbs.length === given.length && given.length > 0) return verbs;
-  problems.push({ path, found: show(value), wanted: `some of ${actions.join(", ")}` });
+  problems.push({ path, found: show(value), wanted: `one or more of ${actions.join(", ")}` });
   return [];
 }
 

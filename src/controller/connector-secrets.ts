@@ -124,7 +124,7 @@ function credentialIn(login: Read): {
   return { finding: bad("SecretInvalid", message), credential: undefined };
 }
 
-function caCertFinding(ca: Read, shared: number): Finding {
+function caCertFinding(ca: Read, shared: number): ConditionState {
   const others = `the system's certificates and those of ${shared} Secrets for all connectors`;
   if (ca.state === "none") {
     return good("CACertOptional", `no caCertSecretRef; the proxy trusts ${others}`);

@@ -146,6 +146,6 @@ export function documentFindings(
 
 function placeOf({ path }: Problem): (typeof places)[number] {
   const place = places.find(([prefix]) => path.startsWith(prefix));
-  if (place === undefined) throw new Error("the last prefix is one of every path");
+  if (place === undefined) throw new Error("no prefix matches, although the last one is empty");
   return place;
 }

@@ -23,14 +23,7 @@ export async function placeSocket(
   path: string,
   listen: (path: string) => Promise<unknown>,
 ): Promise<SocketFile> {
-  const length = Math.max(byteLength(path), byteLength(dirname(path)) + "/.XXXXXX/s".length);
-  if (length > longestPath) {
-    throw new Error(`${path}: found a path of ${length} bytes, wanted ${longestPath} at most`);
-  }
-  const present = await lstat(path).catch(unless(undefined, "ENOENT"));
-  if (present !== undefined && !present.isSocket()) {
-    throw new Error(`${path}: found something that is not a socket, wanted nothing: remove it`);
-  }
+  await checkSocketPlace(path);
   // The leading dot keeps the kubelet's plugin watcher away.
   const folder = await mkdtemp(`${dirname(path)}/.`).catch((error: unknown) => {
     throw new Error(
@@ -69,6 +62,6 @@ export async function checkSocketPlace(path: string): Promise<void> {
   }
   const present = await lstat(path).catch(unless(undefined, "ENOENT"));
   if (present !== undefined && !present.isSocket()) {
-    throw new Error(`${path}: found something that is no socket, wanted nothing: remove it`);
+    throw new Error(`${path}: found something that is not a socket, wanted nothing: remove it`);
   }
 }

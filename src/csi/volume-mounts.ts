@@ -124,7 +124,7 @@ export function missingMountRight(status: string): string | undefined {
   if (user !== "0") return `found user ${user}, wanted root`;
   const capabilities = BigInt(`0x${field("CapEff")}`);
   if ((capabilities >> sysAdmin) % 2n === 1n) return undefined;
-  return "found root without CAP_SYS_ADMIN, wanted it, too (in a container: --cap-add=SYS_ADMIN)";
+  return "found root without CAP_SYS_ADMIN, wanted root with it (in a container: --cap-add=SYS_ADMIN)";
 }
 
 /**

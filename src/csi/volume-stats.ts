@@ -25,7 +25,7 @@ export async function usageOf(path: string): Promise<Pick<VolumeStats, "bytes" |
 }
 
 /** What there is to say against the files, going by their record. */
-export function describeAge(record: VolumeRecord | undefined, now: Date): readonly string[] {
+export function describeAge(record: PublishRecord | undefined, now: Date): readonly string[] {
   if (record === undefined) return ["the volume has no files, or no record of them"];
   const { tokenExpiresAt } = record;
   if (tokenExpiresAt > now) return [];
@@ -56,7 +56,7 @@ export function createVolumeTroubles(log: Log): VolumeTroubles {
         log("info", "the volume is in order again", fields);
       } else {
         troubles.set(path, sentences);
-        log("warning", "the volume is in trouble", { ...fields, reason });
+        log("warning", "the volume has problems", { ...fields, reason });
       }
     },
   };

@@ -11,10 +11,10 @@ export function checkApiServer(version: Seen, server: string): Finding {
     return fine(apiServer, `${String(property(version.value, "gitVersion"))} at ${server}`);
   }
   if (version.state === "missing")
-    return notChecked(subject, `${server} does not report its version`);
+    return notChecked(apiServer, `${server} does not report its version`);
   const advice =
     "check the kubeconfig, its context (--context) and the network: all other checks need the API server";
-  return failure(subject, version.why, advice);
+  return failure(apiServer, version.why, advice);
 }
 
 /** The minor version, 35 for v1.35.4; undefined where it is not known. */
@@ -43,7 +43,7 @@ export function checkDefinition(definition: Seen, discovered: Seen): Finding {
 }
 
 const missing = (): Finding =>
-  failure(connectorDefinition, `${connectorApiVersion} is not known here`, install);
+  failure(connectorDefinition, `${connectorApiVersion} is not known to the API server`, install);
 
 function judgeDefinition(definition: unknown): Finding {
   const spec = property(definition, "spec");
@@ -54,14 +54,14 @@ function judgeDefinition(definition: unknown): Finding {
   if (ours === undefined) {
     return failure(
       connectorDefinition,
-      `served are ${names || "no versions"}, wanted ${version}`,
+      `the API server serves ${names || "no versions"}, wanted ${version}`,
       install,
     );
   }
   if (property(property(ours, "subresources"), "status") === undefined) {
     return failure(
       connectorDefinition,
-      `${version} has no status of its own, where conditions would stand`,
+      `${version} has no status subresource, which holds the conditions`,
       install,
     );
   }

@@ -102,7 +102,7 @@ export function checkProxyService(
       }
       if (slices.state !== "found") {
         const why = slices.state === "unseen" ? `: ${slices.why}` : "";
-        return notChecked(subject, `Service ${named} is there; its endpoints are not known${why}`);
+        return notChecked(subject, `Service ${named} exists; its endpoints are not known${why}`);
       }
       const ready = slices.value.flatMap(readyEndpoints).length;
       if (ready > 0) return fine(subject, `Service ${named} has ${ready} proxies`);

@@ -108,7 +108,7 @@ async function toldToEnd(log: Log): Promise<void> {
       process.on(signal, () => {
         if (told) process.exit(exitCodes.failed.code);
         told = true;
-        log("info", "told to end: what is under way is finished", { signal });
+        log("info", "received a signal to end; requests under way are finished first", { signal });
         resolve();
       });
     }

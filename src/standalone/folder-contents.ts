@@ -65,7 +65,7 @@ export function credentialOf(
   const ref = showRef({ namespace, name: secretName });
   const secret = secrets.get(ref);
   if (secret === undefined) {
-    const reason = `there is no Secret ${ref}: add it, with username and password, or take auth.secretRef away`;
+    const reason = `there is no Secret ${ref}: add it, with username and password, or remove auth.secretRef`;
     return { ok: false, reason };
   }
   const credential = parseCredential(secret.document);
@@ -113,7 +113,7 @@ export function folderFindings(
   return [
     ...[...files].flatMap(([name, file]) => [...fileFindings(join(folder, name), file)]),
     ...contents.repeated.map(({ object, file, firstFile }) =>
-      finding("warning", "an object stands in two places, the first by file name counts", {
+      finding("warning", "an object is defined twice; the one in the first file by name is used", {
         file: join(folder, file),
         reason: `${object} is in ${firstFile} already: remove one of them`,
       }),
@@ -126,14 +126,16 @@ function* fileFindings(path: string, file: KeptFile): Generator<FolderProblem> {
   const { problems, passedOver } = file.latest;
   if (problems.length > 0) {
     const used =
-      file.lastGood === undefined ? "its valid documents count" : "what it held before counts";
+      file.lastGood === undefined
+        ? "its valid documents are used"
+        : "its last contents stay in use";
     const fields = { file: path, reason: problems.join("; ") };
-    const message = `something in this file is wrong, ${used} until that is put right`;
+    const message = `this file has an error; ${used} until it is corrected`;
     yield finding("error", message, fields, file.digest);
   }
   if (passedOver.length > 0) {
     const fields = { file: path, reason: passedOver.join(", ") };
-    const message = "documents that are neither Connector nor Secret are passed over";
+    const message = "documents that are neither Connector nor Secret are ignored";
     yield finding("info", message, fields, file.digest);
   }
   if (file.openToAll && documentsInUse(file).secrets.length > 0) {
@@ -147,7 +149,7 @@ function* connectorFindings(contents: FolderContents): Generator<FolderProblem> 
     const credential = credentialOf(contents, connector);
     if (!credential.ok) {
       const fields = { connector: showRef(connector), reason: credential.reason };
-      yield finding("warning", "this connector has no credential to work with", fields);
+      yield finding("warning", "this connector has no usable credential", fields);
     }
     const certificates = ownCertificatesOf(contents, connector);
     if (!certificates.ok) {

@@ -106,7 +106,7 @@ function readLatest(
 ): FolderDocuments {
   if (!content.ok) return { ...noDocuments, problems: [content.reason] };
   if (content.text.trim() === "" && lastGood !== undefined && hasObjects(lastGood)) {
-    return { ...noDocuments, problems: ["it is empty (to take its objects away, delete it)"] };
+    return { ...noDocuments, problems: ["it is empty (to remove its objects, delete it)"] };
   }
   return readFolderDocuments(content.text);
 }

@@ -161,25 +161,20 @@ async function readOrMake<T>(kept: Located<T> & { readonly log: Log }): Promise<
   if (present !== undefined) return present;
   const made = await kept.make();
   await writePrivateFile(path, made);
-  kept.log("info", `made ${what}`, { file: path });
+  kept.log("info", `created ${what}`, { file: path });
   return kept.parse(Buffer.from(made));
 }
 
 /** Undefined where it is not made yet. @throws Error with what to do, where it is damaged */
 async function readKept<T>({ path, what, parse, loss }: Located<T>): Promise<T | undefined> {
   const content = await readPrivateFile(path);
-  if (content === undefined) {
-    const made = await kept.make();
-    await writePrivateFile(path, made);
-    kept.log("info", `created ${what}`, { file: path });
-    return kept.parse(Buffer.from(made));
-  }
+  if (content === undefined) return undefined;
   try {
     return parse(content);
   } catch {
     // What the parsers say is left out: it may quote a key.
     throw new Error(
-      `${path} is damaged, wanted ${what}: restore it from a backup, or remove it so that a new one is created (${kept.loss})`,
+      `${path} is damaged, wanted ${what}: restore it from a backup, or remove it so that a new one is created (${loss})`,
     );
   }
 }

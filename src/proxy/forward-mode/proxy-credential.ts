@@ -24,7 +24,7 @@ const readHint = "source the volume's .env, or use the URL in its http.proxy";
  * Reads `Proxy-Authorization: Basic <namespace>%2F<name>[,…]:<token>`. Clients decode the user of a proxy's URL
  * before they send it (Go, curl), or leave it as it is (older Java and Python): both are understood.
  */
-export function parseProxyCredential(header: string | undefined): Answer<ProxyCredential> {
+export function parseProxyCredential(header: string | undefined): Result<ProxyCredential> {
   if (header === undefined) return refuse("this proxy requires the credential of a volume");
   const [, value = ""] = /^basic +([A-Za-z0-9+/_-]+=*) *$/i.exec(header) ?? [];
   const pair = Buffer.from(value, "base64").toString("utf8");

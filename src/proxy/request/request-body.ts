@@ -16,7 +16,7 @@ const withBody = ["PATCH", "POST", "PUT"];
  */
 export function checkBody(request: IncomingMessage, method: string): void {
   if (withBody.includes(method) || !hasBody(request)) return;
-  throw new RegistryError(400, "UNSUPPORTED", `a ${method} request has no body here`);
+  throw new RegistryError(400, "UNSUPPORTED", `a ${method} request must not have a body`);
 }
 
 /**
