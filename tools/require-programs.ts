@@ -15,6 +15,7 @@ const packages: ReadonlyMap<string, string> = new Map([
   ["/usr/lib/cni/bridge", "containernetworking-plugins"],
   ["busybox", "busybox-static"],
   ["etcd", "etcd-server"],
+  ["flock", "util-linux"],
   ["htpasswd", "apache2-utils"],
   ["ip", "iproute2"],
   ["mount", "mount"],

@@ -1,8 +1,9 @@
-import { readFileSync } from "node:fs";
-import { writeFile } from "node:fs/promises";
+import { readdirSync, readFileSync } from "node:fs";
+import { mkdir, readdir, writeFile } from "node:fs/promises";
 import { join, relative } from "node:path";
 import { expect } from "chai";
 import { cleanup } from "../support/cleanup.ts";
+import { eventually } from "../support/eventually.ts";
 import { type ProgramOptions, runProgram, startProgram, systemPath } from "../support/program.ts";
 import { makeTempFolder } from "../support/temp-folder.ts";
 
@@ -67,4 +68,67 @@ describe("npm test", function () {
     await writeFile(file, `describe("watched", () => { it("is new", () => {}); });\n`);
     await watch.waitFor(/is new.*1 passing.*waiting for changes/s);
   });
+});
+
+/** Mounts something, starts a program with a child of its own, and waits to be ended. */
+const endlessTest = (folder: string): string => `
+  import { execFileSync } from "node:child_process";
+  import { writeFileSync } from "node:fs";
+  import { makeTempFolder } from "${root}/test/support/temp-folder.ts";
+  import { startProgram } from "${root}/test/support/program.ts";
+  it("never ends", async () => {
+    const { path } = makeTempFolder();
+    execFileSync("mount", ["-t", "tmpfs", "tmpfs", path]);
+    writeFileSync("${folder}/log", "");
+    await startProgram("sh", ["-c", "tail -f ${folder}/log & wait"]);
+    await new Promise((resolve) => setTimeout(resolve, 1_000_000));
+  });`;
+
+/** The command lines of all processes with a text in them. */
+const commandsWith = (text: string): readonly string[] =>
+  readdirSync("/proc")
+    .map(commandLine)
+    .filter((line) => line.includes(text));
+
+function commandLine(pid: string): string {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, "utf8").replaceAll("\0", " ").trim();
+  } catch {
+    return ""; // it has ended, or is no process
+  }
+}
+
+describe("a run of tests that is ended from outside", function () {
+  this.timeout(60_000);
+  const resources = cleanup();
+  afterEach(resources.stop);
+
+  for (const signal of ["SIGKILL", "SIGTERM", "SIGINT"] as const) {
+    it(`leaves nothing for longer than until the next run, after ${signal}`, async () => {
+      const folder = resources.add(makeTempFolder("ended")).path;
+      const temporary = join(folder, "tmp");
+      await mkdir(temporary);
+      const file = join(folder, "endless.test.ts");
+      await writeFile(file, endlessTest(folder));
+      const own = { ...options, env: { ...options.env, TMPDIR: temporary } };
+      const run = resources.add(await startProgram("sh", npmScript("test", file), own));
+      const log = `${folder}/log`;
+      await eventually(
+        () => commandsWith(log).some((line) => line.startsWith("tail")),
+        () => `the test has not begun: ${run.output()}`,
+      );
+      expect(await readdir(temporary)).to.have.length(1);
+      run.signal(signal);
+      await run.ended;
+      await eventually(
+        () => commandsWith(log).length === 0,
+        () => `still runs: ${commandsWith(log)}`,
+      );
+      if (signal !== "SIGKILL") expect(await readdir(temporary)).to.deep.equal([]);
+      const next = await runProgram("sh", npmScript("test", "test/version.test.ts"), own);
+      expect(next.status, next.stdout + next.stderr).to.equal(0);
+      expect(await readdir(temporary)).to.deep.equal([]);
+      expect(readFileSync("/proc/self/mounts", "utf8")).not.to.include(temporary);
+    });
+  }
 });
