@@ -47,7 +47,7 @@ describe("the search for secrets", function () {
     const folder = makeTempFolder("secrets");
     const file = join(folder.path, "a", "b");
     const sleeper = spawn("sleep", ["60"], { env: { LOGIN: `user:${password}` } });
-    const other = spawn("sh", ["-c", "sleep 60; :", password]);
+    const other = spawn("sh", ["-c", "read line; :", password]); // waits itself: a child would outlive it
     try {
       await Promise.all([sleeper, other].map((child) => once(child, "spawn")));
       await mkdir(join(folder.path, "a"));
@@ -59,8 +59,10 @@ describe("the search for secrets", function () {
         `plain in /proc/${other.pid}/cmdline (sh)`,
       ]);
     } finally {
+      const ends = [sleeper, other].map((child) => once(child, "exit"));
       sleeper.kill();
       other.kill();
+      await Promise.all(ends);
       await folder.stop();
     }
   });
