@@ -138,8 +138,14 @@ export function drain(request: IncomingMessage): void {
   if (request.complete || request.destroyed) return;
   request.unpipe();
   request.resume();
+  const { socket } = request;
   const timer = setTimeout(() => request.destroy(), lingering);
-  request.once("close", () => clearTimeout(timer));
+  const stop = (): void => {
+    clearTimeout(timer);
+    socket.off("close", stop);
+  };
+  request.once("close", stop);
+  socket.once("close", stop); // after its answer, a request is not told that its client has gone
 }
 
 /**
