@@ -14,7 +14,7 @@ function controlled(name: string, events: string[]) {
 
 const settled = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
-describe("keyed queue", () => {
+describe("createKeyedQueue()", () => {
   it("runs tasks of one key one after the other, in their order", async () => {
     const events: string[] = [];
     const queue = createKeyedQueue();

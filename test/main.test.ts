@@ -11,7 +11,7 @@ import { makeTempFolder } from "./support/temp-folder.ts";
 
 const main = join(import.meta.dirname, "../src/main.ts");
 
-describe("a role in a cluster", () => {
+describe("main.ts: a role in a cluster", () => {
   const resources = cleanup();
   after(resources.stop);
 

@@ -20,7 +20,7 @@ import { type Achievement, type Result, renderReport } from "./report.ts";
 import { type Tool, tools } from "./tools.ts";
 import { type RegistryName, startWorkbench, type Workbench } from "./workbench.ts";
 
-describe("clients", function () {
+describe("the clients of docs/clients.md", function () {
   this.timeout(240_000);
   const resources = cleanup();
   let bench: Workbench;

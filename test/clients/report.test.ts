@@ -27,7 +27,7 @@ describe("docs/clients.md", () => {
   });
 });
 
-describe("the examples", () => {
+describe("examples/", () => {
   for (const name of new Set(tools.map(({ name }) => name))) {
     it(`say how to pull and push with ${name}, over TLS and over HTTP`, () => {
       const { commands } = readExample(name);

@@ -5,7 +5,7 @@ import { type Command, readCommand } from "../../src/config/command.ts";
 import { exitCodes } from "../../src/config/exit-codes.ts";
 import { type CommandName, commandHelp, commandList, commandNames } from "../../src/config/help.ts";
 
-describe("the command line", () => {
+describe("the command line of oci-connector", () => {
   const context = { workingDirectory: "/srv/job", group: 1000, environment: {} };
   const read = (...args: readonly string[]): Command => {
     const command = readCommand(args, context);

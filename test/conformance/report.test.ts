@@ -15,7 +15,7 @@ describe("docs/conformance.md", () => {
   });
 });
 
-describe("what differs through the proxy", () => {
+describe("the conformance report: what differs through the proxy", () => {
   const kinds = upstreamKinds.map(({ name }) => name);
   for (const { chapter, workflows, kinds: some = kinds } of differences) {
     it(`is of workflows and registries that there are: ${chapter}: ${workflows}`, () => {

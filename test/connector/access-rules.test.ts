@@ -7,7 +7,7 @@ import {
   matches,
 } from "../../src/connector/access-rules.ts";
 
-describe("a pattern", () => {
+describe("a pattern of an access rule", () => {
   const cases: readonly (readonly [string, readonly string[], readonly string[]])[] = [
     ["app", ["app"], ["apps", "app/web", "team/app"]],
     ["team-a/*", ["team-a/app", "team-a/x"], ["team-a", "team-a/app/web", "team-b/app"]],
@@ -61,7 +61,7 @@ describe("a pattern", () => {
   });
 });
 
-describe("rules", () => {
+describe("access rules", () => {
   const builder = "system:serviceaccount:team-a:builder";
   const rule = (changes: Partial<AccessRule>): AccessRule => ({
     verbs: ["pull"],

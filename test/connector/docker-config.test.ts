@@ -9,7 +9,7 @@ import { sampleToken, sampleVolume } from "./sample-volume.ts";
 
 const connectors = ["team-a/harbor=harbor.example.com", "team-b/ghcr=ghcr.io"] as const;
 
-describe("config.json", () => {
+describe("config.json of Docker", () => {
   const cases: readonly [claim: string, hosts: ProxyHostsOf, keys: readonly string[]][] = [
     [
       "in a cluster has the host of each connector",

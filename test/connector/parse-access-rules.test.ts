@@ -4,7 +4,7 @@ import { parseAccessRules, parseTagPatterns } from "../../src/connector/access-r
 
 const path = "spec.params.0.value";
 
-describe("the parameter rules", () => {
+describe("a Connector's parameter rules", () => {
   const written = [
     { verbs: ["pull"], repositories: ["library/**"] },
     { verbs: ["pull", "push"], repositories: ["team-a/*"], serviceAccounts: ["team-a/builder"] },
@@ -61,7 +61,7 @@ describe("the parameter rules", () => {
   });
 });
 
-describe("the parameter immutableTags", () => {
+describe("a Connector's parameter immutableTags", () => {
   for (const value of [["v*", "release-*"], '["v*", "release-*"]', "v*, release-*"]) {
     it(`may be ${JSON.stringify(value)}`, () => {
       expect(parseTagPatterns(value, path)).to.deep.equal({

@@ -330,7 +330,7 @@ describe("a Connector document with mistakes", () => {
   });
 });
 
-describe("documents of existing installations", () => {
+describe("Connector documents of existing installations", () => {
   const upstream: readonly [claim: string, yaml: string][] = [
     [
       "a registry that needs no credential",
@@ -397,7 +397,7 @@ status:
   }
 });
 
-describe("whatever document is read", () => {
+describe("a Connector document, whatever it holds", () => {
   /** A right document in which some values are replaced by any others. */
   const odd = fc.oneof(
     fc.jsonValue(),

@@ -2,7 +2,7 @@ import { expect } from "chai";
 import fc from "fast-check";
 import { describeProblems, show } from "../../src/connector/problem.ts";
 
-describe("what a person is shown of a foreign value", () => {
+describe("show(): what a person is shown of a foreign value", () => {
   const odd = "something that can't be shown";
   const circular: unknown[] = [];
   circular.push(circular);
@@ -41,7 +41,7 @@ describe("what a person is shown of a foreign value", () => {
   }).timeout(20_000);
 });
 
-describe("the sentence about all problems", () => {
+describe("describeProblems(): the sentence about all problems", () => {
   it("names for each where it is, what was found and what is wanted", () => {
     const problems = [
       { path: "kind", found: '"Pod"', wanted: "Connector" },

@@ -165,7 +165,7 @@ describe("the address of a registry", () => {
   }).timeout(20_000);
 });
 
-describe("Docker Hub", () => {
+describe("the address of Docker Hub", () => {
   for (const address of [
     "https://docker.io",
     "https://www.docker.io",
@@ -207,7 +207,7 @@ describe("Docker Hub", () => {
   }
 });
 
-describe("whatever address is accepted", () => {
+describe("the address of a registry, whatever is accepted", () => {
   const sign = fc.constantFrom(..."ab0Z.-_:/@%?#[]\\\"'\n\r\t \u0000\u007fé~");
   const mutated = fc
     .tuple(

@@ -117,7 +117,7 @@ describe("a digest", () => {
   }
 });
 
-describe("names that are long and hostile", () => {
+describe("names of repositories, references and digests that are long and hostile", () => {
   const long = 1_000_000;
   const hostile: readonly [shape: string, text: string][] = [
     ["letters", `${"a".repeat(long)}!`],

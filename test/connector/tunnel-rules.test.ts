@@ -4,7 +4,7 @@ import { parseTunnelRules } from "../../src/connector/tunnel-rules.ts";
 const none = { any: false, hosts: [], domains: [], networks: [], neverNetworks: [] };
 const anyPort = (host: string) => ({ host, port: undefined });
 
-describe("the setting of where clients may go", () => {
+describe("tunnel rules: the setting of where clients may go", () => {
   const right: readonly [text: string, rules: object][] = [
     ["tunnel", { any: true }],
     ["refuse", {}],

@@ -229,7 +229,7 @@ describe("the lifetime of a volume's token", () => {
   }
 });
 
-describe("attributes with mistakes", () => {
+describe("the attributes of a volume, with mistakes", () => {
   it("are answered with all of them at once", () => {
     const sentence = read({
       conectors: "harbor",
@@ -259,7 +259,7 @@ describe("attributes with mistakes", () => {
   });
 });
 
-describe("whatever the attributes say", () => {
+describe("the attributes of a volume, whatever they say", () => {
   const names = [
     "connectors",
     "connector.name",

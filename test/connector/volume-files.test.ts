@@ -136,7 +136,7 @@ describe("the files that every volume has", () => {
   }
 });
 
-describe("the .env file", () => {
+describe("the .env file of a volume", () => {
   const names = ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "no_proxy", "NO_PROXY"];
   const resources = cleanup();
   after(resources.stop);
@@ -198,7 +198,7 @@ describe("the .env file", () => {
   }).timeout(60_000);
 });
 
-describe("the configurations of a volume", () => {
+describe("the files of a volume's configurations", () => {
   const certificate = "certs.d/c-harbor.team-a.svc.cluster.local/ca.crt";
   const cases: readonly [ConfigurationName, readonly string[]][] = [
     ["docker-config", ["config.json"]],
@@ -235,7 +235,7 @@ describe("the configurations of a volume", () => {
   });
 });
 
-describe("files that are left out", () => {
+describe("the files that a volume leaves out", () => {
   const left: readonly [claim: string, leaveOut: readonly string[], gone: readonly string[]][] = [
     ["may be built-in ones", ["context.token", ".env"], ["context.token", ".env"]],
     ["may be those of a configuration", ["config.json"], ["config.json"]],
@@ -279,7 +279,7 @@ describe("files that are left out", () => {
   });
 });
 
-describe("whatever attributes and addresses are accepted", () => {
+describe("the files of a volume, whatever attributes and addresses are accepted", () => {
   const label = fc.stringMatching(/^[a-z0-9]([a-z0-9-]{0,5}[a-z0-9])?$/);
   const ref = fc.tuple(label, label).map((parts) => parts.join("/"));
   const registry = fc

@@ -12,7 +12,7 @@ const everybody = accessFor(undefined);
 const files = (content: Record<string, string>): ReadonlyMap<string, string> =>
   new Map(Object.entries(content));
 
-describe("generation", function () {
+describe("the generation of a volume's files", function () {
   this.timeout(20_000);
   let root: string;
   beforeEach(async () => {

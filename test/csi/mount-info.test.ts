@@ -9,7 +9,7 @@ const escapeOctal = (text: string): string =>
 const lineFor = (path: string, fsType = "tmpfs", source = "connectors-csi"): string =>
   `65 44 0:39 / ${escapeOctal(path)} rw,nosuid shared:7 - ${fsType} ${escapeOctal(source)} rw,size=2048k`;
 
-describe("mount info", () => {
+describe("mountsAt(): the kernel's mount info", () => {
   it("unescapes what the kernel escapes", () => {
     fc.assert(
       fc.property(fc.string({ unit: fc.constantFrom(..." \t\n\\#/a0ü1234567") }), (text) => {

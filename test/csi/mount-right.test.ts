@@ -2,7 +2,7 @@ import { readFileSync } from "node:fs";
 import { expect } from "chai";
 import { missingMountRight } from "../../src/csi/volume-mounts.ts";
 
-describe("the right to mount", () => {
+describe("missingMountRight(): the right to mount", () => {
   const status = (user: number, capabilities: string): string =>
     `Name:\tnode\nUid:\t${user}\t0\t0\t0\nGid:\t0\t0\t0\t0\nCapPrm:\t0\nCapEff:\t${capabilities}\n`;
 

@@ -12,7 +12,7 @@ import { createLog } from "../../src/log.ts";
 import { cleanup } from "../support/cleanup.ts";
 import { makeTempFolder } from "../support/temp-folder.ts";
 
-describe("the registration with the kubelet", () => {
+describe("the CSI driver's registration with the kubelet", () => {
   const resources = cleanup();
   const lines: string[] = [];
   let told: number;

@@ -16,7 +16,7 @@ import {
 
 const plainOptions = "size=2m,nr_inodes=1024,nosuid,nodev,noexec,mode=755";
 
-describe("volume mounts", function () {
+describe("the mounts of volumes", function () {
   this.timeout(20_000);
   let folder: string;
   /** What mount(8) was told as `-o`. */

@@ -79,7 +79,7 @@ async function inParallel(
 
 const withDockerConfig = { connectors: "harbor", "configuration.names": "docker-config" };
 
-describe("volume node under many calls", function () {
+describe("the CSI volume node under many calls", function () {
   this.timeout(60_000);
   let driver: Driver;
   let target: string;
@@ -230,7 +230,7 @@ describe("volume node under many calls", function () {
   });
 });
 
-describe("volume node that is killed", function () {
+describe("the CSI volume node that is killed", function () {
   this.timeout(60_000);
   let folder: string;
   let child: ChildProcess | undefined;

@@ -27,7 +27,7 @@ import {
 const run = promisify(execFile);
 const tokensKey = "csi.storage.k8s.io/serviceAccount.tokens";
 
-describe("volume node", function () {
+describe("the CSI volume node", function () {
   this.timeout(20_000);
   let driver: Driver;
   let target: string;

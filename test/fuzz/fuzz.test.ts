@@ -4,7 +4,7 @@ import { properties } from "./properties.ts";
 /** How many inputs of each kind; `npm run fuzz` takes more, and another seed. */
 const inputs = 100;
 
-describe("whatever is sent", function () {
+describe("the fuzz: whatever is sent", function () {
   this.timeout(120_000);
   const resources = cleanup();
   afterEach(resources.stop);

@@ -21,7 +21,7 @@ interface Container {
   readonly ports: readonly { readonly name: string; readonly containerPort: number }[];
 }
 
-describe("what scrapes the metrics", () => {
+describe("the scraping of metrics", () => {
   let workloads: readonly Workload[];
   before(async () => {
     const files = await Promise.all(

@@ -7,7 +7,7 @@ import { startTestProxy, type TestProxy } from "./test-proxy.ts";
 
 const manifestType = "application/vnd.oci.image.manifest.v1+json";
 
-describe("what a connector lets its users do", function () {
+describe("access rules in the proxy: what a connector lets its users do", function () {
   this.timeout(20_000);
   const resources = cleanup();
   let registry: FakeRegistry;

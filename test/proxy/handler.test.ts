@@ -9,7 +9,7 @@ import { openRaw, statusesIn } from "../support/raw-request.ts";
 import { basicAuth, clientOf, errorIn, type TestClient } from "./test-client.ts";
 import { startTestProxy, type TestProxy } from "./test-proxy.ts";
 
-describe("the proxy, asked over HTTP", function () {
+describe("the proxy's handler, asked over HTTP", function () {
   this.timeout(20_000);
   const resources = cleanup();
   let registry: FakeRegistry;

@@ -19,7 +19,7 @@ const hopByHop = {
   "x-hop": "1",
 };
 
-describe("headers for a registry", () => {
+describe("request headers for a registry", () => {
   const kept = {
     accept: "application/vnd.oci.image.manifest.v1+json, */*",
     "accept-encoding": "zstd;q=1.0, gzip;q=0.8, deflate;q=0.5",
@@ -66,7 +66,7 @@ describe("headers for a registry", () => {
   });
 });
 
-describe("headers for a client", () => {
+describe("response headers for a client", () => {
   const kept = {
     "accept-ranges": "bytes",
     "content-encoding": "gzip",
@@ -122,7 +122,7 @@ describe("headers for a client", () => {
   });
 });
 
-describe("a credential that a registry echoes", () => {
+describe("a credential that a registry echoes in its headers", () => {
   it("goes no further, in whatever header it is", () => {
     const headers = {
       "x-echo": "Bearer abc.def.ghi",

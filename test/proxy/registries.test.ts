@@ -39,7 +39,7 @@ async function reach(
   return { running, proxy, client: clientOf(proxy, "it") };
 }
 
-describe("registries as they are", function () {
+describe("the proxy before registries as they are", function () {
   this.timeout(20_000);
   const resources = cleanup();
   afterEach(resources.stop);

@@ -8,7 +8,7 @@ import { startTestProxy, type TestProxy } from "./test-proxy.ts";
 
 const mebibyte = 1024 * 1024;
 
-describe("the limits of what one tenant may ask for", function () {
+describe("the proxy's limits of what one tenant may ask for", function () {
   this.timeout(20_000);
   const resources = cleanup();
   let registry: FakeRegistry;

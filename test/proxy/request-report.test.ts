@@ -8,7 +8,7 @@ import { openRaw } from "../support/raw-request.ts";
 import { clientOf } from "./test-client.ts";
 import { startTestProxy, type TestProxy } from "./test-proxy.ts";
 
-describe("the report of a request", function () {
+describe("the proxy's report of a request", function () {
   this.timeout(20_000);
   const resources = cleanup();
   const reports: RequestReport[] = [];

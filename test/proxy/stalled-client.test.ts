@@ -10,7 +10,7 @@ import { startTestProxy, type TestProxy } from "./test-proxy.ts";
 
 const stallTimeout = 500;
 
-describe("a client that is slow to read its answer", function () {
+describe("a client of the proxy that is slow to read its answer", function () {
   this.timeout(20_000);
   const resources = cleanup();
   const blob = noise("blob", 50_000_000); // more than the kernel buffers on two connections

@@ -2,7 +2,7 @@ import { networkInterfaces } from "node:os";
 import { expect } from "chai";
 import { endpointAddresses, interfaceAddresses } from "../../src/roles/own-addresses.ts";
 
-describe("the addresses to which no tunnel leads", () => {
+describe("own addresses, to which no tunnel leads", () => {
   it("are those of this machine", () => {
     const known = Object.values(networkInterfaces()).flatMap((list = []) => list);
     expect(interfaceAddresses()).to.have.members(known.map(({ address }) => address));

@@ -2,7 +2,7 @@ import { expect } from "chai";
 import { readCommand } from "../../src/config/command.ts";
 import { render } from "../../src/roles/render.ts";
 
-describe("what a volume would hold", () => {
+describe("oci-connector render: what a volume would hold", () => {
   const rendered = (...args: readonly string[]): string => {
     const context = { workingDirectory: "/", group: 0, environment: {} };
     const command = readCommand(["render", "--connectors=team-a/harbor", ...args], context);

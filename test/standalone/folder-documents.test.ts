@@ -3,7 +3,7 @@ import fc from "fast-check";
 import { readFolderDocuments } from "../../src/standalone/folder-documents.ts";
 import { connectorYaml, pairYaml, password, secretYaml } from "./manifests.ts";
 
-describe("the manifest in a file's text", function () {
+describe("readManifest(): the manifest in a file's text", function () {
   this.timeout(30_000);
   const everything = (text: string): string => JSON.stringify(readFolderDocuments(text).problems);
 

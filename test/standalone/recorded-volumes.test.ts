@@ -22,7 +22,7 @@ interface Known {
   readonly token: string;
 }
 
-describe("the volumes of a process that is killed", () => {
+describe("the recorded volumes of a standalone process that is killed", () => {
   const wish: fc.Arbitrary<Wish> = fc.record({
     volumeId: fc.constantFrom("a", "b"),
     act: fc.constantFrom("mount", "mount otherwise", "mount in vain", "unmount"),

@@ -20,7 +20,7 @@ import { makeTempFolder } from "../support/temp-folder.ts";
 import { eventually } from "./eventually.ts";
 import { type RecordedLog, recordedLog } from "./recorded-log.ts";
 
-describe("the state folder", function () {
+describe("the state folder of standalone mode", function () {
   this.timeout(30_000);
   const resources = cleanup();
   let path: string;

@@ -14,7 +14,7 @@ import { cleanup } from "../support/cleanup.ts";
 import { makeTempFolder } from "../support/temp-folder.ts";
 import { connectorYaml, pairYaml, password, secretYaml } from "./manifests.ts";
 
-describe("the surroundings of a role in a folder", function () {
+describe("the surroundings of standalone mode: a folder", function () {
   this.timeout(30_000);
   const resources = cleanup();
   let path: string;

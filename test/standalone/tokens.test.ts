@@ -10,7 +10,7 @@ import {
   tokenVerifier,
 } from "../../src/standalone/tokens.ts";
 
-describe("the tokens of volumes", function () {
+describe("the tokens of volumes in standalone mode", function () {
   this.timeout(30_000);
   const { privateKey: key, publicKey } = generateKeyPairSync("ed25519");
   const start = Date.parse("2026-01-01T00:00:00Z");

@@ -15,7 +15,7 @@ import {
   tokenLifetime,
 } from "./simulated-node.ts";
 
-describe("the keeper of volumes", function () {
+describe("the keeper of volumes in standalone mode", function () {
   this.timeout(30_000);
   const resources = cleanup();
   let folder: string;

@@ -1,7 +1,7 @@
 import { expect } from "chai";
 import { isVolumeId, volumeIdOf } from "../../src/standalone/volume-record.ts";
 
-describe("the id of a volume", () => {
+describe("volumeIdOf(): the id of a volume in standalone mode", () => {
   it("follows from the target path alone, however that is written", () => {
     const id = volumeIdOf("/run/connectors/a");
     expect(isVolumeId(id)).to.equal(true);

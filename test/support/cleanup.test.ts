@@ -1,7 +1,7 @@
 import { expect } from "chai";
 import { cleanup } from "./cleanup.ts";
 
-describe("cleanup", () => {
+describe("cleanup()", () => {
   it("ends everything in reverse order, also after a failure, and once", async () => {
     const resources = cleanup();
     const ended: string[] = [];

@@ -3,7 +3,7 @@ import { cleanup } from "./cleanup.ts";
 import { startFakeRegistry } from "./fake-registry.ts";
 import { openRaw, rawRequest, statusesIn } from "./raw-request.ts";
 
-describe("raw requests", () => {
+describe("rawRequest()", () => {
   const resources = cleanup();
   after(resources.stop);
 

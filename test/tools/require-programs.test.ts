@@ -4,7 +4,7 @@ import { runProgram } from "../support/program.ts";
 
 const script = new URL("../../tools/require-programs.ts", import.meta.url).pathname;
 
-describe("require-programs", function () {
+describe("tools/require-programs.ts", function () {
   this.timeout(20_000);
 
   it("says which programs are missing, folders and plain files too", () => {

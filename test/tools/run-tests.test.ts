@@ -46,7 +46,7 @@ describe("npm test", function () {
   });
 
   it("runs the tests of every file whose names match --grep", async () => {
-    const files = await filesRun("test", "--grep", "^(the version|cleanup) ");
+    const files = await filesRun("test", "--grep", "^(the version|cleanup\\(\\)) ");
     expect(files).to.deep.equal(["test/support/cleanup.test.ts", "test/version.test.ts"]);
   });
 

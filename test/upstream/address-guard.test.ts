@@ -18,7 +18,7 @@ interface GuardOptions {
   readonly allowedRedirectHosts?: string;
 }
 
-describe("the address guard", () => {
+describe("the address guard of upstream requests", () => {
   describe("judges hosts that are addresses", () => {
     // As a URL's hostname has them, which knows more ways to write an IPv4 address than people do.
     const foreign: readonly (readonly [string, boolean])[] = [

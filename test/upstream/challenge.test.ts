@@ -2,7 +2,7 @@ import { expect } from "chai";
 import fc from "fast-check";
 import { parseChallenges } from "../../src/upstream/challenge.ts";
 
-describe("challenges", function () {
+describe("parseChallenges(): challenges of a registry", function () {
   this.timeout(10_000);
   const cases: readonly (readonly [
     string,

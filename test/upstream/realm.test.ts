@@ -2,7 +2,7 @@ import { expect } from "chai";
 import { checkRealm } from "../../src/upstream/realm.ts";
 import { testConnector } from "../proxy/test-proxy.ts";
 
-describe("a token realm", () => {
+describe("checkRealm(): a token realm", () => {
   const accepted: readonly (readonly [string, string, string?])[] = [
     ["https://harbor.test", "https://harbor.test/service/token"],
     ["https://harbor.test", "https://harbor.test:8443/token"],

@@ -11,7 +11,7 @@ import { tokenEndpoint } from "../support/hostile-auth.ts";
 
 const alice = { username: "alice", password: "secret-of-alice" };
 
-describe("the token cache", function () {
+describe("the cache of registries' tokens", function () {
   this.timeout(20_000);
   const resources = cleanup();
   const undo = cleanup();

@@ -9,7 +9,7 @@ import { tokenEndpoint, type Undo } from "../support/hostile-auth.ts";
 
 const credential = { username: "alice", password: "secret-of-alice" };
 
-describe("the token client", function () {
+describe("the client of registries' token servers", function () {
   this.timeout(20_000);
   const resources = cleanup();
   const undo = cleanup();

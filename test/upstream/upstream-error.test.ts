@@ -6,7 +6,7 @@ const origin = "https://harbor.test";
 const coded = (code: string, cause?: unknown): Error =>
   Object.assign(new Error("secret detail", { cause }), { code });
 
-describe("a registry that can't be reached", () => {
+describe("unreachable(): a registry that can't be reached", () => {
   const cases: readonly (readonly [string, unknown, string])[] = [
     ["nothing listens", coded("ECONNREFUSED"), "nothing listens there"],
     ["no such name", coded("ENOTFOUND"), "its name is unknown to DNS"],

@@ -17,7 +17,7 @@ import { sha256 } from "../support/oci-image.ts";
 const alice = { username: "alice", password: "secret-of-alice" };
 const wrong = { username: "alice", password: "wrong-password" };
 
-describe("the login to a registry", function () {
+describe("the proxy's login to a registry", function () {
   this.timeout(20_000);
   const resources = cleanup();
   let registry: FakeRegistry;

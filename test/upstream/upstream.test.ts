@@ -12,7 +12,7 @@ import { noise } from "../support/oci-image.ts";
 
 const none: UpstreamSecrets = { credential: undefined, caCertificates: [] };
 
-describe("upstreams", function () {
+describe("the upstreams of connectors", function () {
   this.timeout(20_000);
   const resources = cleanup();
   let upstreams: Upstreams;

@@ -30,7 +30,7 @@ interface AuditLine {
 
 const healthPorts: Readonly<Record<string, number>> = { csi: 9808, proxy: 9809, controller: 9810 };
 
-describe("what it costs", function () {
+describe("the cost of an installation in a cluster", function () {
   this.timeout(10 * 60_000);
   let cluster: InstalledCluster;
 

@@ -11,7 +11,7 @@ const configMap = "connectors-proxy-ca";
 const volumes = "/var/lib/kubelet/pods/*/volumes/kubernetes.io~csi/*/mount";
 const certificate = /-----BEGIN CERTIFICATE-----[^-]+-----END/g;
 
-describe("what is renewed under running Pods", function () {
+describe("rotation: what is renewed under running Pods", function () {
   this.timeout(240_000);
   let cluster: InstalledCluster;
   let clients: ClientPods;

@@ -16,7 +16,7 @@ import type { RawConnection } from "../../support/raw-request.ts";
 import { startTestProxy, type TestProxy } from "../test-proxy.ts";
 import { askConnect, connectTlsInside, proxyAuth } from "./connect-client.ts";
 
-describe("a blind tunnel", function () {
+describe("a blind tunnel through the forward proxy", function () {
   this.timeout(20_000);
   const resources = cleanup();
   let proxy: TestProxy;

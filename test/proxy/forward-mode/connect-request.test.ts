@@ -6,7 +6,7 @@ import { basicAuth, clientOf } from "../test-client.ts";
 import { startTestProxy, type TestProxy } from "../test-proxy.ts";
 import { askConnect, connectHead, proxyAuth } from "./connect-client.ts";
 
-describe("a CONNECT", function () {
+describe("a CONNECT request to the forward proxy", function () {
   this.timeout(20_000);
   const resources = cleanup();
   let registry: FakeRegistry;

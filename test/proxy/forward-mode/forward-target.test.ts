@@ -54,7 +54,7 @@ describe("the target of a CONNECT", () => {
   }
 });
 
-describe("an absolute target", () => {
+describe("the absolute target of a request", () => {
   it("has a path, and a query, as they came", () => {
     expect(parseAbsoluteTarget("HTTP://Repo.test:8080//a/../b%2F?x=1?")).to.deep.equal({
       ...{ hostname: "repo.test", port: 8080, origin: "http://repo.test:8080" },
@@ -81,7 +81,7 @@ describe("an absolute target", () => {
   }
 });
 
-describe("a Host header", () => {
+describe("isHostOf(): a Host header", () => {
   it("is that of a target with the same host and port, and of no other", () => {
     const target = parseConnectTarget("harbor.test:443");
     const other = parseConnectTarget("harbor.test:8443");

@@ -22,7 +22,7 @@ interface Seen {
   readonly body: Buffer;
 }
 
-describe("a request in absolute form", function () {
+describe("a request in absolute form to the forward proxy", function () {
   this.timeout(20_000);
   const resources = cleanup();
   let registry: FakeRegistry;

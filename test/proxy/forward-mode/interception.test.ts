@@ -16,7 +16,7 @@ import { askConnect, connectTlsInside, proxyAuth } from "./connect-client.ts";
 
 const login = { username: "alice", password: "secret-of-alice" };
 
-describe("an intercepted connection", function () {
+describe("an intercepted connection of the forward proxy", function () {
   this.timeout(20_000);
   const resources = cleanup();
   let registry: FakeRegistry;

@@ -47,7 +47,7 @@ async function judge(
   });
 }
 
-describe("the policy of tunnels", () => {
+describe("createTunnelPolicy(): where tunnels may lead", () => {
   const cases: readonly [setting: string, host: string, expected: readonly string[] | RegExp][] = [
     ["tunnel", "public.com", ["8.8.8.8", "2606:4700::1111"]],
     ["tunnel", "8.8.8.8", ["8.8.8.8"]],

@@ -1,7 +1,7 @@
 import { expect } from "chai";
 import { createHashBudget } from "../../../src/proxy/relay/body-sink.ts";
 
-describe("what may be hashed", () => {
+describe("the hash budget: what may be hashed", () => {
   it("is so much at once, and more as time passes, up to that", () => {
     let now = 5000;
     const budget = createHashBudget(() => now, { atOnce: 100, perSecond: 10 });

@@ -19,7 +19,7 @@ const harbor = addressOf("https://harbor.test");
 const hub = addressOf("https://docker.io");
 const based = addressOf("https://jfrog.test:8443/artifactory/docker");
 
-describe("where a registry has what a client names", () => {
+describe("upstreamPath(): where a registry has what a client names", () => {
   const cases: readonly (readonly [RegistryAddress, string, string])[] = [
     [harbor, "app", "/v2/app/"],
     [harbor, "v2/app", "/v2/v2/app/"],
@@ -34,7 +34,7 @@ describe("where a registry has what a client names", () => {
   }
 });
 
-describe("a URL that a registry names", () => {
+describe("resolveUpstream(): a URL that a registry names", () => {
   const cases: readonly (readonly [string, string, string | undefined, RegistryAddress?])[] = [
     ["is resolved against what was asked", "/v2/app/blobs/x", "https://harbor.test/v2/app/blobs/x"],
     ["may be relative", "next?_state=a%3D%3D", "https://harbor.test/v2/app/next?_state=a%3D%3D"],
@@ -72,7 +72,7 @@ describe("a URL that a registry names", () => {
   }
 });
 
-describe("what a client asks for a registry's URL", () => {
+describe("clientPath(): what a client asks for a registry's URL", () => {
   const cases: readonly (readonly [string, string | undefined, RegistryAddress?])[] = [
     ["https://harbor.test/v2/app/blobs/sha256:0", `${prefix}app/blobs/sha256:0`],
     ["https://harbor.test/v2/app/tags/list?n=1&last=%2F", `${prefix}app/tags/list?n=1&last=%2F`],
@@ -100,7 +100,7 @@ describe("what a client asks for a registry's URL", () => {
   });
 });
 
-describe("a Link header", function () {
+describe("clientLink(): a Link header of a registry", function () {
   this.timeout(10_000);
   const cases: readonly (readonly [string, string | undefined])[] = [
     [

@@ -29,7 +29,7 @@ function cutOnce(registry: FakeRegistry, body: Buffer, headers: Record<string, s
   });
 }
 
-describe("a blob that is cut in the middle", function () {
+describe("the download of a blob that is cut in the middle", function () {
   this.timeout(20_000);
   const resources = cleanup();
   const undo = cleanup();
@@ -225,7 +225,7 @@ describe("a blob that is cut in the middle", function () {
   });
 });
 
-describe("what is asked for by its digest", function () {
+describe("the download of what is asked for by its digest", function () {
   this.timeout(20_000);
   const resources = cleanup();
   const undo = cleanup();

@@ -17,7 +17,7 @@ import { startTestProxy, type TestProxy } from "../test-proxy.ts";
 
 const bodyTimeout = 300;
 
-describe("a body that comes from a registry", function () {
+describe("the body of a response that comes from a registry", function () {
   this.timeout(20_000);
   const resources = cleanup();
   const undo = cleanup();

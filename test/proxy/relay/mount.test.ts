@@ -6,7 +6,7 @@ const digest = `sha256:${"a".repeat(64)}`;
 const ref = { namespace: "team-a", name: "harbor" };
 const host = "127.0.0.1:5443";
 
-describe("a cross-repository mount", () => {
+describe("translateMount(): a cross-repository mount", () => {
   const asked = `mount=${encodeURIComponent(digest)}`;
   const own = "namespaces%2Fteam-a%2Fconnectors%2Fharbor%2F";
   const harbor = addressOf("https://harbor.test");

@@ -12,7 +12,7 @@ import { startTestProxy, type TestProxy } from "../test-proxy.ts";
 const credential = { username: "alice", password: "secret-of-alice" };
 const soon = { "Retry-After": "0" };
 
-describe("a registry that asks to be left alone for a while", function () {
+describe("429 and Retry-After: a registry that asks to be left alone for a while", function () {
   this.timeout(20_000);
   const resources = cleanup();
   let registry: FakeRegistry;

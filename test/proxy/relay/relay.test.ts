@@ -8,7 +8,7 @@ import { startTestProxy, type TestProxy } from "../test-proxy.ts";
 
 const credential = { username: "alice", password: "secret-of-alice" };
 
-describe("requests that are passed on", function () {
+describe("requests that the proxy passes on to a registry", function () {
   this.timeout(20_000);
   const resources = cleanup();
   let registry: FakeRegistry;

@@ -16,7 +16,7 @@ import { startTestProxy, type TestProxy } from "../test-proxy.ts";
 
 const credential = { username: "alice", password: "secret-of-alice" };
 
-describe("answers", function () {
+describe("a registry's answers through the proxy", function () {
   this.timeout(20_000);
   const resources = cleanup();
   const undo = cleanup();

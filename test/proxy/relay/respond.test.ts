@@ -5,7 +5,7 @@ import { addBlob } from "../../support/fake-registry-content.ts";
 import { clientOf, errorIn } from "../test-client.ts";
 import { startTestProxy, type TestProxy } from "../test-proxy.ts";
 
-describe("a registry that shows what it was sent", function () {
+describe("the proxy's response where a registry shows what it was sent", function () {
   this.timeout(20_000);
   const resources = cleanup();
   let registry: FakeRegistry;

@@ -27,7 +27,7 @@ const credential = { username: "alice", password: "secret-of-alice" };
 const styles: readonly LocationStyle[] = ["relative", "absolute", "state", "gar", "ghcr"];
 const bodyTimeout = 300;
 
-describe("uploads", function () {
+describe("uploads through the proxy", function () {
   this.timeout(20_000);
   const resources = cleanup();
   const undo = cleanup();

@@ -7,7 +7,7 @@ import {
   withQuery,
 } from "../../../src/proxy/request/query.ts";
 
-describe("a query without some of its parameters", () => {
+describe("withoutParameters(): a query without some of its parameters", () => {
   const cases: readonly (readonly [string, string])[] = [
     ["", ""],
     ["ns=docker.io", ""],
@@ -55,7 +55,7 @@ describe("a query without some of its parameters", () => {
   });
 });
 
-describe("a parameter", () => {
+describe("parameter(): a parameter of a query", () => {
   it("is decoded", () => {
     const query = "a=1&from=namespaces%2Fx%2fy&from=2&b+c=d+e&empty=&none&bad=%zz&x=%c3%a4";
     expect(parameter(query, "from")).to.equal("namespaces/x/y");

@@ -6,7 +6,7 @@ import { openRaw, rawRequest, statusesIn } from "../../support/raw-request.ts";
 import { clientOf, type TestClient } from "../test-client.ts";
 import { startTestProxy, type TestProxy } from "../test-proxy.ts";
 
-describe("the head of a request", function () {
+describe("the head of a request to the proxy", function () {
   this.timeout(20_000);
   const resources = cleanup();
   let registry: FakeRegistry;

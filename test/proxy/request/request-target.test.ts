@@ -13,7 +13,7 @@ const digest = `sha256:${"a".repeat(64)}`;
 const connector = { namespace: "team-a", name: "harbor" };
 const prefix = "/v2/namespaces/team-a/connectors/harbor/";
 
-describe("request target", function () {
+describe("parseRequestTarget(): the target of a request", function () {
   this.timeout(10_000);
   it("is the base, for the whole proxy and for a connector", () => {
     for (const target of ["/v2/", "/v2", "/v2/?x=y", prefix]) {
@@ -187,7 +187,7 @@ describe("request target", function () {
   });
 });
 
-describe("methods", () => {
+describe("the methods of the proxy's requests", () => {
   const allowed: Readonly<Record<Endpoint["kind"] | "base", string>> = {
     base: "GET HEAD",
     catalog: "GET HEAD",

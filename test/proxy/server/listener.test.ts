@@ -20,7 +20,7 @@ import { openRaw, type RawConnection, rawRequest, statusesIn } from "../../suppo
 import { clientOf, type TestClient } from "../test-client.ts";
 import { startTestProxy, type TestProxy } from "../test-proxy.ts";
 
-describe("a listener", function () {
+describe("a listener of the proxy", function () {
   this.timeout(20_000);
   const resources = cleanup();
   let registry: FakeRegistry;

@@ -11,7 +11,7 @@ import {
   type ServerCertificates,
 } from "../../../src/proxy/server/server-certificates.ts";
 
-describe("server certificates", function () {
+describe("the proxy's server certificates", function () {
   this.timeout(10_000);
   let issueLeaf: IssueLeaf;
   let issued: string[];

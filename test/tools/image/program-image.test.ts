@@ -9,7 +9,7 @@ import { cleanup } from "../../support/cleanup.ts";
 import { systemPath } from "../../support/program.ts";
 import { makeTempFolder } from "../../support/temp-folder.ts";
 
-describe("the image of the program", function () {
+describe("the program's image (npm run image)", function () {
   this.timeout(120_000);
   const resources = cleanup();
   let folder: string;
