@@ -42,6 +42,8 @@ const namespaces = [
 /** The first process of a PID namespace: it has to wait for all that lose their parent, which a shell does and Node doesn't. */
 const init = ["sh", "-c", '"$@"; exit $?', "sh"];
 const [command = "mocha", ...args] = process.argv.slice(2);
+// Much of a run is waiting. Whoever names files, or a debugger, gets one process and a fixed order.
+if (args.length === 0) args.push("--parallel", "--jobs", "2");
 const child = spawn(
   "setpriv",
   ["--pdeathsig", "KILL", "unshare", ...namespaces, "--", ...init, command, ...args],
