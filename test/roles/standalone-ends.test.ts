@@ -283,7 +283,7 @@ describe("standalone mode: its start", function () {
     };
 
     it("no folder of connectors", async () => {
-      await refuse(["none doesn't exist: make it"], "--connectors", join(folder, "none"));
+      await refuse(["none doesn't exist: create it"], "--connectors", join(folder, "none"));
       expect(await isMissing(state())).to.equal(true);
     });
 
@@ -330,7 +330,7 @@ describe("standalone mode: its start", function () {
     it("something in the place of the socket", async () => {
       await mkdir(state(), { mode: 0o700 });
       await writeFile(join(state(), "csi.sock"), "theirs");
-      await refuse(["csi.sock: found something that is no socket", "remove it"]);
+      await refuse(["csi.sock: found something that is not a socket", "remove it"]);
       expect(await readdir(state())).to.deep.equal(["csi.sock"]);
     });
 
