@@ -7,8 +7,8 @@ import { startFakeRegistry } from "../support/fake-registry.ts";
 import { type Descriptor, sha256, writeTestImage } from "../support/oci-image.ts";
 import type { Outcome } from "../support/program.ts";
 import { searchProcessesDuring, searchSecrets } from "../support/secrets-search.ts";
+import { startTcpTap } from "../support/tcp-tap.ts";
 import { type Access, type ImageClient, prepareImageClient } from "./image-client.ts";
-import { startRelay } from "./relay.ts";
 import { startTestProxy, type TestProxy } from "./test-proxy.ts";
 
 const mebibyte = 1024 * 1024;
@@ -140,8 +140,8 @@ describe("the proxy, between real clients and a real registry", function () {
     registry.uploadLocation = "state";
     const credential = { username: "alice", password: "secret-of-alice" };
     proxy.connect("searched", registry.url, { credential });
-    const relay = resources.add(await startRelay(proxy.http));
-    const access = await client.access(proxy, "searched", { host: relay.host });
+    const tap = resources.add(await startTcpTap(proxy.http));
+    const access = await client.access(proxy, "searched", { host: tap.host });
     const wanted = { password: credential.password };
     const { result, findings } = await searchProcessesDuring(wanted, async () => [
       await push(access, image.reference, "app:1"),
@@ -174,7 +174,7 @@ describe("the proxy, between real clients and a real registry", function () {
       ]),
     );
     const outputs = {
-      "what clients received": relay.toClients(),
+      "what clients received": tap.toClients(),
       "what clients wrote": result.map(({ stdout, stderr }) => stdout + stderr).join("\n"),
       "the proxy's log": proxy.log(),
     };

@@ -1,17 +1,20 @@
 import { type AddressInfo, connect, createServer, type Socket } from "node:net";
-import type { Stoppable } from "../support/cleanup.ts";
+import type { Stoppable } from "./cleanup.ts";
 
-/** A TCP relay in front of a server, which remembers what clients get to see. */
-export interface Relay extends Stoppable {
+/** A TCP relay in front of a server, which records every byte that the server sends to its clients. */
+export interface TcpTap extends Stoppable {
   /** `127.0.0.1:34567` */
   readonly host: string;
-  /** Everything that has gone to clients. */
+  /** All bytes so far that have gone to clients. */
   toClients(): Buffer;
   stop(): Promise<void>;
 }
 
-/** @param to `127.0.0.1:34567` */
-export async function startRelay(to: string): Promise<Relay> {
+/**
+ * Starts a tap on a free port of loopback.
+ * @param to the server: `127.0.0.1:34567`
+ */
+export async function startTcpTap(to: string): Promise<TcpTap> {
   const [host = "", port = ""] = to.split(":");
   const chunks: Buffer[] = [];
   const sockets = new Set<Socket>();
