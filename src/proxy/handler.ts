@@ -9,7 +9,6 @@ import { actionOf, checkRules } from "./access.ts";
 import { type AdmissionOptions, authenticate, authorize, connectorOf } from "./admission.ts";
 import type { Admitted } from "./admitted.ts";
 import { BodyCut, ClientGone, cut } from "./client-gone.ts";
-import { goesRound } from "./headers.ts";
 import {
   apiVersion,
   asRegistryError,
@@ -19,10 +18,11 @@ import {
   respondWithError,
 } from "./registry-error.ts";
 import type { HashBudget } from "./relay/body-sink.ts";
+import { drain } from "./relay/client-response.ts";
 import { Patience } from "./relay/patience.ts";
 import { relayRequest } from "./relay/relay.ts";
-import { drain } from "./relay/respond.ts";
 import type { SessionSeal } from "./relay/upload-session.ts";
+import { goesRound } from "./relay/upstream-request.ts";
 import { checkBody, readManifestBody } from "./request/request-body.ts";
 import { checkHead } from "./request/request-head.ts";
 import {

@@ -1,10 +1,9 @@
 import { expect } from "chai";
 import {
   headersForClient,
-  headersForRegistry,
-  headersForStorage,
   storageHeadersForClient,
-} from "../../src/proxy/headers.ts";
+} from "../../src/proxy/relay/client-response.ts";
+import { headersForRegistry, headersForStorage } from "../../src/proxy/relay/upstream-request.ts";
 
 const hopByHop = {
   connection: "keep-alive, X-Hop ,te",

@@ -4,20 +4,18 @@ import { UpstreamError, unreachable } from "../../upstream/upstream-error.ts";
 import type { UpstreamLogin } from "../../upstream/upstream-login.ts";
 import { mayAct } from "../access.ts";
 import type { Admitted, Sealing } from "../admitted.ts";
-import { headersForRegistry } from "../headers.ts";
 import { isRefusal, unavailable } from "../registry-error.ts";
 import { withoutParameters } from "../request/query.ts";
 import { hasBody } from "../request/request-body.ts";
 import { digestOf } from "../request/request-target.ts";
 import type { HashBudget } from "./body-sink.ts";
+import { clientHeaders, respondCollected, respondWithRedirect } from "./client-response.ts";
 import { download } from "./download.ts";
 import { keepImmutableTag } from "./immutable-tag.ts";
 import { type BlobMount, translateMount } from "./mount.ts";
 import { type Replayed, type ReplayOptions, replay } from "./replay.ts";
-import { clientHeaders, respondCollected, respondWithRedirect } from "./respond.ts";
-import { scopesFor } from "./scopes.ts";
 import { passUpload } from "./upload.ts";
-import { upstreamUrl } from "./upstream-url.ts";
+import { headersForRegistry, scopesFor, upstreamUrl } from "./upstream-request.ts";
 
 export interface RelayOptions extends Sealing {
   readonly login: UpstreamLogin;

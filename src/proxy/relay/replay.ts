@@ -5,12 +5,12 @@ import type { Upstream } from "../../upstream/upstream.ts";
 import { unreachable, wasClosed } from "../../upstream/upstream-error.ts";
 import type { UpstreamLogin } from "../../upstream/upstream-login.ts";
 import { BodyCut } from "../client-gone.ts";
-import { type Headers, headersForStorage, shows } from "../headers.ts";
+import { type Headers, shows } from "../headers.ts";
 import { badGateway, denied, RegistryError } from "../registry-error.ts";
 import { type BodySink, passTo } from "./body-sink.ts";
-import { resolveUpstream } from "./client-paths.ts";
 import { type BodyHandling, type ExchangeResult, exchange } from "./exchange.ts";
 import type { Patience } from "./patience.ts";
+import { headersForStorage, resolveUpstream } from "./upstream-request.ts";
 
 /** A request that can be sent again: it has no body, or one that is held. */
 export interface ReplayableRequest {

@@ -3,12 +3,8 @@ import {
   parseRegistryAddress,
   type RegistryAddress,
 } from "../../../src/connector/registry-address.ts";
-import {
-  clientLink,
-  clientPath,
-  resolveUpstream,
-  upstreamPath,
-} from "../../../src/proxy/relay/client-paths.ts";
+import { clientLink, clientPath } from "../../../src/proxy/relay/client-response.ts";
+import { resolveUpstream, upstreamPath } from "../../../src/proxy/relay/upstream-request.ts";
 import {
   parseRequestTarget,
   type RepositoryTarget,

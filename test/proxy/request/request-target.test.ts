@@ -1,7 +1,7 @@
 import { expect } from "chai";
 import fc from "fast-check";
 import { parseRegistryAddress } from "../../../src/connector/registry-address.ts";
-import { upstreamPath } from "../../../src/proxy/relay/client-paths.ts";
+import { upstreamPath } from "../../../src/proxy/relay/upstream-request.ts";
 import {
   checkMethod,
   type Endpoint,

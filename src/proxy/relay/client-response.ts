@@ -1,22 +1,17 @@
-import type { IncomingMessage } from "node:http";
+import type { IncomingHttpHeaders, IncomingMessage } from "node:http";
 import type { Connector } from "../../connector/connector.ts";
 import { showRef } from "../../connector/connector-ref.ts";
 import { property } from "../../connector/document.ts";
+import type { RegistryAddress } from "../../connector/registry-address.ts";
 import type { ResponseHead } from "../../upstream/http-client/http-exchange.ts";
 import type { Admitted, Sealing } from "../admitted.ts";
-import {
-  type Headers,
-  headersForClient,
-  redirectHeadersForClient,
-  shows,
-  storageHeadersForClient,
-} from "../headers.ts";
+import { connectionTokens, type Headers, hopByHop, pick, shows } from "../headers.ts";
 import { badGateway, denied, type RegistryError } from "../registry-error.ts";
 import { parameter } from "../request/query.ts";
 import type { RepositoryTarget } from "../request/request-target.ts";
-import { clientLink, clientPath, resolveUpstream } from "./client-paths.ts";
 import type { CollectedResponse } from "./exchange.ts";
 import type { FinalRequest } from "./replay.ts";
+import { resolveUpstream, upstreamPath } from "./upstream-request.ts";
 
 /** Seconds that an upload may rest between two requests. Every answer of it starts them anew. */
 const sessionLifetime = 24 * 60 * 60;
@@ -177,3 +172,117 @@ function upstreamCode(body: Buffer): string {
     return "";
   }
 }
+
+/**
+ * What a client has to ask for a URL of the registry: a path in the form that the client used itself. Undefined for
+ * anything outside the repository. Paths are always absolute and hosts never named, since clients
+ * refuse other hosts or send their credential there (CVE-2026-50151).
+ */
+export function clientPath(
+  url: URL,
+  target: RepositoryTarget,
+  address: RegistryAddress,
+): string | undefined {
+  const inside = upstreamPath(target, address);
+  if (url.origin !== address.origin || !url.pathname.startsWith(inside)) return undefined;
+  return `${clientPrefix(target)}${url.pathname.slice(inside.length)}${url.search}`;
+}
+
+const clientPrefix = ({ prefix, repository }: RepositoryTarget): string =>
+  repository === "" ? prefix : `${prefix}${repository}/`;
+
+/** A Link header (RFC 8288) with the paths of its targets as clients have to ask for them; undefined where one lies outside. */
+export function clientLink(
+  link: string,
+  asked: URL,
+  target: RepositoryTarget,
+  address: RegistryAddress,
+): string | undefined {
+  let outside = false;
+  const rewritten = link.replace(/<([^<>]*)>/g, (_whole, text: string) => {
+    const url = resolveUpstream(text, asked, address);
+    const path = url && (clientPath(url, target, address) ?? nextPage(url, asked, target, address));
+    outside ||= path === undefined;
+    return `<${path}>`;
+  });
+  return outside ? undefined : rewritten;
+}
+
+/**
+ * The next page of the list that was asked for, which a registry may know under another host or without its base
+ * path. It is the query that tells the page; without the Link, clients would take the list to end here.
+ */
+function nextPage(
+  url: URL,
+  asked: URL,
+  target: RepositoryTarget,
+  address: RegistryAddress,
+): string | undefined {
+  const path = asked.pathname.slice(address.basePath.length);
+  if (url.search === "" || !url.pathname.endsWith(path)) return undefined;
+  return clientPath(new URL(url.search, asked), target, address);
+}
+
+/** What a client must not hear of a registry: how to log in to it, and what is said to browsers of that host. */
+const notForClients: ReadonlySet<string> = new Set([
+  ...hopByHop,
+  "alt-svc",
+  "location", // rewritten
+  "link", // rewritten
+  "proxy-authentication-info",
+  "public-key-pins",
+  "set-cookie",
+  "strict-transport-security",
+  "www-authenticate",
+  "x-registry-supports-signatures", // makes containers/image ask /extensions/v2/, which is no part of the API
+]);
+
+/** Headers of a storage host that describe the blob. Its others are about the storage, or about us. */
+const fromStorage: ReadonlySet<string> = new Set([
+  "accept-ranges",
+  "age",
+  "cache-control",
+  "content-encoding",
+  "content-length",
+  "content-range",
+  "content-type",
+  "date",
+  "docker-content-digest",
+  "etag",
+  "last-modified",
+  "retry-after",
+]);
+
+/** Headers of a registry's redirect: what it leads to, and how long it holds. The others are about its body, or about us. */
+const fromRedirect: ReadonlySet<string> = new Set([
+  "age",
+  "cache-control",
+  "date",
+  "docker-content-digest",
+  "docker-distribution-api-version",
+  "expires",
+]);
+
+/**
+ * A registry's headers as the client gets them, but for Location and Link.
+ * @param authorization what the registry was sent; a header that shows it is left out
+ */
+export function headersForClient(
+  headers: IncomingHttpHeaders,
+  authorization: string | undefined,
+): Headers {
+  const named = connectionTokens(headers.connection);
+  return pick(
+    headers,
+    (name, value) =>
+      !notForClients.has(name) && !named.has(name) && !shows(String(value), authorization),
+  );
+}
+
+/** The same for a host that a registry redirected to. */
+export const storageHeadersForClient = (headers: IncomingHttpHeaders): Headers =>
+  pick(headers, (name) => fromStorage.has(name));
+
+/** The same for a redirect that the client follows itself, but for its Location. */
+export const redirectHeadersForClient = (headers: IncomingHttpHeaders): Headers =>
+  pick(headers, (name) => fromRedirect.has(name));
