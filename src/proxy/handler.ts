@@ -5,8 +5,14 @@ import type { Identity, ReadUpstreamSecrets } from "../connector/surroundings.ts
 import type { Log } from "../log.ts";
 import type { Upstream, Upstreams } from "../upstream/upstream.ts";
 import type { UpstreamLogin } from "../upstream/upstream-login.ts";
-import { actionOf, checkRules } from "./access.ts";
-import { type AdmissionOptions, authenticate, authorize, connectorOf } from "./admission.ts";
+import {
+  type AdmissionOptions,
+  actionOf,
+  authenticate,
+  authorize,
+  checkRules,
+  connectorOf,
+} from "./admission.ts";
 import type { Admitted } from "./admitted.ts";
 import { BodyCut, ClientGone, cut } from "./client-gone.ts";
 import {

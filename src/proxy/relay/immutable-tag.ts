@@ -4,7 +4,7 @@ import { showRef } from "../../connector/connector-ref.ts";
 import type { Upstream } from "../../upstream/upstream.ts";
 import { unreachable } from "../../upstream/upstream-error.ts";
 import type { UpstreamLogin } from "../../upstream/upstream-login.ts";
-import { isImmutableTag } from "../access.ts";
+import { isImmutableTag } from "../admission.ts";
 import type { Admitted } from "../admitted.ts";
 import { denied, unavailable } from "../registry-error.ts";
 import { parameters } from "../request/query.ts";

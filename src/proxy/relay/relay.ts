@@ -2,7 +2,7 @@ import { upstreamRepository } from "../../connector/registry-address.ts";
 import type { Upstream } from "../../upstream/upstream.ts";
 import { UpstreamError, unreachable } from "../../upstream/upstream-error.ts";
 import type { UpstreamLogin } from "../../upstream/upstream-login.ts";
-import { mayAct } from "../access.ts";
+import { mayAct } from "../admission.ts";
 import type { Admitted, Sealing } from "../admitted.ts";
 import { isRefusal, unavailable } from "../registry-error.ts";
 import { withoutParameters } from "../request/query.ts";
