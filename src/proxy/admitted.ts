@@ -2,28 +2,22 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Connector } from "../connector/connector.ts";
 import type { Identity } from "../connector/surroundings.ts";
 import type { Patience } from "./relay/patience.ts";
-import type { SessionSeal } from "./relay/upload-session.ts";
 import type { RepositoryTarget } from "./request/request-target.ts";
 import type { ReportDraft } from "./request-report.ts";
 
-/** A request that has been let in, and whose answer is to be made. */
-export interface Admitted {
+/** A client's request that has passed every check of the handler and is to be relayed, with its response. */
+export interface AdmittedRequest {
   readonly request: IncomingMessage;
   readonly response: ServerResponse;
   readonly method: string;
   readonly target: RepositoryTarget;
+  /** The connector at the one of its addresses that the client asked. */
   readonly connector: Connector;
   readonly identity: Identity;
-  /** Whether it came by the forward proxy, and so has no login for the host that it asks. */
+  /** Whether it came by the forward proxy. Its client has no login for the registry's own host. */
   readonly isForward: boolean;
-  /** A body that is small enough to be held, so that the request can be sent again. */
-  readonly held: Buffer | undefined;
+  /** The body of a manifest, which is read whole so that the request can be sent again. Undefined for any other body. */
+  readonly heldBody: Buffer | undefined;
   readonly report: ReportDraft;
   readonly patience: Patience;
-}
-
-export interface Sealing {
-  readonly seal: SessionSeal;
-  /** Milliseconds since 1970. */
-  readonly now: () => number;
 }

@@ -4,7 +4,6 @@ import { type ConnectorRef, showRef } from "../connector/connector-ref.ts";
 import type { Identity, ReadUpstreamSecrets } from "../connector/surroundings.ts";
 import type { Log } from "../log.ts";
 import type { Upstream, Upstreams } from "../upstream/upstream.ts";
-import type { UpstreamLogin } from "../upstream/upstream-login.ts";
 import {
   type AdmissionOptions,
   actionOf,
@@ -13,7 +12,7 @@ import {
   checkRules,
   connectorOf,
 } from "./admission.ts";
-import type { Admitted } from "./admitted.ts";
+import type { AdmittedRequest } from "./admitted.ts";
 import { BodyCut, ClientGone, cut } from "./client-gone.ts";
 import {
   apiVersion,
@@ -23,12 +22,10 @@ import {
   RegistryError,
   respondWithError,
 } from "./registry-error.ts";
-import type { HashBudget } from "./relay/body-sink.ts";
 import { drain } from "./relay/client-response.ts";
 import { Patience } from "./relay/patience.ts";
-import { relayRequest } from "./relay/relay.ts";
-import type { SessionSeal } from "./relay/upload-session.ts";
-import { goesRound } from "./relay/upstream-request.ts";
+import { type RelayOptions, relayRequest } from "./relay/relay.ts";
+import { isLoop } from "./relay/upstream-request.ts";
 import { checkBody, readManifestBody } from "./request/request-body.ts";
 import { checkHead } from "./request/request-head.ts";
 import {
@@ -42,167 +39,160 @@ import { openReport, type ReportDraft, type RequestReport } from "./request-repo
 import type { Handler } from "./server/listener.ts";
 import { createStallWatch } from "./stalled-client.ts";
 
-export interface HandlerOptions extends AdmissionOptions {
+export interface HandlerOptions extends AdmissionOptions, RelayOptions {
   readonly readUpstreamSecrets: ReadUpstreamSecrets;
   readonly upstreams: Upstreams;
-  readonly login: UpstreamLogin;
-  readonly seal: SessionSeal;
-  readonly now: () => number;
-  /** Milliseconds without a byte after which a client that sends a body counts as gone. */
-  readonly bodyTimeout: number;
-  /** Milliseconds in which it takes nothing of its answer, after which a client counts as gone. */
-  readonly stallTimeout: number;
-  /** Before each try to go on with a blob that was cut, in milliseconds. */
-  readonly waits: readonly number[];
-  readonly hashBudget: HashBudget;
+  /** After this time in which a client takes nothing of its response, it counts as gone. */
+  readonly stallTimeoutMs: number;
   readonly limits: LimitKeeper;
   readonly observer: RequestObserver;
   readonly log: Log;
 }
 
-/** Is told of every request. */
+/** Observes every request, for metrics and the audit log. */
 export interface RequestObserver {
   requestStarted(): void;
-  /** Once it is over, whatever came of it. */
+  /** The request is over, whatever came of it. */
   requestEnded(report: RequestReport): void;
 }
 
-/** Answers a request. Whatever it throws becomes the answer, where there is none yet. */
+/** Responds to a request. What it throws becomes the response, where there is none yet. */
 export type HandleRequest = (
   request: IncomingMessage,
   response: ServerResponse,
   report: ReportDraft,
 ) => Promise<void>;
 
-/** Answers registry requests: who asks, for which connector, may they, and what does the registry say? */
+/** Handles the registry requests of clients that address this proxy itself. The path or the host names the connector. */
 export const createHandler = (options: HandlerOptions): Handler =>
-  reported(options, async (request, response, report) => {
+  createReportingHandler(options, async (request, response, report) => {
     const target = parseRequestTarget(request.url ?? "");
     report.target = target;
     const identity = await authenticate(request, options);
-    const connector = (to: RepositoryTarget): ConnectorRef =>
-      connectorOf(to, request.headers.host, options);
-    await handleRegistryRequest(
-      request,
-      response,
-      report,
-      { target, identity, connector },
-      options,
-    );
+    const { host } = request.headers;
+    const findRef = (to: RepositoryTarget): ConnectorRef => connectorOf(to, host, options);
+    await handleRegistryRequest(request, response, report, { target, identity, findRef }, options);
   });
 
-/** A handler that reports every request, answers errors, and waits for no client for ever. */
-export function reported(
-  options: Pick<HandlerOptions, "observer" | "log" | "stallTimeout">,
-  act: HandleRequest,
+/** A handler that reports every request, responds to errors, and ends the connections of clients that stall. */
+export function createReportingHandler(
+  options: Pick<HandlerOptions, "observer" | "log" | "stallTimeoutMs">,
+  handleRequest: HandleRequest,
 ): Handler {
-  const endWhenStalled = createStallWatch(options.stallTimeout);
+  const endWhenStalled = createStallWatch(options.stallTimeoutMs);
   return (request, response) => {
     endWhenStalled(response);
     options.observer.requestStarted();
     const report = openReport(request, response, options.observer.requestEnded);
-    act(request, response, report).catch((error: unknown) =>
+    handleRequest(request, response, report).catch((error: unknown) =>
       respondToError(request, response, error, report, options),
     );
   };
 }
 
-/** What is asked, and by whom. */
+/** What a request is for, and who has sent it. */
 export interface RegistryRequest {
   readonly target: RequestTarget;
   readonly identity: Identity;
-  /** Which connector is meant; for `/v2/` itself it is none. @throws RegistryError 404 */
-  readonly connector: (target: RepositoryTarget) => ConnectorRef;
-  /** The connector at the one of its addresses that is asked; at its own where nothing is said. */
-  readonly at?: (connector: Connector) => Connector;
+  /** Which connector is meant. It is not called for `/v2/` itself. @throws RegistryError 404 */
+  readonly findRef: (target: RepositoryTarget) => ConnectorRef;
+  /** The connector at the one of its addresses that is requested; without it, that is its own address. */
+  readonly atAddress?: (connector: Connector) => Connector;
   /** Whether it came by the forward proxy. */
   readonly isForward?: boolean;
 }
 
-/** Answers a registry request from the connector that it means. @throws RegistryError, Unavailable, ClientGone, BodyCut */
+/**
+ * Checks a registry request step by step, and relays it to the registry of its connector.
+ * @throws RegistryError, UpstreamError, Unavailable, ClientGone, BodyCut
+ */
 export async function handleRegistryRequest(
   request: IncomingMessage,
   response: ServerResponse,
   report: ReportDraft,
-  question: RegistryRequest,
+  registryRequest: RegistryRequest,
   options: HandlerOptions,
 ): Promise<void> {
-  const method = request.method ?? "GET";
-  const {
-    target,
-    identity,
-    at = (connector: Connector) => connector,
-    isForward = false,
-  } = question;
+  const { method = "GET" } = request;
+  const { target, identity, findRef, atAddress, isForward = false } = registryRequest;
   report.target = target;
   report.identity = identity;
+
+  // Can it be read in one way alone, and is it a request of the API?
   checkHead(request);
   checkMethod(method, target);
   checkBody(request, method);
-  if (target === "base") {
-    response.writeHead(200, baseHeaders).end("{}");
-    return;
-  }
+  if (target === "base") return respondToBase(response);
+
+  // May this identity do that with this connector?
   const action = actionOf(method, target.endpoint);
   report.verb = action;
-  const ref = question.connector(target);
+  const ref = findRef(target);
   report.ref = ref;
-  const verb = action === "pull" ? "pull" : "push";
-  const connector = at(await authorize(ref, verb, identity, options));
+  const found = await authorize(ref, action === "pull" ? "pull" : "push", identity, options);
+  const connector = atAddress === undefined ? found : atAddress(found);
   checkRules(connector, action, target.repository, identity);
+
+  // Is there room for it, and does it lead to a registry?
   options.limits.admit(identity.subject, connector.uid, response);
   report.connector = connector;
-  if (goesRound(request.headers)) {
+  if (isLoop(request.headers)) {
     throw denied(`the address of the connector ${showRef(connector)} leads back to this proxy`);
   }
-  const held =
+
+  const heldBody =
     target.endpoint.kind === "manifest"
-      ? await readManifestBody(request, response, options.bodyTimeout, options.limits)
+      ? await readManifestBody(request, response, options.bodyTimeoutMs, options.limits)
       : undefined;
   const patience = new Patience(response);
-  const admitted = {
-    request,
-    response,
-    method,
-    target,
-    connector,
-    identity,
-    isForward,
-    held,
-    report,
-    patience,
-  };
-  await withCurrentSecrets(admitted, options, (upstream) =>
-    relayRequest(admitted, upstream, options),
+  await relayWithCurrentSecrets(
+    {
+      request,
+      response,
+      method,
+      target,
+      connector,
+      identity,
+      isForward,
+      heldBody,
+      report,
+      patience,
+    },
+    options,
   );
 }
 
 const baseHeaders = { ...apiVersion, "content-type": "application/json", "content-length": "2" };
 
+/** `/v2/` itself is answered here: a client learns that this is a registry, and that it may use it. */
+function respondToBase(response: ServerResponse): void {
+  response.writeHead(200, baseHeaders).end("{}");
+}
+
 /**
- * Does something with the connector's credential and, where the registry refuses it and the Secret
+ * Relays a request with the connector's credential and, where the registry refuses it and the Secret
  * has changed since it was read, once more with the new one.
  */
-async function withCurrentSecrets(
-  { connector, request, held }: Admitted,
+async function relayWithCurrentSecrets(
+  admitted: AdmittedRequest,
   options: HandlerOptions,
-  act: (upstream: Upstream) => Promise<void>,
 ): Promise<void> {
+  const { connector, request, heldBody } = admitted;
   const upstream = await upstreamOf(connector, options);
   try {
-    await act(upstream);
+    await relayRequest(admitted, upstream, options);
   } catch (error) {
-    const isGone = request.readableDidRead && held === undefined;
-    if (isGone || !isRefusal(error)) throw error;
+    const isBodyGone = request.readableDidRead && heldBody === undefined;
+    if (isBodyGone || !isRefusal(error)) throw error;
     const renewed = await upstreamOf(connector, options, true);
     if (renewed.tokenKey === upstream.tokenKey) throw error;
-    await act(renewed);
+    await relayRequest(admitted, renewed, options);
   }
 }
 
 /**
  * The registry of a connector, with its credential.
- * @param fresh whether to read that past any cache
+ * @param fresh whether to read the credential past any cache
  * @throws RegistryError 403; Unavailable
  */
 export async function upstreamOf(
@@ -215,7 +205,7 @@ export async function upstreamOf(
   throw denied(`the connector ${showRef(connector)} has no login: ${secrets.reason}`);
 }
 
-/** The one place where an error ends: as the answer where there is none yet, else as a destroyed connection. */
+/** The one place where an error ends: as the response where there is none yet, else as a destroyed connection. */
 function respondToError(
   request: IncomingMessage,
   response: ServerResponse,
@@ -225,17 +215,17 @@ function respondToError(
 ): void {
   if (error instanceof ClientGone || response.destroyed) return;
   const known = asRegistryError(error);
-  report.reason = known?.message ?? (error instanceof BodyCut ? error.message : ownMistake);
+  report.reason = known?.message ?? (error instanceof BodyCut ? error.message : "unexpected error");
   logFailure(request, error, report, log);
   if (response.headersSent) {
     cut(response);
     return;
   }
-  respondWithError(response, known ?? unexpected);
+  respondWithError(response, known ?? unexpectedError);
   drain(request);
 }
 
-/** What is the client's to mend is no news for the log. */
+/** Logs an error of the registry or of this proxy. Clients get to know their own errors by the response. */
 function logFailure(
   { method = "" }: IncomingMessage,
   error: unknown,
@@ -253,5 +243,8 @@ function logFailure(
   });
 }
 
-const unexpected = new RegistryError(500, "UNKNOWN", "internal error; see the proxy's log");
-const ownMistake = "unexpected error";
+const unexpectedError = new RegistryError(
+  500,
+  "UNKNOWN",
+  "internal error; the proxy's log says more",
+);

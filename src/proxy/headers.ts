@@ -1,8 +1,10 @@
+/** What the headers of requests and of responses have in common. */
 import type { IncomingHttpHeaders } from "node:http";
 
-export type Headers = Record<string, string | string[]>;
+/** Headers by their names in lower case. A header that came several times may be a list. */
+export type HeaderFields = Record<string, string | string[]>;
 
-/** RFC 9110, section 7.6.1, and what older intermediaries use. */
+/** Headers that are between two hops alone: RFC 9110, section 7.6.1, and what older intermediaries use. */
 export const hopByHop: readonly string[] = [
   "connection",
   "keep-alive",
@@ -14,36 +16,44 @@ export const hopByHop: readonly string[] = [
   "transfer-encoding",
   "upgrade",
 ];
-/** Shorter credentials would be found where they are not meant. */
-const shortestSecret = 8;
 
-/** Whether a text has the credential of an Authorization header in it, as registries in debug mode echo it. */
-export function shows(text: string, authorization: string | undefined): boolean {
-  const secret = authorization?.slice(authorization.indexOf(" ") + 1) ?? "";
-  return secret.length >= shortestSecret && text.includes(secret);
-}
+const noTokens: ReadonlySet<string> = new Set();
 
-export function pick(
-  headers: IncomingHttpHeaders,
-  wanted: (name: string, value: string | string[]) => boolean,
-): Headers {
-  const picked: Headers = {};
-  for (const name in headers) {
-    const value = headers[name];
-    if (value !== undefined && wanted(name, value)) picked[name] = value;
-  }
-  return picked;
-}
-
-const nothing: ReadonlySet<string> = new Set();
-
-/** Headers that `Connection` names go no further than this hop. */
+/**
+ * The names in a `Connection` header, in lower case. Headers that it names go no further than this hop.
+ * @returns an empty set for `keep-alive` and `close`, which are hop-by-hop by themselves
+ */
 export function connectionTokens(
   connection: string | readonly string[] | undefined,
 ): ReadonlySet<string> {
   if (connection === undefined || connection === "keep-alive" || connection === "close") {
-    return nothing; // those are hop-by-hop by themselves
+    return noTokens;
   }
   const tokens = [connection].flat().join(",").toLowerCase().split(",");
   return new Set(tokens.map((token) => token.trim()));
+}
+
+/** A copy of those headers that a predicate is true for. */
+export function pickHeaders(
+  headers: IncomingHttpHeaders,
+  isPicked: (name: string, value: string | string[]) => boolean,
+): HeaderFields {
+  const picked: HeaderFields = {};
+  for (const name in headers) {
+    const value = headers[name];
+    if (value !== undefined && isPicked(name, value)) picked[name] = value;
+  }
+  return picked;
+}
+
+/** Shorter credentials would be found where they are not meant. */
+const minSecretLength = 8;
+
+/**
+ * Whether a text contains the credential of an Authorization header. Registries in debug mode echo it.
+ * @param authorization the header, with its scheme; false where there is none
+ */
+export function containsCredential(text: string, authorization: string | undefined): boolean {
+  const secret = authorization?.slice(authorization.indexOf(" ") + 1) ?? "";
+  return secret.length >= minSecretLength && text.includes(secret);
 }

@@ -11,8 +11,7 @@ import type { AdmissionOptions } from "./admission.ts";
 import { createForwardMode } from "./forward-mode/forward-mode.ts";
 import type { KeptLimits } from "./forward-mode/kept-connections.ts";
 import { createHandler, type RequestObserver } from "./handler.ts";
-import { createHashBudget } from "./relay/body-sink.ts";
-import { defaultWaits } from "./relay/download.ts";
+import { createHashBudget, defaultRetryDelaysMs } from "./relay/download.ts";
 import { createSessionSeal } from "./relay/upload-session.ts";
 import { createLimitKeeper, defaultLimits, type RequestLimits } from "./request-limits.ts";
 import { type ListenAddress, type Listener, listen } from "./server/listener.ts";
@@ -33,7 +32,7 @@ export interface ProxyOptions extends AdmissionOptions {
   readonly bodyTimeout?: number;
   /** Milliseconds after which a client that takes nothing of its answer counts as gone; ten minutes where nothing is said. */
   readonly stallTimeout?: number;
-  /** Before each try to go on with a blob that was cut, in milliseconds; {@link defaultWaits} where nothing is said. */
+  /** Before each try to go on with a blob that was cut, in milliseconds; {@link defaultRetryDelaysMs} where nothing is said. */
   readonly waits?: readonly number[];
   /** Finds the addresses of registries; the system's, where none is given. */
   readonly lookup?: ResolveHost;
@@ -80,9 +79,9 @@ export async function startProxy(options: ProxyOptions): Promise<Proxy> {
   const upstreams = createUpstreams(bodyTimeout, options.lookup);
   const handling = {
     ...options,
-    bodyTimeout,
-    stallTimeout,
-    waits: options.waits ?? defaultWaits,
+    bodyTimeoutMs: bodyTimeout,
+    stallTimeoutMs: stallTimeout,
+    retryDelaysMs: options.waits ?? defaultRetryDelaysMs,
     hashBudget: createHashBudget(() => performance.now()),
     observer,
     limits: createLimitKeeper(options.limits ?? defaultLimits),

@@ -32,7 +32,7 @@ export async function forwardElsewhere(
   options.limits.admit(identity.subject, report.host, response);
   report.isPassedOn = true;
   const secureContext = isIntercepted ? await trustOf(beside, identity, options) : undefined;
-  const { kept, bodyTimeout } = options;
+  const { kept, bodyTimeoutMs: bodyTimeout } = options;
   const { subject } = identity;
   await passOn({
     request,

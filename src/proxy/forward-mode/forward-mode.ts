@@ -1,7 +1,7 @@
 import type { IssueLeaf } from "../../certificate-authority.ts";
 import type { TunnelRules } from "../../connector/tunnel-rules.ts";
 import type { ResolveHost } from "../../upstream/address-guard.ts";
-import { type HandlerOptions, reported } from "../handler.ts";
+import { createReportingHandler, type HandlerOptions } from "../handler.ts";
 import type { ConnectHandler, Handler } from "../server/listener.ts";
 import { createServerCertificates } from "../server/server-certificates.ts";
 import { createBlindTunnels } from "./blind-tunnels.ts";
@@ -18,6 +18,8 @@ export interface ForwardModeOptions extends HandlerOptions {
   readonly lookup?: ResolveHost;
   /** How many connections are kept to hosts that requests are passed on to. */
   readonly keptLimits?: KeptLimits;
+  /** Milliseconds since 1970. */
+  readonly now: () => number;
 }
 
 /** The proxy as clients know it from `https_proxy`: they speak to registries under their own names, and to other hosts. */
@@ -36,11 +38,11 @@ export function createForwardMode(options: ForwardModeOptions): ForwardMode {
   const interception = createInterception({
     // Whoever is let in has named a connector at that host.
     certificates: createServerCertificates({ ...options, servesName: () => true }),
-    handler: reported(options, interceptedAct(forwarded)),
+    handler: createReportingHandler(options, interceptedAct(forwarded)),
   });
   const tunnels = createBlindTunnels();
   return {
-    handler: reported(options, plainAct(forwarded)),
+    handler: createReportingHandler(options, plainAct(forwarded)),
     onConnect: createConnectHandler({ ...forwarded, interception, tunnels }),
     finish() {
       interception.finish();

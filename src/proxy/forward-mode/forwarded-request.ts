@@ -58,8 +58,8 @@ async function forward(forwarded: Forwarded, options: ForwardedOptions): Promise
   const question: RegistryRequest = {
     target: parseOwnTarget(target.path, chosen.address.basePath),
     identity,
-    connector: () => chosen.ref,
-    at: (connector) => atOrGone(connector, chosen),
+    findRef: () => chosen.ref,
+    atAddress: (connector) => atOrGone(connector, chosen),
     isForward: true,
   };
   await handleRegistryRequest(request, response, report, question, options);

@@ -1,61 +1,115 @@
+/** One request to a registry, or to a host that it redirects to, and its response. */
 import type { ServerResponse } from "node:http";
 import type {
   Abort,
-  HttpRequest,
   ResponseHandler,
   ResponseHead,
-  SendRequest,
 } from "../../upstream/http-client/http-exchange.ts";
+import { unreachable, wasClosed } from "../../upstream/upstream-error.ts";
 import { BodyCut, ClientGone } from "../client-gone.ts";
-import type { BodySink } from "./body-sink.ts";
+import type { HeaderFields } from "../headers.ts";
+import { RegistryError } from "../registry-error.ts";
+import type { UpstreamRequest } from "./upstream-request.ts";
 
-/** What becomes of a response's body, decided at its head. */
-export type BodyHandling = "stream" | "collect" | "discard";
-
-export interface ExchangeOptions extends HttpRequest {
-  readonly send: SendRequest;
-  /** The client's response; when it is closed, the registry's request ends. */
-  readonly response: ServerResponse;
-  readonly sink: BodySink;
-  /** Decides at the head; for `stream` it has written the head of the client's response. */
-  readonly choose: (head: ResponseHead) => BodyHandling;
+/** Where a request is sent to: the registry, and then each host that a redirect leads to. */
+export interface Hop {
+  readonly url: URL;
+  /** Whether it is another origin than the registry's. No credential goes there. */
+  readonly isStorage: boolean;
+  /** The digest that the registry named when it redirected; the storage does not know it. */
+  readonly digest: string | undefined;
+  /** The Authorization that is sent along. */
+  readonly authorization: string | undefined;
 }
+
+/** Takes a final response while it comes. */
+export interface ResponseSink {
+  /**
+   * Takes the head of a response that is neither a redirect nor an error.
+   * @returns whether the body is to follow; it is collected otherwise
+   * @throws whatever then ends the exchange
+   */
+  begin(head: ResponseHead, hop: Hop): boolean;
+  /** Takes the next bytes of the body. `release` has to be called once their memory may be used again. */
+  write(chunk: Buffer, release: () => void): void;
+  /**
+   * The body is complete. Nothing is returned where that is the end, too.
+   * @throws BodyCut where it is not the content that was requested
+   */
+  end(): Promise<void> | undefined;
+}
+
+/**
+ * What becomes of a response's body: it goes to the sink as it comes; it is collected, as those of errors are; or it is
+ * discarded, as those of redirects are.
+ */
+export type BodyHandling = "stream" | "collect" | "discard";
 
 /** A whole response; of its body, 64 KiB at most. */
 export interface CollectedResponse extends ResponseHead {
   readonly body: Buffer;
 }
 
-/** A response; its body is empty unless it was collected. */
-export interface ExchangeResult extends CollectedResponse {
+/** The response to one hop. Its body is empty unless it was collected. */
+export interface UpstreamResponse extends CollectedResponse {
   readonly handling: BodyHandling;
-  /** Of a streamed body. */
-  readonly bytes: number;
+  readonly hop: Hop;
 }
 
-/** What is read of a body that is not streamed. Bytes. */
+export interface ExchangeOptions {
+  readonly request: UpstreamRequest;
+  readonly hop: Hop;
+  /** What is sent there in place of the request's own headers. */
+  readonly headers: HeaderFields;
+  readonly sink: ResponseSink;
+  /** The client's response; when it is closed, the registry's request ends. */
+  readonly response: ServerResponse;
+}
+
+/** Of a body that is not streamed, no more than this is read. */
 export const maxCollectedBytes: number = 64 * 1024;
-/** Error bodies whose Content-Length promises more than comes (docker-registry's 416) end after this. Milliseconds. */
+/** Error bodies whose Content-Length promises more than comes (docker-registry's 416) end after this. */
 export const collectTimeoutMs = 5_000;
+/** A registry that commits a manifest may check all of its layers first, which takes minutes. */
+const commitTimeoutMs = 300_000;
+/** Clients give up after 30 s without a head (containerd). They hear why before that. */
+const headTimeoutMs = 25_000;
 
 /**
- * One request and its response. A streamed body goes chunk by chunk to the client, held back while
- * the client is slower.
- * @throws ClientGone, BodyCut, or the error of the connection where there is no head
+ * Sends a request to one hop. A streamed body goes chunk by chunk to the sink, held back while the client is slower.
+ * @throws ClientGone; BodyCut where a streamed body ends early; UpstreamError where no response comes; what the sink throws
  */
-export function exchange(options: ExchangeOptions): Promise<ExchangeResult> {
-  const { send: ask, response } = options;
+export async function exchange(options: ExchangeOptions): Promise<UpstreamResponse> {
+  const { hop, response } = options;
+  try {
+    return await exchangeOnce(options).catch((error: unknown) => {
+      // A server may close a kept connection just when the next request is on its way (RFC 9112, section 9.3.1).
+      if (response.destroyed || error instanceof BodyCut || !wasClosed(error)) throw error;
+      return exchangeOnce(options);
+    });
+  } catch (error) {
+    const isKnown = error instanceof RegistryError || error instanceof BodyCut;
+    if (response.destroyed || isKnown) throw error;
+    const who = hop.isStorage ? "the registry's storage" : "the registry";
+    throw unreachable(`${who} ${hop.url.origin}`, error);
+  }
+}
+
+function exchangeOnce(options: ExchangeOptions): Promise<UpstreamResponse> {
+  const { request, hop, headers, response } = options;
+  const { method, body, upstream } = request;
+  const headersTimeout = method === "PUT" ? commitTimeoutMs : headTimeoutMs;
   return new Promise((resolve, reject) => {
-    const exchange = new Exchange(options, resolve, reject);
-    exchange.abort = ask(options, exchange);
-    if (response.destroyed) exchange.onClientClose();
-    else response.once("close", exchange.onClientClose);
+    const handler = new Exchange(options, resolve, reject);
+    handler.abort = upstream.send({ url: hop.url, method, headers, body, headersTimeout }, handler);
+    if (response.destroyed) handler.onClientClose();
+    else response.once("close", handler.onClientClose);
   });
 }
 
 class Exchange implements ResponseHandler {
   readonly #options: ExchangeOptions;
-  readonly #resolve: (exchanged: ExchangeResult) => void;
+  readonly #resolve: (response: UpstreamResponse) => void;
   readonly #reject: (error: Error) => void;
   abort: Abort = () => undefined;
   #head: ResponseHead | undefined;
@@ -66,7 +120,7 @@ class Exchange implements ResponseHandler {
 
   constructor(
     options: ExchangeOptions,
-    resolve: (exchanged: ExchangeResult) => void,
+    resolve: (response: UpstreamResponse) => void,
     reject: (error: Error) => void,
   ) {
     this.#options = options;
@@ -78,10 +132,16 @@ class Exchange implements ResponseHandler {
     this.abort(new ClientGone("the client closed the connection"));
 
   head(head: ResponseHead): void {
-    this.#handling = this.#options.choose(head); // what it throws comes back through failed
+    this.#handling = this.#begin(head); // what it throws comes back through failed
     this.#head = head;
     if (this.#handling === "stream") return;
     this.#timer = setTimeout(() => this.abort(new BodyCut()), collectTimeoutMs);
+  }
+
+  #begin(head: ResponseHead): BodyHandling {
+    if (isRedirect(head)) return "discard";
+    const { sink, hop } = this.#options;
+    return head.status < 400 && sink.begin(head, hop) ? "stream" : "collect";
   }
 
   data(chunk: Buffer, release: () => void): void {
@@ -109,18 +169,23 @@ class Exchange implements ResponseHandler {
   failed(error: Error): void {
     if (this.#head === undefined || error instanceof ClientGone) this.#settle(error);
     else if (this.#handling === "stream") {
-      this.#settle(new BodyCut("the registry's response ended early", { cause: error }));
-    } else this.#settle(); // what came of an error's body is all there is to say
+      this.#settle(new BodyCut("the registry's answer ended before its end", { cause: error }));
+    } else this.#settle(); // the part of an error's body that came is passed on
   }
 
   #settle(error?: Error): void {
+    const { response, hop } = this.#options;
     clearTimeout(this.#timer);
-    this.#options.response.off("close", this.onClientClose);
+    response.off("close", this.onClientClose);
     if (error !== undefined || this.#head === undefined) {
       this.#reject(error ?? new Error("no response"));
       return;
     }
+    const { status, headers } = this.#head;
     const body = Buffer.concat(this.#collected);
-    this.#resolve({ ...this.#head, handling: this.#handling, body, bytes: this.#bytes });
+    this.#resolve({ status, headers, handling: this.#handling, body, hop });
   }
 }
+
+const isRedirect = ({ status, headers }: ResponseHead): boolean =>
+  [301, 302, 303, 307, 308].includes(status) && headers.location !== undefined;

@@ -1,13 +1,13 @@
 import { hash } from "node:crypto";
 import { request } from "undici";
 import { showRef } from "../../connector/connector-ref.ts";
-import type { Upstream } from "../../upstream/upstream.ts";
 import { unreachable } from "../../upstream/upstream-error.ts";
 import type { UpstreamLogin } from "../../upstream/upstream-login.ts";
 import { isImmutableTag } from "../admission.ts";
-import type { Admitted } from "../admitted.ts";
+import type { AdmittedRequest } from "../admitted.ts";
 import { denied, unavailable } from "../registry-error.ts";
 import { parameters } from "../request/query.ts";
+import type { UpstreamRequest } from "./upstream-request.ts";
 
 /** Every kind of manifest, so that no registry converts one to another with another digest. */
 const manifestTypes = [
@@ -16,7 +16,7 @@ const manifestTypes = [
   "application/vnd.docker.distribution.manifest.list.v2+json",
   "application/vnd.docker.distribution.manifest.v2+json",
 ].join(", ");
-const timeout = 20_000;
+const timeoutMs = 20_000;
 
 /**
  * Sees to it that a request other than GET and HEAD makes an immutable tag once, and never changes it or takes it away. Two
@@ -24,9 +24,8 @@ const timeout = 20_000;
  * @throws RegistryError 403 where it would change, 503 where the registry does not say what is there
  */
 export async function keepImmutableTag(
-  { method, target, connector, held }: Admitted,
-  upstream: Upstream,
-  asked: { readonly url: URL; readonly scopes: readonly string[] },
+  { method, target, connector, heldBody }: AdmittedRequest,
+  push: UpstreamRequest,
   login: UpstreamLogin,
 ): Promise<void> {
   const { endpoint, repository, query } = target;
@@ -42,29 +41,28 @@ export async function keepImmutableTag(
       },
     );
     if (method === "DELETE") throw refusal;
-    const url = new URL(encodeURIComponent(tag), asked.url); // beside the reference that is pushed
-    const there = await digestOf(upstream, url, asked.scopes, login);
+    const url = new URL(encodeURIComponent(tag), push.url); // beside the reference that is pushed
+    const current = await digestOfTag({ ...push, url }, login);
     // The same manifest once more changes nothing.
-    if (there !== undefined && there !== digestOfPush(held)) throw refusal;
+    if (current !== undefined && current !== digestOfPush(heldBody)) throw refusal;
   }
 }
 
-const digestOfPush = (held: Buffer | undefined): string => `sha256:${hash("sha256", held ?? "")}`;
+const digestOfPush = (manifest: Buffer | undefined): string =>
+  `sha256:${hash("sha256", manifest ?? "")}`;
 
-/** What a tag points to; undefined where there is none. */
-async function digestOf(
-  upstream: Upstream,
-  url: URL,
-  scopes: readonly string[],
+/** The digest that a tag points to; undefined where there is no such tag. */
+async function digestOfTag(
+  { upstream, url, scopes }: Pick<UpstreamRequest, "upstream" | "url" | "scopes">,
   login: UpstreamLogin,
 ): Promise<string | undefined> {
-  const ask = async (): Promise<{ readonly status: number; readonly digest: unknown }> => {
+  const attempt = async (): Promise<{ readonly status: number; readonly digest: unknown }> => {
     const authorization = await login.authorization(upstream, scopes);
     const { statusCode, headers, body } = await request(url, {
       method: "HEAD",
       dispatcher: upstream.agent,
       headers: { accept: manifestTypes, ...(authorization === undefined ? {} : { authorization }) },
-      signal: AbortSignal.timeout(timeout),
+      signal: AbortSignal.timeout(timeoutMs),
     });
     await body.dump();
     if (statusCode === 401) {
@@ -74,8 +72,8 @@ async function digestOf(
   };
   const { origin } = upstream.connector.address;
   const retry = async () => {
-    const first = await ask();
-    return first.status === 401 ? ask() : first;
+    const first = await attempt();
+    return first.status === 401 ? attempt() : first;
   };
   const { status, digest } = await retry().catch((error: unknown) => {
     throw unreachable(`the registry ${origin}`, error);

@@ -1,205 +1,140 @@
+/** Sends a request to the registry until it has its final response: with a new token after a 401, and along redirects. */
 import type { ServerResponse } from "node:http";
-import type { ResponseHead } from "../../upstream/http-client/http-exchange.ts";
+import { withoutBrackets } from "../../connector/host-name.ts";
 import { busyFor } from "../../upstream/retry-after.ts";
-import type { Upstream } from "../../upstream/upstream.ts";
-import { unreachable, wasClosed } from "../../upstream/upstream-error.ts";
 import type { UpstreamLogin } from "../../upstream/upstream-login.ts";
-import { BodyCut } from "../client-gone.ts";
-import { type Headers, shows } from "../headers.ts";
-import { badGateway, denied, RegistryError } from "../registry-error.ts";
-import { type BodySink, passTo } from "./body-sink.ts";
-import { type BodyHandling, type ExchangeResult, exchange } from "./exchange.ts";
+import { containsCredential } from "../headers.ts";
+import { badGateway, denied } from "../registry-error.ts";
+import { exchange, type Hop, type ResponseSink, type UpstreamResponse } from "./exchange.ts";
 import type { Patience } from "./patience.ts";
-import { headersForStorage, resolveUpstream } from "./upstream-request.ts";
-
-/** A request that can be sent again: it has no body, or one that is held. */
-export interface ReplayableRequest {
-  readonly upstream: Upstream;
-  readonly url: URL;
-  readonly method: string;
-  readonly headers: Headers;
-  readonly body?: Buffer | undefined;
-  readonly scopes: readonly string[];
-}
+import { headersForStorage, resolveUpstream, type UpstreamRequest } from "./upstream-request.ts";
 
 export interface ReplayOptions {
   readonly login: UpstreamLogin;
+  /** The client's response; when it is closed, everything for it ends. */
   readonly response: ServerResponse;
   readonly patience: Patience;
-  /** Where the body of such a response goes; to the client as it comes, where nothing is said. */
-  readonly sink?: BodySink;
-  /** Whether this final response goes to the client as it comes, and if so writes its head; others are collected. */
-  readonly begin: (head: ResponseHead, asked: FinalRequest) => boolean;
+  /** Takes the final response, unless it is an error or a redirect. */
+  readonly sink: ResponseSink;
   /** Whether the client goes to a storage host itself, where the redirect is fit to be shown to it. */
   readonly passesRedirects?: boolean;
 }
 
-/** Where the response came from in the end. */
-export interface FinalRequest {
-  readonly url: URL;
-  /** A host that the registry redirected to. */
-  readonly isStorage: boolean;
-  /** The digest that the registry named when it redirected; the storage does not know it. */
-  readonly digest: string | undefined;
-  /** The Authorization that went along. */
-  readonly authorization: string | undefined;
+/** The response that a client's request has in the end. */
+export interface FinalResponse extends UpstreamResponse {
+  /** Where the client is to be redirected to; undefined unless the response is a redirect that it follows itself. */
+  readonly redirectTo?: URL;
 }
 
-export interface Replayed extends ExchangeResult {
-  readonly asked: FinalRequest;
-  /** The response is a redirect to there, which is for the client to follow. */
-  readonly leadsTo?: URL;
-}
-
-const mostRedirects = 5;
-/** A registry that commits an upload hashes it first, which takes minutes. */
-const commitTimeout = 300_000;
-const answerTimeout = 25_000;
+const maxRedirects = 5;
 
 /**
- * Sends a request until it has its final answer: with another token after a 401, and along redirects.
+ * Sends a request that can be sent again, as it has no body or one that is held, until it has its final response.
  * The registry's credential goes to the registry's own origin alone; a presigned URL is a credential
  * by itself, so the client sees it only where that is wanted.
- * @throws RegistryError, ClientGone, BodyCut
+ * @throws RegistryError, UpstreamError, ClientGone, BodyCut
  */
 export async function replay(
-  request: ReplayableRequest,
+  request: UpstreamRequest,
   options: ReplayOptions,
-): Promise<Replayed> {
-  let asked: FinalRequest = {
+): Promise<FinalResponse> {
+  let next: Hop = {
     url: request.url,
     isStorage: false,
     digest: undefined,
     authorization: undefined,
   };
-  for (let redirects = 0; redirects <= mostRedirects; redirects += 1) {
-    const hop = asked;
-    const attempt = (): Promise<Replayed> =>
-      hop.isStorage ? askStorage(request, hop, options) : askRegistry(request, hop, options);
-    const replayed = await options.patience.retry(attempt, askedToWait);
-    if (replayed.handling !== "discard") return replayed;
-    asked = nextHop(request, hop, replayed);
-    if (options.passesRedirects && isForClient(request, replayed.asked, asked)) {
-      return { ...replayed, leadsTo: asked.url };
+  for (let redirects = 0; redirects <= maxRedirects; redirects += 1) {
+    const hop = next;
+    const attempt = (): Promise<UpstreamResponse> =>
+      hop.isStorage ? sendToStorage(request, hop, options) : sendToRegistry(request, hop, options);
+    const response = await options.patience.retry(attempt, retryDelayMs);
+    if (response.handling !== "discard") return response;
+    next = redirected(request, response);
+    if (options.passesRedirects && isForClient(request, response.hop, next)) {
+      return { ...response, redirectTo: next.url };
     }
   }
   throw badGateway(`${request.url.host} redirects too many times`);
 }
 
-const askedToWait = ({ status, headers }: Replayed): number | undefined =>
+const retryDelayMs = ({ status, headers }: UpstreamResponse): number | undefined =>
   busyFor(status, headers, Date.now());
 
-async function askRegistry(
-  request: ReplayableRequest,
-  asked: FinalRequest,
-  options: ReplayOptions,
-): Promise<Replayed> {
+/** Sends a request with the connector's login, and once more where the registry's 401 leads to a better one. */
+async function sendToRegistry(
+  request: UpstreamRequest,
+  { url, isStorage, digest }: Hop,
+  { login, sink, response }: ReplayOptions,
+): Promise<UpstreamResponse> {
   const { upstream, scopes } = request;
-  const { login } = options;
-  const attempt = async (): Promise<Replayed> => {
+  const attempt = async (): Promise<UpstreamResponse> => {
     const authorization = await login.authorization(upstream, scopes);
     const headers =
       authorization === undefined ? request.headers : { ...request.headers, authorization };
-    return send(request, { ...asked, authorization }, headers, options);
+    const hop = { url, isStorage, digest, authorization };
+    return exchange({ request, hop, headers, sink, response });
   };
-  const replayed = await attempt();
-  if (replayed.status !== 401) return replayed;
-  const challenge = replayed.headers["www-authenticate"];
-  const again = login.refused(upstream, scopes, replayed.asked.authorization, challenge);
-  return again ? attempt() : replayed;
+  const first = await attempt();
+  if (first.status !== 401) return first;
+  const challenge = first.headers["www-authenticate"];
+  const canRetry = login.refused(upstream, scopes, first.hop.authorization, challenge);
+  return canRetry ? attempt() : first;
 }
 
-async function askStorage(
-  request: ReplayableRequest,
-  asked: FinalRequest,
-  options: ReplayOptions,
-): Promise<Replayed> {
-  const replayed = await send(request, asked, headersForStorage(request.headers), options);
-  const { status } = replayed;
-  if (status < 400 || storageStatuses.has(status)) return replayed;
-  throw badGateway(`${asked.url.host}, where the registry keeps its blobs, answered ${status}`);
+async function sendToStorage(
+  request: UpstreamRequest,
+  hop: Hop,
+  { sink, response }: ReplayOptions,
+): Promise<UpstreamResponse> {
+  const headers = headersForStorage(request.headers);
+  const received = await exchange({ request, hop, headers, sink, response });
+  const { status } = received;
+  if (status < 400 || storageStatuses.has(status)) return received;
+  throw badGateway(`${hop.url.host}, where the registry keeps its blobs, answered ${status}`);
 }
 
 /** What a storage host may say to a client: no such blob, no such range, try again later. */
 const storageStatuses: ReadonlySet<number> = new Set([404, 412, 416, 429, 503]);
 
-async function send(
-  request: ReplayableRequest,
-  asked: FinalRequest,
-  headers: Headers,
-  { response, begin, sink = passTo(response) }: ReplayOptions,
-): Promise<Replayed> {
-  const { method, body, upstream } = request;
-  const choose = (head: ResponseHead): BodyHandling => {
-    if (isRedirect(head)) return "discard";
-    return head.status < 400 && begin(head, asked) ? "stream" : "collect";
-  };
-  const attempt = (): Promise<ExchangeResult> =>
-    exchange({
-      send: upstream.send,
-      url: asked.url,
-      method,
-      headers,
-      body,
-      headersTimeout: method === "PUT" ? commitTimeout : answerTimeout,
-      response,
-      sink,
-      choose,
-    });
-  try {
-    const exchanged = await attempt().catch((error: unknown) => {
-      // A server may close a kept connection just when the next request is on its way (RFC 9112, section 9.3.1).
-      if (response.destroyed || error instanceof BodyCut || !wasClosed(error)) throw error;
-      return attempt();
-    });
-    return { ...exchanged, asked };
-  } catch (error) {
-    if (response.destroyed || error instanceof RegistryError || error instanceof BodyCut)
-      throw error;
-    const who = asked.isStorage ? "the registry's storage" : "the registry";
-    throw unreachable(`${who} ${asked.url.origin}`, error);
-  }
-}
-
-const isRedirect = ({ status, headers }: ResponseHead): boolean =>
-  [301, 302, 303, 307, 308].includes(status) && headers.location !== undefined;
-
-const isRead = ({ method }: ReplayableRequest): boolean => method === "GET" || method === "HEAD";
-
-/** Whether the registry itself redirects a read to another origin, by a URL that shows nobody's login. */
-function isForClient(
-  request: ReplayableRequest,
-  asked: FinalRequest,
-  { url, isStorage }: FinalRequest,
-): boolean {
-  const isPlain = url.username === "" && url.password === "";
-  const isFromRegistry = isStorage && !asked.isStorage;
-  return isRead(request) && isFromRegistry && isPlain && !shows(url.href, asked.authorization);
-}
-
-function nextHop(
-  request: ReplayableRequest,
-  { url, digest }: FinalRequest,
-  { status, headers }: ResponseHead,
-): FinalRequest {
+/**
+ * Where a redirect leads.
+ * @throws RegistryError 502 or 403 where it must not be followed
+ */
+function redirected(request: UpstreamRequest, { status, headers, hop }: UpstreamResponse): Hop {
   const { upstream, method } = request;
   const { address } = upstream.connector;
-  const next = resolveUpstream(headers.location ?? "", url, address);
-  if (next === undefined) throw badGateway(`${url.host} redirects to something that is not a URL`);
-  if (next.protocol === "http:" && address.scheme === "https") {
-    throw badGateway(`${url.host} redirects from https to http, to ${next.host}`);
+  const { host } = hop.url;
+  const url = resolveUpstream(headers.location ?? "", hop.url, address);
+  if (url === undefined) throw badGateway(`${host} redirects to something that is no URL`);
+  if (url.protocol === "http:" && address.scheme === "https") {
+    throw badGateway(`${host} redirects from https to http, to ${url.host}`);
   }
   // RFC 9110, section 15.4: 307 and 308 keep the method; the others turn it into GET, which no registry means.
-  if (!isRead(request) && (status < 307 || next.origin !== address.origin)) {
-    throw badGateway(`${url.host} redirects a ${method} (${status}) to ${next.host}`);
+  if (!isRead(request) && (status < 307 || url.origin !== address.origin)) {
+    throw badGateway(`${host} redirects a ${method} (${status}) to ${url.host}`);
   }
-  const host = upstream.guard.checkHost(next.hostname.replace(/^\[|\]$/g, ""));
-  if (!host.ok) throw denied(host.reason);
-  const named = headers["docker-content-digest"];
+  const checked = upstream.guard.checkHost(withoutBrackets(url.hostname));
+  if (!checked.ok) throw denied(checked.reason);
+  const digest = headers["docker-content-digest"];
   return {
-    url: next,
-    isStorage: next.origin !== address.origin,
-    digest: typeof named === "string" ? named : digest,
+    url,
+    isStorage: url.origin !== address.origin,
+    digest: typeof digest === "string" ? digest : hop.digest,
     authorization: undefined,
   };
 }
+
+/** Whether the registry itself redirects a read to another origin, by a URL that shows nobody's login. */
+function isForClient(request: UpstreamRequest, from: Hop, { url, isStorage }: Hop): boolean {
+  const isPlain = url.username === "" && url.password === "";
+  const isFromRegistry = isStorage && !from.isStorage;
+  return (
+    isRead(request) &&
+    isFromRegistry &&
+    isPlain &&
+    !containsCredential(url.href, from.authorization)
+  );
+}
+
+const isRead = ({ method }: UpstreamRequest): boolean => method === "GET" || method === "HEAD";

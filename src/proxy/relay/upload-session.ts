@@ -13,15 +13,22 @@ export interface UploadSession {
   readonly repository: string;
   /** Whose upload it is, see `Identity.subject`. */
   readonly subject: string;
-  /** Seconds since 1970. */
-  readonly expires: number;
 }
 
+/** An upload may rest for so long between two requests. Each response seals its URL anew, with the whole time before it. */
+const lifetimeSeconds = 24 * 60 * 60;
+
 export interface SessionSeal {
-  /** One path segment of base64url. */
+  /** @returns one path segment of base64url, which can be opened for a day */
   seal(session: UploadSession): string;
-  /** Undefined for anything that none of these keys has sealed, or that has expired. */
+  /** @returns undefined for anything that none of these keys has sealed, or that has expired */
   open(sealed: string): UploadSession | undefined;
+}
+
+/** What is in a sealed URL. */
+interface SealedSession extends UploadSession {
+  /** Seconds since 1970. */
+  readonly expires: number;
 }
 
 const ivLength = 12;
@@ -32,13 +39,15 @@ const purpose = Buffer.from("oci-connector upload session 1");
  * Seals with AES-256-GCM (NIST SP 800-38D) under a random nonce. Every replica with the same key
  * opens what another has sealed, so an upload goes on where its next request happens to arrive.
  * @param keys of 32 bytes each; the first one seals, and all of them open, so that a rotation cuts nothing
+ * @param now milliseconds since 1970
  */
 export function createSessionSeal(
   keys: () => readonly [Buffer, ...Buffer[]],
   now: () => number,
 ): SessionSeal {
   return {
-    seal({ url, connectorUid, repository, subject, expires }) {
+    seal({ url, connectorUid, repository, subject }) {
+      const expires = Math.floor(now() / 1000) + lifetimeSeconds;
       const iv = randomBytes(ivLength);
       const cipher = createCipheriv("aes-256-gcm", keys()[0], iv).setAAD(purpose);
       const text = JSON.stringify([url, connectorUid, repository, subject, expires]);
@@ -49,15 +58,18 @@ export function createSessionSeal(
       const bytes = Buffer.from(sealed, "base64url");
       if (bytes.toString("base64url") !== sealed) return undefined; // one spelling, and no other
       for (const key of keys()) {
-        const session = decrypt(key, bytes);
-        if (session !== undefined) return session.expires * 1000 > now() ? session : undefined;
+        const sealedSession = decrypt(key, bytes);
+        if (sealedSession !== undefined) {
+          const { expires, ...session } = sealedSession;
+          return expires * 1000 > now() ? session : undefined;
+        }
       }
       return undefined;
     },
   };
 }
 
-function decrypt(key: Buffer, sealed: Buffer): UploadSession | undefined {
+function decrypt(key: Buffer, sealed: Buffer): SealedSession | undefined {
   if (sealed.length <= ivLength + tagLength) return undefined;
   const decipher = createDecipheriv("aes-256-gcm", key, sealed.subarray(0, ivLength), {
     authTagLength: tagLength,
@@ -71,7 +83,7 @@ function decrypt(key: Buffer, sealed: Buffer): UploadSession | undefined {
   }
 }
 
-function fromArray(value: unknown): UploadSession {
+function fromArray(value: unknown): SealedSession {
   const at = (index: number): string => String(property(value, String(index)));
   return {
     url: at(0),

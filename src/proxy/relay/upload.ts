@@ -6,7 +6,7 @@ import { BodyReader } from "../../upstream/http-client/body-reader.ts";
 import { freeMemory } from "../../upstream/http-client/free-memory.ts";
 import { connectTimeout, maxHeaderBytes } from "../../upstream/upstream.ts";
 import { ClientGone } from "../client-gone.ts";
-import type { Headers } from "../headers.ts";
+import type { HeaderFields } from "../headers.ts";
 import { endWhenIdle } from "../request/request-body.ts";
 import { type CollectedResponse, collectTimeoutMs, maxCollectedBytes } from "./exchange.ts";
 
@@ -15,76 +15,78 @@ export interface UploadOptions {
   readonly response: ServerResponse;
   readonly url: URL;
   /** All headers of the upstream request, in lower case, Authorization included. */
-  readonly headers: Headers;
+  readonly headers: HeaderFields;
   readonly agent: Agent;
-  /** Of the memory that bodies take up while they pass. */
+  /** The budget of the memory that bodies take up while they pass. */
   readonly budget: BufferBudget;
-  /** Milliseconds without a byte after which the client counts as gone. */
-  readonly bodyTimeout: number;
+  /** After this time without a byte the client counts as gone. */
+  readonly bodyTimeoutMs: number;
 }
 
-/** A registry that commits an upload hashes it before it answers. Milliseconds. */
-const answerTimeout = 600_000;
+/** A registry that commits an upload hashes it before it responds. */
+const responseTimeoutMs = 600_000;
 
 /** An upload that is under way. */
-interface Passed {
-  sent?: ClientRequest;
-  readonly onAnswer: (answer: IncomingMessage) => void;
+interface UploadUnderWay {
+  /** The request to the registry, once it is made. */
+  upstreamRequest?: ClientRequest;
+  readonly onResponse: (response: IncomingMessage) => void;
 }
 
 const proxy = createProxyServer({ ignorePath: true, selfHandleResponse: true });
-const underWay = new WeakMap<object, Passed>();
-proxy.on("proxyReq", (sent, request) => {
-  const passed = underWay.get(request);
-  if (passed !== undefined) passed.sent = sent;
+const underWay = new WeakMap<object, UploadUnderWay>();
+proxy.on("proxyReq", (upstreamRequest, request) => {
+  const upload = underWay.get(request);
+  if (upload !== undefined) upload.upstreamRequest = upstreamRequest;
 });
-proxy.on("proxyRes", (answer, request) => underWay.get(request)?.onAnswer(answer));
+proxy.on("proxyRes", (response, request) => underWay.get(request)?.onResponse(response));
 
 /**
- * Passes a request whose body can't be sent again straight on, as it comes, and collects the answer. Either side going away ends the other.
+ * Passes a request whose body can't be sent again straight on, as it comes, and collects the response. Either side going
+ * away ends the other.
  * @throws ClientGone, or the error of the connection to the registry
  */
 export async function passUpload(options: UploadOptions): Promise<CollectedResponse> {
-  const { request, response, url, headers, agent, budget, bodyTimeout } = options;
-  // While a token was fetched, say: then there is no `close` to come any more that could end this.
+  const { request, response, url, headers, agent, budget, bodyTimeoutMs } = options;
+  // The client may have gone while a token was fetched. No `close` is to come any more then that could end this.
   if (response.destroyed) throw new ClientGone("the client closed the connection");
-  const stopWatching = endWhenIdle(request, bodyTimeout);
+  const stopWatching = endWhenIdle(request, bodyTimeoutMs);
   try {
-    const answer = await new Promise<IncomingMessage>((resolve, reject) => {
-      underWay.set(request, { onAnswer: resolve });
+    const received = await new Promise<IncomingMessage>((resolve, reject) => {
+      underWay.set(request, { onResponse: resolve });
       response.once("close", () => reject(new ClientGone("the client closed the connection")));
-      const timeouts = { connectTimeout, proxyTimeout: answerTimeout };
+      const timeouts = { connectTimeout, proxyTimeout: responseTimeoutMs };
       const ssl = { maxHeaderSize: maxHeaderBytes }; // what http-proxy-3 begins its request's options with, TLS or not
       // http-proxy-3 forwards what stands in the request when it is called, whatever it is told besides.
-      const own = request.headers;
+      const clientHeaders = request.headers;
       request.headers = { ...headers, host: url.host } as IncomingMessage["headers"];
       const buffer = new GatheredBody(request, budget); // piped in the request's place
       proxy.web(request, response, { target: url, agent, buffer, ssl, ...timeouts }, reject);
-      request.headers = own;
+      request.headers = clientHeaders;
     });
-    const body = await collect(answer);
-    // An early answer: the registry does not want the rest, and its connection can't be used again.
-    const sent = underWay.get(request)?.sent;
-    if (!sent?.writableFinished) sent?.destroy();
-    return { status: answer.statusCode ?? 502, headers: answer.headers, body };
+    const body = await collect(received);
+    // After an early response, the registry does not want the rest, and its connection can't be used again.
+    const upstreamRequest = underWay.get(request)?.upstreamRequest;
+    if (!upstreamRequest?.writableFinished) upstreamRequest?.destroy();
+    return { status: received.statusCode ?? 502, headers: received.headers, body };
   } finally {
     stopWatching();
   }
 }
 
-/** Answers to uploads have no body, or an error. */
-async function collect(answer: IncomingMessage): Promise<Buffer> {
+/** The body of a response to an upload, which is none or an error. */
+async function collect(response: IncomingMessage): Promise<Buffer> {
   const chunks: Buffer[] = [];
   let size = 0;
-  const timer = setTimeout(() => answer.destroy(), collectTimeoutMs);
+  const timer = setTimeout(() => response.destroy(), collectTimeoutMs);
   try {
-    for await (const chunk of answer) {
+    for await (const chunk of response) {
       size += chunk.length;
       if (size > maxCollectedBytes) break;
       chunks.push(chunk);
     }
   } catch {
-    // what came of an error's body is all there is to say
+    // the part of an error's body that came is passed on
   } finally {
     clearTimeout(timer);
   }

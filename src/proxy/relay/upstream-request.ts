@@ -1,19 +1,67 @@
+/** What a client's request becomes at the registry: its URL, its headers, and the scopes that it needs. */
 import type { IncomingHttpHeaders } from "node:http";
+import { withoutBrackets } from "../../connector/host-name.ts";
 import { type RegistryAddress, upstreamRepository } from "../../connector/registry-address.ts";
-import type { Admitted, Sealing } from "../admitted.ts";
-import { connectionTokens, type Headers, hopByHop, pick } from "../headers.ts";
+import type { Upstream } from "../../upstream/upstream.ts";
+import type { AdmittedRequest } from "../admitted.ts";
+import { connectionTokens, type HeaderFields, hopByHop, pickHeaders } from "../headers.ts";
 import { RegistryError } from "../registry-error.ts";
 import { joinQueries, parameterNames, withoutParameters, withQuery } from "../request/query.ts";
 import type { Endpoint, RepositoryTarget } from "../request/request-target.ts";
+import { type BlobMount, mountParameters } from "./mount.ts";
+import type { SessionSeal } from "./upload-session.ts";
+
+/** A request to the registry of a connector, without its Authorization. */
+export interface UpstreamRequest {
+  readonly upstream: Upstream;
+  readonly method: string;
+  readonly url: URL;
+  readonly headers: HeaderFields;
+  /** A body that is held. Where it is undefined, the request has none, or it comes from the client while it is sent. */
+  readonly body: Buffer | undefined;
+  /** What a token has to allow for this request. */
+  readonly scopes: readonly string[];
+}
 
 /**
- * Where the registry is asked for what a client has asked for.
+ * Makes the registry's request out of the client's.
+ * @param mount the mount that is to be tried; without it, a request that begins an upload asks for no mount
  * @throws RegistryError 404 for an upload that is none of this client's
  */
-export function upstreamUrl(
-  { target, connector, identity }: Admitted,
+export function createUpstreamRequest(
+  admitted: AdmittedRequest,
+  upstream: Upstream,
+  seal: SessionSeal,
+  mount?: BlobMount,
+): UpstreamRequest {
+  const { request, method, target, connector, heldBody } = admitted;
+  const repository = upstreamRepository(connector.address, target.repository);
+  return {
+    upstream,
+    method,
+    url: upstreamUrl(admitted, upstreamQuery(target, mount), seal),
+    headers: headersForRegistry(request.headers),
+    body: heldBody,
+    scopes: scopesFor(method, target.endpoint, repository, mount?.mountFrom),
+  };
+}
+
+/** Mirrors of buildkit and containerd name the registry that they stand for. */
+const mirrorParameter = "ns";
+
+function upstreamQuery({ query, endpoint }: RepositoryTarget, mount?: BlobMount): string {
+  const translated =
+    endpoint.kind === "uploads"
+      ? (mount?.query ?? withoutParameters(query, mountParameters))
+      : query;
+  return withoutParameters(translated, [mirrorParameter]);
+}
+
+/** @throws RegistryError 404 for an upload that is none of this client's */
+function upstreamUrl(
+  { target, connector, identity }: AdmittedRequest,
   query: string,
-  { seal }: Sealing,
+  seal: SessionSeal,
 ): URL {
   const { endpoint, repository } = target;
   const { address, uid } = connector;
@@ -33,10 +81,16 @@ export function upstreamUrl(
         "it has expired, or was begun by another volume or in another repository; start it again",
     });
   }
-  // What the registry has said of its upload is not for the client to say again: some servers take the last of two.
+  // A client can't replace what the registry has put into its upload URL: some servers take the last of two.
   const own = url.search.slice(1);
   url.search = joinQueries(own, withoutParameters(query, parameterNames(own)));
   return url;
+}
+
+/** What a registry's paths begin with for the repository that a client's target names, or for the catalog. */
+export function upstreamPath({ repository }: RepositoryTarget, address: RegistryAddress): string {
+  const api = `${address.basePath}/v2/`;
+  return repository === "" ? api : `${api}${upstreamRepository(address, repository)}/`;
 }
 
 function lastPart(endpoint: Exclude<Endpoint, { kind: "upload" }>): string {
@@ -57,32 +111,21 @@ function lastPart(endpoint: Exclude<Endpoint, { kind: "upload" }>): string {
 }
 
 /**
- * The scopes that a request needs, computed and never copied from a challenge: GHCR's ping names a
- * placeholder repository, and some registries name `pull` even for a push.
+ * The URL that a registry names in a Location or Link, resolved against the URL that was requested; undefined where it is none.
  *
- * Just what is needed: Docker Hub refuses a push scope to a read-only account, and Quay gives no
- * token at all where `delete` is among the scopes. The target comes first, since some token servers
- * look at the first scope alone.
- * @param repository as the registry calls it
- * @param mountFrom the repository that a blob is to be mounted from
+ * Registries behind a load balancer often name the wrong scheme or port for themselves
+ * (distribution#970, #2225, #2862). A URL of the registry's host below its API gets the origin of the connector's address.
  */
-export function scopesFor(
-  method: string,
-  endpoint: Endpoint,
-  repository: string,
-  mountFrom?: string,
-): readonly string[] {
-  if (endpoint.kind === "catalog") return ["registry:catalog:*"];
-  const scope = `repository:${repository}:${actionsOf(method, endpoint)}`;
-  return mountFrom === undefined ? [scope] : [scope, `repository:${mountFrom}:pull`];
-}
-
-function actionsOf(method: string, endpoint: Endpoint): string {
-  if (endpoint.kind === "uploads") return "pull,push";
-  // Registries ask `delete` for the end of an upload, too, but grant it to few accounts.
-  if (endpoint.kind === "upload") return method === "DELETE" ? "pull,push,delete" : "pull,push";
-  if (method === "GET" || method === "HEAD") return "pull";
-  return method === "DELETE" ? "delete" : "pull,push";
+export function resolveUpstream(
+  text: string,
+  requested: URL,
+  address: RegistryAddress,
+): URL | undefined {
+  const url = URL.parse(text, requested.href);
+  if (url === null || !["http:", "https:"].includes(url.protocol)) return undefined;
+  const isSameHost = withoutBrackets(url.hostname) === address.hostname;
+  if (!isSameHost || !url.pathname.startsWith(`${address.basePath}/v2/`)) return url;
+  return URL.parse(`${address.origin}${url.pathname}${url.search}`) ?? undefined;
 }
 
 /**
@@ -107,52 +150,66 @@ const notForRegistries: ReadonlySet<string> = new Set([
   "x-real-ip",
 ]);
 
-/** Headers that a storage host gets to hear; it needs no more to serve a blob. */
-const forStorage = ["accept", "accept-encoding", "range", "if-range"];
+/** The only headers that a storage host gets. It needs no more to serve a blob. */
+const forStorage: ReadonlySet<string> = new Set(["accept", "accept-encoding", "range", "if-range"]);
 
 const product = "oci-connector";
 
-/** The client's headers as a registry gets them; the client's User-Agent stands behind ours. */
-export function headersForRegistry(headers: IncomingHttpHeaders): Headers {
+/** The client's headers as a registry gets them. The client's User-Agent stands behind ours. */
+export function headersForRegistry(headers: IncomingHttpHeaders): HeaderFields {
   const named = connectionTokens(headers.connection);
-  const kept = pick(headers, (name) => !notForRegistries.has(name) && !named.has(name));
+  const kept = pickHeaders(headers, (name) => !notForRegistries.has(name) && !named.has(name));
   const agent = headers["user-agent"];
   kept["user-agent"] = agent === undefined ? product : `${product} ${agent}`;
   return kept;
 }
 
+/** A registry request's headers as a host gets them that the registry redirects to. */
+export function headersForStorage(headers: HeaderFields): HeaderFields {
+  const kept = pickHeaders(headers, (name) => forStorage.has(name));
+  kept["user-agent"] = product;
+  return kept;
+}
+
 /**
- * Whether a request has come through this proxy twice: a connector whose address leads back here would go
- * round for ever. Our name in the User-Agent tells, since Via makes some servers leave off compression.
+ * Whether a request has come through this proxy twice. A connector whose address leads back here would make it loop
+ * for ever. Our name in the User-Agent tells, since Via makes some servers leave off compression.
  */
-export const goesRound = ({ "user-agent": agent = "" }: IncomingHttpHeaders): boolean =>
+export const isLoop = ({ "user-agent": agent = "" }: IncomingHttpHeaders): boolean =>
   agent.startsWith(`${product} ${product}`);
 
-/** The same for a host that a registry redirects to. */
-export function headersForStorage(headers: Headers): Headers {
-  return { ...pick(headers, (name) => forStorage.includes(name)), "user-agent": product };
+/**
+ * The scopes that a request needs, computed and never copied from a challenge: GHCR's ping names a
+ * placeholder repository, and some registries name `pull` even for a push.
+ *
+ * Just what is needed: Docker Hub refuses a push scope to a read-only account, and Quay gives no
+ * token at all where `delete` is among the scopes. The target comes first, since some token servers
+ * look at the first scope alone.
+ * @param repository as the registry calls it
+ * @param mountFrom the repository that a blob is to be mounted from, as the registry calls it
+ */
+function scopesFor(
+  method: string,
+  endpoint: Endpoint,
+  repository: string,
+  mountFrom: string | undefined,
+): readonly string[] {
+  if (endpoint.kind === "catalog") return ["registry:catalog:*"];
+  const scope = `repository:${repository}:${actionsOf(method, endpoint)}`;
+  return mountFrom === undefined ? [scope] : [scope, `repository:${mountFrom}:pull`];
+}
+
+function actionsOf(method: string, endpoint: Endpoint): string {
+  if (endpoint.kind === "uploads") return "pull,push";
+  // Registries ask `delete` for the end of an upload, too, but grant it to few accounts.
+  if (endpoint.kind === "upload") return method === "DELETE" ? "pull,push,delete" : "pull,push";
+  if (method === "GET" || method === "HEAD") return "pull";
+  return method === "DELETE" ? "delete" : "pull,push";
 }
 
 /**
- * The URL that a registry names in a Location or Link, resolved against the URL that was asked; undefined where it is none.
- *
- * Registries behind a load balancer often name the wrong scheme or port for themselves
- * (distribution#970, #2225, #2862): what lies below their API is asked where the API is.
+ * The scopes of a request with the right to push in place of its own: Quay gives no token for `delete`, and there
+ * whoever may push may delete.
  */
-export function resolveUpstream(
-  text: string,
-  asked: URL,
-  address: RegistryAddress,
-): URL | undefined {
-  const url = URL.parse(text, asked.href);
-  if (url === null || !["http:", "https:"].includes(url.protocol)) return undefined;
-  const sameHost = url.hostname.replace(/^\[|\]$/g, "") === address.hostname;
-  if (!sameHost || !url.pathname.startsWith(`${address.basePath}/v2/`)) return url;
-  return URL.parse(`${address.origin}${url.pathname}${url.search}`) ?? undefined;
-}
-
-/** What a registry's paths begin with for the repository that a client's target names, or for the catalog. */
-export function upstreamPath({ repository }: RepositoryTarget, address: RegistryAddress): string {
-  const api = `${address.basePath}/v2/`;
-  return repository === "" ? api : `${api}${upstreamRepository(address, repository)}/`;
-}
+export const asPushScopes = (scopes: readonly string[]): readonly string[] =>
+  scopes.map((scope) => scope.replace(/:[^:]*$/, ":pull,push"));

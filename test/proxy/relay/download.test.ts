@@ -1,5 +1,6 @@
 import { createHash } from "node:crypto";
 import { expect } from "chai";
+import { createHashBudget } from "../../../src/proxy/relay/download.ts";
 import { cleanup } from "../../support/cleanup.ts";
 import { type FakeRegistry, startFakeRegistry } from "../../support/fake-registry.ts";
 import { addBlob } from "../../support/fake-registry-content.ts";
@@ -349,5 +350,21 @@ describe("the download of what is asked for by its digest", function () {
     expect((await client("GET", path)).body.toString()).to.equal("coded");
     answerWith(Buffer.from("tagged"));
     expect((await client("GET", "app/manifests/latest")).body.toString()).to.equal("tagged");
+  });
+});
+
+describe("what may be hashed", () => {
+  it("is so much at once, and more as time passes, up to that", () => {
+    let now = 5000;
+    const budget = createHashBudget(() => now, { burstBytes: 100, bytesPerSecond: 10 });
+    expect([budget.take(60), budget.take(40), budget.take(1)]).to.deep.equal([true, true, false]);
+    now += 1000;
+    expect([budget.take(11), budget.take(10), budget.take(1)]).to.deep.equal([false, true, false]);
+    now += 1_000_000;
+    expect([budget.take(101), budget.take(100), budget.take(1)]).to.deep.equal([
+      false,
+      true,
+      false,
+    ]);
   });
 });

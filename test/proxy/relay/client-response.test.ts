@@ -3,69 +3,153 @@ import {
   parseRegistryAddress,
   type RegistryAddress,
 } from "../../../src/connector/registry-address.ts";
-import { clientLink, clientPath } from "../../../src/proxy/relay/client-response.ts";
-import { resolveUpstream, upstreamPath } from "../../../src/proxy/relay/upstream-request.ts";
+import {
+  clientLink,
+  clientPath,
+  headersForClient,
+  storageHeadersForClient,
+} from "../../../src/proxy/relay/client-response.ts";
 import {
   parseRequestTarget,
   type RepositoryTarget,
 } from "../../../src/proxy/request/request-target.ts";
+import { cleanup } from "../../support/cleanup.ts";
+import { type FakeRegistry, startFakeRegistry } from "../../support/fake-registry.ts";
+import { addBlob } from "../../support/fake-registry-content.ts";
+import { clientOf, errorIn } from "../test-client.ts";
+import { startTestProxy, type TestProxy } from "../test-proxy.ts";
 
 const prefix = "/v2/namespaces/team-a/connectors/harbor/";
 const harbor = addressOf("https://harbor.test");
 const hub = addressOf("https://docker.io");
 const based = addressOf("https://jfrog.test:8443/artifactory/docker");
 
-describe("upstreamPath(): where a registry has what a client names", () => {
-  const cases: readonly (readonly [RegistryAddress, string, string])[] = [
-    [harbor, "app", "/v2/app/"],
-    [harbor, "v2/app", "/v2/v2/app/"],
-    [hub, "alpine", "/v2/library/alpine/"],
-    [hub, "a/b", "/v2/a/b/"],
-    [based, "app", "/artifactory/docker/v2/app/"],
-  ];
-  for (const [address, repository, path] of cases) {
-    it(`${address.origin}: ${repository}`, () => {
-      expect(upstreamPath(targetOf(`${repository}/tags/list`), address)).to.equal(path);
-    });
-  }
+const hopByHop = {
+  connection: "keep-alive, X-Hop ,te",
+  "keep-alive": "timeout=5",
+  "proxy-authenticate": "Basic",
+  "proxy-authorization": "Basic x",
+  "proxy-connection": "keep-alive",
+  te: "trailers",
+  trailer: "X-Sum",
+  "transfer-encoding": "chunked",
+  upgrade: "h2c",
+  "x-hop": "1",
+};
+
+describe("headers for a client", () => {
+  const kept = {
+    "accept-ranges": "bytes",
+    "content-encoding": "gzip",
+    "content-length": "5",
+    "content-range": "bytes 0-4/9",
+    "content-type": "application/octet-stream",
+    "docker-content-digest": "sha256:0",
+    "docker-distribution-api-version": "registry/2.0",
+    "docker-upload-uuid": "1",
+    etag: '"x"',
+    "oci-chunk-min-length": "1",
+    "oci-filters-applied": "artifactType",
+    "oci-subject": "sha256:1",
+    "oci-tag": ["a", "b"],
+    range: "0-4",
+    "ratelimit-remaining": "99;w=21600",
+    "retry-after": "3",
+    warning: '299 - "old"',
+    "x-anything": "else",
+  };
+  const hidden = {
+    "alt-svc": "h2=x",
+    link: "</v2/a>",
+    location: "https://harbor.test/v2/",
+    "proxy-authentication-info": "x",
+    "public-key-pins": "x",
+    "set-cookie": ["a=b"],
+    "strict-transport-security": "max-age=1",
+    "www-authenticate": "Basic",
+    "x-registry-supports-signatures": "1",
+  };
+
+  it("are the registry's, without what is between two hops and what is for others", () => {
+    expect(headersForClient({ ...hopByHop, ...hidden, ...kept }, undefined)).to.deep.equal(kept);
+  });
+
+  it("are those alone that describe a blob where they come from a storage", () => {
+    const {
+      "docker-distribution-api-version": _1,
+      "docker-upload-uuid": _2,
+      "oci-chunk-min-length": _3,
+      "oci-filters-applied": _4,
+      "oci-subject": _5,
+      "oci-tag": _6,
+      range: _7,
+      "ratelimit-remaining": _8,
+      warning: _9,
+      "x-anything": _10,
+      ...few
+    } = kept;
+    const storage = { ...hopByHop, ...hidden, ...kept, "x-amz-request-id": "1", server: "S3" };
+    expect(storageHeadersForClient(storage)).to.deep.equal(few);
+  });
 });
 
-describe("resolveUpstream(): a URL that a registry names", () => {
-  const cases: readonly (readonly [string, string, string | undefined, RegistryAddress?])[] = [
-    ["is resolved against what was asked", "/v2/app/blobs/x", "https://harbor.test/v2/app/blobs/x"],
-    ["may be relative", "next?_state=a%3D%3D", "https://harbor.test/v2/app/next?_state=a%3D%3D"],
-    ["may be elsewhere", "https://s3.test/b?sig=%2F", "https://s3.test/b?sig=%2F"],
-    [
-      "is asked where the API is: scheme",
-      "http://harbor.test/v2/a?b",
-      "https://harbor.test/v2/a?b",
-    ],
-    [
-      "is asked where the API is: port",
-      "https://harbor.test:5000/v2/a",
-      "https://harbor.test/v2/a",
-    ],
-    ["is asked where the API is: user", "https://a:b@harbor.test/v2/a", "https://harbor.test/v2/a"],
-    ["without a scheme", "//harbor.test:80/v2/a", "https://harbor.test/v2/a"],
-    ["outside the API, as it is", "http://harbor.test/up/a", "http://harbor.test/up/a"],
-    ["Google's uploads", "/artifacts-uploads/x", "https://harbor.test/artifacts-uploads/x"],
-    [
-      "of a base path",
-      "http://jfrog.test/artifactory/docker/v2/a",
-      "https://jfrog.test:8443/artifactory/docker/v2/a",
-      based,
-    ],
-    ["outside of a base path", "http://jfrog.test/v2/a", "http://jfrog.test/v2/a", based],
-    ["another protocol", "ftp://harbor.test/v2/a", undefined],
-    ["a script", "javascript:alert(1)", undefined],
-    ["no URL", "https://[", undefined],
-  ];
-  for (const [name, text, expected, address = harbor] of cases) {
-    it(`${name}: ${text}`, () => {
-      const asked = new URL(`${address.origin}/v2/app/`);
-      expect(resolveUpstream(text, asked, address)?.href).to.equal(expected);
+describe("a credential that a registry echoes", () => {
+  it("goes no further, in whatever header it is", () => {
+    const headers = {
+      "x-echo": "Bearer abc.def.ghi",
+      "x-other": ["a", "token=abc.def.ghi;"],
+      etag: "1",
+    };
+    expect(headersForClient(headers, "Bearer abc.def.ghi")).to.deep.equal({ etag: "1" });
+  });
+
+  it("is not looked for where it is too short to mean anything", () => {
+    expect(headersForClient({ etag: "YTpi" }, "Basic YTpi")).to.deep.equal({ etag: "YTpi" });
+  });
+});
+
+describe("a registry that shows what it was sent", function () {
+  this.timeout(20_000);
+  const resources = cleanup();
+  let registry: FakeRegistry;
+  let proxy: TestProxy;
+
+  before(async () => {
+    registry = resources.add(await startFakeRegistry({ auth: "bearer" }));
+    proxy = resources.add(await startTestProxy());
+    proxy.connect("harbor", registry.url, {
+      credential: { username: "alice", password: "secret-of-alice" },
     });
-  }
+  });
+  after(resources.stop);
+
+  /** What the registry was last sent, without the scheme. */
+  const sent = (): string =>
+    String(registry.requests.at(-1)?.headers.authorization).replace("Bearer ", "");
+
+  it("in a header, is not repeated", async () => {
+    const digest = addBlob(registry.repository("app"), Buffer.from("blob"));
+    const stop = registry.on("GET blob", ({ request, response, next }) => {
+      response.setHeader("X-Echo", String(request.headers.authorization));
+      return next();
+    });
+    const answer = await clientOf(proxy, "harbor")("GET", `app/blobs/${digest}`);
+    stop();
+    expect(answer.status).to.equal(200);
+    expect(sent()).to.match(/^token-/);
+    expect(JSON.stringify(answer.rawHeaders)).to.not.contain(sent());
+  });
+
+  it("in an error, is not repeated, and said", async () => {
+    const stop = registry.on("GET tags", ({ request, response }) => {
+      response.writeHead(500).end(`failed with ${request.headers.authorization}`);
+    });
+    const answer = await clientOf(proxy, "harbor")("GET", "app/tags/list");
+    stop();
+    expect(answer.status).to.equal(502);
+    expect(errorIn(answer).message).to.contain("credential");
+    expect(answer.body.toString()).to.not.contain(sent());
+  });
 });
 
 describe("clientPath(): what a client asks for a registry's URL", () => {
