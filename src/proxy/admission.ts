@@ -1,3 +1,4 @@
+/** Who sends a request, which connector does it mean, and may they do that with it? */
 import type { IncomingMessage } from "node:http";
 import { type Action, isAllowed, matches } from "../connector/access-rules.ts";
 import type { Connector } from "../connector/connector.ts";
@@ -17,13 +18,14 @@ export interface AdmissionOptions {
   readonly verifyToken: VerifyToken;
   readonly mayUse: MayUse;
   readonly findConnector: FindConnector;
-  /** The connector whose own host this is; undefined where hosts say nothing. */
+  /** The connector that has a host of its own, by that host; undefined for any other host. */
   readonly connectorOfHost: (host: string) => ConnectorRef | undefined;
 }
 
 /**
- * Who asks?
- * @throws RegistryError 401 with the one challenge; Unavailable
+ * Verifies the token of a client.
+ * @returns whose it is
+ * @throws RegistryError 401 with the one challenge, where there is no token or an invalid one; Unavailable
  */
 export async function authenticate(
   request: IncomingMessage,
@@ -33,17 +35,18 @@ export async function authenticate(
   if (token === undefined) {
     throw unauthorized("this proxy requires the token of a connectors volume", tokenHint);
   }
-  const answer = await verifyToken(token);
-  if (!answer.ok) throw unauthorized(answer.reason, tokenHint);
-  return answer.value;
+  const verified = await verifyToken(token);
+  if (!verified.ok) throw unauthorized(verified.reason, tokenHint);
+  return verified.value;
 }
 
 const tokenHint =
   "use the volume's config.json (DOCKER_CONFIG, --authfile), or its context.token as the password of any user";
 
 /**
- * Which connector is meant? The path decides, then the host.
- * @throws RegistryError 404
+ * The connector that a request means. The path decides, then the host.
+ * @param host the Host header
+ * @throws RegistryError 404 where neither names one
  */
 export function connectorOf(
   target: RepositoryTarget,
@@ -60,8 +63,8 @@ export function connectorOf(
 }
 
 /**
- * The connector, once its use is allowed: that is asked before anything is said about it.
- * @throws RegistryError 403, 404; Unavailable
+ * Finds a connector that an identity may use. The right is checked first, so that nobody else learns anything about it.
+ * @throws RegistryError 403 where they may not, or it can't be used; 404 where there is none; Unavailable
  */
 export async function authorize(
   ref: ConnectorRef,
@@ -71,14 +74,14 @@ export async function authorize(
 ): Promise<Connector> {
   const allowed = await mayUse(identity, ref, verb);
   if (!allowed.ok) throw denied(allowed.reason);
-  const answer = await findConnector(ref);
-  if (answer.state === "found") return answer.connector;
-  if (answer.state === "missing") {
-    throw new RegistryError(404, "NAME_UNKNOWN", answer.reason, {
-      detail: `create the connector ${showRef(ref)}, or correct the name`,
+  const found = await findConnector(ref);
+  if (found.state === "found") return found.connector;
+  if (found.state === "missing") {
+    throw new RegistryError(404, "NAME_UNKNOWN", found.reason, {
+      detail: `create the connector ${showRef(ref)}, or mend the name`,
     });
   }
-  throw denied(`the connector ${showRef(ref)} can't be used: ${answer.reason}`);
+  throw denied(`the connector ${showRef(ref)} can't be used: ${found.reason}`);
 }
 
 const unauthorized = (message: string, detail: string): RegistryError =>
@@ -87,13 +90,16 @@ const unauthorized = (message: string, detail: string): RegistryError =>
     headers: { "www-authenticate": challengeOfOurs },
   });
 
-/** What a request does. The end of an upload that was not finished is part of pushing. */
+/** What a request does, as rules name it. The end of an upload that was not finished is part of pushing. */
 export function actionOf(method: string, { kind }: Endpoint): Action {
   if (method === "GET" || method === "HEAD") return kind === "upload" ? "push" : "pull";
   return method === "DELETE" && kind !== "upload" ? "delete" : "push";
 }
 
-/** Whether the connector's rules allow it. A catalog names every repository, so it takes a rule for all of them. */
+/**
+ * Whether a connector's rules allow an action.
+ * @param repository as clients call it; empty for the catalog, which names every repository and so takes a rule for all of them
+ */
 export const mayAct = (
   { rules }: Connector,
   action: Action,
@@ -101,7 +107,11 @@ export const mayAct = (
   { user }: Identity,
 ): boolean => isAllowed(rules, { action, repository, user });
 
-/** @throws RegistryError 403 where the connector's rules don't allow it */
+/**
+ * Refuses what a connector's rules don't allow.
+ * @param repository as clients call it; empty for the catalog
+ * @throws RegistryError 403
+ */
 export function checkRules(
   connector: Connector,
   action: Action,
@@ -118,6 +128,6 @@ export function checkRules(
   );
 }
 
-/** Whether a reference is a tag that is made once and never changed. */
+/** Whether a reference is a tag that is created once and never changed, as the connector has it. */
 export const isImmutableTag = ({ immutableTags = [] }: Connector, reference: string): boolean =>
   !reference.includes(":") && immutableTags.some((pattern) => matches(pattern, reference));

@@ -11,7 +11,7 @@ export interface AdmittedRequest {
   readonly response: ServerResponse;
   readonly method: string;
   readonly target: RepositoryTarget;
-  /** The connector at the one of its addresses that the client asked. */
+  /** The connector, at the one of its addresses that the request is for. */
   readonly connector: Connector;
   readonly identity: Identity;
   /** Whether it came by the forward proxy. Its client has no login for the registry's own host. */

@@ -164,7 +164,7 @@ export async function handleRegistryRequest(
 
 const baseHeaders = { ...apiVersion, "content-type": "application/json", "content-length": "2" };
 
-/** `/v2/` itself is answered here: a client learns that this is a registry, and that it may use it. */
+/** `/v2/` is not relayed. The response tells a client that this is a registry, and that its token is good. */
 function respondToBase(response: ServerResponse): void {
   response.writeHead(200, baseHeaders).end("{}");
 }

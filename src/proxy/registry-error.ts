@@ -1,3 +1,4 @@
+/** Errors as registry clients get them. */
 import type { ServerResponse } from "node:http";
 import { Unavailable } from "../connector/surroundings.ts";
 import { UpstreamError } from "../upstream/upstream-error.ts";
@@ -45,7 +46,7 @@ export class RegistryError extends Error {
   }
 }
 
-/** 502: the registry, or what it sent us to, did not answer as it has to. */
+/** 502: the registry, or a host that it redirected to, did not respond as the protocol has it. */
 export const badGateway = (message: string, options?: RegistryErrorOptions): RegistryError =>
   new RegistryError(502, "UNKNOWN", message, options);
 
@@ -56,11 +57,14 @@ export const unavailable = (message: string, options?: RegistryErrorOptions): Re
     headers: { "retry-after": "5", ...options?.headers },
   });
 
-/** 403: somebody has to grant a right, or to mend the connector; asking again does not help. */
+/** 403: somebody has to grant a right, or to correct the connector. Another attempt does not help. */
 export const denied = (message: string, options?: RegistryErrorOptions): RegistryError =>
   new RegistryError(403, "DENIED", message, options);
 
-/** What clients are told of an error: one of ours, of our surroundings, or of the registry. Undefined for any other. */
+/**
+ * An error as clients get it: one of ours, of our surroundings, or of the registry.
+ * @returns undefined for any other, which is a fault of this program
+ */
 export function asRegistryError(error: unknown): RegistryError | undefined {
   if (error instanceof RegistryError) return error;
   if (error instanceof Unavailable) return unavailable(error.message, { cause: error });
@@ -83,21 +87,21 @@ export function asRegistryError(error: unknown): RegistryError | undefined {
   }
 }
 
-/** Whether an error says that somebody may not, now or for good. */
+/** Whether an error becomes a 403: somebody lacks a right, or the registry refuses the connector's account. */
 export const isRefusal = (error: unknown): boolean => asRegistryError(error)?.status === 403;
 
-/** Docker's daemon looks for it in the answer to `/v2/`, a refusal included, to know what it talks to. */
+/** Docker's daemon looks for this header in the response to `/v2/`, a refusal included, to know what it talks to. */
 export const apiVersion: Readonly<Record<string, string>> = {
   "docker-distribution-api-version": "registry/2.0",
 };
 
-/** The error body of the distribution specification, "Error Codes". */
+/** The JSON body of an error, as the distribution specification has it ("Error Codes"). */
 export const errorBody = ({ code, message, detail }: RegistryError): string =>
   JSON.stringify({
     errors: [detail === undefined ? { code, message } : { code, message, detail }],
   });
 
-/** Answers with an error. HEAD gets the head alone. */
+/** Responds with an error. HEAD gets the head alone. */
 export function respondWithError(response: ServerResponse, error: RegistryError): void {
   const body = errorBody(error);
   response.writeHead(error.status, {

@@ -1,4 +1,4 @@
-/** How a client is answered: the registry's response as the client gets it, its head and its body. */
+/** The registry's response as the client gets it, its head and its body. */
 import type { IncomingHttpHeaders, IncomingMessage } from "node:http";
 import type { Connector } from "../../connector/connector.ts";
 import { showRef } from "../../connector/connector-ref.ts";

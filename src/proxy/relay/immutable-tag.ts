@@ -20,12 +20,12 @@ const timeoutMs = 20_000;
 
 /**
  * Sees to it that a request other than GET and HEAD makes an immutable tag once, and never changes it or takes it away. Two
- * pushes of a new tag at the same moment are not told apart: registries have no way to make a tag only where there is none.
+ * pushes of a new tag at the same moment can both pass: registries have no way to create a tag only where there is none.
  * @throws RegistryError 403 where it would change, 503 where the registry does not say what is there
  */
 export async function keepImmutableTag(
   { method, target, connector, heldBody }: AdmittedRequest,
-  push: UpstreamRequest,
+  change: UpstreamRequest,
   login: UpstreamLogin,
 ): Promise<void> {
   const { endpoint, repository, query } = target;
@@ -41,8 +41,8 @@ export async function keepImmutableTag(
       },
     );
     if (method === "DELETE") throw refusal;
-    const url = new URL(encodeURIComponent(tag), push.url); // beside the reference that is pushed
-    const current = await digestOfTag({ ...push, url }, login);
+    const url = new URL(encodeURIComponent(tag), change.url); // beside the reference that is pushed
+    const current = await digestOfTag({ ...change, url }, login);
     // The same manifest once more changes nothing.
     if (current !== undefined && current !== digestOfPush(heldBody)) throw refusal;
   }

@@ -23,7 +23,7 @@ const ownForm = /^namespaces\/([^/]+)\/connectors\/([^/]+)\/(.+)$/;
  * through a mirror or on a connector's own host, without it. crane and ko also say in `origin` which registry they read it from.
  * @param query of the client's request
  * @param host what the client calls this proxy
- * @returns undefined where a plain upload has to be begun: no mount is asked for, or one from behind
+ * @returns undefined where a plain upload has to be begun: the query has no mount, or one from behind
  *   another connector or from another registry (`origin`). It is never refused, since containerd gives up a push then (containerd#14086).
  */
 export function translateMount(

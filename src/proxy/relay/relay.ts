@@ -1,4 +1,4 @@
-/** Relays a request that was let in to its registry, and answers the client: reads, deletions, manifests, uploads. */
+/** Relays admitted requests to their registry, and its responses to the clients: reads, deletions, manifests, uploads. */
 import type { Upstream } from "../../upstream/upstream.ts";
 import { UpstreamError, unreachable } from "../../upstream/upstream-error.ts";
 import type { UpstreamLogin } from "../../upstream/upstream-login.ts";
@@ -62,8 +62,9 @@ async function relayRead(
     sink: new ClientSink(admitted, seal),
     passesRedirects: isForward && isBlob && connector.passesRedirects === true,
   };
-  // Content with a digest is the same wherever it comes from. A cache has its place here: it would answer in place of
-  // `download`, or take what passes by a sink around the client's.
+  // A cache has its place here, in front of `download`: content with a digest is the same wherever it comes from. Rights
+  // and rules were checked; whether the connector's account may read it, the registry alone knows. What is to be kept
+  // passes through a sink around the client's.
   const final =
     digest === undefined
       ? await replay(request, replayOptions)
@@ -130,7 +131,7 @@ async function relayUpload(
 
 /**
  * Tries the cross-repository mount that a request asks for.
- * @returns false where none is asked for, or none came of it: a plain upload has to be begun instead
+ * @returns false where it asks for none, or the registry made none: a plain upload has to be begun instead
  */
 async function mountBlob(
   admitted: AdmittedRequest,

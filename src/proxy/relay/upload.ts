@@ -57,7 +57,7 @@ export async function passUpload(options: UploadOptions): Promise<CollectedRespo
       response.once("close", () => reject(new ClientGone("the client closed the connection")));
       const timeouts = { connectTimeout, proxyTimeout: responseTimeoutMs };
       const ssl = { maxHeaderSize: maxHeaderBytes }; // what http-proxy-3 begins its request's options with, TLS or not
-      // http-proxy-3 forwards what stands in the request when it is called, whatever it is told besides.
+      // http-proxy-3 sends the headers that the request has when `web` is called, whatever options say.
       const clientHeaders = request.headers;
       request.headers = { ...headers, host: url.host } as IncomingMessage["headers"];
       const buffer = new GatheredBody(request, budget); // piped in the request's place
