@@ -41,8 +41,10 @@ describe("the proxy, between real clients and a real registry", function () {
   const push = (access: Access, reference: string, name: string): Promise<Outcome> =>
     succeed(
       client.skopeo([
-        ...["copy", ...client.login(access, "dest-")],
-        ...[reference, `docker://${access.prefix}/${name}`],
+        "copy",
+        ...client.login(access, "dest-"),
+        reference,
+        `docker://${access.prefix}/${name}`,
       ]),
     );
   /** @returns what came back, blob by blob */
@@ -53,8 +55,10 @@ describe("the proxy, between real clients and a real registry", function () {
     const folder = join(client.folder, `pulled-${name.replaceAll(/\W/g, "-")}-${Date.now()}`);
     await succeed(
       client.skopeo([
-        ...["copy", ...client.login(access, "src-")],
-        ...[`docker://${access.prefix}/${name}`, `dir:${folder}`],
+        "copy",
+        ...client.login(access, "src-"),
+        `docker://${access.prefix}/${name}`,
+        `dir:${folder}`,
       ]),
     );
     return (digest) => readFile(join(folder, digest.replace("sha256:", "")));

@@ -48,7 +48,7 @@ export async function replay(
     const hop = next;
     const attempt = (): Promise<UpstreamResponse> =>
       hop.isStorage ? sendToStorage(request, hop, options) : sendToRegistry(request, hop, options);
-    const response = await options.patience.retry(attempt, retryDelayMs);
+    const response = await options.patience.retry(attempt, requestedDelayMs);
     if (response.handling !== "discard") return response;
     next = redirected(request, response);
     if (options.passesRedirects && isForClient(request, response.hop, next)) {
@@ -58,7 +58,7 @@ export async function replay(
   throw badGateway(`${request.url.host} redirects too many times`);
 }
 
-const retryDelayMs = ({ status, headers }: UpstreamResponse): number | undefined =>
+const requestedDelayMs = ({ status, headers }: UpstreamResponse): number | undefined =>
   busyFor(status, headers, Date.now());
 
 /** Sends a request with the connector's login, and once more where the registry's 401 leads to a better one. */

@@ -213,7 +213,9 @@ describe("the body of a response that comes from a registry", function () {
     const ports = new Set<number | undefined>();
     for (let time = 0; time < 30; time++) {
       const request = httpRequest({
-        ...{ agent, host: "127.0.0.1", port: port() },
+        agent,
+        host: "127.0.0.1",
+        port: port(),
         path: client.base + (time % 2 === 0 ? path : "app/blobs/sha256:0"),
         headers: { authorization: client.authorization },
       }).end();

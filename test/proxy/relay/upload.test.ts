@@ -604,7 +604,10 @@ describe("uploads through the proxy", function () {
     const location = await begin();
     undo.defer(stallUploads(registry, 1000));
     const request = httpRequest({
-      ...{ host: "127.0.0.1", port: port(), path: location, method: "PATCH" },
+      host: "127.0.0.1",
+      port: port(),
+      path: location,
+      method: "PATCH",
       headers: { authorization: client.authorization },
     });
     undo.defer(() => request.destroy());
