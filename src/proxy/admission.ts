@@ -78,7 +78,7 @@ export async function authorize(
   if (found.state === "found") return found.connector;
   if (found.state === "missing") {
     throw new RegistryError(404, "NAME_UNKNOWN", found.reason, {
-      detail: `create the connector ${showRef(ref)}, or mend the name`,
+      detail: `create the connector ${showRef(ref)}, or correct the name`,
     });
   }
   throw denied(`the connector ${showRef(ref)} can't be used: ${found.reason}`);
@@ -123,7 +123,7 @@ export function checkRules(
   throw denied(
     `the rules of the connector ${showRef(connector)} don't let ${identity.user} ${what}`,
     {
-      detail: "they stand in the connector's spec.params, under rules",
+      detail: "the rules are in the connector's spec.params, under rules",
     },
   );
 }

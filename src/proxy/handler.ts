@@ -243,8 +243,4 @@ function logFailure(
   });
 }
 
-const unexpectedError = new RegistryError(
-  500,
-  "UNKNOWN",
-  "internal error; the proxy's log says more",
-);
+const unexpectedError = new RegistryError(500, "UNKNOWN", "internal error; see the proxy's log");

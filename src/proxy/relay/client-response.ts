@@ -67,7 +67,7 @@ export function respondCollected(
   if (status === 401 || status === 403) throw refusedByRegistry(connector, collected);
   if (containsCredential(body.toString("latin1"), hop.authorization)) {
     throw badGateway(
-      `${hop.url.host} answered ${status}, and with the connector's credential in it`,
+      `${hop.url.host} answered ${status} with the connector's credential in the response`,
     );
   }
   const headers = clientHeaders(admitted, collected, hop, seal);
@@ -97,8 +97,14 @@ export function drain(request: IncomingMessage): void {
   if (request.complete || request.destroyed) return;
   request.unpipe();
   request.resume();
+  const { socket } = request;
   const timer = setTimeout(() => request.destroy(), drainTimeoutMs);
-  request.once("close", () => clearTimeout(timer));
+  const stop = (): void => {
+    clearTimeout(timer);
+    socket.off("close", stop);
+  };
+  request.once("close", stop);
+  socket.once("close", stop); // after its response, a request is not told that its client has gone
 }
 
 /**
@@ -229,13 +235,13 @@ function clientLocation(
 ): string | undefined {
   const { address } = connector;
   const url = resolveUpstream(location, hop.url, address);
-  if (url === undefined) throw badGateway("the registry names a Location that is no URL");
+  if (url === undefined) throw badGateway("the registry sent a Location that is not a URL");
   if (!isUnderWay(method, status, target)) {
     return clientPath(url, target, address) ?? createdPath(target);
   }
   if (url.origin !== address.origin) {
     throw badGateway(
-      `the registry ${address.origin} sends the upload to ${url.origin}, which the connector's credential is not for`,
+      `the registry ${address.origin} directs the upload to ${url.origin}, which may not get the connector's credential`,
       {
         detail: "if that is the registry itself, its own address is set wrong (REGISTRY_HTTP_HOST)",
       },

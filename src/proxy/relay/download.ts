@@ -168,7 +168,7 @@ class CheckedSink implements ResponseSink {
   end(): Promise<void> | undefined {
     this.#check();
     if (!this.#isWrong) return this.#sink.end();
-    return Promise.reject(new BodyCut(`the registry has sent something else than ${this.#digest}`));
+    return Promise.reject(new BodyCut(`the registry sent content that does not match ${this.#digest}`));
   }
 
   #check(): void {

@@ -169,7 +169,7 @@ class Exchange implements ResponseHandler {
   failed(error: Error): void {
     if (this.#head === undefined || error instanceof ClientGone) this.#settle(error);
     else if (this.#handling === "stream") {
-      this.#settle(new BodyCut("the registry's answer ended before its end", { cause: error }));
+      this.#settle(new BodyCut("the registry's response ended early", { cause: error }));
     } else this.#settle(); // the part of an error's body that came is passed on
   }
 

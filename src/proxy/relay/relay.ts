@@ -195,8 +195,8 @@ async function relayContent(
   });
   const challenge = collected.headers["www-authenticate"];
   if (collected.status === 401 && login.refused(upstream, scopes, authorization, challenge)) {
-    throw unavailable("the registry took back its token in the middle of the upload", {
-      detail: "the next attempt gets a new one: push again",
+    throw unavailable("the registry revoked its token in the middle of the upload", {
+      detail: "push again: the next attempt gets a new token",
     });
   }
   const hop = { url, isStorage: false, digest: undefined, authorization };

@@ -106,7 +106,7 @@ function redirected(request: UpstreamRequest, { status, headers, hop }: Upstream
   const { address } = upstream.connector;
   const { host } = hop.url;
   const url = resolveUpstream(headers.location ?? "", hop.url, address);
-  if (url === undefined) throw badGateway(`${host} redirects to something that is no URL`);
+  if (url === undefined) throw badGateway(`${host} redirects to something that is not a URL`);
   if (url.protocol === "http:" && address.scheme === "https") {
     throw badGateway(`${host} redirects from https to http, to ${url.host}`);
   }
