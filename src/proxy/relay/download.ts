@@ -168,7 +168,9 @@ class CheckedSink implements ResponseSink {
   end(): Promise<void> | undefined {
     this.#check();
     if (!this.#isWrong) return this.#sink.end();
-    return Promise.reject(new BodyCut(`the registry sent content that does not match ${this.#digest}`));
+    return Promise.reject(
+      new BodyCut(`the registry sent content that does not match ${this.#digest}`),
+    );
   }
 
   #check(): void {
