@@ -1,5 +1,5 @@
 import { Counter, Gauge, Histogram, type Registry } from "prom-client";
-import { callBuckets } from "./api-metrics.ts";
+import { callBucketsSeconds } from "./api-metrics.ts";
 
 export interface ControllerMetrics {
   reconciled(outcome: string, durationSeconds: number): void;
@@ -9,7 +9,7 @@ export interface ControllerMetrics {
   forget(connector: string): void;
 }
 
-export function controllerMetrics(registers: Registry[]): ControllerMetrics {
+export function createControllerMetrics(registers: Registry[]): ControllerMetrics {
   const reconciles = new Counter({
     name: "oci_connector_controller_reconciles_total",
     help: "Connectors that were looked at.",
@@ -19,7 +19,7 @@ export function controllerMetrics(registers: Registry[]): ControllerMetrics {
   const duration = new Histogram({
     name: "oci_connector_controller_reconcile_duration_seconds",
     help: "How long a look took, probes included.",
-    buckets: callBuckets,
+    buckets: callBucketsSeconds,
     registers,
   });
   const condition = new Gauge({

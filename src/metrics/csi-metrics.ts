@@ -1,5 +1,5 @@
 import { Counter, Gauge, Histogram, type Registry } from "prom-client";
-import { callBuckets } from "./api-metrics.ts";
+import { callBucketsSeconds } from "./api-metrics.ts";
 
 export interface CsiMetrics {
   /** @param code of gRPC: `OK`, `NOT_FOUND` */
@@ -8,7 +8,7 @@ export interface CsiMetrics {
   volumes(count: number): void;
 }
 
-export function csiMetrics(registers: Registry[]): CsiMetrics {
+export function createCsiMetrics(registers: Registry[]): CsiMetrics {
   const calls = new Counter({
     name: "oci_connector_csi_calls_total",
     help: "Calls of the kubelet.",
@@ -19,7 +19,7 @@ export function csiMetrics(registers: Registry[]): CsiMetrics {
     name: "oci_connector_csi_call_duration_seconds",
     help: "How long the kubelet waited.",
     labelNames: ["operation"],
-    buckets: callBuckets,
+    buckets: callBucketsSeconds,
     registers,
   });
   const volumes = new Gauge({

@@ -1,8 +1,8 @@
 import { collectDefaultMetrics, Registry } from "prom-client";
-import { type ApiMetrics, apiMetrics } from "./api-metrics.ts";
-import { type ControllerMetrics, controllerMetrics } from "./controller-metrics.ts";
-import { type CsiMetrics, csiMetrics } from "./csi-metrics.ts";
-import { type ProxyMetrics, proxyMetrics } from "./proxy-metrics.ts";
+import { type ApiMetrics, createApiMetrics } from "./api-metrics.ts";
+import { type ControllerMetrics, createControllerMetrics } from "./controller-metrics.ts";
+import { type CsiMetrics, createCsiMetrics } from "./csi-metrics.ts";
+import { createProxyMetrics, type ProxyMetrics } from "./proxy-metrics.ts";
 
 /**
  * What the roles count, for Prometheus; docs/metrics.md has the table. Labels are connectors that
@@ -29,10 +29,10 @@ export function createMetrics(role: MeteredRole): Metrics {
     roles.includes(role) ? registry : unseen,
   ];
   return {
-    proxy: proxyMetrics(registersOf("proxy")),
-    csi: csiMetrics(registersOf("csi")),
-    controller: controllerMetrics(registersOf("controller")),
-    api: apiMetrics(registersOf("proxy", "csi")),
+    proxy: createProxyMetrics(registersOf("proxy")),
+    csi: createCsiMetrics(registersOf("csi")),
+    controller: createControllerMetrics(registersOf("controller")),
+    api: createApiMetrics(registersOf("proxy", "csi")),
     scrape: async () => [registry.contentType, await registry.metrics()],
   };
 }

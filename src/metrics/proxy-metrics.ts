@@ -23,9 +23,9 @@ export interface EndedRequest {
 }
 
 /** Seconds, up to an hour: a push may be large. */
-const requestBuckets = [0.005, 0.025, 0.1, 0.5, 1, 5, 30, 120, 600, 3600];
+const requestBucketsSeconds = [0.005, 0.025, 0.1, 0.5, 1, 5, 30, 120, 600, 3600];
 
-export function proxyMetrics(registers: Registry[]): ProxyMetrics {
+export function createProxyMetrics(registers: Registry[]): ProxyMetrics {
   const requests = new Counter({
     name: "oci_connector_proxy_requests_total",
     help: "Requests that were answered, or given up.",
@@ -36,7 +36,7 @@ export function proxyMetrics(registers: Registry[]): ProxyMetrics {
     name: "oci_connector_proxy_request_duration_seconds",
     help: "From a request's head to the end of its answer.",
     labelNames: ["operation"],
-    buckets: requestBuckets,
+    buckets: requestBucketsSeconds,
     registers,
   });
   const bytes = new Counter({

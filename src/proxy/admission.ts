@@ -11,7 +11,7 @@ import type {
   VerifyToken,
 } from "../connector/surroundings.ts";
 import { denied, RegistryError } from "./registry-error.ts";
-import { challengeOfOurs, clientToken } from "./request/client-token.ts";
+import { basicChallenge, clientToken } from "./request/client-token.ts";
 import type { Endpoint, RepositoryTarget } from "./request/request-target.ts";
 
 export interface AdmissionOptions {
@@ -87,7 +87,7 @@ export async function authorize(
 const unauthorized = (message: string, detail: string): RegistryError =>
   new RegistryError(401, "UNAUTHORIZED", message, {
     detail,
-    headers: { "www-authenticate": challengeOfOurs },
+    headers: { "www-authenticate": basicChallenge },
   });
 
 /** What a request does, as rules name it. The end of an upload that was not finished is part of pushing. */

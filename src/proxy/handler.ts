@@ -34,7 +34,7 @@ import {
   type RepositoryTarget,
   type RequestTarget,
 } from "./request/request-target.ts";
-import type { LimitKeeper } from "./request-limits.ts";
+import type { RequestLimiter } from "./request-limits.ts";
 import { openReport, type ReportDraft, type RequestReport } from "./request-report.ts";
 import type { Handler } from "./server/listener.ts";
 import { createStallWatch } from "./stalled-client.ts";
@@ -44,7 +44,7 @@ export interface HandlerOptions extends AdmissionOptions, RelayOptions {
   readonly upstreams: Upstreams;
   /** After this time in which a client takes nothing of its response, it counts as gone. */
   readonly stallTimeoutMs: number;
-  readonly limits: LimitKeeper;
+  readonly limits: RequestLimiter;
   readonly observer: RequestObserver;
   readonly log: Log;
 }

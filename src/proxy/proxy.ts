@@ -13,7 +13,11 @@ import type { KeptLimits } from "./forward-mode/kept-connections.ts";
 import { createHandler, type RequestObserver } from "./handler.ts";
 import { createHashBudget, defaultRetryDelaysMs } from "./relay/download.ts";
 import { createSessionSeal } from "./relay/upload-session.ts";
-import { createLimitKeeper, defaultLimits, type RequestLimits } from "./request-limits.ts";
+import {
+  createRequestLimiter,
+  defaultRequestLimits,
+  type RequestLimits,
+} from "./request-limits.ts";
 import { type ListenAddress, type Listener, listen } from "./server/listener.ts";
 import { createServerCertificates } from "./server/server-certificates.ts";
 
@@ -29,23 +33,23 @@ export interface ProxyOptions extends AdmissionOptions {
   /** Milliseconds since 1970. */
   readonly now: () => number;
   /** Milliseconds without a byte after which a body counts as cut; 60,000 where nothing is said. */
-  readonly bodyTimeout?: number;
+  readonly bodyTimeoutMs?: number;
   /** Milliseconds after which a client that takes nothing of its answer counts as gone; ten minutes where nothing is said. */
-  readonly stallTimeout?: number;
+  readonly stallTimeoutMs?: number;
   /** Before each try to go on with a blob that was cut, in milliseconds; {@link defaultRetryDelaysMs} where nothing is said. */
-  readonly waits?: readonly number[];
+  readonly retryDelaysMs?: readonly number[];
   /** Finds the addresses of registries; the system's, where none is given. */
   readonly lookup?: ResolveHost;
   /** Where clients may go through the proxy, beside their connectors. */
   readonly tunnels: TunnelRules;
   /** Addresses of this node, and of the cluster's API server, as they are now: no tunnel leads there. */
   readonly ownAddresses: () => readonly string[];
-  /** How much one tenant may ask for at a time; {@link defaultLimits} where nothing is said. */
+  /** How much one tenant may ask for at a time; {@link defaultRequestLimits} where nothing is said. */
   readonly limits?: RequestLimits;
   /** How many connections to hosts that requests are passed on to are kept; hundreds where nothing is said. */
   readonly keptLimits?: KeptLimits;
   /** How many connections of one address may be open at a listener; thousands where nothing is said. */
-  readonly mostConnections?: number;
+  readonly maxConnectionsPerAddress?: number;
   readonly observer?: ProxyObserver;
   readonly log: Log;
 }
@@ -55,7 +59,7 @@ export interface ProxyObserver extends RequestObserver {
   tokenNeeded(connector: string, outcome: TokenOutcome): void;
 }
 
-const nobody: ProxyObserver = {
+const noObserver: ProxyObserver = {
   requestStarted: () => undefined,
   requestEnded: () => undefined,
   tokenNeeded: () => undefined,
@@ -75,16 +79,16 @@ export interface Proxy {
  * @throws the socket's error where an address can't be had
  */
 export async function startProxy(options: ProxyOptions): Promise<Proxy> {
-  const { now, bodyTimeout = 60_000, stallTimeout = 600_000, observer = nobody } = options;
-  const upstreams = createUpstreams(bodyTimeout, options.lookup);
+  const { now, bodyTimeoutMs = 60_000, stallTimeoutMs = 600_000, observer = noObserver } = options;
+  const upstreams = createUpstreams(bodyTimeoutMs, options.lookup);
   const handling = {
     ...options,
-    bodyTimeoutMs: bodyTimeout,
-    stallTimeoutMs: stallTimeout,
-    retryDelaysMs: options.waits ?? defaultRetryDelaysMs,
+    bodyTimeoutMs,
+    stallTimeoutMs,
+    retryDelaysMs: options.retryDelaysMs ?? defaultRetryDelaysMs,
     hashBudget: createHashBudget(() => performance.now()),
     observer,
-    limits: createLimitKeeper(options.limits ?? defaultLimits),
+    limits: createRequestLimiter(options.limits ?? defaultRequestLimits),
     upstreams,
     login: createUpstreamLogin(createTokenCache(now), observer.tokenNeeded),
     seal: createSessionSeal(options.sealKeys, now),
@@ -96,7 +100,7 @@ export async function startProxy(options: ProxyOptions): Promise<Proxy> {
       (isForReverse(request) ? reverse : forward.handler)(request, response),
     onConnect: forward.onConnect,
     certificates: createServerCertificates(options),
-    mostConnections: options.mostConnections,
+    maxConnectionsPerAddress: options.maxConnectionsPerAddress,
   };
   const listeners: Listener[] = [];
   const stop = async (grace: number): Promise<void> => {

@@ -4,25 +4,25 @@ import { RegistryError } from "./registry-error.ts";
 
 export interface RequestLimits {
   /** Requests of one Pod or volume that may be under way. */
-  readonly perSubject: number;
+  readonly maxRequestsPerSubject: number;
   /** Connections of one Pod or volume that a CONNECT may have open. An idle one costs some 30 KiB. */
-  readonly tunnelsPerSubject: number;
+  readonly maxTunnelsPerSubject: number;
   /** Requests through one connector that may be under way. */
-  readonly perConnector: number;
+  readonly maxRequestsPerConnector: number;
   /** Bytes of manifests that may be held, of all together. */
-  readonly heldBytes: number;
+  readonly maxHeldBytes: number;
 }
 
 /** A build of many images uses a few dozen connections; what holds more takes them from its neighbours. */
-export const defaultLimits: RequestLimits = {
-  perSubject: 256,
-  tunnelsPerSubject: 1_024,
-  perConnector: 2_048,
-  heldBytes: 64 * 1024 * 1024,
+export const defaultRequestLimits: RequestLimits = {
+  maxRequestsPerSubject: 256,
+  maxTunnelsPerSubject: 1_024,
+  maxRequestsPerConnector: 2_048,
+  maxHeldBytes: 64 * 1024 * 1024,
 };
 
 /** Keeps one tenant from taking what others need. */
-export interface LimitKeeper {
+export interface RequestLimiter {
   /**
    * Counts a request until its response is closed.
    * @throws RegistryError 429 where there are too many already
@@ -37,10 +37,10 @@ export interface LimitKeeper {
    * @returns a function that counts bytes that are held for a request until its response is closed, and
    *   throws RegistryError 429 where there are too many already
    */
-  holderFor(response: ServerResponse): (bytes: number) => void;
+  holdBytesFor(response: ServerResponse): (bytes: number) => void;
 }
 
-export function createLimitKeeper(limits: RequestLimits): LimitKeeper {
+export function createRequestLimiter(limits: RequestLimits): RequestLimiter {
   const counts = new Map<string, number>();
   let held = 0;
   const count = (key: string, most: number, whose: string, what = "requests"): void => {
@@ -57,9 +57,9 @@ export function createLimitKeeper(limits: RequestLimits): LimitKeeper {
     admit(subject, connectorUid, response) {
       const own = `subject ${subject}`;
       const shared = `connector ${connectorUid}`;
-      count(own, limits.perSubject, "volume");
+      count(own, limits.maxRequestsPerSubject, "volume");
       try {
-        count(shared, limits.perConnector, "connector");
+        count(shared, limits.maxRequestsPerConnector, "connector");
       } catch (error) {
         uncount(own);
         throw error;
@@ -71,16 +71,16 @@ export function createLimitKeeper(limits: RequestLimits): LimitKeeper {
     },
     admitTunnel(subject, socket) {
       const key = `tunnels of ${subject}`;
-      count(key, limits.tunnelsPerSubject, "volume", "connections");
+      count(key, limits.maxTunnelsPerSubject, "volume", "connections");
       socket.once("close", () => uncount(key));
     },
-    holderFor(response) {
+    holdBytesFor(response) {
       let own = 0;
       response.once("close", () => {
         held -= own;
       });
       return (bytes) => {
-        if (held + bytes > limits.heldBytes) {
+        if (held + bytes > limits.maxHeldBytes) {
           throw tooMany("too many pushes are sending manifests");
         }
         held += bytes;

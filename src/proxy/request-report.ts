@@ -55,10 +55,10 @@ export interface ReportDraft {
 }
 
 /** What had been read of a connection when its last report was closed: a request's body may arrive with its head. */
-const readBefore = new WeakMap<Socket, number>();
+const reportedBytesRead = new WeakMap<Socket, number>();
 
 /** nginx's status for a client that went away. */
-const clientGone = 499;
+const clientClosedRequest = 499;
 
 /** Opens a report, which is handed over when the response is done with. */
 export function openReport(
@@ -72,8 +72,8 @@ export function openReport(
   const { bytesWritten } = socket;
   response.once("close", () => {
     const { target, connector } = draft;
-    const bytesReceived = socket.bytesRead - (readBefore.get(socket) ?? 0);
-    readBefore.set(socket, socket.bytesRead);
+    const bytesReceived = socket.bytesRead - (reportedBytesRead.get(socket) ?? 0);
+    reportedBytesRead.set(socket, socket.bytesRead);
     done({
       method: request.method ?? "",
       operation: operationOf(draft),
@@ -86,7 +86,7 @@ export function openReport(
       verb: draft.verb,
       decision: connector === undefined && !draft.isPassedOn ? "refused" : "allowed",
       reason: draft.reason,
-      status: response.writableFinished ? response.statusCode : clientGone,
+      status: response.writableFinished ? response.statusCode : clientClosedRequest,
       upstreamStatus: draft.upstreamStatus,
       bytesReceived,
       bytesSent: socket.bytesWritten - bytesWritten,

@@ -5,7 +5,7 @@ import type { ProxyObserver } from "../proxy/proxy.ts";
 import type { RequestReport } from "../proxy/request-report.ts";
 
 /** Writes a line of the audit log for every request, and counts it. docs/audit-log.md has the fields. */
-export function observeProxy(log: Log, metrics?: ProxyMetrics): ProxyObserver {
+export function createProxyObserver(log: Log, metrics?: ProxyMetrics): ProxyObserver {
   return {
     requestStarted: () => metrics?.requestStarted(),
     requestEnded(report) {

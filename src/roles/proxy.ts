@@ -17,7 +17,7 @@ import { serveHealth } from "./health-server.ts";
 import { installedNames } from "./installed-names.ts";
 import { apiEndpoints, endpointAddresses, interfaceAddresses } from "./own-addresses.ts";
 import { watchProxyKeys } from "./proxy-keys.ts";
-import { observeProxy } from "./proxy-observer.ts";
+import { createProxyObserver } from "./proxy-observer.ts";
 import type { Role } from "./role.ts";
 
 const healthPort = 9809;
@@ -96,7 +96,7 @@ export async function startClusterProxy(
       ...endpointAddresses(apiServer),
     ],
     now,
-    observer: observeProxy(log, metrics.proxy),
+    observer: createProxyObserver(log, metrics.proxy),
     log,
   });
   notYet = undefined;

@@ -20,7 +20,7 @@ import { startVolumeKeeper, type VolumeKeeper } from "../standalone/volume-keepe
 import { volumeRecords } from "../standalone/volume-record.ts";
 import { version } from "../version.ts";
 import { interfaceAddresses } from "./own-addresses.ts";
-import { observeProxy } from "./proxy-observer.ts";
+import { createProxyObserver } from "./proxy-observer.ts";
 import type { Role } from "./role.ts";
 import { rootCertificates } from "./root-certificates.ts";
 import { checkAddresses, checkMachine, explainListening } from "./standalone-checks.ts";
@@ -89,7 +89,7 @@ async function start(settings: StandaloneSettings, log: Log, undo: Undo[]): Prom
     tunnels: settings.tunnels,
     ownAddresses: interfaceAddresses,
     now: Date.now,
-    observer: observeProxy(log),
+    observer: createProxyObserver(log),
     log,
   }).catch(explainListening);
   undo.push((grace) => proxy.stop(grace));

@@ -38,7 +38,7 @@ export const hostileRequests: FuzzProperty = {
     );
     const proxy = resources.add(
       await startTestProxy({
-        bodyTimeout: 1000,
+        bodyTimeoutMs: 1000,
         lookup: (_hostname, _options, callback) =>
           callback(null, [{ address: "127.0.0.1", family: 4 }]),
       }),

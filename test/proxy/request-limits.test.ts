@@ -21,7 +21,12 @@ describe("the proxy's limits of what one tenant may ask for", function () {
     registry = resources.add(await startFakeRegistry());
     proxy = resources.add(
       await startTestProxy({
-        limits: { perSubject: 3, tunnelsPerSubject: 3, perConnector: 4, heldBytes: 2 * mebibyte },
+        limits: {
+          maxRequestsPerSubject: 3,
+          maxTunnelsPerSubject: 3,
+          maxRequestsPerConnector: 4,
+          maxHeldBytes: 2 * mebibyte,
+        },
       }),
     );
     proxy.connect("harbor", registry.url);

@@ -8,7 +8,7 @@ import { noise } from "../support/oci-image.ts";
 import { clientOf } from "./test-client.ts";
 import { startTestProxy, type TestProxy } from "./test-proxy.ts";
 
-const stallTimeout = 500;
+const stallTimeoutMs = 500;
 
 describe("a client of the proxy that is slow to read its answer", function () {
   this.timeout(20_000);
@@ -20,12 +20,12 @@ describe("a client of the proxy that is slow to read its answer", function () {
 
   before(async () => {
     registry = resources.add(await startFakeRegistry());
-    proxy = resources.add(await startTestProxy({ stallTimeout }));
+    proxy = resources.add(await startTestProxy({ stallTimeoutMs }));
     proxy.connect("harbor", registry.url);
     registry.on("GET manifest", ({ request, response, send }) => {
       registrySide = response.socket ?? undefined;
       if (request.headers["x-slow"] === undefined) return send(200, {}, blob);
-      setTimeout(() => send(200, {}, Buffer.from("late")), stallTimeout * 3);
+      setTimeout(() => send(200, {}, Buffer.from("late")), stallTimeoutMs * 3);
     });
   });
   after(resources.stop);
@@ -60,7 +60,7 @@ describe("a client of the proxy that is slow to read its answer", function () {
       const before = received;
       received += chunk.length;
       const isTenth = Math.floor(before / 5_000_000) !== Math.floor(received / 5_000_000);
-      if (isTenth) setTimeout(() => socket.resume(), stallTimeout / 4);
+      if (isTenth) setTimeout(() => socket.resume(), stallTimeoutMs / 4);
       if (isTenth) socket.pause();
     });
     socket.resume();

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { expect } from "chai";
 import { createLog } from "../../src/log.ts";
 import type { RequestReport } from "../../src/proxy/request-report.ts";
-import { observeProxy } from "../../src/roles/proxy-observer.ts";
+import { createProxyObserver } from "../../src/roles/proxy-observer.ts";
 
 const least: RequestReport = {
   ...{ method: "GET", operation: "none", decision: "refused", status: 404 },
@@ -39,7 +39,7 @@ describe("the audit log", () => {
       (line) => lines.push(line),
       () => new Date("2026-03-01T09:30:00Z"),
     );
-    observeProxy(log).requestEnded(report);
+    createProxyObserver(log).requestEnded(report);
     expect(lines).to.have.length(1);
     return JSON.parse(lines[0] ?? "") as Record<string, unknown>;
   };

@@ -81,7 +81,7 @@ describe("the upstreams of connectors", function () {
 
   it("finish what is under way when their connections change", async () => {
     const registry = resources.add(await startFakeRegistry());
-    const proxy = resources.add(await startTestProxy({ bodyTimeout: 200 }));
+    const proxy = resources.add(await startTestProxy({ bodyTimeoutMs: 200 }));
     proxy.connect("harbor", registry.url);
     const client = clientOf(proxy, "harbor");
     const blob = noise("under way", 5_000_000);

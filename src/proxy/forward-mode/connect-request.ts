@@ -5,7 +5,7 @@ import type { AdmissionOptions } from "../admission.ts";
 import type { RequestObserver } from "../handler.ts";
 import { asRegistryError, denied, RegistryError } from "../registry-error.ts";
 import { checkHead } from "../request/request-head.ts";
-import type { LimitKeeper } from "../request-limits.ts";
+import type { RequestLimiter } from "../request-limits.ts";
 import type { ConnectHandler } from "../server/listener.ts";
 import type { BlindTunnels } from "./blind-tunnels.ts";
 import { connectTo, permit } from "./connect.ts";
@@ -20,7 +20,7 @@ export interface ConnectOptions extends AdmissionOptions {
   readonly policy: TunnelPolicy;
   readonly interception: Interception;
   readonly tunnels: BlindTunnels;
-  readonly limits: LimitKeeper;
+  readonly limits: RequestLimiter;
   readonly observer: RequestObserver;
   readonly log: Log;
 }

@@ -1,6 +1,6 @@
 import { type HandleRequest, handleRegistryRequest, type RegistryRequest } from "../handler.ts";
 import { denied, RegistryError } from "../registry-error.ts";
-import { parseOwnTarget } from "../request/request-target.ts";
+import { parseRegistryTarget } from "../request/request-target.ts";
 import { forwardElsewhere } from "./forward-elsewhere.ts";
 import { type ForwardTarget, isHostOf, parseAbsoluteTarget } from "./forward-target.ts";
 import type { Forwarded, ForwardedOptions } from "./forwarded.ts";
@@ -56,7 +56,7 @@ async function forward(forwarded: Forwarded, options: ForwardedOptions): Promise
     return;
   }
   const question: RegistryRequest = {
-    target: parseOwnTarget(target.path, chosen.address.basePath),
+    target: parseRegistryTarget(target.path, chosen.address.basePath),
     identity,
     findRef: () => chosen.ref,
     atAddress: (connector) => atOrGone(connector, chosen),

@@ -1,9 +1,9 @@
 import { createServer, type IncomingMessage } from "node:http";
 import type { Socket } from "node:net";
 import { TLSSocket } from "node:tls";
-import { type Connections, followConnections } from "../server/connections.ts";
+import { type ConnectionTracker, createConnectionTracker } from "../server/connections.ts";
 import type { Handler } from "../server/listener.ts";
-import { serve, serverOptions } from "../server/listener.ts";
+import { attachHandler, serverOptions } from "../server/listener.ts";
 import type { ServerCertificates } from "../server/server-certificates.ts";
 import type { ForwardTarget } from "./forward-target.ts";
 import type { ProxyCredential } from "./proxy-credential.ts";
@@ -15,12 +15,12 @@ export interface Session {
 }
 
 export interface InterceptionOptions {
-  readonly certificates: Pick<ServerCertificates, "context">;
+  readonly certificates: Pick<ServerCertificates, "contextFor">;
   readonly handler: Handler;
 }
 
 /** Speaks TLS with clients in the place of the registry that they have asked for. */
-export interface Interception extends Pick<Connections, "finish"> {
+export interface Interception extends Pick<ConnectionTracker, "finish"> {
   /**
    * Gets ready to be that host.
    * @returns takes a connection whose CONNECT was answered, and the bytes that came behind it
@@ -40,13 +40,13 @@ export function sessionOf({ socket }: IncomingMessage): Session {
 
 export function createInterception({ certificates, handler }: InterceptionOptions): Interception {
   const server = createServer(serverOptions);
-  const connections = followConnections(server);
-  serve(server, handler);
+  const connections = createConnectionTracker(server);
+  attachHandler(server, handler);
   server.emit("listening"); // It never listens; without this, Node does not look after `headersTimeout`.
   return {
     async prepare(session) {
       const { hostname } = session.target;
-      const secureContext = await certificates.context(hostname);
+      const secureContext = await certificates.contextFor(hostname);
       return (socket, head) => {
         if (head.length > 0) socket.unshift(head); // a client that did not wait for the answer
         const secure = new TLSSocket(socket, {

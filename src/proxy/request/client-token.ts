@@ -11,4 +11,4 @@ export function clientToken(authorization: string | undefined): string | undefin
 }
 
 /** One challenge, and Basic: every client can answer it, and none goes to a token server of its own (RFC 9110, section 11.6.1). */
-export const challengeOfOurs = 'Basic realm="connectors-proxy"';
+export const basicChallenge = 'Basic realm="connectors-proxy"';

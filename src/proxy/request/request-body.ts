@@ -1,13 +1,13 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { ClientGone } from "../client-gone.ts";
 import { RegistryError } from "../registry-error.ts";
-import type { LimitKeeper } from "../request-limits.ts";
+import type { RequestLimiter } from "../request-limits.ts";
 
 /** RFC 9112, section 6: a request has a body where one of these says so. */
 export const hasBody = ({ headers }: IncomingMessage): boolean =>
   headers["transfer-encoding"] !== undefined || Number(headers["content-length"] ?? 0) > 0;
 
-const withBody = ["PATCH", "POST", "PUT"];
+const methodsWithBody = ["PATCH", "POST", "PUT"];
 
 /**
  * Refuses a body where none belongs. Node's client sends one with GET or DELETE unframed unless it is
@@ -15,24 +15,24 @@ const withBody = ["PATCH", "POST", "PUT"];
  * @throws RegistryError 400
  */
 export function checkBody(request: IncomingMessage, method: string): void {
-  if (withBody.includes(method) || !hasBody(request)) return;
+  if (methodsWithBody.includes(method) || !hasBody(request)) return;
   throw new RegistryError(400, "UNSUPPORTED", `a ${method} request must not have a body`);
 }
 
 /**
  * Ends the connection of a client that stops in the middle of a body. Time in which a body is held
  * back, since the registry is slower, does not count.
- * @param timeout milliseconds without a byte; it may take twice as long until they are noticed
+ * @param timeoutMs milliseconds without a byte; it may take twice as long until they are noticed
  * @returns ends the watch
  */
-export function endWhenIdle(request: IncomingMessage, timeout: number): () => void {
+export function endWhenIdle(request: IncomingMessage, timeoutMs: number): () => void {
   let seen = -1;
   const timer = setInterval(() => {
     const { bytesRead } = request.socket;
     const isIdle = bytesRead === seen && request.readableLength === 0;
     seen = bytesRead;
     if (isIdle && !request.complete) request.destroy();
-  }, timeout);
+  }, timeoutMs);
   return () => clearInterval(timer);
 }
 
@@ -40,7 +40,7 @@ export function endWhenIdle(request: IncomingMessage, timeout: number): () => vo
  * Registries take manifests of 4 MiB (distribution-spec 1.1, "Pushing Manifests"), clients send none that is much larger.
  * Twice that is the most that one push makes us hold.
  */
-const largestManifest = 8 * 1024 * 1024;
+const maxManifestBytes = 8 * 1024 * 1024;
 
 /**
  * Reads a manifest whole, so that its request can be sent again with another token. Undefined where there is no body.
@@ -49,20 +49,20 @@ const largestManifest = 8 * 1024 * 1024;
 export async function readManifestBody(
   request: IncomingMessage,
   response: ServerResponse,
-  bodyTimeout: number,
-  limits: LimitKeeper,
+  bodyTimeoutMs: number,
+  limits: RequestLimiter,
 ): Promise<Buffer | undefined> {
   if (!hasBody(request)) return undefined;
-  if (Number(request.headers["content-length"] ?? 0) > largestManifest) throw tooLarge();
+  if (Number(request.headers["content-length"] ?? 0) > maxManifestBytes) throw tooLarge();
   if (request.headers.expect !== undefined) response.writeContinue();
-  const hold = limits.holderFor(response);
+  const hold = limits.holdBytesFor(response);
   const chunks: Buffer[] = [];
   let size = 0;
-  const stopWatching = endWhenIdle(request, bodyTimeout);
+  const stopWatching = endWhenIdle(request, bodyTimeoutMs);
   try {
     for await (const chunk of request.iterator({ destroyOnReturn: false })) {
       size += chunk.length;
-      if (size > largestManifest) throw tooLarge();
+      if (size > maxManifestBytes) throw tooLarge();
       hold(chunk.length);
       chunks.push(chunk);
     }

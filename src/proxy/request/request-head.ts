@@ -6,7 +6,7 @@ import { RegistryError } from "../registry-error.ts";
  * Headers that say who asks, whom, and where a body ends. One that is there twice, or that `Connection` takes back, can
  * be read in two ways; the parser sees to the lengths.
  */
-const decisive: ReadonlySet<string> = new Set([
+const singletonHeaders: ReadonlySet<string> = new Set([
   "authorization",
   "content-length",
   "content-range",
@@ -23,12 +23,12 @@ export function checkHead({ rawHeaders, headers }: IncomingMessage): void {
   let seen = ",";
   for (let at = 0; at < rawHeaders.length; at += 2) {
     const name = rawHeaders[at]?.toLowerCase() ?? "";
-    if (!decisive.has(name)) continue;
+    if (!singletonHeaders.has(name)) continue;
     if (seen.includes(`,${name},`)) throw ambiguous(`the header ${name} appears twice`);
     seen += `${name},`;
   }
   for (const name of connectionTokens(headers.connection)) {
-    if (decisive.has(name)) throw ambiguous(`Connection names the header ${name}`);
+    if (singletonHeaders.has(name)) throw ambiguous(`Connection names the header ${name}`);
   }
   // RFC 9110, section 6.5.1: fields behind a body must not say what it is, or who sends it. No registry reads any.
   if (headers.trailer !== undefined) throw ambiguous("trailers are announced");

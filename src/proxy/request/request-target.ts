@@ -51,37 +51,37 @@ export function parseRequestTarget(target: string): RequestTarget {
   if (path === "/v2/" || path === "/v2") return "base";
   const full = connectorForm.exec(path);
   if (full === null) {
-    if (!path.startsWith("/v2/")) throw badTarget();
-    return inRegistry(undefined, "/v2/", path.slice("/v2/".length), query);
+    if (!path.startsWith("/v2/")) throw invalidTarget();
+    return parseRegistryPath(undefined, "/v2/", path.slice("/v2/".length), query);
   }
   const [, namespace = "", name = "", rest = ""] = full;
-  if (!isNamespace(namespace) || !isConnectorName(name)) throw badTarget();
+  if (!isNamespace(namespace) || !isConnectorName(name)) throw invalidTarget();
   if (rest === "") return "base";
   const prefix = path.slice(0, path.length - rest.length);
-  return inRegistry({ namespace, name }, prefix, rest, query);
+  return parseRegistryPath({ namespace, name }, prefix, rest, query);
 }
 
 /**
  * The same for a client that knows the registry by its own name and address: no path names a connector.
  * @param basePath what stands before `/v2/` in the registry's address
  */
-export function parseOwnTarget(target: string, basePath: string): RequestTarget {
+export function parseRegistryTarget(target: string, basePath: string): RequestTarget {
   const { path, query } = splitTarget(target);
   const prefix = `${basePath}/v2/`;
   if (path === prefix || `${path}/` === prefix) return "base";
-  if (!path.startsWith(prefix)) throw badTarget();
-  return inRegistry(undefined, prefix, path.slice(prefix.length), query);
+  if (!path.startsWith(prefix)) throw invalidTarget();
+  return parseRegistryPath(undefined, prefix, path.slice(prefix.length), query);
 }
 
 function splitTarget(target: string): { readonly path: string; readonly query: string } {
   const mark = target.indexOf("?");
   const path = (mark < 0 ? target : target.slice(0, mark)).replace(encodedColon, ":");
   const query = mark < 0 ? "" : target.slice(mark + 1);
-  if (!plainPath.test(path) || !plainQuery.test(query)) throw badTarget();
+  if (!plainPath.test(path) || !plainQuery.test(query)) throw invalidTarget();
   return { path, query };
 }
 
-function inRegistry(
+function parseRegistryPath(
   connector: ConnectorRef | undefined,
   prefix: string,
   rest: string,
@@ -93,9 +93,9 @@ function inRegistry(
   const segments = rest.split("/");
   const parsed = parseEndpoint(segments);
   const repository = parsed && segments.slice(0, -parsed.length).join("/");
-  if (!parsed || !repository || !isRepository(repository)) throw badTarget();
+  if (!parsed || !repository || !isRepository(repository)) throw invalidTarget();
   const { endpoint } = parsed;
-  if ("digest" in endpoint && !isDigest(endpoint.digest)) throw badDigest();
+  if ("digest" in endpoint && !isDigest(endpoint.digest)) throw invalidDigest();
   return { connector, prefix, repository, endpoint, query };
 }
 
@@ -124,19 +124,19 @@ function endpointOf(kind: string, last: string): Endpoint | undefined {
 }
 
 /** 400, as the specification has it for referrers ("Listing Referrers"): 404 would mean that there is no such API. */
-const badDigest = (): RegistryError =>
+const invalidDigest = (): RegistryError =>
   new RegistryError(400, "DIGEST_INVALID", "this path has no digest where one is required", {
     detail: "a digest looks like sha256:<hexadecimal>",
   });
 
-const badTarget = (): RegistryError =>
+const invalidTarget = (): RegistryError =>
   new RegistryError(404, "NAME_INVALID", "this path is not part of the registry API", {
     detail:
       "expected /v2/namespaces/<namespace>/connectors/<connector>/<repository>/(manifests|blobs|tags|referrers)/… or …/_catalog, " +
       'the repository in lower case, without "%", "//" or ".."',
   });
 
-const methods: Readonly<Record<Endpoint["kind"] | "base", readonly string[]>> = {
+const allowedMethods: Readonly<Record<Endpoint["kind"] | "base", readonly string[]>> = {
   base: ["GET", "HEAD"],
   catalog: ["GET", "HEAD"],
   manifest: ["GET", "HEAD", "PUT", "DELETE"],
@@ -150,8 +150,8 @@ const methods: Readonly<Record<Endpoint["kind"] | "base", readonly string[]>> = 
 /** @throws RegistryError 405 where the target has no such method */
 export function checkMethod(method: string, target: RequestTarget): void {
   const kind = target === "base" ? target : target.endpoint.kind;
-  if (methods[kind].includes(method)) return;
-  const allow = methods[kind].join(", ");
+  if (allowedMethods[kind].includes(method)) return;
+  const allow = allowedMethods[kind].join(", ");
   throw new RegistryError(405, "UNSUPPORTED", `${method} is not allowed on this path`, {
     detail: `allowed: ${allow}`,
     headers: { allow },

@@ -1,33 +1,35 @@
 import type { IncomingMessage, Server, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 
-/** The connections of a server. */
-export interface Connections {
-  /** Ends those on which nothing is under way, and the others once their answer is out. */
+/** Knows which connections of a server are open, and on which of them a response is under way. */
+export interface ConnectionTracker {
+  /** Ends the connections on which nothing is under way at once, and each other one after its response. */
   finish(): void;
-  /** Ends all of them. */
+  /** Ends all connections at once. */
   destroy(): void;
   /**
-   * Leaves one to somebody else who ends it in time; `destroy` ends it, too.
-   * @returns false where a request before it is still under way
+   * Leaves a connection to its caller, who has to end it in time: `finish` does not look after it any more, `destroy`
+   * still ends it.
+   * @returns whether it could be handed over; false where a response to an earlier request is still under way on it
    */
   handOver(socket: Socket): boolean;
-  /** When the last one came, as `performance.now` tells time; 0 before the first. */
-  lastAt(): number;
+  /** When the last connection came, in milliseconds of `performance.now`; 0 before the first. */
+  lastConnectionAt(): number;
 }
 
 /**
- * Follows a server's connections. Node's own closeIdleConnections and closeAllConnections know neither one
- * that has sent nothing yet, as Go's clients keep in reserve, nor one in the middle of a TLS handshake.
+ * Tracks the connections of a server, from before it listens. Node's own closeIdleConnections and closeAllConnections
+ * know neither a connection that has sent nothing yet, as Go's clients keep in reserve, nor one in the middle of a
+ * TLS handshake.
  */
-export function followConnections(server: Server): Connections {
-  /** What the kernel has accepted. */
+export function createConnectionTracker(server: Server): ConnectionTracker {
+  /** Connections that the kernel has accepted. */
   const accepted = new Set<Socket>();
-  /** What carries HTTP: the same, or the TLS inside. */
+  /** Sockets that carry HTTP: the accepted ones, or the TLS inside them. */
   const carrying = new Set<Socket>();
   const underWay = new Set<ServerResponse>();
   let isFinishing = false;
-  let lastAt = 0;
+  let lastConnectionAt = 0;
 
   const isBusy = (socket: Socket): boolean => {
     for (const { req } of underWay) if (req.socket === socket) return true;
@@ -47,7 +49,7 @@ export function followConnections(server: Server): Connections {
   };
   for (const event of ["request", "checkContinue", "checkExpectation"]) server.on(event, begin);
   server.on("connection", (socket: Socket) => {
-    lastAt = performance.now();
+    lastConnectionAt = performance.now();
     keepIn(accepted, socket);
   });
   const established = "setSecureContext" in server ? "secureConnection" : "connection";
@@ -67,7 +69,7 @@ export function followConnections(server: Server): Connections {
       for (const socket of accepted) socket.destroy();
     },
     handOver: (socket) => !isBusy(socket) && carrying.delete(socket),
-    lastAt: () => lastAt,
+    lastConnectionAt: () => lastConnectionAt,
   };
 }
 
@@ -77,20 +79,20 @@ function keepIn(sockets: Set<Socket>, socket: Socket): void {
 }
 
 /**
- * Lets nobody take all of a server's connections: further ones from an address that has so many are ended. Requests are
- * counted by who asks; connections that ask nothing have only an address. Pods have one each, unless the
- * network hides them behind their node, so it is a generous number.
+ * Keeps one address from taking all connections of a server: once it has `maxPerAddress` of them, further ones are
+ * closed. Requests are limited by subject, but a connection without a request has only an address. Each Pod has an
+ * address of its own, unless the network hides it behind its node, so the limit has to be generous.
  */
-export function limitConnections(server: Server, mostPerAddress: number): void {
+export function limitConnections(server: Server, maxPerAddress: number): void {
   const open = new Map<string, number>();
   server.prependListener("connection", (socket: Socket) => {
     const address = socket.remoteAddress ?? "";
-    const before = open.get(address) ?? 0;
-    if (before >= mostPerAddress) {
+    const count = open.get(address) ?? 0;
+    if (count >= maxPerAddress) {
       socket.destroy();
       return;
     }
-    open.set(address, before + 1);
+    open.set(address, count + 1);
     socket.once("close", () => {
       const left = (open.get(address) ?? 1) - 1;
       if (left > 0) open.set(address, left);

@@ -6,35 +6,40 @@ import {
   type ServerOptions,
   type ServerResponse,
 } from "node:http";
-import { createServer as createTlsServer } from "node:https";
+import { createServer as createHttpsServer } from "node:https";
 import type { AddressInfo, Socket } from "node:net";
 import { maxHeaderBytes } from "../../upstream/upstream.ts";
 import { RegistryError, respondWithError } from "../registry-error.ts";
-import { type Connections, followConnections, limitConnections } from "./connections.ts";
-import { refuseMalformed, refusePlain } from "./malformed.ts";
+import { respondToClientError, respondToPlainHttp } from "./client-errors.ts";
+import {
+  type ConnectionTracker,
+  createConnectionTracker,
+  limitConnections,
+} from "./connections.ts";
 import type { ServerCertificates } from "./server-certificates.ts";
 
-/** Where to listen. */
+/** An address to listen at. */
 export interface ListenAddress {
   readonly scheme: "http" | "https";
   /** A host name or an IP address without brackets. */
   readonly host: string;
-  /** 0 for any that is free. */
+  /** 0 for any port that is free. */
   readonly port: number;
-  /** What clients that name nobody get a certificate for; the host, unless it is said. */
+  /** The name in the certificate for clients that send no SNI; `host` by default. */
   readonly certificateName?: string;
 }
 
+/** A server that listens. */
 export interface Listener {
-  /** As asked for, with the port that was found. */
+  /** The address that was wanted, with the port that was found. */
   readonly address: ListenAddress;
-  /** When the last connection came, as `performance.now` tells time; 0 before the first. */
+  /** When the last connection came, in milliseconds of `performance.now`; 0 before the first. */
   lastConnectionAt(): number;
-  /** Takes no new connections, waits for requests under way, and ends after `grace` milliseconds at the latest. */
-  stop(grace: number): Promise<void>;
+  /** Takes no new connections, waits for requests under way, and ends after `graceMs` at the latest. */
+  stop(graceMs: number): Promise<void>;
 }
 
-/** For every server that clients of registries speak HTTP with. */
+/** Options of every HTTP server that clients connect to. */
 export const serverOptions: ServerOptions = {
   maxHeaderSize: maxHeaderBytes,
   requestTimeout: 0, // a push of many GB takes longer than Node's 300 s (nodejs/node#46574)
@@ -44,32 +49,36 @@ export const serverOptions: ServerOptions = {
   noDelay: true,
 };
 
-/** Answers a request; whatever goes wrong becomes the response. */
+/** Handles a request. It never throws: an error becomes the response. */
 export type Handler = (request: IncomingMessage, response: ServerResponse) => void;
 
-/** A CONNECT, its connection, and what came behind it on that. */
+/** Handles a CONNECT. `head` has the bytes that came behind the request on its connection. */
 export type ConnectHandler = (request: IncomingMessage, socket: Socket, head: Buffer) => void;
 
 export interface ListenOptions {
-  /** Of one address; thousands where nothing is said. */
-  readonly mostConnections?: number | undefined;
+  /** Connections of one client address that may be open; 4,096 by default. */
+  readonly maxConnectionsPerAddress?: number | undefined;
   readonly handler: Handler;
   readonly onConnect: ConnectHandler;
   readonly certificates: ServerCertificates;
 }
 
-/** Listens for registry clients. @throws the socket's error where the address can't be had */
+/**
+ * Listens for clients.
+ * @returns once the port is open
+ * @throws the socket's error where the address can't be had
+ */
 export async function listen(
   { scheme, host, port, certificateName = host }: ListenAddress,
-  { handler, onConnect, certificates, mostConnections = 4_096 }: ListenOptions,
+  { handler, onConnect, certificates, maxConnectionsPerAddress = 4_096 }: ListenOptions,
 ): Promise<Listener> {
   const server =
     scheme === "http"
       ? createServer(serverOptions)
-      : await tlsServer(certificateName, certificates);
-  limitConnections(server, mostConnections);
-  const connections = followConnections(server);
-  serve(server, handler);
+      : await createTlsServer(certificateName, certificates);
+  limitConnections(server, maxConnectionsPerAddress);
+  const connections = createConnectionTracker(server);
+  attachHandler(server, handler);
   server.on("connect", (request: IncomingMessage, socket: Socket, head: Buffer) => {
     if (connections.handOver(socket)) onConnect(request, socket, head);
     else socket.destroy();
@@ -79,52 +88,55 @@ export async function listen(
   const found = (server.address() as AddressInfo).port;
   return {
     address: { scheme, host, port: found },
-    lastConnectionAt: connections.lastAt,
-    stop: (grace) => stop(server, connections, grace),
+    lastConnectionAt: connections.lastConnectionAt,
+    stop: (graceMs) => stop(server, connections, graceMs),
   };
 }
 
-/** Has a handler answer all that a server is asked. */
-export function serve(server: Server, handler: Handler): void {
+/** Has a handler respond to all requests of a server, and this room to what the HTTP parser refuses. */
+export function attachHandler(server: Server, handler: Handler): void {
   server.on("request", handler);
-  server.on("checkContinue", handler); // the handler says 100 once the request is let in
+  server.on("checkContinue", handler); // the handler says 100 once the request is admitted
   server.on("checkExpectation", refuseExpectation);
-  server.on("clientError", refuseMalformed);
+  server.on("clientError", respondToClientError);
 }
 
-/** Clients that connect to an IP address send no name (RFC 6066, section 3). */
-async function tlsServer(ownName: string, certificates: ServerCertificates): Promise<Server> {
-  const own = async (): Promise<{ readonly cert: string; readonly key: string }> => {
-    const { certificate, privateKey } = await certificates.leaf(ownName);
+/**
+ * A server whose certificate follows the SNI. Clients that connect to an IP address send none (RFC 6066, section 3); they
+ * get a certificate for `ownName`, renewed every hour.
+ */
+async function createTlsServer(ownName: string, certificates: ServerCertificates): Promise<Server> {
+  const issueOwn = async (): Promise<{ readonly cert: string; readonly key: string }> => {
+    const { certificate, privateKey } = await certificates.issueFor(ownName);
     return { cert: certificate, key: privateKey };
   };
-  const server = createTlsServer({
+  const server = createHttpsServer({
     ...serverOptions,
-    ...(await own()),
+    ...(await issueOwn()),
     minVersion: "TLSv1.2",
     ALPNProtocols: ["http/1.1"],
     SNICallback(name, callback) {
-      certificates.context(name).then(
+      certificates.contextFor(name).then(
         (context) => callback(null, context),
         (error: Error) => callback(error),
       );
     },
   });
-  refusePlain(server);
+  respondToPlainHttp(server);
   server.once("listening", () => {
     const renewal = setInterval(() => {
-      own().then(
+      issueOwn().then(
         (pair) => server.setSecureContext(pair),
         () => undefined, // the one in use is good for as long again
       );
-    }, renewalInterval).unref();
+    }, renewalIntervalMs).unref();
     server.once("close", () => clearInterval(renewal));
   });
   return server;
 }
 
-/** Milliseconds. A leaf lives for weeks; the authority may be another one sooner. */
-const renewalInterval = 60 * 60 * 1000;
+/** A leaf lives for weeks, but the authority may be replaced sooner. */
+const renewalIntervalMs = 60 * 60 * 1000;
 
 function refuseExpectation(_request: IncomingMessage, response: ServerResponse): void {
   respondWithError(
@@ -133,11 +145,15 @@ function refuseExpectation(_request: IncomingMessage, response: ServerResponse):
   );
 }
 
-async function stop(server: Server, connections: Connections, grace: number): Promise<void> {
+async function stop(
+  server: Server,
+  connections: ConnectionTracker,
+  graceMs: number,
+): Promise<void> {
   const closed = once(server, "close");
   server.close();
   connections.finish();
-  const end = setTimeout(() => connections.destroy(), grace);
+  const end = setTimeout(() => connections.destroy(), graceMs);
   await closed;
   clearTimeout(end);
 }

@@ -15,7 +15,12 @@ describe("a CONNECT request to the forward proxy", function () {
 
   beforeEach(async () => {
     registry = resources.add(await startFakeRegistry({ tls: true, hostname: "harbor.test" }));
-    const limits = { perSubject: 9, tunnelsPerSubject: 3, perConnector: 9, heldBytes: 10_000 };
+    const limits = {
+      maxRequestsPerSubject: 9,
+      maxTunnelsPerSubject: 3,
+      maxRequestsPerConnector: 9,
+      maxHeldBytes: 10_000,
+    };
     proxy = resources.add(
       await startTestProxy({
         limits,

@@ -36,7 +36,7 @@ describe("redirects that clients of the forward proxy follow themselves", functi
     storage = resources.add(await startFakeRegistry({ hostname: "storage.test" }));
     proxy = resources.add(
       await startTestProxy({
-        waits: [1, 1, 1, 1],
+        retryDelaysMs: [1, 1, 1, 1],
         lookup: (_name, _options, callback) =>
           callback(null, [{ address: "127.0.0.1", family: 4 }]),
         tunnels: {

@@ -16,7 +16,7 @@ import { clientOf, type TestClient } from "../test-client.ts";
 import { startTestProxy, type TestProxy } from "../test-proxy.ts";
 
 const credential = { username: "alice", password: "secret-of-alice" };
-const waits = [1, 1, 1, 1];
+const retryDelaysMs = [1, 1, 1, 1];
 
 /** Sends a part of a body once, and closes. */
 function cutOnce(registry: FakeRegistry, body: Buffer, headers: Record<string, string> = {}) {
@@ -45,7 +45,7 @@ describe("the download of a blob that is cut in the middle", function () {
   before(async () => {
     registry = resources.add(await startFakeRegistry({ auth: "bearer" }));
     storage = resources.add(await startFakeRegistry());
-    proxy = resources.add(await startTestProxy({ bodyTimeout: 300, waits }));
+    proxy = resources.add(await startTestProxy({ bodyTimeoutMs: 300, retryDelaysMs }));
     proxy.connect("harbor", registry.url, { credential });
     client = clientOf(proxy, "harbor");
     digest = addBlob(registry.repository("app"), blob);
@@ -209,7 +209,7 @@ describe("the download of a blob that is cut in the middle", function () {
     undo.defer(truncateBlobs(registry, 0));
     undo.defer(truncateBlobs(registry, 1_000_000, { times: 1 }));
     await expectCut();
-    expect(asked()).to.have.lengthOf(1 + waits.length);
+    expect(asked()).to.have.lengthOf(1 + retryDelaysMs.length);
   });
 
   it("ends where nobody knows how long it is", async () => {
@@ -240,7 +240,7 @@ describe("the download of what is asked for by its digest", function () {
   before(async () => {
     registry = resources.add(await startFakeRegistry());
     secure = resources.add(await startFakeRegistry({ tls: true }));
-    proxy = resources.add(await startTestProxy({ waits }));
+    proxy = resources.add(await startTestProxy({ retryDelaysMs }));
     proxy.connect("harbor", registry.url);
     proxy.connect("secure", secure.url, { caCertificates: [secure.ca ?? ""] });
     client = clientOf(proxy, "harbor");

@@ -15,7 +15,7 @@ import { openRaw } from "../../support/raw-request.ts";
 import { clientOf, type TestClient } from "../test-client.ts";
 import { startTestProxy, type TestProxy } from "../test-proxy.ts";
 
-const bodyTimeout = 300;
+const bodyTimeoutMs = 300;
 
 describe("the body of a response that comes from a registry", function () {
   this.timeout(20_000);
@@ -31,7 +31,7 @@ describe("the body of a response that comes from a registry", function () {
   before(async () => {
     registry = resources.add(await startFakeRegistry());
     secure = resources.add(await startFakeRegistry({ tls: true }));
-    proxy = resources.add(await startTestProxy({ bodyTimeout, waits: [] }));
+    proxy = resources.add(await startTestProxy({ bodyTimeoutMs, retryDelaysMs: [] }));
     proxy.connect("harbor", registry.url);
     proxy.connect("secure", secure.url, { caCertificates: [secure.ca ?? ""] });
     client = clientOf(proxy, "harbor");
@@ -188,7 +188,7 @@ describe("the body of a response that comes from a registry", function () {
     let before = -1;
     while (sent !== before) {
       before = sent;
-      await sleep(bodyTimeout * 2.5); // longer than a registry may pause
+      await sleep(bodyTimeoutMs * 2.5); // longer than a registry may pause
     }
     // What the kernel's buffers hold, at both connections. The registry's own are in this process too.
     expect(sent).to.be.below(60_000_000);

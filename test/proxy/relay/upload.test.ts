@@ -25,7 +25,7 @@ import { startTestProxy, type TestProxy } from "../test-proxy.ts";
 
 const credential = { username: "alice", password: "secret-of-alice" };
 const styles: readonly LocationStyle[] = ["relative", "absolute", "state", "gar", "ghcr"];
-const bodyTimeout = 300;
+const bodyTimeoutMs = 300;
 
 describe("uploads through the proxy", function () {
   this.timeout(20_000);
@@ -39,7 +39,7 @@ describe("uploads through the proxy", function () {
   before(async () => {
     registry = resources.add(await startFakeRegistry({ auth: "bearer" }));
     secure = resources.add(await startFakeRegistry({ auth: "basic", tls: true }));
-    proxy = resources.add(await startTestProxy({ bodyTimeout }));
+    proxy = resources.add(await startTestProxy({ bodyTimeoutMs }));
     proxy.connect("harbor", registry.url, { credential });
     proxy.connect("other", registry.url, { credential });
     proxy.connect("secure", secure.url, { credential, caCertificates: [secure.ca ?? ""] });
@@ -520,7 +520,7 @@ describe("uploads through the proxy", function () {
         response.once("close", () => {
           const url = new URL(registry.url);
           const to = { url, headers: {}, agent: globalAgent, budget: new BufferBudget(0) };
-          const options = { request, response, ...to, bodyTimeoutMs: bodyTimeout };
+          const options = { request, response, ...to, bodyTimeoutMs };
           passed.resolve(passUpload(options).catch((error: Error) => error.name));
         });
         request.socket.destroy();
@@ -566,7 +566,7 @@ describe("uploads through the proxy", function () {
       const location = await begin();
       undo.defer(
         registry.on("PATCH upload", async ({ next }) => {
-          await sleep(bodyTimeout * 4);
+          await sleep(bodyTimeoutMs * 4);
           await next();
         }),
       );
@@ -580,7 +580,7 @@ describe("uploads through the proxy", function () {
       const digest = sha256(Buffer.from("blob"));
       undo.defer(
         registry.on("PUT upload", async ({ next }) => {
-          await sleep(bodyTimeout * 4);
+          await sleep(bodyTimeoutMs * 4);
           await next();
         }),
       );

@@ -1,6 +1,6 @@
 import { expect } from "chai";
 import fc from "fast-check";
-import { challengeOfOurs, clientToken } from "../../../src/proxy/request/client-token.ts";
+import { basicChallenge, clientToken } from "../../../src/proxy/request/client-token.ts";
 import { parseChallenges } from "../../../src/upstream/challenge.ts";
 
 const basic = (pair: string): string => `Basic ${Buffer.from(pair).toString("base64")}`;
@@ -50,7 +50,7 @@ describe("a client's token", function () {
 });
 
 it("the challenge is one, and Basic", () => {
-  const [challenge, ...others] = parseChallenges(challengeOfOurs);
+  const [challenge, ...others] = parseChallenges(basicChallenge);
   expect(others).to.deep.equal([]);
   expect(challenge?.scheme).to.equal("basic");
 });

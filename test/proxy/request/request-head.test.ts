@@ -16,7 +16,7 @@ describe("the head of a request to the proxy", function () {
   before(async () => {
     registry = resources.add(await startFakeRegistry());
     registry.repository("app").tags.set("1", "x");
-    proxy = resources.add(await startTestProxy({ mostConnections: 20 }));
+    proxy = resources.add(await startTestProxy({ maxConnectionsPerAddress: 20 }));
     proxy.connect("harbor", registry.url);
     client = clientOf(proxy, "harbor");
     await client("GET", "app/tags/list");

@@ -36,66 +36,66 @@ describe("the proxy's server certificates", function () {
   });
 
   it("are made once for a name, however it is written, until half of their life is over", async () => {
-    const first = await certificates.context("a.test");
-    expect(await certificates.context("A.Test")).to.equal(first);
+    const first = await certificates.contextFor("a.test");
+    expect(await certificates.contextFor("A.Test")).to.equal(first);
     now += leafLifetime / 2 - 1;
-    expect(await certificates.context("a.test")).to.equal(first);
+    expect(await certificates.contextFor("a.test")).to.equal(first);
     now += 1;
-    const second = await certificates.context("a.test");
+    const second = await certificates.contextFor("a.test");
     expect(second).to.not.equal(first);
-    expect(await certificates.context("a.test")).to.equal(second);
+    expect(await certificates.contextFor("a.test")).to.equal(second);
     expect(issued).to.deep.equal(["a.test", "a.test"]);
   });
 
   it("are made once for many who ask at a time", async () => {
-    const contexts = await Promise.all([1, 2, 3].map(() => certificates.context("a.test")));
+    const contexts = await Promise.all([1, 2, 3].map(() => certificates.contextFor("a.test")));
     expect(new Set(contexts).size).to.equal(1);
     expect(issued).to.deep.equal(["a.test"]);
   });
 
   it("are not made for names that the proxy does not answer under", async () => {
-    expect(await certificates.context("registry-1.docker.io")).to.equal(undefined);
+    expect(await certificates.contextFor("registry-1.docker.io")).to.equal(undefined);
     expect(issued).to.deep.equal([]);
   });
 
   it("are made for the host that is listened on, each time anew", async () => {
-    const { certificate } = await certificates.leaf("127.0.0.1");
+    const { certificate } = await certificates.issueFor("127.0.0.1");
     expect(new X509Certificate(certificate).subjectAltName).to.equal("IP Address:127.0.0.1");
-    await certificates.leaf("127.0.0.1");
+    await certificates.issueFor("127.0.0.1");
     expect(issued).to.have.length(2);
   });
 
   it("are tried again where they could not be made", async () => {
     isBroken = true;
-    const failed = await certificates.context("a.test").catch((error: Error) => error.message);
+    const failed = await certificates.contextFor("a.test").catch((error: Error) => error.message);
     expect(failed).to.equal("no key");
     isBroken = false;
-    expect(await certificates.context("a.test")).to.be.an("object");
+    expect(await certificates.contextFor("a.test")).to.be.an("object");
   });
 
   it("are made anew by another authority", async () => {
-    const first = await certificates.context("a.test");
+    const first = await certificates.contextFor("a.test");
     const rotated = await leafIssuer(await createAuthority("next", new Date(now)));
     issueLeaf = (name, when) => {
       issued.push(`next ${name}`);
       return rotated(name, when);
     };
-    expect(await certificates.context("a.test")).to.not.equal(first);
-    await certificates.leaf("own.test");
+    expect(await certificates.contextFor("a.test")).to.not.equal(first);
+    await certificates.issueFor("own.test");
     expect(issued).to.deep.equal(["a.test", "next a.test", "next own.test"]);
   });
 
   it("are kept for a thousand names", async () => {
-    const leaf = await certificates.leaf("x.test");
+    const leaf = await certificates.issueFor("x.test");
     issueLeaf = async (name) => {
       issued.push(name);
       return leaf;
     };
-    for (let index = 0; index < 1001; index++) await certificates.context(`h${index}.test`);
+    for (let index = 0; index < 1001; index++) await certificates.contextFor(`h${index}.test`);
     issued.length = 0;
-    await certificates.context("h1000.test");
+    await certificates.contextFor("h1000.test");
     expect(issued).to.deep.equal([]);
-    await certificates.context("h0.test");
+    await certificates.contextFor("h0.test");
     expect(issued).to.deep.equal(["h0.test"]);
   });
 });

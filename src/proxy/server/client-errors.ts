@@ -26,31 +26,32 @@ const notTls = new RegistryError(
   },
 );
 
-const known: Readonly<Record<string, RegistryError>> = {
+const errorsByCode: Readonly<Record<string, RegistryError>> = {
   HPE_HEADER_OVERFLOW: tooLarge,
   ERR_HTTP_REQUEST_TIMEOUT: tooSlow,
 };
 
 /**
- * Answers what the HTTP parser can't read: there is no request and no response, just a socket. One that speaks TLS
- * gets the same, which Go's clients know for what it is ("server gave HTTP response to HTTPS client").
+ * Responds to a `clientError` of Node's: the HTTP parser could not read a request, so there is just a socket to
+ * write to. A client that speaks TLS to a plain port gets the same response, which Go's clients recognise
+ * ("server gave HTTP response to HTTPS client").
  */
-export function refuseMalformed(error: NodeJS.ErrnoException, socket: Socket): void {
+export function respondToClientError(error: NodeJS.ErrnoException, socket: Socket): void {
   if (!socket.writable || error.code === "ECONNRESET") socket.destroy();
-  else answer(socket, known[error.code ?? ""] ?? unreadable);
+  else respond(socket, errorsByCode[error.code ?? ""] ?? unreadable);
 }
 
-/** Tells clients that speak plain HTTP to a server for TLS what is wrong. */
-export function refusePlain(server: Server): void {
+/** Has a TLS server respond in plain HTTP to clients that speak plain HTTP to it. */
+export function respondToPlainHttp(server: Server): void {
   server.on("tlsClientError", (error: NodeJS.ErrnoException, secure: Socket) => {
     if (error.code !== "ERR_SSL_HTTP_REQUEST") return;
     // Node has no public name for the socket below; without it, the connection just ends.
     const plain: unknown = Reflect.get(secure, "_parent");
-    if (plain instanceof Socket && plain.writable) answer(plain, notTls);
+    if (plain instanceof Socket && plain.writable) respond(plain, notTls);
   });
 }
 
-function answer(socket: Socket, error: RegistryError): void {
+function respond(socket: Socket, error: RegistryError): void {
   const body = errorBody(error);
   socket.end(
     `HTTP/1.1 ${error.status} ${STATUS_CODES[error.status]}\r\nConnection: close\r\n` +
