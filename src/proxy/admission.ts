@@ -11,7 +11,7 @@ import type {
   VerifyToken,
 } from "../connector/surroundings.ts";
 import { denied, RegistryError } from "./registry-error.ts";
-import { basicChallenge, clientToken } from "./request/client-token.ts";
+import { basicChallenge, clientToken } from "./request/request-head.ts";
 import type { Endpoint, RepositoryTarget } from "./request/request-target.ts";
 
 export interface AdmissionOptions {

@@ -36,8 +36,8 @@ import {
 } from "./request/request-target.ts";
 import type { RequestLimiter } from "./request-limits.ts";
 import { openReport, type ReportDraft, type RequestReport } from "./request-report.ts";
+import { createStallWatch } from "./server/connections.ts";
 import type { Handler } from "./server/listener.ts";
-import { createStallWatch } from "./stalled-client.ts";
 
 export interface HandlerOptions extends AdmissionOptions, RelayOptions {
   readonly readUpstreamSecrets: ReadUpstreamSecrets;

@@ -1,9 +1,11 @@
 import { setTimeout as sleep } from "node:timers/promises";
+import { type IssueLeaf, type KeyPair, leafIssuer } from "../certificate-authority.ts";
 import { settledOrAborted } from "../concurrency.ts";
 import type { Environment, ProxySettings } from "../config/cluster-settings.ts";
 import { type ConnectorRef, showRef } from "../connector/connector-ref.ts";
+import { describeProblems } from "../connector/problem.ts";
 import { connectorOfServiceHost } from "../connector/proxy-address.ts";
-import { keysSecretName } from "../connector/proxy-keys.ts";
+import { keysSecretName, openingKeys, parseProxyKeys } from "../connector/proxy-keys.ts";
 import { connectorsPath, findInCache } from "../kube/find-connector.ts";
 import { createAccessReviewer } from "../kube/may-use.ts";
 import { outliveTokens } from "../kube/outlive-tokens.ts";
@@ -12,11 +14,10 @@ import { reviewTokens } from "../kube/verify-token.ts";
 import type { Log } from "../log.ts";
 import { createMetrics } from "../metrics/metrics.ts";
 import { startProxy } from "../proxy/proxy.ts";
-import { connectToCluster } from "./cluster.ts";
+import { type ClusterConnection, connectToCluster } from "./cluster.ts";
 import { serveHealth } from "./health-server.ts";
 import { installedNames } from "./installed-names.ts";
 import { apiEndpoints, endpointAddresses, interfaceAddresses } from "./own-addresses.ts";
-import { watchProxyKeys } from "./proxy-keys.ts";
 import { createProxyObserver } from "./proxy-observer.ts";
 import type { Role } from "./role.ts";
 
@@ -120,4 +121,59 @@ async function farewell(lastConnectionAt: () => number): Promise<void> {
     const quiet = now - Math.max(begin, lastConnectionAt());
     if (quiet > shortestFarewell || now - begin > longestFarewell) return;
   }
+}
+
+/** The keys that all proxies of a cluster share, as they are now. */
+interface WatchedProxyKeys {
+  /** Settles when they are there. The controller makes them. */
+  readonly arrived: Promise<void>;
+  /** @throws TypeError before they are there */
+  leafIssuer(): IssueLeaf;
+  /** @throws TypeError before they are there */
+  sealKeys(): readonly [Buffer, ...Buffer[]];
+}
+
+interface KeysInUse {
+  readonly authority: KeyPair;
+  readonly issueLeaf: IssueLeaf;
+  readonly sealKeys: readonly [Buffer, ...Buffer[]];
+}
+
+/** Follows the Secret with the keys. One that can't be used is logged, and those before stay in use. */
+function watchProxyKeys(cluster: ClusterConnection, namespace: string, log: Log): WatchedProxyKeys {
+  const arrived = Promise.withResolvers<void>();
+  let inUse: KeysInUse | undefined;
+  const secrets = cluster.watchOne(`/api/v1/namespaces/${namespace}/secrets`, keysSecretName);
+  const take = async (secret: unknown): Promise<void> => {
+    const keys = parseProxyKeys(secret);
+    if (!keys.ok) {
+      const reason = describeProblems(keys.problems);
+      log("error", "the proxy's keys can't be used", { reference: keysSecretName, reason });
+      return;
+    }
+    const { authority, sealKey } = keys.value;
+    const isSame = inUse?.authority.certificate === authority.certificate;
+    inUse = {
+      authority,
+      issueLeaf: isSame && inUse ? inUse.issueLeaf : await leafIssuer(authority),
+      sealKeys: [sealKey, ...openingKeys(keys.value).slice(1)],
+    };
+    arrived.resolve();
+  };
+  secrets.onChange(({ object }) => {
+    if (object !== undefined) {
+      take(object).catch((error: unknown) =>
+        log("error", "the proxy's keys can't be used", { reference: keysSecretName, error }),
+      );
+    }
+  });
+  const current = (): KeysInUse => {
+    if (inUse === undefined) throw new TypeError(`the Secret ${keysSecretName} does not exist yet`);
+    return inUse;
+  };
+  return {
+    arrived: arrived.promise,
+    leafIssuer: () => current().issueLeaf,
+    sealKeys: () => current().sealKeys,
+  };
 }

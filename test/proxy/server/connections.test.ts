@@ -1,12 +1,12 @@
 import { once } from "node:events";
 import { connect, type Socket } from "node:net";
 import { expect } from "chai";
-import { cleanup } from "../support/cleanup.ts";
-import { eventually } from "../support/eventually.ts";
-import { type FakeRegistry, startFakeRegistry } from "../support/fake-registry.ts";
-import { noise } from "../support/oci-image.ts";
-import { clientOf } from "./test-client.ts";
-import { startTestProxy, type TestProxy } from "./test-proxy.ts";
+import { cleanup } from "../../support/cleanup.ts";
+import { eventually } from "../../support/eventually.ts";
+import { type FakeRegistry, startFakeRegistry } from "../../support/fake-registry.ts";
+import { noise } from "../../support/oci-image.ts";
+import { clientOf } from "../test-client.ts";
+import { startTestProxy, type TestProxy } from "../test-proxy.ts";
 
 const stallTimeoutMs = 500;
 
