@@ -2,18 +2,19 @@ import type { ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import { RegistryError } from "./registry-error.ts";
 
+/** How much one tenant may take from its neighbours. */
 export interface RequestLimits {
   /** Requests of one Pod or volume that may be under way. */
   readonly maxRequestsPerSubject: number;
-  /** Connections of one Pod or volume that a CONNECT may have open. An idle one costs some 30 KiB. */
+  /** Tunnels of one Pod or volume that may be open. An idle one costs some 30 KiB. */
   readonly maxTunnelsPerSubject: number;
   /** Requests through one connector that may be under way. */
   readonly maxRequestsPerConnector: number;
-  /** Bytes of manifests that may be held, of all together. */
+  /** Bytes of manifests that may be held in memory for all pushes together. */
   readonly maxHeldBytes: number;
 }
 
-/** A build of many images uses a few dozen connections; what holds more takes them from its neighbours. */
+/** The limits of a proxy by default. A build of many images uses a few dozen connections. */
 export const defaultRequestLimits: RequestLimits = {
   maxRequestsPerSubject: 256,
   maxTunnelsPerSubject: 1_024,
@@ -21,7 +22,7 @@ export const defaultRequestLimits: RequestLimits = {
   maxHeldBytes: 64 * 1024 * 1024,
 };
 
-/** Keeps one tenant from taking what others need. */
+/** Counts what is under way, and refuses what goes beyond the limits. */
 export interface RequestLimiter {
   /**
    * Counts a request until its response is closed.
@@ -29,23 +30,25 @@ export interface RequestLimiter {
    */
   admit(subject: string, connectorUid: string, response: ServerResponse): void;
   /**
-   * Counts a connection that a CONNECT has opened until it is closed.
+   * Counts a tunnel until its connection is closed.
    * @throws RegistryError 429 where there are too many already
    */
   admitTunnel(subject: string, socket: Socket): void;
   /**
-   * @returns a function that counts bytes that are held for a request until its response is closed, and
-   *   throws RegistryError 429 where there are too many already
+   * Begins to count the bytes that are held in memory for a request, until its response is closed.
+   * @returns the function to call with each number of further bytes; it throws RegistryError 429 where too many are
+   *   held already
    */
   holdBytesFor(response: ServerResponse): (bytes: number) => void;
 }
 
+/** Creates the counters that all listeners of a proxy share. */
 export function createRequestLimiter(limits: RequestLimits): RequestLimiter {
   const counts = new Map<string, number>();
-  let held = 0;
-  const count = (key: string, most: number, whose: string, what = "requests"): void => {
+  let heldBytes = 0;
+  const count = (key: string, max: number, whose: string, what = "requests"): void => {
     const underWay = counts.get(key) ?? 0;
-    if (underWay >= most) throw tooMany(`${underWay} ${what} of this ${whose} are under way`);
+    if (underWay >= max) throw tooMany(`${underWay} ${what} of this ${whose} are under way`);
     counts.set(key, underWay + 1);
   };
   const uncount = (key: string): void => {
@@ -75,16 +78,16 @@ export function createRequestLimiter(limits: RequestLimits): RequestLimiter {
       socket.once("close", () => uncount(key));
     },
     holdBytesFor(response) {
-      let own = 0;
+      let ownBytes = 0;
       response.once("close", () => {
-        held -= own;
+        heldBytes -= ownBytes;
       });
       return (bytes) => {
-        if (held + bytes > limits.maxHeldBytes) {
+        if (heldBytes + bytes > limits.maxHeldBytes) {
           throw tooMany("too many pushes are sending manifests");
         }
-        held += bytes;
-        own += bytes;
+        heldBytes += bytes;
+        ownBytes += bytes;
       };
     },
   };

@@ -5,46 +5,47 @@ import { type ConnectorRef, showRef } from "../connector/connector-ref.ts";
 import type { Identity } from "../connector/surroundings.ts";
 import type { RequestTarget } from "./request/request-target.ts";
 
-/** What became of a request: a line of the audit log, and what is counted. */
+/** What became of a request. It becomes a line of the audit log (docs/audit-log.md has the fields) and counts in the metrics. */
 export interface RequestReport {
   readonly method: string;
   /**
-   * `pull manifest`, `push upload`, `base`, or `none` where the request was none of the API. In forward mode, where it was
-   * for another host than a connector's: `tunnel` for a CONNECT, `pass` for a request that was passed on as it was.
+   * `pull manifest`, `push upload`, `base`, or `none` where the request was none of the registry API. In forward mode, for
+   * another host than a connector's: `tunnel` for a CONNECT, `pass` for a request that was passed on as it was.
    */
   readonly operation: string;
-  /** Who asked; undefined where nobody was let in. */
+  /** Who sent the request; undefined where that could not be verified. */
   readonly identity: Identity | undefined;
-  /** Where a request of forward mode went, or was to go, that was none for a connector: `github.com:443`. */
+  /** The host and port of a request of forward mode that was not for a connector: `github.com:443`. */
   readonly host: string | undefined;
-  /** Which connector was asked for, whether or not there is one. */
+  /** The connector that the request named, whether or not it exists. */
   readonly ref: ConnectorRef | undefined;
-  /** `namespace/name` of a connector that there is, and that they may use. */
+  /** `namespace/name` of the connector, where it exists and may be used by who asked. */
   readonly connector: string | undefined;
   readonly repository: string | undefined;
   /** A tag or a digest. */
   readonly reference: string | undefined;
   readonly verb: Action | undefined;
-  /** Whether the proxy let it through to the registry. */
+  /** Whether the proxy let the request through. */
   readonly decision: "allowed" | "refused";
-  /** Why it was refused, or failed. */
+  /** Why the request was refused, or failed. */
   readonly reason: string | undefined;
-  /** What the client got; 499 where it went away first. */
+  /** The HTTP status that the client got; 499 where it went away first. */
   readonly status: number;
-  /** What the registry answered; undefined where it was not asked, or did not answer. */
+  /** The HTTP status of the registry's response; undefined where there was none. */
   readonly upstreamStatus: number | undefined;
-  /** Of the connection, so heads are counted too. */
+  /** Bytes that came on the connection, heads included. */
   readonly bytesReceived: number;
+  /** Bytes that were sent on the connection, heads included. */
   readonly bytesSent: number;
   readonly durationMs: number;
 }
 
-/** A report that is being written, while the request is under way. */
+/** What is known of a request while it is under way; whoever handles it fills it in. */
 export interface ReportDraft {
   target?: RequestTarget;
-  /** Where it goes, if not to a connector. */
+  /** The host and port that a request of forward mode goes to, if not to a connector. */
   host?: string;
-  /** Whether it is passed on there. */
+  /** Whether it is passed on to that host. */
   isPassedOn?: boolean;
   identity?: Identity;
   ref?: ConnectorRef;
@@ -54,17 +55,24 @@ export interface ReportDraft {
   upstreamStatus?: number;
 }
 
-/** What had been read of a connection when its last report was closed: a request's body may arrive with its head. */
+/**
+ * The bytes of each connection that were read when its last report was made. A report counts from there, and not from its
+ * own beginning, since by then a part of the body may have been read with the head.
+ */
 const reportedBytesRead = new WeakMap<Socket, number>();
 
-/** nginx's status for a client that went away. */
+/** The status that nginx logs for a client that went away before its response was sent. */
 const clientClosedRequest = 499;
 
-/** Opens a report, which is handed over when the response is done with. */
+/**
+ * Begins the report of a request.
+ * @param onClose gets the report once the response is closed, whatever came of it
+ * @returns the draft to fill in
+ */
 export function openReport(
   request: IncomingMessage,
   response: ServerResponse,
-  done: (report: RequestReport) => void,
+  onClose: (report: RequestReport) => void,
 ): ReportDraft {
   const draft: ReportDraft = {};
   const { socket } = request;
@@ -74,7 +82,7 @@ export function openReport(
     const { target, connector } = draft;
     const bytesReceived = socket.bytesRead - (reportedBytesRead.get(socket) ?? 0);
     reportedBytesRead.set(socket, socket.bytesRead);
-    done({
+    onClose({
       method: request.method ?? "",
       operation: operationOf(draft),
       identity: draft.identity,

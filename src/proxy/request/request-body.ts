@@ -3,15 +3,15 @@ import { ClientGone } from "../client-gone.ts";
 import { RegistryError } from "../registry-error.ts";
 import type { RequestLimiter } from "../request-limits.ts";
 
-/** RFC 9112, section 6: a request has a body where one of these says so. */
+/** Whether a request has a body, by its headers (RFC 9112, section 6). */
 export const hasBody = ({ headers }: IncomingMessage): boolean =>
   headers["transfer-encoding"] !== undefined || Number(headers["content-length"] ?? 0) > 0;
 
 const methodsWithBody = ["PATCH", "POST", "PUT"];
 
 /**
- * Refuses a body where none belongs. Node's client sends one with GET or DELETE unframed unless it is
- * told its length, and a registry would read it as the next request.
+ * Refuses a body of a method that has none in the registry API. Node's client sends the body of a GET or DELETE unframed
+ * unless it is given a length, and a registry would read it as the next request.
  * @throws RegistryError 400
  */
 export function checkBody(request: IncomingMessage, method: string): void {
@@ -20,10 +20,10 @@ export function checkBody(request: IncomingMessage, method: string): void {
 }
 
 /**
- * Ends the connection of a client that stops in the middle of a body. Time in which a body is held
- * back, since the registry is slower, does not count.
- * @param timeoutMs milliseconds without a byte; it may take twice as long until they are noticed
- * @returns ends the watch
+ * Ends the connection of a client that stops in the middle of its body. Time in which the proxy holds the body back,
+ * since the registry is slower, does not count.
+ * @param timeoutMs how long no byte may come; it may take twice as long until that is noticed
+ * @returns a function that ends the watch
  */
 export function endWhenIdle(request: IncomingMessage, timeoutMs: number): () => void {
   let seen = -1;
@@ -37,14 +37,17 @@ export function endWhenIdle(request: IncomingMessage, timeoutMs: number): () => 
 }
 
 /**
- * Registries take manifests of 4 MiB (distribution-spec 1.1, "Pushing Manifests"), clients send none that is much larger.
- * Twice that is the most that one push makes us hold.
+ * The most that one push makes the proxy hold in memory: twice the 4 MiB that registries take (distribution-spec 1.1,
+ * "Pushing Manifests").
  */
 const maxManifestBytes = 8 * 1024 * 1024;
 
 /**
- * Reads a manifest whole, so that its request can be sent again with another token. Undefined where there is no body.
- * @throws RegistryError 413 where it is too large, 429 where too much is held already; ClientGone
+ * Reads a manifest whole, so that its request can be sent again with another token. The bytes count as held until the
+ * response is closed.
+ * @param bodyTimeoutMs how long no byte of it may come, see {@link endWhenIdle}
+ * @returns undefined where the request has no body
+ * @throws RegistryError 413 where the manifest is too large, 429 where too much is held already; ClientGone
  */
 export async function readManifestBody(
   request: IncomingMessage,

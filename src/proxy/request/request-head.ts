@@ -3,8 +3,8 @@ import { connectionTokens } from "../headers.ts";
 import { RegistryError } from "../registry-error.ts";
 
 /**
- * Headers that say who asks, whom, and where a body ends. One that is there twice, or that `Connection` takes back, can
- * be read in two ways; the parser sees to the lengths.
+ * Headers that say who sends the request, to whom, and where its body ends, in lower case. A request that has one of
+ * them twice, or names it in `Connection`, can be read in two ways. Node's parser checks the values of the lengths.
  */
 const singletonHeaders: ReadonlySet<string> = new Set([
   "authorization",
@@ -16,7 +16,7 @@ const singletonHeaders: ReadonlySet<string> = new Set([
 ]);
 
 /**
- * Refuses a head that somebody else may read in another way, before anything of it goes on.
+ * Refuses a request whose head a registry may read in another way than this proxy does (RFC 9112, section 11.2).
  * @throws RegistryError 400
  */
 export function checkHead({ rawHeaders, headers }: IncomingMessage): void {
@@ -39,7 +39,11 @@ const ambiguous = (what: string): RegistryError =>
     detail: "send each header once, name none of them in Connection, and send no trailers",
   });
 
-/** The token in an Authorization header: behind `Bearer`, or as the password behind `Basic`, whatever its user. */
+/**
+ * Reads the token in an Authorization header: it stands behind `Bearer`, or is the password of any user behind `Basic`.
+ * @returns undefined where there is none, or where the header is malformed
+ * @example clientToken("Bearer abc") // "abc"
+ */
 export function clientToken(authorization: string | undefined): string | undefined {
   const match = /^(basic|bearer) +([A-Za-z0-9._~+/-]+=*) *$/i.exec(authorization ?? "");
   if (match === null) return undefined;
@@ -51,5 +55,8 @@ export function clientToken(authorization: string | undefined): string | undefin
   return token === "" ? undefined : token;
 }
 
-/** One challenge, and Basic: every client can answer it, and none goes to a token server of its own (RFC 9110, section 11.6.1). */
+/**
+ * The one `WWW-Authenticate` challenge of the proxy (RFC 9110, section 11.6.1). It is Basic, since every client knows
+ * that and needs no token server for it.
+ */
 export const basicChallenge = 'Basic realm="connectors-proxy"';

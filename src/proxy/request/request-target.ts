@@ -2,7 +2,7 @@ import { type ConnectorRef, isConnectorName, isNamespace } from "../../connector
 import { isDigest, isReference, isRepository } from "../../connector/repository.ts";
 import { RegistryError } from "../registry-error.ts";
 
-/** What of a repository is meant, or of the whole registry. */
+/** What a request is about: a part of a repository, or the catalog of the whole registry. */
 export type Endpoint =
   | { readonly kind: "catalog" }
   | { readonly kind: "manifest"; readonly reference: string }
@@ -12,39 +12,43 @@ export type Endpoint =
   | { readonly kind: "tags" }
   | { readonly kind: "referrers"; readonly digest: string };
 
+/** A request target that names something in a registry. */
 export interface RepositoryTarget {
   /** Undefined in the short form: the Host header names the connector. */
   readonly connector: ConnectorRef | undefined;
-  /** What the client puts before a repository: `/v2/namespaces/team-a/connectors/harbor/`, or `/v2/`. */
+  /** The path before the repository: `/v2/namespaces/team-a/connectors/harbor/`, or `/v2/`. */
   readonly prefix: string;
-  /** Empty for the catalog, which is about all of them. */
+  /** Empty for the catalog, which is about all repositories. */
   readonly repository: string;
   readonly endpoint: Endpoint;
   /** The raw query without its question mark. */
   readonly query: string;
 }
 
-/** The digest by which something is asked for, undefined where it is asked for by a name. */
+/** The digest of the manifest or blob that an endpoint names; undefined where it names none, or a tag. */
 export function digestOf(endpoint: Endpoint): string | undefined {
   if (endpoint.kind === "blob") return endpoint.digest;
   const isDigest = endpoint.kind === "manifest" && endpoint.reference.includes(":");
   return isDigest ? endpoint.reference : undefined;
 }
 
-/** `/v2/` itself, or something in a registry. */
+/** What a request asks for: `/v2/` itself (`"base"`), or something in a registry. */
 export type RequestTarget = "base" | RepositoryTarget;
 
 const connectorForm = /^\/v2\/namespaces\/([^/]+)\/connectors\/([^/]+)\/(.*)$/;
-/** What a path can be made of; `%`, `\` and control characters would be read differently by a registry than by us. */
+/** The characters of a path. A registry may read `%`, `\` and control characters in another way than this proxy. */
 const plainPath = /^\/[A-Za-z0-9._~:@+=/-]*$/;
-/** Some clients encode the colon of a digest. It means nothing but itself, and goes on as such. */
+/** Some clients encode the colon of a digest. It has no other meaning, and is relayed decoded. */
 const encodedColon = /%3a/gi;
 const plainQuery = /^[\x21\x22\x24-\x7e]*$/;
 
 /**
- * Reads a request target in origin form (RFC 9112, section 3.2.1), strictly: what is returned is what
- * is checked and what is forwarded, so there is no second way to read it.
- * @throws RegistryError with what a target has to look like
+ * Parses a request target in origin form (RFC 9112, section 3.2.1), strictly: the result is what is checked and what is
+ * relayed, so there is no second way to read it.
+ * @throws RegistryError 404 with what a target has to look like, 400 for a malformed digest
+ * @example
+ * parseRequestTarget("/v2/namespaces/team-a/connectors/harbor/app/manifests/1.0")
+ * // connector team-a/harbor, repository "app", endpoint { kind: "manifest", reference: "1.0" }
  */
 export function parseRequestTarget(target: string): RequestTarget {
   const { path, query } = splitTarget(target);
@@ -62,8 +66,10 @@ export function parseRequestTarget(target: string): RequestTarget {
 }
 
 /**
- * The same for a client that knows the registry by its own name and address: no path names a connector.
- * @param basePath what stands before `/v2/` in the registry's address
+ * Parses the target of a request to a registry under the registry's own address, as clients send it in forward mode: its
+ * path names no connector. It is as strict as {@link parseRequestTarget}.
+ * @param basePath the path before `/v2/` in the registry's address, empty where there is none
+ * @throws RegistryError 404 with what a target has to look like, 400 for a malformed digest
  */
 export function parseRegistryTarget(target: string, basePath: string): RequestTarget {
   const { path, query } = splitTarget(target);
@@ -99,7 +105,7 @@ function parseRegistryPath(
   return { connector, prefix, repository, endpoint, query };
 }
 
-/** Read from the end, since a repository may itself have a component called `manifests` or `blobs`. */
+/** Parses from the end, since a component of a repository may itself be called `manifests` or `blobs`. */
 function parseEndpoint(
   segments: readonly string[],
 ): { readonly endpoint: Endpoint; readonly length: number } | undefined {
@@ -123,7 +129,7 @@ function endpointOf(kind: string, last: string): Endpoint | undefined {
   return undefined;
 }
 
-/** 400, as the specification has it for referrers ("Listing Referrers"): 404 would mean that there is no such API. */
+/** The status is 400, as the specification has it for referrers ("Listing Referrers"): 404 would say that there is no such API. */
 const invalidDigest = (): RegistryError =>
   new RegistryError(400, "DIGEST_INVALID", "this path has no digest where one is required", {
     detail: "a digest looks like sha256:<hexadecimal>",
@@ -147,7 +153,10 @@ const allowedMethods: Readonly<Record<Endpoint["kind"] | "base", readonly string
   referrers: ["GET", "HEAD"],
 };
 
-/** @throws RegistryError 405 where the target has no such method */
+/**
+ * Refuses a method that the registry API does not have for a target.
+ * @throws RegistryError 405 with the methods that there are
+ */
 export function checkMethod(method: string, target: RequestTarget): void {
   const kind = target === "base" ? target : target.endpoint.kind;
   if (allowedMethods[kind].includes(method)) return;

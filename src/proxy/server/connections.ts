@@ -101,19 +101,21 @@ export function limitConnections(server: Server, maxPerAddress: number): void {
   });
 }
 
-/** Looks after an answer until it is closed. */
+/** Watches a response until it is closed. */
 export type EndWhenStalled = (response: ServerResponse) => void;
 
 /**
- * Ends the connections of clients that stop reading their answer. Whoever unpacks a layer while it arrives may
- * rest for a while; whoever rests for ever would keep a connection to the registry for ever, too.
- * @param timeoutMs milliseconds in which not a byte is taken; it may take twice as long until that is noticed
+ * Ends the connections of clients that stop reading their response. A client that unpacks a layer while it arrives may
+ * pause for a while. One that never goes on would keep a connection to the registry open for ever, too.
+ * @param timeoutMs how long a client may take not a byte of what waits for it; it may take twice as long until that is
+ *   noticed
+ * @returns the function to call with each response
  */
 export function createStallWatch(timeoutMs: number): EndWhenStalled {
-  /** What each had taken when it was looked at last; undefined where nothing waited to be taken. */
+  /** Bytes that each client had taken at the last look; undefined where nothing waited for it. */
   const taken = new Map<ServerResponse, number | undefined>();
   let timer: NodeJS.Timeout | undefined;
-  const look = (): void => {
+  const check = (): void => {
     for (const [response, before] of taken) {
       const now = bytesTaken(response.req.socket);
       if (now !== undefined && now === before) response.req.socket.destroy();
@@ -126,10 +128,10 @@ export function createStallWatch(timeoutMs: number): EndWhenStalled {
   return (response) => {
     taken.set(response, undefined);
     response.once("close", () => taken.delete(response));
-    timer ??= setInterval(look, timeoutMs).unref();
+    timer ??= setInterval(check, timeoutMs).unref();
   };
 }
 
-/** Bytes that a client has taken; undefined where none wait for it. `bytesWritten` counts what has been given to the socket. */
+/** Bytes that a client has taken; undefined where none wait for it. `bytesWritten` counts what was handed to the socket. */
 const bytesTaken = ({ bytesWritten, writableLength }: Socket): number | undefined =>
   writableLength > 0 ? bytesWritten - writableLength : undefined;
