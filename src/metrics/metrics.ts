@@ -1,28 +1,29 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
 
 /**
- * What the roles count, for Prometheus; docs/metrics.md has the table. Labels are connectors that
- * there are, operations and codes: never a volume, a repository or a Pod, of which there is no end.
+ * What the roles count for Prometheus; docs/metrics.md has the table. Labels are connectors that exist, operations and
+ * codes. They are never volumes, repositories or Pods, since the number of these has no bound.
  */
 export interface Metrics {
   readonly proxy: ProxyMetrics;
   readonly csi: CsiMetrics;
   readonly controller: ControllerMetrics;
   readonly api: ApiMetrics;
-  /** What a scrape gets: the Content-Type, and the text. */
-  scrape(): Promise<readonly [type: string, text: string]>;
+  /** The Content-Type and the body of the response to a scrape. */
+  scrape(): Promise<readonly [type: string, body: string]>;
 }
 
+/** A role that has metrics. */
 export type MeteredRole = "proxy" | "csi" | "controller";
 
-/** The metrics of the role that runs in this process, and of the process itself. */
+/** Creates the metrics of the role that runs in this process, and of the process itself. */
 export function createMetrics(role: MeteredRole): Metrics {
   const registry = new Registry();
   collectDefaultMetrics({ register: registry });
-  /** A role that does not run here counts into nothing. */
-  const unseen = new Registry();
+  /** Takes the metrics of roles that do not run here; nobody scrapes it. */
+  const unscraped = new Registry();
   const registersOf = (...roles: readonly MeteredRole[]): Registry[] => [
-    roles.includes(role) ? registry : unseen,
+    roles.includes(role) ? registry : unscraped,
   ];
   return {
     proxy: createProxyMetrics(registersOf("proxy")),
@@ -33,17 +34,21 @@ export function createMetrics(role: MeteredRole): Metrics {
   };
 }
 
-/** Answers of the API server that requests and volumes wait for. */
+/** Counts what requests and volumes need to know from the API server. */
 export interface ApiMetrics {
-  /** Whose token is it? */
+  /** TokenReviews: whose token is it? */
   readonly token: CountLookup;
-  /** May they use the connector? */
+  /** SubjectAccessReviews: may they use the connector? */
   readonly access: CountLookup;
-  /** What is in its Secrets? */
+  /** A connector's Secrets. */
   readonly secret: CountLookup;
 }
 
-/** @param outcome where an answer came from; `stale` is a kept one, for want of a new one */
+/**
+ * Counts a lookup.
+ * @param outcome where the result came from: `asked` from the API server, `cached` from the cache, `stale` from the cache
+ *   for want of a new one; `failed` where there was none
+ */
 type CountLookup = (outcome: "cached" | "asked" | "stale" | "failed") => void;
 
 function createApiMetrics(registers: Registry[]): ApiMetrics {
@@ -53,20 +58,21 @@ function createApiMetrics(registers: Registry[]): ApiMetrics {
     labelNames: ["kind", "outcome"],
     registers,
   });
-  const telling =
+  const countOf =
     (kind: keyof ApiMetrics): CountLookup =>
     (outcome) =>
       lookups.inc({ kind, outcome });
-  return { token: telling("token"), access: telling("access"), secret: telling("secret") };
+  return { token: countOf("token"), access: countOf("access"), secret: countOf("secret") };
 }
 
-/** Seconds: from what is answered at once to what somebody would complain about. */
+/** Buckets of calls and reconciliations: from at once to as long as somebody would complain about. */
 const callBucketsSeconds = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5, 30];
 
+/** Counts the calls of the kubelet, and volumes. */
 export interface CsiMetrics {
-  /** @param code of gRPC: `OK`, `NOT_FOUND` */
+  /** @param code the gRPC status: `OK`, `NOT_FOUND` */
   called(operation: "publish" | "unpublish", code: string, durationSeconds: number): void;
-  /** How many volumes there are. */
+  /** Sets how many volumes there are. */
   volumes(count: number): void;
 }
 
@@ -98,11 +104,12 @@ function createCsiMetrics(registers: Registry[]): CsiMetrics {
   };
 }
 
+/** Counts reconciliations, and shows the conditions of connectors. */
 export interface ControllerMetrics {
   reconciled(outcome: string, durationSeconds: number): void;
-  /** The conditions of a connector, as they are now: type → status. */
+  /** Sets the conditions of a connector, in place of those before. @param conditions status by type */
   conditions(connector: string, conditions: ReadonlyMap<string, string>): void;
-  /** A connector that is gone has no conditions. */
+  /** Removes the conditions of a connector that is gone. */
   forget(connector: string): void;
 }
 
@@ -148,29 +155,31 @@ function createControllerMetrics(registers: Registry[]): ControllerMetrics {
   };
 }
 
+/** Counts the requests of the proxy. */
 export interface ProxyMetrics {
   requestStarted(): void;
   requestEnded(request: EndedRequest): void;
-  /** A request needed a registry token. */
+  /** Counts a registry token that a request needed. */
   tokenNeeded(connector: string, outcome: "fetched" | "refused" | "failed" | "cached"): void;
-  /** A connector that is gone has no series. */
+  /** Removes the series of a connector that is gone. */
   forget(connector: string): Promise<void>;
 }
 
 interface EndedRequest {
-  /** `namespace/name`, empty where the request named none that there is. */
+  /** `namespace/name`, empty where the request named no connector that exists. */
   readonly connector: string;
-  /** `pull manifest`, `push upload`: verb and kind. */
+  /** Verb and kind: `pull manifest`, `push upload`. */
   readonly operation: string;
   /** HTTP status; 499 where the client went away first. */
   readonly code: number;
   readonly durationSeconds: number;
-  /** Of the connection, so heads are counted too. */
+  /** Bytes that came on the connection, heads included. */
   readonly bytesReceived: number;
+  /** Bytes that were sent on the connection, heads included. */
   readonly bytesSent: number;
 }
 
-/** Seconds, up to an hour: a push may be large. */
+/** Buckets of requests, up to an hour: a push may be large. */
 const requestBucketsSeconds = [0.005, 0.025, 0.1, 0.5, 1, 5, 30, 120, 600, 3600];
 
 function createProxyMetrics(registers: Registry[]): ProxyMetrics {
@@ -235,14 +244,16 @@ async function removeSeries<Label extends string>(
   }
 }
 
-/** Statuses of the registry API, and of proxies. */
+/** Statuses of the registry API and of proxies; each of them is a label of its own. */
 const knownCodes: ReadonlySet<number> = new Set([
-  ...[200, 201, 202, 204, 206, 304, 307],
-  ...[400, 401, 403, 404, 405, 409, 411, 413, 416, 429, 499],
-  ...[500, 501, 502, 503, 504],
+  200, 201, 202, 204, 206, 304, 307, 400, 401, 403, 404, 405, 409, 411, 413, 416, 429, 499, 500,
+  501, 502, 503, 504,
 ]);
 
-/** A registry, and so a tenant, chooses what it answers: what it makes up must not become series without end. */
+/**
+ * The label of a status. A registry, and so a tenant, chooses its statuses: those that it makes up must not become
+ * series without bound.
+ */
 function codeLabel(code: number): string {
   if (knownCodes.has(code)) return String(code);
   const first = Math.trunc(code / 100);

@@ -1,4 +1,4 @@
-import type { IncomingMessage, ServerResponse } from "node:http";
+import type { IncomingMessage } from "node:http";
 import type { IssueLeaf } from "../certificate-authority.ts";
 import type { ReadUpstreamSecrets } from "../connector/surroundings.ts";
 import type { TunnelRules } from "../connector/tunnel-rules.ts";
@@ -18,44 +18,51 @@ import {
   defaultRequestLimits,
   type RequestLimits,
 } from "./request-limits.ts";
-import { type ListenAddress, type Listener, listen } from "./server/listener.ts";
+import {
+  type ListenAddress,
+  type Listener,
+  type ListenOptions,
+  listen,
+} from "./server/listener.ts";
 import { createServerCertificates } from "./server/server-certificates.ts";
 
+/** What the proxy is made of, and what it asks of its surroundings. */
 export interface ProxyOptions extends AdmissionOptions {
   readonly listen: readonly ListenAddress[];
   readonly readUpstreamSecrets: ReadUpstreamSecrets;
-  /** Signs with the authority of the moment; another function once that has changed. */
+  /** The issuer of the current authority; another function once the authority has changed. */
   readonly leafIssuer: () => IssueLeaf;
-  /** Whether a name is one that the proxy answers under over TLS. */
+  /** Whether the proxy has a certificate for this name, in lower case, which a client has sent as SNI. */
   readonly servesName: (name: string) => boolean;
-  /** 32 bytes each, the same for all replicas; the first one seals, and all of them open. */
+  /** Keys for upload sessions, 32 bytes each, the same for all replicas; the first one seals, and all of them open. */
   readonly sealKeys: () => readonly [Buffer, ...Buffer[]];
   /** Milliseconds since 1970. */
   readonly now: () => number;
-  /** Milliseconds without a byte after which a body counts as cut; 60,000 where nothing is said. */
+  /** How long no byte of a body may come before it counts as cut; 60,000 by default. */
   readonly bodyTimeoutMs?: number;
-  /** Milliseconds after which a client that takes nothing of its answer counts as gone; ten minutes where nothing is said. */
+  /** How long a client may take nothing of its response before it counts as gone; ten minutes by default. */
   readonly stallTimeoutMs?: number;
-  /** Before each try to go on with a blob that was cut, in milliseconds; {@link defaultRetryDelaysMs} where nothing is said. */
+  /** Delays before each attempt to resume a blob that was cut; {@link defaultRetryDelaysMs} by default. */
   readonly retryDelaysMs?: readonly number[];
-  /** Finds the addresses of registries; the system's, where none is given. */
+  /** Resolves the addresses of registries and other hosts; the system's resolver by default. */
   readonly lookup?: ResolveHost;
-  /** Where clients may go through the proxy, beside their connectors. */
+  /** The hosts that clients may reach through the proxy, beside their connectors. */
   readonly tunnels: TunnelRules;
-  /** Addresses of this node, and of the cluster's API server, as they are now: no tunnel leads there. */
+  /** The current addresses of this node and of the cluster's API server: no tunnel leads there. */
   readonly ownAddresses: () => readonly string[];
-  /** How much one tenant may ask for at a time; {@link defaultRequestLimits} where nothing is said. */
+  /** How much one tenant may take at a time; {@link defaultRequestLimits} by default. */
   readonly limits?: RequestLimits;
-  /** How many connections to hosts that requests are passed on to are kept; hundreds where nothing is said. */
+  /** How many connections to hosts that requests are passed on to are kept; {@link defaultKeptLimits} by default. */
   readonly keptLimits?: KeptLimits;
-  /** How many connections of one address may be open at a listener; thousands where nothing is said. */
+  /** Connections of one client address that may be open at a listener; 4,096 by default. */
   readonly maxConnectionsPerAddress?: number;
   readonly observer?: ProxyObserver;
   readonly log: Log;
 }
 
+/** Gets what happens in the proxy, for the audit log and the metrics. */
 export interface ProxyObserver extends RequestObserver {
-  /** A request needed a registry token. */
+  /** A request needed a registry token for a connector (`namespace/name`). */
   tokenNeeded(connector: string, outcome: TokenOutcome): void;
 }
 
@@ -65,23 +72,25 @@ const noObserver: ProxyObserver = {
   tokenNeeded: () => undefined,
 };
 
+/** A proxy that listens. */
 export interface Proxy {
-  /** As asked for, with the ports that were found. */
+  /** The addresses that were wanted, with the ports that were found. */
   readonly addresses: readonly ListenAddress[];
-  /** When the last connection came, as `performance.now` tells time; 0 before the first. */
+  /** When the last connection came, in milliseconds of `performance.now`; 0 before the first. */
   lastConnectionAt(): number;
-  /** Takes no new connections, finishes what is under way, and ends after `grace` milliseconds at the latest. */
-  stop(grace: number): Promise<void>;
+  /** Takes no new connections, waits for requests under way, and ends after `graceMs` at the latest. */
+  stop(graceMs: number): Promise<void>;
 }
 
 /**
- * The proxy role: registry requests of Pods, answered with the credentials of connectors.
- * @throws the socket's error where an address can't be had
+ * Starts the proxy: it relays registry requests of clients with the credentials of connectors.
+ * @returns once all addresses are listened at
+ * @throws the socket's error where one of them can't be had
  */
 export async function startProxy(options: ProxyOptions): Promise<Proxy> {
   const { now, bodyTimeoutMs = 60_000, stallTimeoutMs = 600_000, observer = noObserver } = options;
   const upstreams = createUpstreams(bodyTimeoutMs, options.lookup);
-  const handling = {
+  const handlerOptions = {
     ...options,
     bodyTimeoutMs,
     stallTimeoutMs,
@@ -93,24 +102,24 @@ export async function startProxy(options: ProxyOptions): Promise<Proxy> {
     login: createUpstreamLogin(createTokenCache(now), observer.tokenNeeded),
     seal: createSessionSeal(options.sealKeys, now),
   };
-  const reverse = createHandler(handling);
-  const forward = createForwardMode(handling);
-  const listening = {
-    handler: (request: IncomingMessage, response: ServerResponse) =>
-      (isForReverse(request) ? reverse : forward.handler)(request, response),
-    onConnect: forward.onConnect,
+  const registryHandler = createHandler(handlerOptions);
+  const forwardMode = createForwardMode(handlerOptions);
+  const listenOptions: ListenOptions = {
+    handler: (request, response) =>
+      (isAbsoluteForm(request) ? forwardMode.handler : registryHandler)(request, response),
+    onConnect: forwardMode.onConnect,
     certificates: createServerCertificates(options),
     maxConnectionsPerAddress: options.maxConnectionsPerAddress,
   };
   const listeners: Listener[] = [];
-  const stop = async (grace: number): Promise<void> => {
-    forward.finish();
-    await Promise.all(listeners.map((listener) => listener.stop(grace)));
+  const stop = async (graceMs: number): Promise<void> => {
+    forwardMode.finish();
+    await Promise.all(listeners.map((listener) => listener.stop(graceMs)));
     await upstreams.destroy();
   };
   try {
     for (const address of options.listen) {
-      listeners.push(await listen(address, listening));
+      listeners.push(await listen(address, listenOptions));
     }
   } catch (error) {
     await stop(0);
@@ -123,5 +132,5 @@ export async function startProxy(options: ProxyOptions): Promise<Proxy> {
   };
 }
 
-/** RFC 9112, section 3.2: a proxy is asked in absolute form, or by CONNECT; a server in any other. */
-const isForReverse = ({ url = "" }: IncomingMessage): boolean => !/^[a-z][a-z0-9+.-]*:/i.test(url);
+/** Clients send an absolute URL only to what they know as their proxy (RFC 9112, section 3.2.2). */
+const isAbsoluteForm = ({ url = "" }: IncomingMessage): boolean => /^[a-z][a-z0-9+.-]*:/i.test(url);

@@ -3,17 +3,17 @@ import { listOf, property } from "../connector/document.ts";
 import type { KubeObject } from "../kube/object-store.ts";
 import type { WatchedCache } from "../kube/watched-cache.ts";
 
-/** Addresses of this machine, or of this Pod. */
+/** The addresses of this machine's network interfaces, or of this Pod's. */
 export const interfaceAddresses = (): readonly string[] =>
   Object.values(networkInterfaces()).flatMap((list = []) => list.map(({ address }) => address));
 
-/** Where the endpoints of the API server's own Service stand. */
+/** Collection and name of the EndpointSlice with the addresses of the API server itself. */
 export const apiEndpoints = {
   collection: "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices",
   name: "kubernetes",
 } as const;
 
-/** The addresses in an EndpointSlice. */
+/** The addresses in EndpointSlices. */
 export const endpointAddresses = (
   slices: Pick<WatchedCache<KubeObject>, "list">,
 ): readonly string[] =>

@@ -4,7 +4,10 @@ import type { ProxyMetrics } from "../metrics/metrics.ts";
 import type { ProxyObserver } from "../proxy/proxy.ts";
 import type { RequestReport } from "../proxy/request-report.ts";
 
-/** Writes a line of the audit log for every request, and counts it. docs/audit-log.md has the fields. */
+/**
+ * Creates an observer that writes a line of the audit log for every request, and counts it. docs/audit-log.md has the
+ * fields.
+ */
 export function createProxyObserver(log: Log, metrics?: ProxyMetrics): ProxyObserver {
   return {
     requestStarted: () => metrics?.requestStarted(),

@@ -25,22 +25,23 @@ const healthPort = 9809;
 const httpPort = 8080;
 const httpsPort = 8443;
 
-/** Milliseconds for which new connections still come after the Pod was told to end: the cluster takes its time to send them elsewhere. */
-const shortestFarewell = 3_000;
-const longestFarewell = 15_000;
-/** The Pod's own grace period ends it sooner, where that is shorter. */
-const grace = 60 * 60 * 1000;
+/** The proxy stops once no new connection has come for so long: the cluster takes its time to send them elsewhere. */
+const quietMs = 3_000;
+/** The longest time that it waits for that. */
+const maxDrainMs = 15_000;
+/** Requests under way may take so long to end. The Pod's own grace period ends them sooner where it is shorter. */
+const graceMs = 60 * 60 * 1000;
 
 /**
- * The proxy role, beside the csi role on a node of a cluster.
- * @param told aborts while it still waits for the keys
- * @throws the signal's reason then
+ * Starts the proxy role in a cluster. It is ready once the controller has made the proxy's keys.
+ * @param signal aborts the wait for the keys
+ * @throws the signal's reason once it is aborted
  */
 export async function startClusterProxy(
   settings: ProxySettings,
   environment: Environment,
   log: Log,
-  told: AbortSignal,
+  signal: AbortSignal,
 ): Promise<Role> {
   const { namespace, clusterDomain, audience } = settings;
   const cluster = await connectToCluster(environment, log);
@@ -53,14 +54,14 @@ export async function startClusterProxy(
     if (object === undefined) void metrics.proxy.forget(showRef({ namespace, name }));
   });
   const apiServer = cluster.watchOne(apiEndpoints.collection, apiEndpoints.name);
-  let notYet: string | undefined = `waiting for the Secret ${keysSecretName}`;
+  let notReady: string | undefined = `waiting for the Secret ${keysSecretName}`;
   const health = await serveHealth({
     port: healthPort,
-    notReady: () => notYet ?? (connectors.ready ? undefined : connectors.trouble),
+    notReady: () => notReady ?? (connectors.ready ? undefined : connectors.trouble),
     metrics: metrics.scrape,
   });
   const keys = watchProxyKeys(cluster, namespace, log);
-  await settledOrAborted(keys.arrived, told).catch(async (reason: unknown) => {
+  await settledOrAborted(keys.arrived, signal).catch(async (reason: unknown) => {
     cluster.stop();
     await health.stop();
     throw reason;
@@ -82,7 +83,9 @@ export async function startClusterProxy(
       tell: secret,
     }),
     verifyToken: outliveTokens({
-      ...{ client, now, grace: settings.tokenGrace },
+      client,
+      now,
+      grace: settings.tokenGrace,
       verify: reviewTokens({ client, audience, now, tell: token }),
     }),
     mayUse: createAccessReviewer({ client, now, ...settings, tell: access }),
@@ -100,36 +103,36 @@ export async function startClusterProxy(
     observer: createProxyObserver(log, metrics.proxy),
     log,
   });
-  notYet = undefined;
+  notReady = undefined;
   return {
     async stop() {
-      notYet = "the process is about to end";
-      await farewell(proxy.lastConnectionAt);
-      await proxy.stop(grace);
+      notReady = "the process is about to end";
+      await drain(proxy.lastConnectionAt);
+      await proxy.stop(graceMs);
       cluster.stop();
       await health.stop();
     },
   };
 }
 
-/** Serves on until no new connection has come for some seconds. */
-async function farewell(lastConnectionAt: () => number): Promise<void> {
+/** Waits until no new connection has come for {@link quietMs}, {@link maxDrainMs} at most. */
+async function drain(lastConnectionAt: () => number): Promise<void> {
   const begin = performance.now();
   for (;;) {
     await sleep(200);
     const now = performance.now();
-    const quiet = now - Math.max(begin, lastConnectionAt());
-    if (quiet > shortestFarewell || now - begin > longestFarewell) return;
+    if (now - Math.max(begin, lastConnectionAt()) > quietMs) return;
+    if (now - begin > maxDrainMs) return;
   }
 }
 
-/** The keys that all proxies of a cluster share, as they are now. */
+/** The keys that all proxies of a cluster share: its authority, and what seals upload sessions. The controller makes them. */
 interface WatchedProxyKeys {
-  /** Settles when they are there. The controller makes them. */
+  /** Settles once there are keys. */
   readonly arrived: Promise<void>;
-  /** @throws TypeError before they are there */
+  /** The issuer of the current authority. @throws TypeError before there are keys */
   leafIssuer(): IssueLeaf;
-  /** @throws TypeError before they are there */
+  /** The first key seals, all of them open. @throws TypeError before there are keys */
   sealKeys(): readonly [Buffer, ...Buffer[]];
 }
 
@@ -139,7 +142,7 @@ interface KeysInUse {
   readonly sealKeys: readonly [Buffer, ...Buffer[]];
 }
 
-/** Follows the Secret with the keys. One that can't be used is logged, and those before stay in use. */
+/** Watches the Secret with the keys. A Secret that can't be used is logged, and the keys before stay in use. */
 function watchProxyKeys(cluster: ClusterConnection, namespace: string, log: Log): WatchedProxyKeys {
   const arrived = Promise.withResolvers<void>();
   let inUse: KeysInUse | undefined;

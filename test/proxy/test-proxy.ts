@@ -28,8 +28,8 @@ export interface TestProxy extends Stoppable {
   token(...names: readonly string[]): string;
   /** What the proxy has logged. */
   log(): string;
-  /** Ends after so many milliseconds at the latest; at once where nothing is said. */
-  stop(grace?: number): Promise<void>;
+  /** Ends after `graceMs` at the latest; at once where it is not given. */
+  stop(graceMs?: number): Promise<void>;
 }
 
 export interface ConnectOptions {
@@ -107,7 +107,7 @@ export async function startTestProxy({
     connect: (name, address, options) => connect(surroundings, name, address, options),
     token: (...names) => addToken(surroundings, names),
     log: () => lines.join(""),
-    stop: (grace = 0) => proxy.stop(grace),
+    stop: (graceMs = 0) => proxy.stop(graceMs),
   };
 }
 

@@ -28,8 +28,8 @@ export interface RepositoryTarget {
 /** The digest of the manifest or blob that an endpoint names; undefined where it names none, or a tag. */
 export function digestOf(endpoint: Endpoint): string | undefined {
   if (endpoint.kind === "blob") return endpoint.digest;
-  const isDigest = endpoint.kind === "manifest" && endpoint.reference.includes(":");
-  return isDigest ? endpoint.reference : undefined;
+  const isByDigest = endpoint.kind === "manifest" && endpoint.reference.includes(":");
+  return isByDigest ? endpoint.reference : undefined;
 }
 
 /** What a request asks for: `/v2/` itself (`"base"`), or something in a registry. */
