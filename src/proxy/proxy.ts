@@ -9,7 +9,7 @@ import { createUpstreams } from "../upstream/upstream.ts";
 import { createUpstreamLogin } from "../upstream/upstream-login.ts";
 import type { AdmissionOptions } from "./admission.ts";
 import { createForwardMode } from "./forward-mode/forward-mode.ts";
-import type { KeptLimits } from "./forward-mode/kept-connections.ts";
+import type { PoolLimits } from "./forward-mode/kept-connections.ts";
 import { createHandler, type RequestObserver } from "./handler.ts";
 import { createHashBudget, defaultRetryDelaysMs } from "./relay/download.ts";
 import { createSessionSeal } from "./relay/upload-session.ts";
@@ -52,8 +52,8 @@ export interface ProxyOptions extends AdmissionOptions {
   readonly ownAddresses: () => readonly string[];
   /** How much one tenant may take at a time; {@link defaultRequestLimits} by default. */
   readonly limits?: RequestLimits;
-  /** How many connections to hosts that requests are passed on to are kept; {@link defaultKeptLimits} by default. */
-  readonly keptLimits?: KeptLimits;
+  /** How many connections to hosts that requests are passed on to are pooled; 256 by default, 16 of one subject. */
+  readonly poolLimits?: PoolLimits;
   /** Connections of one client address that may be open at a listener; 4,096 by default. */
   readonly maxConnectionsPerAddress?: number;
   readonly observer?: ProxyObserver;

@@ -12,13 +12,13 @@ export interface BlindTunnels {
 }
 
 /** Milliseconds without a byte in either direction after which nobody is expected to speak again. */
-const idleTimeout = 60 * 60 * 1000;
+const idleTimeoutMs = 60 * 60 * 1000;
 /** The same once one side has said that it is through: the other one may be at work on its answer. */
-const halfClosedTimeout = 10 * 60 * 1000;
+const halfClosedTimeoutMs = 10 * 60 * 1000;
 /** The kernel asks after that many milliseconds of silence whether the other side is still there. */
-const keepAliveDelay = 60_000;
-/** @param quietTime milliseconds after which a tunnel counts as silent while the process ends */
-export function createBlindTunnels(quietTime = 5_000): BlindTunnels {
+const keepAliveDelayMs = 60_000;
+/** @param quietMs milliseconds after which a tunnel counts as silent while the process ends */
+export function createBlindTunnels(quietMs = 5_000): BlindTunnels {
   const clients = new Map<Socket, Socket>();
   const transferred = ([client, remote]: readonly [Socket, Socket]): number =>
     client.bytesRead + remote.bytesRead;
@@ -26,12 +26,12 @@ export function createBlindTunnels(quietTime = 5_000): BlindTunnels {
     join(client, remote) {
       clients.set(client, remote);
       client.once("close", () => clients.delete(client));
-      for (const socket of [client, remote]) socket.setKeepAlive(true, keepAliveDelay);
+      for (const socket of [client, remote]) socket.setKeepAlive(true, keepAliveDelayMs);
       // Bytes of both directions pass here, so one timer will do.
-      client.setTimeout(idleTimeout, () => client.destroy());
+      client.setTimeout(idleTimeoutMs, () => client.destroy());
       carry(client, remote);
       carry(remote, client);
-      const onHalfClosed = (): void => void client.setTimeout(halfClosedTimeout);
+      const onHalfClosed = (): void => void client.setTimeout(halfClosedTimeoutMs);
       client.once("end", onHalfClosed);
       remote.once("end", onHalfClosed);
     },
@@ -43,7 +43,7 @@ export function createBlindTunnels(quietTime = 5_000): BlindTunnels {
         }
         before = new Map([...clients].map((pair) => [pair[0], transferred(pair)]));
         if (clients.size === 0) clearInterval(timer);
-      }, quietTime);
+      }, quietMs);
       if (clients.size === 0) clearInterval(timer);
     },
   };

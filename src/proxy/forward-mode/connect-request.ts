@@ -8,11 +8,11 @@ import { checkHead } from "../request/request-head.ts";
 import type { RequestLimiter } from "../request-limits.ts";
 import type { ConnectHandler } from "../server/listener.ts";
 import type { BlindTunnels } from "./blind-tunnels.ts";
-import { connectTo, permit } from "./connect.ts";
+import { connectTo, permitDestination } from "./connect.ts";
 import { type ForwardTarget, parseConnectTarget } from "./forward-target.ts";
 import type { Interception } from "./interception.ts";
-import { identify, readCredential } from "./proxy-credential.ts";
-import { findServing } from "./serving.ts";
+import { identify, readProxyCredential } from "./proxy-credential.ts";
+import { findConnectorMatches } from "./serving.ts";
 import type { TunnelPolicy } from "./tunnel-policy.ts";
 import { openTunnelReport, type TunnelReport } from "./tunnel-report.ts";
 
@@ -55,14 +55,14 @@ async function handle(
   options: ConnectOptions,
 ): Promise<void> {
   const target = parseConnectTarget(request.url ?? "");
-  if (target === undefined) throw badTarget();
+  if (target === undefined) throw invalidTarget();
   checkHead(request);
-  const credential = readCredential(request);
+  const credential = readProxyCredential(request);
   const identity = await identify(credential, options);
   report.identity = identity;
   if (socket.destroyed) return;
   options.limits.admitTunnel(identity.subject, socket);
-  const { serving, refusal } = await findServing(
+  const { matches: serving, refusal } = await findConnectorMatches(
     target.origin,
     credential.connectors,
     identity,
@@ -71,7 +71,7 @@ async function handle(
   if (serving.length > 0) {
     const take = await options.interception.prepare({ target, credential });
     if (socket.destroyed) return;
-    socket.write(established);
+    socket.write(establishedResponse);
     take(socket, head);
     return;
   }
@@ -86,16 +86,16 @@ async function openTunnel(
   report: TunnelReport,
   { policy, tunnels }: ConnectOptions,
 ): Promise<void> {
-  const remote = await connectTo(permit(policy, hostname, port), socket);
+  const remote = await connectTo(permitDestination(policy, hostname, port), socket);
   report.opened();
-  socket.write(established);
+  socket.write(establishedResponse);
   if (head.length > 0) remote.write(head);
   tunnels.join(socket, remote);
 }
 
-const established = "HTTP/1.1 200 Connection established\r\n\r\n";
+const establishedResponse = "HTTP/1.1 200 Connection established\r\n\r\n";
 
-const badTarget = (): RegistryError =>
+const invalidTarget = (): RegistryError =>
   new RegistryError(
     400,
     "UNSUPPORTED",
@@ -105,7 +105,7 @@ const badTarget = (): RegistryError =>
 const unexpected = new RegistryError(500, "UNKNOWN", "internal error; see the proxy's log");
 
 /** Milliseconds in which a client may read its refusal. */
-const lingering = 10_000;
+const lingerTimeoutMs = 10_000;
 
 /** Go's clients show a person nothing but the status line's phrase, curl nothing but the status; so both say why. */
 function refuse(socket: Socket, { status, message, detail, headers }: RegistryError): void {
@@ -120,6 +120,6 @@ function refuse(socket: Socket, { status, message, detail, headers }: RegistryEr
   const lines = Object.entries(fields).map(([name, value]) => `${name}: ${value}\r\n`);
   socket.end(`HTTP/1.1 ${status} ${phrase}\r\n${lines.join("")}\r\n${body}`);
   socket.resume(); // a connection that is closed with bytes unread takes the answer along
-  const timer = setTimeout(() => socket.destroy(), lingering);
+  const timer = setTimeout(() => socket.destroy(), lingerTimeoutMs);
   socket.once("close", () => clearTimeout(timer));
 }

@@ -15,13 +15,17 @@ export interface Destination {
 }
 
 /** How an operator lets somebody go where they may not. */
-export const openHint =
+export const tunnelSettingHint =
   "the proxy's tunnel setting (TUNNEL in daemonset/settings.env, --tunnel of standalone) says where clients may go";
 
 /** @throws RegistryError 403 where nobody may be connected to that host */
-export function permit(policy: TunnelPolicy, hostname: string, port: number): Destination {
+export function permitDestination(
+  policy: TunnelPolicy,
+  hostname: string,
+  port: number,
+): Destination {
   const allowed = policy.lookupFor(hostname, port);
-  if (!allowed.ok) throw denied(allowed.reason, { detail: openHint });
+  if (!allowed.ok) throw denied(allowed.reason, { detail: tunnelSettingHint });
   return { hostname, port, lookup: allowed.value };
 }
 
@@ -29,7 +33,10 @@ export function permit(policy: TunnelPolicy, hostname: string, port: number): De
  * The addresses of a host that may be dialled at this moment; there is one at least.
  * @throws AddressRefused, or the error of DNS
  */
-export const judge = ({ hostname, lookup }: Destination): Promise<readonly LookupAddress[]> =>
+export const resolveDestination = ({
+  hostname,
+  lookup,
+}: Destination): Promise<readonly LookupAddress[]> =>
   new Promise((resolve, reject) => {
     lookup(hostname, { all: true }, (error, found) => {
       if (error) reject(error);
@@ -38,7 +45,7 @@ export const judge = ({ hostname, lookup }: Destination): Promise<readonly Looku
   });
 
 /** A lookup for `net.connect` that finds just the addresses that were judged. */
-export const judgedLookup =
+export const createFixedLookup =
   (addresses: readonly LookupAddress[]): LookupFunction =>
   (_hostname, options, callback) => {
     const [first] = addresses;
@@ -81,6 +88,6 @@ export async function connectTo(
 
 /** What a client is told of a host that could not be connected to. */
 export function asConnectError(host: string, error: unknown): RegistryError {
-  if (error instanceof AddressRefused) return denied(error.message, { detail: openHint });
+  if (error instanceof AddressRefused) return denied(error.message, { detail: tunnelSettingHint });
   return badGateway(unreachable(host, error).message, { cause: error });
 }

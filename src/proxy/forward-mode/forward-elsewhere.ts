@@ -5,20 +5,20 @@ import { authorize } from "../admission.ts";
 import { upstreamOf } from "../handler.ts";
 import { denied } from "../registry-error.ts";
 import { checkHead } from "../request/request-head.ts";
-import { permit } from "./connect.ts";
-import type { Forwarded, ForwardedOptions } from "./forwarded.ts";
+import { permitDestination } from "./connect.ts";
+import type { ForwardedRequest, ForwardOptions } from "./forwarded.ts";
 import { passOn } from "./pass-on.ts";
-import { atOrGone, type Serving } from "./serving.ts";
+import { type ConnectorMatch, matchedConnector } from "./serving.ts";
 
 /**
  * Passes on what is not for a connector's registry API: to another host, or, as package registries and web pages often
  * share a host with a registry, to its other paths. Either goes without the connector's credential, and as policy has it.
  * @throws RegistryError 403, 502
  */
-export async function forwardElsewhere(
-  { request, response, report, target, identity }: Forwarded,
-  beside: Serving | undefined,
-  options: ForwardedOptions,
+export async function passOnToHost(
+  { request, response, report, target, identity }: ForwardedRequest,
+  beside: ConnectorMatch | undefined,
+  options: ForwardOptions,
 ): Promise<void> {
   const { origin, hostname, port, path } = target;
   checkHead(request);
@@ -28,11 +28,13 @@ export async function forwardElsewhere(
     const message = `none of the connectors that this connection was opened for is at ${origin} any more`;
     throw denied(message, { headers: { connection: "close" } });
   }
-  const destination = permit(options.policy, hostname, port);
+  const destination = permitDestination(options.policy, hostname, port);
   options.limits.admit(identity.subject, report.host, response);
   report.isPassedOn = true;
-  const secureContext = isIntercepted ? await trustOf(beside, identity, options) : undefined;
-  const { kept, bodyTimeoutMs: bodyTimeout } = options;
+  const secureContext = isIntercepted
+    ? await secureContextOf(beside, identity, options)
+    : undefined;
+  const { connectionPool, bodyTimeoutMs } = options;
   const { subject } = identity;
   await passOn({
     request,
@@ -42,19 +44,22 @@ export async function forwardElsewhere(
     destination,
     subject,
     secureContext,
-    kept,
-    bodyTimeout,
+    connectionPool,
+    bodyTimeoutMs,
   });
 }
 
 /** What is trusted as the registry: its certificates are as good for its other paths. */
-async function trustOf(
-  serving: Serving | undefined,
+async function secureContextOf(
+  serving: ConnectorMatch | undefined,
   identity: Identity,
-  options: ForwardedOptions,
+  options: ForwardOptions,
 ): Promise<SecureContext | undefined> {
   if (serving === undefined) return undefined;
-  const connector = atOrGone(await authorize(serving.ref, "pull", identity, options), serving);
+  const connector = matchedConnector(
+    await authorize(serving.ref, "pull", identity, options),
+    serving,
+  );
   const { uploadAgent } = await upstreamOf(connector, options);
   return uploadAgent instanceof HttpsAgent ? uploadAgent.options.secureContext : undefined;
 }

@@ -6,9 +6,9 @@ import type { ConnectHandler, Handler } from "../server/listener.ts";
 import { createServerCertificates } from "../server/server-certificates.ts";
 import { createBlindTunnels } from "./blind-tunnels.ts";
 import { createConnectHandler } from "./connect-request.ts";
-import { interceptedAct, plainAct } from "./forwarded-request.ts";
+import { createInterceptedRequestHandler, createPlainRequestHandler } from "./forwarded-request.ts";
 import { createInterception } from "./interception.ts";
-import { createKeptConnections, type KeptLimits } from "./kept-connections.ts";
+import { createConnectionPool, type PoolLimits } from "./kept-connections.ts";
 import { createTunnelPolicy } from "./tunnel-policy.ts";
 
 export interface ForwardModeOptions extends HandlerOptions {
@@ -17,7 +17,7 @@ export interface ForwardModeOptions extends HandlerOptions {
   readonly leafIssuer: () => IssueLeaf;
   readonly lookup?: ResolveHost;
   /** How many connections are kept to hosts that requests are passed on to. */
-  readonly keptLimits?: KeptLimits;
+  readonly poolLimits?: PoolLimits;
   /** Milliseconds since 1970. */
   readonly now: () => number;
 }
@@ -33,21 +33,21 @@ export interface ForwardMode {
 
 export function createForwardMode(options: ForwardModeOptions): ForwardMode {
   const policy = createTunnelPolicy({ ...options, rules: options.tunnels });
-  const kept = createKeptConnections(options.keptLimits);
-  const forwarded = { ...options, policy, kept };
+  const connectionPool = createConnectionPool(options.poolLimits);
+  const forwardOptions = { ...options, policy, connectionPool };
   const interception = createInterception({
     // Whoever is let in has named a connector at that host.
     certificates: createServerCertificates({ ...options, servesName: () => true }),
-    handler: createReportingHandler(options, interceptedAct(forwarded)),
+    handler: createReportingHandler(options, createInterceptedRequestHandler(forwardOptions)),
   });
   const tunnels = createBlindTunnels();
   return {
-    handler: createReportingHandler(options, plainAct(forwarded)),
-    onConnect: createConnectHandler({ ...forwarded, interception, tunnels }),
+    handler: createReportingHandler(options, createPlainRequestHandler(forwardOptions)),
+    onConnect: createConnectHandler({ ...forwardOptions, interception, tunnels }),
     finish() {
       interception.finish();
       tunnels.finish();
-      kept.finish();
+      connectionPool.finish();
     },
   };
 }

@@ -1,18 +1,18 @@
 import { type HandleRequest, handleRegistryRequest, type RegistryRequest } from "../handler.ts";
 import { denied, RegistryError } from "../registry-error.ts";
 import { parseRegistryTarget } from "../request/request-target.ts";
-import { forwardElsewhere } from "./forward-elsewhere.ts";
+import { passOnToHost } from "./forward-elsewhere.ts";
 import { type ForwardTarget, isHostOf, parseAbsoluteTarget } from "./forward-target.ts";
-import type { Forwarded, ForwardedOptions } from "./forwarded.ts";
-import { sessionOf } from "./interception.ts";
-import { identify, readCredential } from "./proxy-credential.ts";
-import { atOrGone, findServing } from "./serving.ts";
+import type { ForwardedRequest, ForwardOptions } from "./forwarded.ts";
+import { interceptedConnectionOf } from "./interception.ts";
+import { identify, readProxyCredential } from "./proxy-credential.ts";
+import { findConnectorMatches, matchedConnector } from "./serving.ts";
 
 /** Answers requests inside a connection that is intercepted. */
-export const interceptedAct =
-  (options: ForwardedOptions): HandleRequest =>
+export const createInterceptedRequestHandler =
+  (options: ForwardOptions): HandleRequest =>
   async (request, response, report) => {
-    const { target, credential } = sessionOf(request);
+    const { target, credential } = interceptedConnectionOf(request);
     const identity = await identify(credential, options).catch((error: unknown) => {
       // The client has no credential for the registry that it speaks to, so there is none to ask it for.
       if (!(error instanceof RegistryError) || error.status !== 407) throw error;
@@ -30,46 +30,51 @@ export const interceptedAct =
         "a request inside a CONNECT tunnel must name a path, not a URL",
       );
     const forwarded = { request, response, report, identity, target: { ...target, path } };
-    await forward({ ...forwarded, connectors: credential.connectors }, options);
+    await forwardRequest({ ...forwarded, connectors: credential.connectors }, options);
   };
 
 /** Answers requests with an absolute target, of clients that use the proxy for plain HTTP. */
-export const plainAct =
-  (options: ForwardedOptions): HandleRequest =>
+export const createPlainRequestHandler =
+  (options: ForwardOptions): HandleRequest =>
   async (request, response, report) => {
     const target = parseAbsoluteTarget(request.url ?? "");
-    if (target === undefined) throw badTarget();
-    const { connectors, ...credential } = readCredential(request);
+    if (target === undefined) throw invalidTarget();
+    const { connectors, ...credential } = readProxyCredential(request);
     const identity = await identify({ ...credential, connectors }, options);
     report.identity = identity;
-    await forward({ request, response, report, target, identity, connectors }, options);
+    await forwardRequest({ request, response, report, target, identity, connectors }, options);
   };
 
-async function forward(forwarded: Forwarded, options: ForwardedOptions): Promise<void> {
+async function forwardRequest(forwarded: ForwardedRequest, options: ForwardOptions): Promise<void> {
   const { request, response, report, target, identity, connectors } = forwarded;
-  const { serving, refusal } = await findServing(target.origin, connectors, identity, options);
+  const { matches: serving, refusal } = await findConnectorMatches(
+    target.origin,
+    connectors,
+    identity,
+    options,
+  );
   const [path = ""] = target.path.split("?", 1);
-  const chosen = serving.find(({ address }) => isBelow(path, address.basePath));
+  const chosen = serving.find(({ address }) => isRegistryPath(path, address.basePath));
   if (chosen === undefined) {
     if (refusal !== undefined) throw denied(refusal, { headers: { connection: "close" } });
-    await forwardElsewhere(forwarded, serving[0], options);
+    await passOnToHost(forwarded, serving[0], options);
     return;
   }
   const question: RegistryRequest = {
     target: parseRegistryTarget(target.path, chosen.address.basePath),
     identity,
     findRef: () => chosen.ref,
-    atAddress: (connector) => atOrGone(connector, chosen),
+    atAddress: (connector) => matchedConnector(connector, chosen),
     isForward: true,
   };
   await handleRegistryRequest(request, response, report, question, options);
 }
 
 /** Whether a path is one of the registry's API; its base path, and then the longest one, tells which. */
-const isBelow = (path: string, basePath: string): boolean =>
+const isRegistryPath = (path: string, basePath: string): boolean =>
   path === `${basePath}/v2` || path.startsWith(`${basePath}/v2/`);
 
-const badTarget = (): RegistryError =>
+const invalidTarget = (): RegistryError =>
   new RegistryError(
     400,
     "UNSUPPORTED",

@@ -4,17 +4,17 @@ import type { Identity } from "../../connector/surroundings.ts";
 import type { HandlerOptions } from "../handler.ts";
 import type { ReportDraft } from "../request-report.ts";
 import type { ForwardTarget } from "./forward-target.ts";
-import type { KeptConnections } from "./kept-connections.ts";
+import type { ConnectionPool } from "./kept-connections.ts";
 import type { TunnelPolicy } from "./tunnel-policy.ts";
 
-export interface ForwardedOptions extends HandlerOptions {
+export interface ForwardOptions extends HandlerOptions {
   readonly policy: TunnelPolicy;
   /** To hosts that requests are passed on to. */
-  readonly kept: KeptConnections;
+  readonly connectionPool: ConnectionPool;
 }
 
 /** A request of forward mode, and who has sent it. */
-export interface Forwarded {
+export interface ForwardedRequest {
   readonly request: IncomingMessage;
   readonly response: ServerResponse;
   readonly report: ReportDraft;

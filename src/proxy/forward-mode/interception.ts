@@ -9,7 +9,7 @@ import type { ForwardTarget } from "./forward-target.ts";
 import type { ProxyCredential } from "./proxy-credential.ts";
 
 /** What a client has said by its CONNECT; every request inside is judged by it. */
-export interface Session {
+export interface InterceptedConnection {
   readonly target: ForwardTarget;
   readonly credential: ProxyCredential;
 }
@@ -25,15 +25,15 @@ export interface Interception extends Pick<ConnectionTracker, "finish"> {
    * Gets ready to be that host.
    * @returns takes a connection whose CONNECT was answered, and the bytes that came behind it
    */
-  prepare(session: Session): Promise<(socket: Socket, head: Buffer) => void>;
+  prepare(session: InterceptedConnection): Promise<(socket: Socket, head: Buffer) => void>;
 }
 
 /** Of connections that are intercepted. */
-const sessions = new WeakMap<Socket, Session>();
+const interceptedConnections = new WeakMap<Socket, InterceptedConnection>();
 
 /** What the CONNECT before an intercepted request has said. */
-export function sessionOf({ socket }: IncomingMessage): Session {
-  const session = sessions.get(socket);
+export function interceptedConnectionOf({ socket }: IncomingMessage): InterceptedConnection {
+  const session = interceptedConnections.get(socket);
   if (session === undefined) throw new Error("this request did not come through a CONNECT");
   return session;
 }
@@ -58,7 +58,7 @@ export function createInterception({ certificates, handler }: InterceptionOption
             callback(isSame ? null : new Error("SNI and CONNECT name different hosts"));
           },
         });
-        sessions.set(secure, session);
+        interceptedConnections.set(secure, session);
         server.emit("connection", secure);
       };
     },

@@ -3,24 +3,24 @@ import { Agent as HttpsAgent, type RequestOptions as HttpsRequestOptions } from 
 import type { Duplex } from "node:stream";
 import type { SecureContext } from "node:tls";
 
-export interface KeptLimits {
+export interface PoolLimits {
   /** Connections that may be kept without a request on them, of all subjects together. */
-  readonly mostIdle: number;
+  readonly maxIdle: number;
   /** The same, of one subject. At least 1. */
-  readonly mostIdlePerSubject: number;
+  readonly maxIdlePerSubject: number;
   /** Milliseconds that a connection is kept without a request on it. */
   readonly idleTimeoutMs: number;
 }
 
 /** Load balancers that drop idle connections wait longer; a server's own `Keep-Alive: timeout` counts where it is shorter. */
-export const defaultKeptLimits: KeptLimits = {
-  mostIdle: 256,
-  mostIdlePerSubject: 16,
+export const defaultPoolLimits: PoolLimits = {
+  maxIdle: 256,
+  maxIdlePerSubject: 16,
   idleTimeoutMs: 15_000,
 };
 
 /** Who may use a connection again, and for what. Host and port count as well; Node's agent sees to these. */
-export interface KeptFor {
+export interface PoolKey {
   /** The Pod or volume that has asked for it. */
   readonly subject: string;
   /** All addresses that the policy has let through for it. */
@@ -30,16 +30,16 @@ export interface KeptFor {
 /**
  * Agents that keep connections and use them again. A request gets a kept connection only where subject, host name,
  * port, the addresses that were judged fit and the trusted certificates are the same. Requests through them
- * carry {@link KeptFor} as the option `keptFor`.
+ * carry {@link PoolKey} as the option `poolKey`.
  */
-export interface KeptConnections {
+export interface ConnectionPool {
   readonly http: Agent;
   readonly https: HttpsAgent;
   /** Closes the connections without a request on them at once, and the others after their request. */
   finish(): void;
 }
 
-export function createKeptConnections(limits: KeptLimits = defaultKeptLimits): KeptConnections {
+export function createConnectionPool(limits: PoolLimits = defaultPoolLimits): ConnectionPool {
   const idle = new IdleConnections(limits);
   const options = {
     keepAlive: true,
@@ -48,27 +48,27 @@ export function createKeptConnections(limits: KeptLimits = defaultKeptLimits): K
     maxFreeSockets: Number.POSITIVE_INFINITY,
   };
   return {
-    http: new KeepingAgent(options, idle),
-    https: new KeepingHttpsAgent(options, idle),
+    http: new PooledAgent(options, idle),
+    https: new PooledHttpsAgent(options, idle),
     finish: () => idle.finish(),
   };
 }
 
 /** Connections that wait for a next request, with an owner each. */
 class IdleConnections {
-  readonly #limits: KeptLimits;
+  readonly #limits: PoolLimits;
   readonly #subjects = new WeakMap<Duplex, string>();
   /** By subject, the one that has waited longest first. */
   readonly #idle = new Map<string, Set<Duplex>>();
   #count = 0;
   #isFinished = false;
 
-  constructor(limits: KeptLimits) {
+  constructor(limits: PoolLimits) {
     this.#limits = limits;
   }
 
   /** Says whose a new connection is. */
-  own(socket: Duplex, subject: string): void {
+  setSubject(socket: Duplex, subject: string): void {
     this.#subjects.set(socket, subject);
     socket.once("close", () => this.take(socket));
   }
@@ -82,8 +82,8 @@ class IdleConnections {
     const subject = this.#subjects.get(socket);
     if (this.#isFinished || subject === undefined) return false;
     const own = this.#idle.get(subject) ?? new Set();
-    if (own.size >= this.#limits.mostIdlePerSubject) this.#endOldest(own);
-    else if (this.#count >= this.#limits.mostIdle) {
+    if (own.size >= this.#limits.maxIdlePerSubject) this.#endOldest(own);
+    else if (this.#count >= this.#limits.maxIdle) {
       const most = this.#most();
       if (most.size <= 1 && own.size === 0) return false;
       this.#endOldest(most.size > own.size ? most : own);
@@ -121,20 +121,20 @@ class IdleConnections {
   }
 }
 
-interface KeptRequest extends ClientRequestArgs {
-  readonly keptFor?: KeptFor;
+interface PooledRequestOptions extends ClientRequestArgs {
+  readonly poolKey?: PoolKey;
 }
 
-interface KeptHttpsRequest extends HttpsRequestOptions {
+interface PooledHttpsRequestOptions extends HttpsRequestOptions {
   readonly secureContext?: SecureContext | undefined;
-  readonly keptFor?: KeptFor;
+  readonly poolKey?: PoolKey;
 }
 
 /** One name for a set of addresses, in whatever order DNS has told them. */
-const nameOf = ({ subject, addresses }: KeptFor): string =>
+const nameOf = ({ subject, addresses }: PoolKey): string =>
   JSON.stringify([subject, addresses.toSorted()]);
 
-class KeepingAgent extends Agent {
+class PooledAgent extends Agent {
   readonly #idle: IdleConnections;
 
   constructor(options: object, idle: IdleConnections) {
@@ -142,13 +142,14 @@ class KeepingAgent extends Agent {
     this.#idle = idle;
   }
 
-  override getName(options: KeptRequest = {}): string {
-    return super.getName(options) + (options.keptFor === undefined ? "" : nameOf(options.keptFor));
+  override getName(options: PooledRequestOptions = {}): string {
+    return super.getName(options) + (options.poolKey === undefined ? "" : nameOf(options.poolKey));
   }
 
-  override createConnection(options: KeptRequest): Duplex | null | undefined {
+  override createConnection(options: PooledRequestOptions): Duplex | null | undefined {
     const socket = super.createConnection(options);
-    if (socket && options.keptFor !== undefined) this.#idle.own(socket, options.keptFor.subject);
+    if (socket && options.poolKey !== undefined)
+      this.#idle.setSubject(socket, options.poolKey.subject);
     return socket;
   }
 
@@ -165,7 +166,7 @@ class KeepingAgent extends Agent {
 }
 
 /** The same over TLS. It resumes sessions under the same names. */
-class KeepingHttpsAgent extends HttpsAgent {
+class PooledHttpsAgent extends HttpsAgent {
   readonly #idle: IdleConnections;
 
   constructor(options: object, idle: IdleConnections) {
@@ -173,16 +174,17 @@ class KeepingHttpsAgent extends HttpsAgent {
     this.#idle = idle;
   }
 
-  override getName(options: KeptHttpsRequest = {}): string {
-    const { keptFor, secureContext } = options;
-    const name = super.getName(options) + (keptFor === undefined ? "" : nameOf(keptFor));
+  override getName(options: PooledHttpsRequestOptions = {}): string {
+    const { poolKey, secureContext } = options;
+    const name = super.getName(options) + (poolKey === undefined ? "" : nameOf(poolKey));
     // Node's own name does not have the certificates that are trusted where they come as a context.
     return `${name}:${secureContext === undefined ? "" : numberOf(secureContext)}`;
   }
 
-  override createConnection(options: KeptHttpsRequest): Duplex | null | undefined {
+  override createConnection(options: PooledHttpsRequestOptions): Duplex | null | undefined {
     const socket = super.createConnection(options);
-    if (socket && options.keptFor !== undefined) this.#idle.own(socket, options.keptFor.subject);
+    if (socket && options.poolKey !== undefined)
+      this.#idle.setSubject(socket, options.poolKey.subject);
     return socket;
   }
 

@@ -13,8 +13,13 @@ import { wasClosed } from "../../upstream/upstream-error.ts";
 import { ClientGone } from "../client-gone.ts";
 import { connectionTokens, hopByHop } from "../headers.ts";
 import { endWhenIdle, hasBody } from "../request/request-body.ts";
-import { asConnectError, type Destination, judge, judgedLookup } from "./connect.ts";
-import type { KeptConnections } from "./kept-connections.ts";
+import {
+  asConnectError,
+  createFixedLookup,
+  type Destination,
+  resolveDestination,
+} from "./connect.ts";
+import type { ConnectionPool } from "./kept-connections.ts";
 
 export interface PassOnOptions {
   readonly request: IncomingMessage;
@@ -29,19 +34,19 @@ export interface PassOnOptions {
   readonly subject: string;
   /** What is trusted, where the origin is https and it is not just the system's roots. */
   readonly secureContext: SecureContext | undefined;
-  readonly kept: KeptConnections;
+  readonly connectionPool: ConnectionPool;
   /** Milliseconds without a byte after which the client of a body counts as gone. */
-  readonly bodyTimeout: number;
+  readonly bodyTimeoutMs: number;
 }
 
 /** Milliseconds that a host may be silent. */
-const answerTimeout = 600_000;
+const responseTimeoutMs = 600_000;
 
 /** Limits, report and `pipeline` listen for the end of an answer: eleven are no leak. */
-const mostListeners = 20;
+const maxListeners = 20;
 
 /** What is said between a client and a proxy alone (RFC 9110, sections 7.6.1 and 11.7), and is nobody else's business. */
-const betweenTwo: ReadonlySet<string> = new Set([
+const unforwardedHeaders: ReadonlySet<string> = new Set([
   ...hopByHop,
   "expect",
   "host",
@@ -54,20 +59,20 @@ const betweenTwo: ReadonlySet<string> = new Set([
  * @throws RegistryError, ClientGone
  */
 export async function passOn(options: PassOnOptions): Promise<void> {
-  const { request, response, bodyTimeout } = options;
+  const { request, response, bodyTimeoutMs: bodyTimeout } = options;
   if (request.headers.expect !== undefined) response.writeContinue();
   let sent: ClientRequest | undefined;
   const onGone = (): void => void sent?.destroy();
-  response.setMaxListeners(mostListeners).once("close", onGone);
+  response.setMaxListeners(maxListeners).once("close", onGone);
   const stopWatching = endWhenIdle(request, bodyTimeout);
   try {
-    const addresses = await judge(options.destination);
-    const answer = await askOnceOrTwice(request, (isKept) => {
+    const addresses = await resolveDestination(options.destination);
+    const answer = await requestWithRetry(request, (isPooled) => {
       if (response.destroyed) throw new Error("the client closed the connection");
-      sent = send(options, addresses, isKept);
+      sent = sendRequest(options, addresses, isPooled);
       return sent;
     });
-    response.writeHead(answer.statusCode ?? 502, answer.statusMessage, keptOf(answer));
+    response.writeHead(answer.statusCode ?? 502, answer.statusMessage, forwardedHeaders(answer));
     await pipeline(answer, response);
   } catch (error) {
     if (response.destroyed) throw new ClientGone(String(error));
@@ -83,35 +88,35 @@ export async function passOn(options: PassOnOptions): Promise<void> {
  * sent once more, on a new connection. All others get a new connection at once, and are never sent again.
  * @throws the error of the connection
  */
-async function askOnceOrTwice(
+async function requestWithRetry(
   request: IncomingMessage,
-  ask: (isKept: boolean) => ClientRequest,
+  send: (isPooled: boolean) => ClientRequest,
 ): Promise<IncomingMessage> {
-  const sent = ask(canRepeat(request));
+  const sent = send(isRetryable(request));
   try {
-    return await answerTo(sent);
+    return await responseTo(sent);
   } catch (error) {
     if (!sent.reusedSocket || !wasClosed(error)) throw error;
-    return await answerTo(ask(false));
+    return await responseTo(send(false));
   }
 }
 
 /** RFC 9110, section 9.2.2: a proxy must not repeat what is not safe. A body is gone once it was read. */
-const canRepeat = (request: IncomingMessage): boolean =>
+const isRetryable = (request: IncomingMessage): boolean =>
   (request.method === "GET" || request.method === "HEAD") && !hasBody(request);
 
-const answerTo = (sent: ClientRequest): Promise<IncomingMessage> =>
+const responseTo = (sent: ClientRequest): Promise<IncomingMessage> =>
   new Promise((resolve, reject) => {
     sent.once("response", resolve).on("error", reject);
   });
 
-/** @param isKept whether the connection may be one that was kept, and may be kept; otherwise it is the request's own */
-function send(
+/** @param isPooled whether the connection may be one of the pool, and go there afterwards; otherwise it is for this request alone */
+function sendRequest(
   options: PassOnOptions,
   addresses: readonly LookupAddress[],
-  isKept: boolean,
+  isPooled: boolean,
 ): ClientRequest {
-  const { request, subject, secureContext, kept } = options;
+  const { request, subject, secureContext, connectionPool } = options;
   const url = new URL(options.origin);
   const chunked =
     request.headers["transfer-encoding"] === undefined ? [] : ["transfer-encoding", "chunked"];
@@ -120,31 +125,31 @@ function send(
     port: url.port,
     method: request.method,
     path: options.path,
-    headers: ["host", url.host, ...keptOf(request), ...chunked],
-    timeout: answerTimeout,
-    lookup: judgedLookup(addresses),
-    keptFor: { subject, addresses: addresses.map(({ address }) => address) },
+    headers: ["host", url.host, ...forwardedHeaders(request), ...chunked],
+    timeout: responseTimeoutMs,
+    lookup: createFixedLookup(addresses),
+    poolKey: { subject, addresses: addresses.map(({ address }) => address) },
   };
   const secured = { ...message, secureContext };
   const sent =
     url.protocol === "https:"
-      ? httpsRequest({ ...secured, agent: isKept ? kept.https : new HttpsAgent() })
-      : httpRequest({ ...message, agent: isKept ? kept.http : new Agent() });
+      ? httpsRequest({ ...secured, agent: isPooled ? connectionPool.https : new HttpsAgent() })
+      : httpRequest({ ...message, agent: isPooled ? connectionPool.http : new Agent() });
   sent.once("timeout", () => sent.destroy(new Error("timeout")));
-  if (canRepeat(request)) sent.end();
+  if (isRetryable(request)) sent.end();
   // An early answer ends the body; what became of that is no news then.
   else pipeline(request, sent, { end: true }).catch(() => undefined);
   return sent;
 }
 
 /** Headers as they came, in their order and spelling, but for those that end here. */
-function keptOf({ headers, rawHeaders }: IncomingMessage): string[] {
+function forwardedHeaders({ headers, rawHeaders }: IncomingMessage): string[] {
   const named = connectionTokens(headers.connection);
   const kept: string[] = [];
   for (let index = 0; index + 1 < rawHeaders.length; index += 2) {
     const [name = "", value = ""] = rawHeaders.slice(index, index + 2);
     const key = name.toLowerCase();
-    if (!betweenTwo.has(key) && !named.has(key)) kept.push(name, value);
+    if (!unforwardedHeaders.has(key) && !named.has(key)) kept.push(name, value);
   }
   return kept;
 }

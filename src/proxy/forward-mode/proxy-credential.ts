@@ -17,8 +17,8 @@ export interface ProxyCredential {
 }
 
 /** A volume names no more. */
-const mostConnectors = 64;
-const readHint = "source the volume's .env, or use the URL in its http.proxy";
+const maxConnectors = 64;
+const credentialHint = "source the volume's .env, or use the URL in its http.proxy";
 
 /**
  * Reads `Proxy-Authorization: Basic <namespace>%2F<name>[,…]:<token>`. Clients decode the user of a proxy's URL
@@ -33,8 +33,8 @@ export function parseProxyCredential(header: string | undefined): Result<ProxyCr
   if (colon < 0 || token === "")
     return refuse("this proxy requires Basic authentication with a token as the password");
   const names = decode(pair.slice(0, colon)).split(",");
-  const refs = names.flatMap(readName);
-  if (refs.length < names.length || names.length > mostConnectors) {
+  const refs = names.flatMap(parseName);
+  if (refs.length < names.length || names.length > maxConnectors) {
     return refuse(
       "the user name for this proxy must be <namespace>/<connector>[,<namespace>/<connector>]",
     );
@@ -43,9 +43,12 @@ export function parseProxyCredential(header: string | undefined): Result<ProxyCr
   return { ok: true, value: { connectors, token } };
 }
 
-const refuse = (what: string): Result<never> => ({ ok: false, reason: `${what}: ${readHint}` });
+const refuse = (what: string): Result<never> => ({
+  ok: false,
+  reason: `${what}: ${credentialHint}`,
+});
 
-function readName(text: string): readonly ConnectorRef[] {
+function parseName(text: string): readonly ConnectorRef[] {
   const [namespace = "", name = "", ...others] = text.trim().split("/");
   const isRef = isNamespace(namespace) && isConnectorName(name) && others.length === 0;
   return isRef ? [{ namespace, name }] : [];
@@ -61,10 +64,10 @@ function decode(text: string): string {
 }
 
 /** @throws RegistryError 407 */
-export function readCredential({ headers }: IncomingMessage): ProxyCredential {
+export function readProxyCredential({ headers }: IncomingMessage): ProxyCredential {
   const credential = parseProxyCredential(headers["proxy-authorization"]);
   if (credential.ok) return credential.value;
-  throw wantsCredential(credential.reason);
+  throw proxyAuthenticationRequired(credential.reason);
 }
 
 /**
@@ -77,11 +80,11 @@ export async function identify(
 ): Promise<Identity> {
   const answer = await verifyToken(token);
   if (answer.ok) return answer.value;
-  throw wantsCredential(answer.reason);
+  throw proxyAuthenticationRequired(answer.reason);
 }
 
 /** RFC 9110, section 15.5.8. */
-const wantsCredential = (reason: string): RegistryError =>
+const proxyAuthenticationRequired = (reason: string): RegistryError =>
   new RegistryError(407, "UNAUTHORIZED", reason, {
     headers: { "proxy-authenticate": 'Basic realm="connectors-proxy"' },
   });

@@ -6,15 +6,15 @@ import type { AdmissionOptions } from "../admission.ts";
 import { denied } from "../registry-error.ts";
 
 /** A connector that may be used, and the one of its addresses that a client speaks to. */
-export interface Serving {
+export interface ConnectorMatch {
   readonly ref: ConnectorRef;
   readonly address: RegistryAddress;
 }
 
 /** Which of the connectors that a client has named stand behind an origin. */
-export interface FoundServing {
+export interface ConnectorMatches {
   /** Longest base path first, then as they were named. */
-  readonly serving: readonly Serving[];
+  readonly matches: readonly ConnectorMatch[];
   /** Why one that stands there may not be used. */
   readonly refusal: string | undefined;
 }
@@ -23,14 +23,14 @@ export interface FoundServing {
  * Who may not use a connector is not told that it stands there, unless it is one of their own namespace.
  * @throws Unavailable
  */
-export async function findServing(
+export async function findConnectorMatches(
   origin: string,
   named: readonly ConnectorRef[],
   identity: Identity,
   { findConnector, mayUse }: Pick<AdmissionOptions, "findConnector" | "mayUse">,
-): Promise<FoundServing> {
+): Promise<ConnectorMatches> {
   let refusal: string | undefined;
-  const look = async (ref: ConnectorRef): Promise<readonly Serving[]> => {
+  const look = async (ref: ConnectorRef): Promise<readonly ConnectorMatch[]> => {
     const answer = await findConnector(ref);
     if (answer.state !== "found") return [];
     const addresses = addressesOf(answer.connector).filter((address) =>
@@ -46,7 +46,7 @@ export async function findServing(
   const serving = found.toSorted(
     (one, other) => other.address.basePath.length - one.address.basePath.length,
   );
-  return { serving, refusal };
+  return { matches: serving, refusal };
 }
 
 const addressesOf = ({ address, addressExtensions }: Connector): readonly RegistryAddress[] => [
@@ -54,21 +54,21 @@ const addressesOf = ({ address, addressExtensions }: Connector): readonly Regist
   ...addressExtensions,
 ];
 
-const elsewhere = new WeakMap<Connector, Map<RegistryAddress, Connector>>();
+const connectorsAtAddresses = new WeakMap<Connector, Map<RegistryAddress, Connector>>();
 
 /**
  * A connector as it is asked at another one of its addresses, with the same credential; undefined where it is
  * no address of its any more. It has an id of its own, since no connection, token or upload of one address is good at another.
  */
-export function atAddress(
+export function connectorAtAddress(
   connector: Connector,
   { origin, basePath }: RegistryAddress,
 ): Connector | undefined {
   const addresses = addressesOf(connector);
   const address = addresses.find((one) => one.origin === origin && one.basePath === basePath);
   if (address === undefined || address === connector.address) return address && connector;
-  const known = elsewhere.get(connector) ?? new Map<RegistryAddress, Connector>();
-  elsewhere.set(connector, known);
+  const known = connectorsAtAddresses.get(connector) ?? new Map<RegistryAddress, Connector>();
+  connectorsAtAddresses.set(connector, known);
   const there = known.get(address) ?? {
     ...connector,
     uid: `${connector.uid} at ${origin}${basePath}`,
@@ -82,8 +82,11 @@ export function atAddress(
 }
 
 /** @throws RegistryError 403 where the connector was changed in this moment */
-export function atOrGone(connector: Connector, { ref, address }: Serving): Connector {
-  const there = atAddress(connector, address);
+export function matchedConnector(
+  connector: Connector,
+  { ref, address }: ConnectorMatch,
+): Connector {
+  const there = connectorAtAddress(connector, address);
   if (there !== undefined) return there;
   throw denied(`the connector ${showRef(ref)} is no longer at ${address.origin}`);
 }

@@ -17,7 +17,7 @@ export interface TunnelReport {
 }
 
 /** No name is longer, with its port. */
-const longestHost = 260;
+const maxHostLength = 260;
 
 export function openTunnelReport(
   { url = "" }: IncomingMessage,
@@ -47,7 +47,7 @@ export function openTunnelReport(
     });
   const report: TunnelReport = {
     identity: undefined,
-    host: url.slice(0, longestHost),
+    host: url.slice(0, maxHostLength),
     opened() {
       requestStarted();
       socket.once("close", () => end(200, undefined));

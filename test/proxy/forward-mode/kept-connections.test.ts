@@ -333,8 +333,8 @@ describe("connections to hosts that requests are passed on to", function () {
     }
 
     it("are so many at most, of each and of all, and nobody takes another's last one", async () => {
-      const keptLimits = { mostIdle: 4, mostIdlePerSubject: 3, idleTimeoutMs: 60_000 };
-      proxy = await start({ keptLimits });
+      const poolLimits = { maxIdle: 4, maxIdlePerSubject: 3, idleTimeoutMs: 60_000 };
+      proxy = await start({ poolLimits });
       const origin = await startGathering();
       const askAtOnce = async (credential: string, count: number): Promise<void> => {
         origin.gather(count);
@@ -363,7 +363,7 @@ describe("connections to hosts that requests are passed on to", function () {
 
     it("end after a while, or before the server says that it ends them", async () => {
       proxy = await start({
-        keptLimits: { mostIdle: 4, mostIdlePerSubject: 4, idleTimeoutMs: 30 },
+        poolLimits: { maxIdle: 4, maxIdlePerSubject: 4, idleTimeoutMs: 30 },
       });
       const origin = await startOrigin();
       await hear(origin.host, subject());
