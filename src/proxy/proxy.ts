@@ -8,8 +8,8 @@ import { createTokenCache, type TokenOutcome } from "../upstream/token-cache.ts"
 import { createUpstreams } from "../upstream/upstream.ts";
 import { createUpstreamLogin } from "../upstream/upstream-login.ts";
 import type { AdmissionOptions } from "./admission.ts";
+import type { PoolLimits } from "./forward-mode/connection-pool.ts";
 import { createForwardMode } from "./forward-mode/forward-mode.ts";
-import type { PoolLimits } from "./forward-mode/kept-connections.ts";
 import { createHandler, type RequestObserver } from "./handler.ts";
 import { createHashBudget, defaultRetryDelaysMs } from "./relay/download.ts";
 import { createSessionSeal } from "./relay/upload-session.ts";

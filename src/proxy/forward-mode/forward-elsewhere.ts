@@ -5,10 +5,10 @@ import { authorize } from "../admission.ts";
 import { upstreamOf } from "../handler.ts";
 import { denied } from "../registry-error.ts";
 import { checkHead } from "../request/request-head.ts";
-import { permitDestination } from "./connect.ts";
+import { type ConnectorMatch, matchedConnector } from "./connector-match.ts";
+import { permitDestination } from "./destination.ts";
 import type { ForwardedRequest, ForwardOptions } from "./forwarded.ts";
 import { passOn } from "./pass-on.ts";
-import { type ConnectorMatch, matchedConnector } from "./serving.ts";
 
 /**
  * Passes on what is not for a connector's registry API: to another host, or, as package registries and web pages often

@@ -5,10 +5,10 @@ import { createReportingHandler, type HandlerOptions } from "../handler.ts";
 import type { ConnectHandler, Handler } from "../server/listener.ts";
 import { createServerCertificates } from "../server/server-certificates.ts";
 import { createBlindTunnels } from "./blind-tunnels.ts";
-import { createConnectHandler } from "./connect-request.ts";
+import { createConnectHandler } from "./connect-handler.ts";
+import { createConnectionPool, type PoolLimits } from "./connection-pool.ts";
 import { createInterceptedRequestHandler, createPlainRequestHandler } from "./forwarded-request.ts";
 import { createInterception } from "./interception.ts";
-import { createConnectionPool, type PoolLimits } from "./kept-connections.ts";
 import { createTunnelPolicy } from "./tunnel-policy.ts";
 
 export interface ForwardModeOptions extends HandlerOptions {

@@ -1,12 +1,12 @@
 import { type HandleRequest, handleRegistryRequest, type RegistryRequest } from "../handler.ts";
 import { denied, RegistryError } from "../registry-error.ts";
 import { parseRegistryTarget } from "../request/request-target.ts";
+import { findConnectorMatches, matchedConnector } from "./connector-match.ts";
 import { passOnToHost } from "./forward-elsewhere.ts";
 import { type ForwardTarget, isHostOf, parseAbsoluteTarget } from "./forward-target.ts";
 import type { ForwardedRequest, ForwardOptions } from "./forwarded.ts";
 import { interceptedConnectionOf } from "./interception.ts";
 import { identify, readProxyCredential } from "./proxy-credential.ts";
-import { findConnectorMatches, matchedConnector } from "./serving.ts";
 
 /** Answers requests inside a connection that is intercepted. */
 export const createInterceptedRequestHandler =

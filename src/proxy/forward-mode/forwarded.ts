@@ -3,8 +3,8 @@ import type { ConnectorRef } from "../../connector/connector-ref.ts";
 import type { Identity } from "../../connector/surroundings.ts";
 import type { HandlerOptions } from "../handler.ts";
 import type { ReportDraft } from "../request-report.ts";
+import type { ConnectionPool } from "./connection-pool.ts";
 import type { ForwardTarget } from "./forward-target.ts";
-import type { ConnectionPool } from "./kept-connections.ts";
 import type { TunnelPolicy } from "./tunnel-policy.ts";
 
 export interface ForwardOptions extends HandlerOptions {

@@ -13,13 +13,13 @@ import { wasClosed } from "../../upstream/upstream-error.ts";
 import { ClientGone } from "../client-gone.ts";
 import { connectionTokens, hopByHop } from "../headers.ts";
 import { endWhenIdle, hasBody } from "../request/request-body.ts";
+import type { ConnectionPool } from "./connection-pool.ts";
 import {
   asConnectError,
   createFixedLookup,
   type Destination,
   resolveDestination,
-} from "./connect.ts";
-import type { ConnectionPool } from "./kept-connections.ts";
+} from "./destination.ts";
 
 export interface PassOnOptions {
   readonly request: IncomingMessage;

@@ -8,11 +8,11 @@ import { checkHead } from "../request/request-head.ts";
 import type { RequestLimiter } from "../request-limits.ts";
 import type { ConnectHandler } from "../server/listener.ts";
 import type { BlindTunnels } from "./blind-tunnels.ts";
-import { connectTo, permitDestination } from "./connect.ts";
+import { findConnectorMatches } from "./connector-match.ts";
+import { connectTo, permitDestination } from "./destination.ts";
 import { type ForwardTarget, parseConnectTarget } from "./forward-target.ts";
 import type { Interception } from "./interception.ts";
 import { identify, readProxyCredential } from "./proxy-credential.ts";
-import { findConnectorMatches } from "./serving.ts";
 import type { TunnelPolicy } from "./tunnel-policy.ts";
 import { openTunnelReport, type TunnelReport } from "./tunnel-report.ts";
 
