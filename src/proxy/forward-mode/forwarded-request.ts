@@ -1,12 +1,45 @@
-import { type HandleRequest, handleRegistryRequest, type RegistryRequest } from "../handler.ts";
+import type { IncomingMessage, ServerResponse } from "node:http";
+import { Agent as HttpsAgent } from "node:https";
+import type { SecureContext } from "node:tls";
+import type { ConnectorRef } from "../../connector/connector-ref.ts";
+import type { Identity } from "../../connector/surroundings.ts";
+import { authorize } from "../admission.ts";
+import {
+  type HandleRequest,
+  type HandlerOptions,
+  handleRegistryRequest,
+  type RegistryRequest,
+  upstreamOf,
+} from "../handler.ts";
 import { denied, RegistryError } from "../registry-error.ts";
+import { checkHead } from "../request/request-head.ts";
 import { parseRegistryTarget } from "../request/request-target.ts";
-import { findConnectorMatches, matchedConnector } from "./connector-match.ts";
-import { passOnToHost } from "./forward-elsewhere.ts";
+import type { ReportDraft } from "../request-report.ts";
+import type { ConnectionPool } from "./connection-pool.ts";
+import { type ConnectorMatch, findConnectorMatches, matchedConnector } from "./connector-match.ts";
+import { permitDestination } from "./destination.ts";
 import { type ForwardTarget, isHostOf, parseAbsoluteTarget } from "./forward-target.ts";
-import type { ForwardedRequest, ForwardOptions } from "./forwarded.ts";
 import { interceptedConnectionOf } from "./interception.ts";
+import { passOn } from "./pass-on.ts";
 import { identify, readProxyCredential } from "./proxy-credential.ts";
+import type { TunnelPolicy } from "./tunnel-policy.ts";
+
+export interface ForwardOptions extends HandlerOptions {
+  readonly policy: TunnelPolicy;
+  /** To hosts that requests are passed on to. */
+  readonly connectionPool: ConnectionPool;
+}
+
+/** A request of forward mode, and who has sent it. */
+interface ForwardedRequest {
+  readonly request: IncomingMessage;
+  readonly response: ServerResponse;
+  readonly report: ReportDraft;
+  /** Where it goes; its path is the request's own. */
+  readonly target: ForwardTarget;
+  readonly identity: Identity;
+  readonly connectors: readonly ConnectorRef[];
+}
 
 /** Answers requests inside a connection that is intercepted. */
 export const createInterceptedRequestHandler =
@@ -73,6 +106,60 @@ async function forwardRequest(forwarded: ForwardedRequest, options: ForwardOptio
 /** Whether a path is one of the registry's API; its base path, and then the longest one, tells which. */
 const isRegistryPath = (path: string, basePath: string): boolean =>
   path === `${basePath}/v2` || path.startsWith(`${basePath}/v2/`);
+
+/**
+ * Passes on what is not for a connector's registry API: to another host, or, as package registries and web pages often
+ * share a host with a registry, to its other paths. Either goes without the connector's credential, and as policy has it.
+ * @throws RegistryError 403, 502
+ */
+async function passOnToHost(
+  { request, response, report, target, identity }: ForwardedRequest,
+  beside: ConnectorMatch | undefined,
+  options: ForwardOptions,
+): Promise<void> {
+  const { origin, hostname, port, path } = target;
+  checkHead(request);
+  report.host = `${hostname}:${port}`;
+  const isIntercepted = origin.startsWith("https:");
+  if (isIntercepted && beside === undefined) {
+    const message = `none of the connectors that this connection was opened for is at ${origin} any more`;
+    throw denied(message, { headers: { connection: "close" } });
+  }
+  const destination = permitDestination(options.policy, hostname, port);
+  options.limits.admit(identity.subject, report.host, response);
+  report.isPassedOn = true;
+  const secureContext = isIntercepted
+    ? await secureContextOf(beside, identity, options)
+    : undefined;
+  const { connectionPool, bodyTimeoutMs } = options;
+  const { subject } = identity;
+  await passOn({
+    request,
+    response,
+    origin,
+    path,
+    destination,
+    subject,
+    secureContext,
+    connectionPool,
+    bodyTimeoutMs,
+  });
+}
+
+/** What is trusted as the registry: its certificates are as good for its other paths. */
+async function secureContextOf(
+  serving: ConnectorMatch | undefined,
+  identity: Identity,
+  options: ForwardOptions,
+): Promise<SecureContext | undefined> {
+  if (serving === undefined) return undefined;
+  const connector = matchedConnector(
+    await authorize(serving.ref, "pull", identity, options),
+    serving,
+  );
+  const { uploadAgent } = await upstreamOf(connector, options);
+  return uploadAgent instanceof HttpsAgent ? uploadAgent.options.secureContext : undefined;
+}
 
 const invalidTarget = (): RegistryError =>
   new RegistryError(

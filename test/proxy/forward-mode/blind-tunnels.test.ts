@@ -1,13 +1,14 @@
-import { createHash } from "node:crypto";
+import { createHash, randomBytes } from "node:crypto";
 import type { LookupAddress } from "node:dns";
 import { once } from "node:events";
 import { createServer as createHttpServer } from "node:http";
 import { type AddressInfo, connect, createServer, type Server, type Socket } from "node:net";
+import { buffer } from "node:stream/consumers";
 import { setTimeout as sleep } from "node:timers/promises";
 import { createServer as createTlsServer, type TLSSocket } from "node:tls";
 import { expect } from "chai";
 import { createAuthority, leafIssuer } from "../../../src/certificate-authority.ts";
-import { createBlindTunnels } from "../../../src/proxy/forward-mode/blind-tunnels.ts";
+import { createBlindTunnels, writeAndFree } from "../../../src/proxy/forward-mode/blind-tunnels.ts";
 import type { RequestReport } from "../../../src/proxy/request-report.ts";
 import { cleanup } from "../../support/cleanup.ts";
 import { eventually } from "../../support/eventually.ts";
@@ -263,5 +264,57 @@ describe("a blind tunnel through the forward proxy", function () {
       () => [one, other.resume()].every((end) => end.destroyed || end.readableEnded),
       () => "the tunnel is still there",
     );
+  });
+});
+
+const chunkSize = 64 * 1024;
+
+describe("writeAndFree()", () => {
+  let server: Server;
+  let sender: Socket;
+  let received: Promise<Buffer>;
+
+  beforeEach(async () => {
+    server = createServer().listen(0, "127.0.0.1");
+    await once(server, "listening");
+    sender = connect((server.address() as AddressInfo).port, "127.0.0.1");
+    const [receiver] = await once(server, "connection");
+    received = buffer(receiver);
+  });
+
+  afterEach(async () => {
+    sender.destroy();
+    server.close();
+    await once(server, "close");
+  });
+
+  it("frees chunks once they are out, and what arrives is what was written", async () => {
+    const content = randomBytes(200 * chunkSize);
+    const chunks = Array.from({ length: 200 }, (_, index) => {
+      const chunk = Buffer.from(new ArrayBuffer(chunkSize));
+      content.copy(chunk, 0, index * chunkSize);
+      return chunk;
+    });
+    // All at once, so that most of them have to wait for their turn.
+    for (const chunk of chunks) writeAndFree(sender, chunk);
+    sender.end();
+    expect((await received).equals(content)).to.equal(true);
+    expect(chunks.filter(({ length }) => length > 0)).to.deep.equal([]);
+  });
+
+  it("leaves a buffer alone of which the chunk is but a part", async () => {
+    const whole = Buffer.from(new ArrayBuffer(2 * chunkSize)).fill("x");
+    writeAndFree(sender, whole.subarray(0, chunkSize));
+    sender.end();
+    expect((await received).length).to.equal(chunkSize);
+    expect(whole.length).to.equal(2 * chunkSize);
+  });
+
+  it("leaves an empty buffer alone, since all who have one may share it", async () => {
+    const empty = Buffer.alloc(0);
+    writeAndFree(sender, empty);
+    sender.end();
+    await received;
+    expect(empty.buffer).to.have.property("detached", false);
   });
 });
