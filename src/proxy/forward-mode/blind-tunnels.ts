@@ -3,21 +3,25 @@ import type { Writable } from "node:stream";
 import { TLSSocket } from "node:tls";
 import { freeMemory } from "../../upstream/http-client/free-memory.ts";
 
-/** Connections that carry bytes of which the proxy understands nothing. */
+/** Tunnels to other hosts, whose bytes the proxy does not look at. */
 export interface BlindTunnels {
-  /** Joins two connections; either one's end is the other's. */
+  /** Joins two connections into a tunnel: each gets the bytes of the other one, and its end. */
   join(client: Socket, remote: Socket): void;
-  /** Ends those that are silent, and the others once they are. */
+  /** Ends the tunnels that are silent, and each other one once it is. */
   finish(): void;
 }
 
-/** Milliseconds without a byte in either direction after which nobody is expected to speak again. */
+/** A tunnel without a byte in either direction for so long is ended. */
 const idleTimeoutMs = 60 * 60 * 1000;
-/** The same once one side has said that it is through: the other one may be at work on its answer. */
+/** The idle timeout once one side has ended: the other side may still be working on its response. */
 const halfClosedTimeoutMs = 10 * 60 * 1000;
-/** The kernel asks after that many milliseconds of silence whether the other side is still there. */
+/** The kernel sends a TCP keep-alive probe after so long without a byte. */
 const keepAliveDelayMs = 60_000;
-/** @param quietMs milliseconds after which a tunnel counts as silent while the process ends */
+
+/**
+ * Creates the tunnels of a proxy, none at first.
+ * @param quietMs how long a tunnel carries no byte before it counts as silent in `finish`
+ */
 export function createBlindTunnels(quietMs = 5_000): BlindTunnels {
   const clients = new Map<Socket, Socket>();
   const transferred = ([client, remote]: readonly [Socket, Socket]): number =>
@@ -27,7 +31,7 @@ export function createBlindTunnels(quietMs = 5_000): BlindTunnels {
       clients.set(client, remote);
       client.once("close", () => clients.delete(client));
       for (const socket of [client, remote]) socket.setKeepAlive(true, keepAliveDelayMs);
-      // Bytes of both directions pass here, so one timer will do.
+      // The client's socket carries the bytes of both directions, so one timer is enough.
       client.setTimeout(idleTimeoutMs, () => client.destroy());
       carry(client, remote);
       carry(remote, client);
@@ -49,7 +53,7 @@ export function createBlindTunnels(quietMs = 5_000): BlindTunnels {
   };
 }
 
-/** One direction: bytes, held back while the other side is slower, and the end. */
+/** Carries one direction: its bytes, held back while the other side is slower, and its end. */
 function carry(from: Socket, to: Socket): void {
   from.on("data", (chunk: Buffer) => {
     if (!writeAndFree(to, chunk)) from.pause();
@@ -68,7 +72,7 @@ function carry(from: Socket, to: Socket): void {
 export const writeAndFree = (to: Writable, chunk: Buffer): boolean =>
   to.write(chunk, () => freeMemory(chunk));
 
-/** A connection that was cut cuts the other one, and does not just end it: what came may not be all. */
+/** Ends a connection as its other one has ended. A connection that was cut resets the other one, since bytes may be missing. */
 function endWith(closed: Socket, other: Socket): void {
   if (closed.readableEnded) other.destroySoon();
   else if (other instanceof TLSSocket) other.destroy();

@@ -16,6 +16,7 @@ import type { Interception } from "./interception.ts";
 import { identify, readProxyCredential } from "./proxy-credential.ts";
 import type { TunnelPolicy } from "./tunnel-policy.ts";
 
+/** What the CONNECT handler needs. */
 export interface ConnectOptions extends AdmissionOptions {
   readonly policy: TunnelPolicy;
   readonly interception: Interception;
@@ -25,7 +26,10 @@ export interface ConnectOptions extends AdmissionOptions {
   readonly log: Log;
 }
 
-/** Answers CONNECT: with a registry's stand-in, with a tunnel to another host, or with a refusal. */
+/**
+ * Creates the handler of CONNECT. A connection to a registry of the client's connectors is intercepted; to any other host there
+ * is a blind tunnel where the policy allows it, or else a refusal.
+ */
 export const createConnectHandler =
   (options: ConnectOptions): ConnectHandler =>
   (request, socket, head) => {
@@ -62,17 +66,17 @@ async function handle(
   report.identity = identity;
   if (socket.destroyed) return;
   options.limits.admitTunnel(identity.subject, socket);
-  const { matches: serving, refusal } = await findConnectorMatches(
+  const { matches, refusal } = await findConnectorMatches(
     target.origin,
     credential.connectors,
     identity,
     options,
   );
-  if (serving.length > 0) {
-    const take = await options.interception.prepare({ target, credential });
+  if (matches.length > 0) {
+    const intercept = await options.interception.prepare({ target, credential });
     if (socket.destroyed) return;
     socket.write(establishedResponse);
-    take(socket, head);
+    intercept(socket, head);
     return;
   }
   if (refusal !== undefined) throw denied(refusal);
@@ -104,10 +108,13 @@ const invalidTarget = (): RegistryError =>
 
 const unexpected = new RegistryError(500, "UNKNOWN", "internal error; see the proxy's log");
 
-/** Milliseconds in which a client may read its refusal. */
+/** How long a client may take to read its refusal. */
 const lingerTimeoutMs = 10_000;
 
-/** Go's clients show a person nothing but the status line's phrase, curl nothing but the status; so both say why. */
+/**
+ * Responds with an error. Go's clients show a person only the phrase of the status line, and curl only the status, so phrase
+ * and body both say why.
+ */
 function refuse(socket: Socket, { status, message, detail, headers }: RegistryError): void {
   const phrase = message.replace(/[^\x20-\x7e]+/g, " ").slice(0, 300);
   const body = `${message}${detail === undefined ? "" : `\n${detail}`}\n`;
@@ -119,24 +126,26 @@ function refuse(socket: Socket, { status, message, detail, headers }: RegistryEr
   };
   const lines = Object.entries(fields).map(([name, value]) => `${name}: ${value}\r\n`);
   socket.end(`HTTP/1.1 ${status} ${phrase}\r\n${lines.join("")}\r\n${body}`);
-  socket.resume(); // a connection that is closed with bytes unread takes the answer along
+  socket.resume(); // a connection that is closed with bytes unread takes the response along
   const timer = setTimeout(() => socket.destroy(), lingerTimeoutMs);
   socket.once("close", () => clearTimeout(timer));
 }
 
 /**
- * What becomes of a CONNECT: reported when it is refused, or when its tunnel ends. One that is intercepted has no
- * report of its own, since the requests inside have.
+ * The report of a CONNECT, made when it is refused or when its tunnel ends. An intercepted connection has none of its own,
+ * since each request inside has one.
  */
 interface TunnelReport {
   identity: Identity | undefined;
-  /** `github.com:443` */
+  /** The host and port of the request: `github.com:443`. */
   readonly host: string;
+  /** The tunnel is open. */
   opened(): void;
+  /** The CONNECT was refused, or failed. */
   refused(error: RegistryError): void;
 }
 
-/** No name is longer, with its port. */
+/** No host name is longer, with its port. */
 const maxHostLength = 260;
 
 function openTunnelReport(

@@ -3,48 +3,56 @@ import { Agent as HttpsAgent, type RequestOptions as HttpsRequestOptions } from 
 import type { Duplex } from "node:stream";
 import type { SecureContext } from "node:tls";
 
+/** How many idle connections are kept, and for how long. */
 export interface PoolLimits {
-  /** Connections that may be kept without a request on them, of all subjects together. */
+  /** Idle connections of all subjects together. */
   readonly maxIdle: number;
-  /** The same, of one subject. At least 1. */
+  /** Idle connections of one subject; at least 1. */
   readonly maxIdlePerSubject: number;
-  /** Milliseconds that a connection is kept without a request on it. */
+  /** How long a connection may be idle before it is closed. */
   readonly idleTimeoutMs: number;
 }
 
-/** Load balancers that drop idle connections wait longer; a server's own `Keep-Alive: timeout` counts where it is shorter. */
+/**
+ * The limits of a pool by default. Load balancers that drop idle connections wait longer than this timeout; a server's own
+ * `Keep-Alive: timeout` counts where it is shorter.
+ */
 export const defaultPoolLimits: PoolLimits = {
   maxIdle: 256,
   maxIdlePerSubject: 16,
   idleTimeoutMs: 15_000,
 };
 
-/** Who may use a connection again, and for what. Host and port count as well; Node's agent sees to these. */
+/**
+ * What two requests must have in common for the second one to use the first one's connection. Node's agent adds host and
+ * port, and the pool the trusted certificates.
+ */
 export interface PoolKey {
-  /** The Pod or volume that has asked for it. */
+  /** The Pod or volume that sends the request. */
   readonly subject: string;
-  /** All addresses that the policy has let through for it. */
+  /** All addresses that the policy allows for its host. */
   readonly addresses: readonly string[];
 }
 
 /**
- * Agents that keep connections and use them again. A request gets a kept connection only where subject, host name,
- * port, the addresses that were judged fit and the trusted certificates are the same. Requests through them
- * carry {@link PoolKey} as the option `poolKey`.
+ * Keeps connections to hosts that requests are passed on to, and uses them again where subject, host name, port, allowed
+ * addresses and trusted certificates are the same. A request takes one of the two agents, and its {@link PoolKey} as the
+ * option `poolKey`.
  */
 export interface ConnectionPool {
   readonly http: Agent;
   readonly https: HttpsAgent;
-  /** Closes the connections without a request on them at once, and the others after their request. */
+  /** Closes idle connections at once, and each other one after its request. */
   finish(): void;
 }
 
+/** Creates an empty pool. */
 export function createConnectionPool(limits: PoolLimits = defaultPoolLimits): ConnectionPool {
   const idle = new IdleConnections(limits);
   const options = {
     keepAlive: true,
     timeout: limits.idleTimeoutMs,
-    // IdleConnections counts.
+    // IdleConnections has the limits.
     maxFreeSockets: Number.POSITIVE_INFINITY,
   };
   return {
@@ -54,11 +62,11 @@ export function createConnectionPool(limits: PoolLimits = defaultPoolLimits): Co
   };
 }
 
-/** Connections that wait for a next request, with an owner each. */
+/** The connections of a pool that wait for a next request, each of one subject. */
 class IdleConnections {
   readonly #limits: PoolLimits;
   readonly #subjects = new WeakMap<Duplex, string>();
-  /** By subject, the one that has waited longest first. */
+  /** The idle connections by subject, the one that has waited longest first. */
   readonly #idle = new Map<string, Set<Duplex>>();
   #count = 0;
   #isFinished = false;
@@ -67,34 +75,34 @@ class IdleConnections {
     this.#limits = limits;
   }
 
-  /** Says whose a new connection is. */
+  /** Sets whose a new connection is. */
   setSubject(socket: Duplex, subject: string): void {
     this.#subjects.set(socket, subject);
-    socket.once("close", () => this.take(socket));
+    socket.once("close", () => this.remove(socket));
   }
 
   /**
-   * Takes a connection in, and closes another one where there would be too many: the oldest of the same subject, or
-   * of the one that has most. The last one of a subject makes room for nobody else's.
-   * @returns whether it may be kept
+   * Adds a connection whose request has ended. Where there would be too many, another one is closed: the oldest of the same
+   * subject, or else of the subject that has most. The last connection of a subject is not closed for another subject.
+   * @returns whether the connection is kept; otherwise the agent closes it
    */
-  keep(socket: Duplex): boolean {
+  add(socket: Duplex): boolean {
     const subject = this.#subjects.get(socket);
     if (this.#isFinished || subject === undefined) return false;
     const own = this.#idle.get(subject) ?? new Set();
-    if (own.size >= this.#limits.maxIdlePerSubject) this.#endOldest(own);
+    if (own.size >= this.#limits.maxIdlePerSubject) this.#closeOldest(own);
     else if (this.#count >= this.#limits.maxIdle) {
-      const most = this.#most();
-      if (most.size <= 1 && own.size === 0) return false;
-      this.#endOldest(most.size > own.size ? most : own);
+      const largest = this.#largestSet();
+      if (largest.size <= 1 && own.size === 0) return false;
+      this.#closeOldest(largest.size > own.size ? largest : own);
     }
     this.#idle.set(subject, own.add(socket));
     this.#count += 1;
     return true;
   }
 
-  /** A request is on it, or it is closed. */
-  take(socket: Duplex): void {
+  /** Removes a connection that has a request again, or was closed. */
+  remove(socket: Duplex): void {
     const subject = this.#subjects.get(socket) ?? "";
     const own = this.#idle.get(subject);
     if (!own?.delete(socket)) return;
@@ -107,21 +115,23 @@ class IdleConnections {
     for (const own of this.#idle.values()) for (const socket of own) socket.destroy();
   }
 
-  #endOldest(own: ReadonlySet<Duplex>): void {
+  #closeOldest(own: ReadonlySet<Duplex>): void {
     const [oldest] = own;
     if (oldest === undefined) return;
-    this.take(oldest);
+    this.remove(oldest);
     oldest.destroy();
   }
 
-  #most(): ReadonlySet<Duplex> {
-    let most: ReadonlySet<Duplex> = new Set();
-    for (const own of this.#idle.values()) if (own.size > most.size) most = own;
-    return most;
+  /** The connections of the subject that has most. */
+  #largestSet(): ReadonlySet<Duplex> {
+    let largest: ReadonlySet<Duplex> = new Set();
+    for (const own of this.#idle.values()) if (own.size > largest.size) largest = own;
+    return largest;
   }
 }
 
-interface PooledRequestOptions extends ClientRequestArgs {
+/** Options of a request through a pool. */
+export interface PooledRequestOptions extends ClientRequestArgs {
   readonly poolKey?: PoolKey;
 }
 
@@ -130,10 +140,11 @@ interface PooledHttpsRequestOptions extends HttpsRequestOptions {
   readonly poolKey?: PoolKey;
 }
 
-/** One name for a set of addresses, in whatever order DNS has told them. */
+/** The part of an agent's name for a connection that a key makes; the order of the addresses does not count. */
 const nameOf = ({ subject, addresses }: PoolKey): string =>
   JSON.stringify([subject, addresses.toSorted()]);
 
+/** The agent for plain HTTP. */
 class PooledAgent extends Agent {
   readonly #idle: IdleConnections;
 
@@ -148,24 +159,24 @@ class PooledAgent extends Agent {
 
   override createConnection(options: PooledRequestOptions): Duplex | null | undefined {
     const socket = super.createConnection(options);
-    if (socket && options.poolKey !== undefined)
-      this.#idle.setSubject(socket, options.poolKey.subject);
+    const { poolKey } = options;
+    if (socket && poolKey !== undefined) this.#idle.setSubject(socket, poolKey.subject);
     return socket;
   }
 
   override keepSocketAlive(socket: Duplex): boolean {
-    // Node's types know nothing of what it returns.
+    // Node's types do not say that it returns a boolean.
     const isWanted: unknown = super.keepSocketAlive(socket);
-    return isWanted === true && this.#idle.keep(socket);
+    return isWanted === true && this.#idle.add(socket);
   }
 
   override reuseSocket(socket: Duplex, request: ClientRequest): void {
-    this.#idle.take(socket);
+    this.#idle.remove(socket);
     super.reuseSocket(socket, request);
   }
 }
 
-/** The same over TLS. It resumes sessions under the same names. */
+/** The agent for HTTPS. It resumes TLS sessions between requests of the same name. */
 class PooledHttpsAgent extends HttpsAgent {
   readonly #idle: IdleConnections;
 
@@ -177,24 +188,24 @@ class PooledHttpsAgent extends HttpsAgent {
   override getName(options: PooledHttpsRequestOptions = {}): string {
     const { poolKey, secureContext } = options;
     const name = super.getName(options) + (poolKey === undefined ? "" : nameOf(poolKey));
-    // Node's own name does not have the certificates that are trusted where they come as a context.
+    // Node's own name leaves out a secure context, and so the trusted certificates in it.
     return `${name}:${secureContext === undefined ? "" : numberOf(secureContext)}`;
   }
 
   override createConnection(options: PooledHttpsRequestOptions): Duplex | null | undefined {
     const socket = super.createConnection(options);
-    if (socket && options.poolKey !== undefined)
-      this.#idle.setSubject(socket, options.poolKey.subject);
+    const { poolKey } = options;
+    if (socket && poolKey !== undefined) this.#idle.setSubject(socket, poolKey.subject);
     return socket;
   }
 
   override keepSocketAlive(socket: Duplex): boolean {
     const isWanted: unknown = super.keepSocketAlive(socket);
-    return isWanted === true && this.#idle.keep(socket);
+    return isWanted === true && this.#idle.add(socket);
   }
 
   override reuseSocket(socket: Duplex, request: ClientRequest): void {
-    this.#idle.take(socket);
+    this.#idle.remove(socket);
     super.reuseSocket(socket, request);
   }
 }
@@ -202,7 +213,7 @@ class PooledHttpsAgent extends HttpsAgent {
 const contextNumbers = new WeakMap<SecureContext, number>();
 let lastContextNumber = 0;
 
-/** Tells contexts apart, without keeping them. */
+/** A number for each context, which does not keep the context in memory. */
 function numberOf(context: SecureContext): number {
   const known = contextNumbers.get(context);
   if (known !== undefined) return known;

@@ -1,3 +1,4 @@
+/** Finds the connectors that a client of forward mode means: it speaks to registries under their own addresses. */
 import type { Connector } from "../../connector/connector.ts";
 import { type ConnectorRef, showRef } from "../../connector/connector-ref.ts";
 import { isOriginOf, type RegistryAddress } from "../../connector/registry-address.ts";
@@ -11,16 +12,19 @@ export interface ConnectorMatch {
   readonly address: RegistryAddress;
 }
 
-/** Which of the connectors that a client has named stand behind an origin. */
+/** The connectors that have an address at an origin, among those that a client has named. */
 export interface ConnectorMatches {
-  /** Longest base path first, then as they were named. */
+  /** In the order of their base paths, the longest first, and then in the order in which they were named. */
   readonly matches: readonly ConnectorMatch[];
-  /** Why one that stands there may not be used. */
+  /** Why a connector that has an address there may not be used. */
   readonly refusal: string | undefined;
 }
 
 /**
- * Who may not use a connector is not told that it stands there, unless it is one of their own namespace.
+ * Finds the connectors that have an address at an origin and may be used. A client hears of a connector that it may not use
+ * only where that is in its own namespace.
+ * @param origin scheme, host and port, as URLs have them: `https://harbor.example.com`
+ * @param named the connectors that the client has named
  * @throws Unavailable
  */
 export async function findConnectorMatches(
@@ -30,23 +34,20 @@ export async function findConnectorMatches(
   { findConnector, mayUse }: Pick<AdmissionOptions, "findConnector" | "mayUse">,
 ): Promise<ConnectorMatches> {
   let refusal: string | undefined;
-  const look = async (ref: ConnectorRef): Promise<readonly ConnectorMatch[]> => {
-    const answer = await findConnector(ref);
-    if (answer.state !== "found") return [];
-    const addresses = addressesOf(answer.connector).filter((address) =>
-      isOriginOf(origin, address),
-    );
+  const match = async (ref: ConnectorRef): Promise<readonly ConnectorMatch[]> => {
+    const found = await findConnector(ref);
+    if (found.state !== "found") return [];
+    const addresses = addressesOf(found.connector).filter((address) => isOriginOf(origin, address));
     if (addresses.length === 0) return [];
     const allowed = await mayUse(identity, ref, "pull");
     if (allowed.ok) return addresses.map((address) => ({ ref, address }));
     if (ref.namespace === identity.pod?.namespace) refusal = allowed.reason;
     return [];
   };
-  const found = (await Promise.all(named.map(look))).flat();
-  const serving = found.toSorted(
-    (one, other) => other.address.basePath.length - one.address.basePath.length,
-  );
-  return { matches: serving, refusal };
+  const matches = (await Promise.all(named.map(match)))
+    .flat()
+    .toSorted((one, other) => other.address.basePath.length - one.address.basePath.length);
+  return { matches, refusal };
 }
 
 const addressesOf = ({ address, addressExtensions }: Connector): readonly RegistryAddress[] => [
@@ -57,8 +58,9 @@ const addressesOf = ({ address, addressExtensions }: Connector): readonly Regist
 const connectorsAtAddresses = new WeakMap<Connector, Map<RegistryAddress, Connector>>();
 
 /**
- * A connector as it is asked at another one of its addresses, with the same credential; undefined where it is
- * no address of its any more. It has an id of its own, since no connection, token or upload of one address is good at another.
+ * A connector with another one of its addresses in the place of `address`, and the same credential. It has a uid of its own,
+ * since connections, tokens and uploads of one address are not valid at another.
+ * @returns the connector itself at its own address; undefined where the address is none of its addresses any more
  */
 export function connectorAtAddress(
   connector: Connector,
@@ -81,7 +83,10 @@ export function connectorAtAddress(
   return there;
 }
 
-/** @throws RegistryError 403 where the connector was changed in this moment */
+/**
+ * The connector of a match, at the address of the match.
+ * @throws RegistryError 403 where the connector was changed in the meantime and no longer has that address
+ */
 export function matchedConnector(
   connector: Connector,
   { ref, address }: ConnectorMatch,

@@ -7,18 +7,22 @@ import { unreachable } from "../../upstream/upstream-error.ts";
 import { badGateway, denied, type RegistryError } from "../registry-error.ts";
 import type { TunnelPolicy } from "./tunnel-policy.ts";
 
-/** Where to connect to, as it was judged. */
+/** A host outside of the connectors that a client may be connected to. */
 export interface Destination {
   readonly hostname: string;
   readonly port: number;
+  /** Finds those addresses of the host alone that the policy allows. */
   readonly lookup: LookupFunction;
 }
 
-/** How an operator lets somebody go where they may not. */
+/** How an operator allows a destination that was refused. */
 export const tunnelSettingHint =
   "the proxy's tunnel setting (TUNNEL in daemonset/settings.env, --tunnel of standalone) says where clients may go";
 
-/** @throws RegistryError 403 where nobody may be connected to that host */
+/**
+ * Checks a host by its name, and by its address where the name is one.
+ * @throws RegistryError 403 where the policy allows nobody to go there
+ */
 export function permitDestination(
   policy: TunnelPolicy,
   hostname: string,
@@ -30,8 +34,9 @@ export function permitDestination(
 }
 
 /**
- * The addresses of a host that may be dialled at this moment; there is one at least.
- * @throws AddressRefused, or the error of DNS
+ * Resolves the addresses of a destination that the policy allows now.
+ * @returns at least one address
+ * @throws AddressRefused where there is none, or the error of DNS
  */
 export const resolveDestination = ({
   hostname,
@@ -44,7 +49,7 @@ export const resolveDestination = ({
     });
   });
 
-/** A lookup for `net.connect` that finds just the addresses that were judged. */
+/** Creates a lookup for `net.connect` that always finds these addresses, so that what was checked is what is dialled. */
 export const createFixedLookup =
   (addresses: readonly LookupAddress[]): LookupFunction =>
   (_hostname, options, callback) => {
@@ -54,9 +59,9 @@ export const createFixedLookup =
   };
 
 /**
- * Connects to a host, at one of the addresses that its lookup has found fit.
- * @param client whose end ends the attempt
- * @throws RegistryError 403, 502
+ * Connects to a destination at one of the addresses that the policy allows.
+ * @param client the connection of the client; its end ends the attempt
+ * @throws RegistryError 403 where no address is allowed, 502 where the host can't be reached
  */
 export async function connectTo(
   { hostname, port, lookup }: Destination,
@@ -69,11 +74,11 @@ export async function connectTo(
     allowHalfOpen: true,
     noDelay: true,
   });
-  const giveUp = (code: string) => (): void => {
-    remote.destroy(Object.assign(new Error("given up"), { code }));
+  const abortWith = (code: string) => (): void => {
+    remote.destroy(Object.assign(new Error("connection attempt ended"), { code }));
   };
-  const timer = setTimeout(giveUp("ETIMEDOUT"), connectTimeout);
-  const onGone = giveUp("ECONNRESET");
+  const timer = setTimeout(abortWith("ETIMEDOUT"), connectTimeout);
+  const onGone = abortWith("ECONNRESET");
   client.once("close", onGone);
   try {
     await once(remote, "connect");
@@ -86,7 +91,10 @@ export async function connectTo(
   }
 }
 
-/** What a client is told of a host that could not be connected to. */
+/**
+ * The error that a client gets where a host could not be reached: 403 where its address is not allowed, else 502.
+ * @param host host and port
+ */
 export function asConnectError(host: string, error: unknown): RegistryError {
   if (error instanceof AddressRefused) return denied(error.message, { detail: tunnelSettingHint });
   return badGateway(unreachable(host, error).message, { cause: error });

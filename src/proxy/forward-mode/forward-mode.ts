@@ -11,32 +11,37 @@ import { createInterceptedRequestHandler, createPlainRequestHandler } from "./fo
 import { createInterception } from "./interception.ts";
 import { createTunnelPolicy } from "./tunnel-policy.ts";
 
+/** What forward mode needs; startProxy has the meaning of each. */
 export interface ForwardModeOptions extends HandlerOptions {
   readonly tunnels: TunnelRules;
   readonly ownAddresses: () => readonly string[];
   readonly leafIssuer: () => IssueLeaf;
   readonly lookup?: ResolveHost;
-  /** How many connections are kept to hosts that requests are passed on to. */
+  /** How many connections to hosts that requests are passed on to are kept. */
   readonly poolLimits?: PoolLimits;
   /** Milliseconds since 1970. */
   readonly now: () => number;
 }
 
-/** The proxy as clients know it from `https_proxy`: they speak to registries under their own names, and to other hosts. */
+/**
+ * The proxy as clients know it from `https_proxy`: they speak through it to registries under the registries' own names, and to
+ * other hosts.
+ */
 export interface ForwardMode {
-  /** For requests in absolute form. */
+  /** Handles requests in absolute form. */
   readonly handler: Handler;
   readonly onConnect: ConnectHandler;
-  /** Ends connections on which nothing is under way, of clients and to other hosts, and the others when that is through. */
+  /** Ends idle connections, of clients and to other hosts, at once, and each other one after what is under way on it. */
   finish(): void;
 }
 
+/** Creates the handlers of forward mode. */
 export function createForwardMode(options: ForwardModeOptions): ForwardMode {
   const policy = createTunnelPolicy({ ...options, rules: options.tunnels });
   const connectionPool = createConnectionPool(options.poolLimits);
   const forwardOptions = { ...options, policy, connectionPool };
   const interception = createInterception({
-    // Whoever is let in has named a connector at that host.
+    // The connect handler intercepts only hosts of connectors.
     certificates: createServerCertificates({ ...options, servesName: () => true }),
     handler: createReportingHandler(options, createInterceptedRequestHandler(forwardOptions)),
   });

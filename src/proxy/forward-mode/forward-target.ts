@@ -1,9 +1,8 @@
-import { isIPv6 } from "node:net";
-import { hostnameIn } from "../../connector/host-name.ts";
+import { hostnameIn, withBrackets } from "../../connector/host-name.ts";
 
-/** Where a client of the forward proxy wants to go. */
+/** Where a request of forward mode is to go. */
 export interface ForwardTarget {
-  /** `https://harbor.example.com:8443`, in the form that URLs have. */
+  /** Scheme, host and port as URLs have them: `https://harbor.example.com:8443`. */
   readonly origin: string;
   /** A name in lower case, or an IP address without brackets. */
   readonly hostname: string;
@@ -14,11 +13,11 @@ export interface ForwardTarget {
 
 const defaultPorts = { http: 80, https: 443 } as const;
 
-/** Reads what CONNECT asks for, `host:port` (RFC 9110, section 9.3.6); undefined for anything else. */
+/** Parses the target of a CONNECT, `host:port` (RFC 9110, section 9.3.6); undefined for anything else. */
 export const parseConnectTarget = (text: string): ForwardTarget | undefined =>
   /:\d+$/.test(text) ? parseAuthority("https", text, "") : undefined;
 
-/** Reads `http://host[:port]/path` (RFC 9112, section 3.2.2); undefined for anything else. */
+/** Parses an absolute target, `http://host[:port]/path` (RFC 9112, section 3.2.2); undefined for anything else. */
 export function parseAbsoluteTarget(text: string): ForwardTarget | undefined {
   const [, authority = "", path = ""] = /^http:\/\/([^/?#]+)([/?][^#]*)?$/i.exec(text) ?? [];
   return parseAuthority("http", authority, path.startsWith("/") ? path : `/${path}`);
@@ -38,7 +37,6 @@ function parseAuthority(
   const hostname = hostnameIn(host);
   const port = digits === undefined ? defaultPorts[scheme] : Number(digits);
   if (hostname === undefined || port === 0 || port > 65_535) return undefined;
-  const bracketed = isIPv6(hostname) ? `[${hostname}]` : hostname;
-  const origin = `${scheme}://${bracketed}${port === defaultPorts[scheme] ? "" : `:${port}`}`;
+  const origin = `${scheme}://${withBrackets(hostname)}${port === defaultPorts[scheme] ? "" : `:${port}`}`;
   return { origin, hostname, port, path };
 }

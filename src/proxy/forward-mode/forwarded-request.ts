@@ -24,30 +24,33 @@ import { passOn } from "./pass-on.ts";
 import { identify, readProxyCredential } from "./proxy-credential.ts";
 import type { TunnelPolicy } from "./tunnel-policy.ts";
 
+/** What the handlers of forwarded requests need. */
 export interface ForwardOptions extends HandlerOptions {
+  /** Says which other hosts may be reached. */
   readonly policy: TunnelPolicy;
-  /** To hosts that requests are passed on to. */
+  /** Connections to hosts that requests are passed on to. */
   readonly connectionPool: ConnectionPool;
 }
 
-/** A request of forward mode, and who has sent it. */
+/** A request of forward mode whose sender is known. */
 interface ForwardedRequest {
   readonly request: IncomingMessage;
   readonly response: ServerResponse;
   readonly report: ReportDraft;
-  /** Where it goes; its path is the request's own. */
+  /** Where the request is to go, with its path. */
   readonly target: ForwardTarget;
   readonly identity: Identity;
+  /** The connectors that the client has named. */
   readonly connectors: readonly ConnectorRef[];
 }
 
-/** Answers requests inside a connection that is intercepted. */
+/** Creates the handler of requests inside of an intercepted connection. */
 export const createInterceptedRequestHandler =
   (options: ForwardOptions): HandleRequest =>
   async (request, response, report) => {
     const { target, credential } = interceptedConnectionOf(request);
     const identity = await identify(credential, options).catch((error: unknown) => {
-      // The client has no credential for the registry that it speaks to, so there is none to ask it for.
+      // The client takes the response for the registry's, so a 407 would ask it for a credential that it does not have.
       if (!(error instanceof RegistryError) || error.status !== 407) throw error;
       throw denied(error.message, { headers: { connection: "close" } });
     });
@@ -55,73 +58,74 @@ export const createInterceptedRequestHandler =
     const { host } = request.headers;
     if (host !== undefined && !isHostOf("https", host, target)) throw misdirected(host, target);
     const path = request.url ?? "";
-    // Another host in the request's target would be one in the tunnel of this one.
-    if (!path.startsWith("/"))
-      throw new RegistryError(
-        400,
-        "UNSUPPORTED",
-        "a request inside a CONNECT tunnel must name a path, not a URL",
-      );
+    // An absolute target could name another host than the CONNECT did.
+    if (!path.startsWith("/")) {
+      const message = "a request inside a CONNECT tunnel must name a path, not a URL";
+      throw new RegistryError(400, "UNSUPPORTED", message);
+    }
     const forwarded = { request, response, report, identity, target: { ...target, path } };
     await forwardRequest({ ...forwarded, connectors: credential.connectors }, options);
   };
 
-/** Answers requests with an absolute target, of clients that use the proxy for plain HTTP. */
+/** Creates the handler of requests with an absolute target, which clients send to a proxy for plain HTTP. */
 export const createPlainRequestHandler =
   (options: ForwardOptions): HandleRequest =>
   async (request, response, report) => {
     const target = parseAbsoluteTarget(request.url ?? "");
     if (target === undefined) throw invalidTarget();
-    const { connectors, ...credential } = readProxyCredential(request);
-    const identity = await identify({ ...credential, connectors }, options);
+    const credential = readProxyCredential(request);
+    const { connectors } = credential;
+    const identity = await identify(credential, options);
     report.identity = identity;
     await forwardRequest({ request, response, report, target, identity, connectors }, options);
   };
 
+/** Relays a request to a connector's registry, or passes it on to any other host. */
 async function forwardRequest(forwarded: ForwardedRequest, options: ForwardOptions): Promise<void> {
   const { request, response, report, target, identity, connectors } = forwarded;
-  const { matches: serving, refusal } = await findConnectorMatches(
+  const { matches, refusal } = await findConnectorMatches(
     target.origin,
     connectors,
     identity,
     options,
   );
   const [path = ""] = target.path.split("?", 1);
-  const chosen = serving.find(({ address }) => isRegistryPath(path, address.basePath));
+  const chosen = matches.find(({ address }) => isRegistryPath(path, address.basePath));
   if (chosen === undefined) {
     if (refusal !== undefined) throw denied(refusal, { headers: { connection: "close" } });
-    await passOnToHost(forwarded, serving[0], options);
+    await passOnToHost(forwarded, matches[0], options);
     return;
   }
-  const question: RegistryRequest = {
+  const registryRequest: RegistryRequest = {
     target: parseRegistryTarget(target.path, chosen.address.basePath),
     identity,
     findRef: () => chosen.ref,
     atAddress: (connector) => matchedConnector(connector, chosen),
     isForward: true,
   };
-  await handleRegistryRequest(request, response, report, question, options);
+  await handleRegistryRequest(request, response, report, registryRequest, options);
 }
 
-/** Whether a path is one of the registry's API; its base path, and then the longest one, tells which. */
+/** Whether a path is below the API of the registry that has this base path. */
 const isRegistryPath = (path: string, basePath: string): boolean =>
   path === `${basePath}/v2` || path.startsWith(`${basePath}/v2/`);
 
 /**
- * Passes on what is not for a connector's registry API: to another host, or, as package registries and web pages often
- * share a host with a registry, to its other paths. Either goes without the connector's credential, and as policy has it.
+ * Passes a request on that is not for a connector's registry API: to another host, or to another path of a registry's host,
+ * since package registries and web pages often share it. The policy decides, and no credential of a connector goes along.
+ * @param atHost a connector at that host, where there is one; its certificates are trusted
  * @throws RegistryError 403, 502
  */
 async function passOnToHost(
   { request, response, report, target, identity }: ForwardedRequest,
-  beside: ConnectorMatch | undefined,
+  atHost: ConnectorMatch | undefined,
   options: ForwardOptions,
 ): Promise<void> {
   const { origin, hostname, port, path } = target;
   checkHead(request);
   report.host = `${hostname}:${port}`;
   const isIntercepted = origin.startsWith("https:");
-  if (isIntercepted && beside === undefined) {
+  if (isIntercepted && atHost === undefined) {
     const message = `none of the connectors that this connection was opened for is at ${origin} any more`;
     throw denied(message, { headers: { connection: "close" } });
   }
@@ -129,7 +133,7 @@ async function passOnToHost(
   options.limits.admit(identity.subject, report.host, response);
   report.isPassedOn = true;
   const secureContext = isIntercepted
-    ? await secureContextOf(beside, identity, options)
+    ? await secureContextOf(atHost, identity, options)
     : undefined;
   const { connectionPool, bodyTimeoutMs } = options;
   const { subject } = identity;
@@ -146,17 +150,14 @@ async function passOnToHost(
   });
 }
 
-/** What is trusted as the registry: its certificates are as good for its other paths. */
+/** The certificates that a connector trusts for its registry: they count for other paths of its host, too. */
 async function secureContextOf(
-  serving: ConnectorMatch | undefined,
+  match: ConnectorMatch | undefined,
   identity: Identity,
   options: ForwardOptions,
 ): Promise<SecureContext | undefined> {
-  if (serving === undefined) return undefined;
-  const connector = matchedConnector(
-    await authorize(serving.ref, "pull", identity, options),
-    serving,
-  );
+  if (match === undefined) return undefined;
+  const connector = matchedConnector(await authorize(match.ref, "pull", identity, options), match);
   const { uploadAgent } = await upstreamOf(connector, options);
   return uploadAgent instanceof HttpsAgent ? uploadAgent.options.secureContext : undefined;
 }
@@ -171,7 +172,7 @@ const invalidTarget = (): RegistryError =>
     },
   );
 
-/** RFC 9110, section 15.5.20. */
+/** 421 (RFC 9110, section 15.5.20): the Host header names another host than the CONNECT. */
 const misdirected = (host: string, { origin }: ForwardTarget): RegistryError =>
   new RegistryError(
     421,

@@ -8,7 +8,7 @@ import type { ServerCertificates } from "../server/server-certificates.ts";
 import type { ForwardTarget } from "./forward-target.ts";
 import type { ProxyCredential } from "./proxy-credential.ts";
 
-/** What a client has said by its CONNECT; every request inside is judged by it. */
+/** The CONNECT of an intercepted connection. Every request inside is checked against it. */
 export interface InterceptedConnection {
   readonly target: ForwardTarget;
   readonly credential: ProxyCredential;
@@ -16,39 +16,41 @@ export interface InterceptedConnection {
 
 export interface InterceptionOptions {
   readonly certificates: Pick<ServerCertificates, "contextFor">;
+  /** Handles the requests inside; {@link interceptedConnectionOf} has their CONNECT. */
   readonly handler: Handler;
 }
 
-/** Speaks TLS with clients in the place of the registry that they have asked for. */
+/** Speaks TLS with clients in the place of the registry that their CONNECT names. */
 export interface Interception extends Pick<ConnectionTracker, "finish"> {
   /**
-   * Gets ready to be that host.
-   * @returns takes a connection whose CONNECT was answered, and the bytes that came behind it
+   * Prepares the certificate for a connection.
+   * @returns a function that takes over the connection once its CONNECT was answered, with the bytes that came behind it
    */
-  prepare(session: InterceptedConnection): Promise<(socket: Socket, head: Buffer) => void>;
+  prepare(connection: InterceptedConnection): Promise<(socket: Socket, head: Buffer) => void>;
 }
 
-/** Of connections that are intercepted. */
+/** The CONNECT of each TLS connection that is intercepted. */
 const interceptedConnections = new WeakMap<Socket, InterceptedConnection>();
 
-/** What the CONNECT before an intercepted request has said. */
+/** The CONNECT that an intercepted request came through. */
 export function interceptedConnectionOf({ socket }: IncomingMessage): InterceptedConnection {
-  const session = interceptedConnections.get(socket);
-  if (session === undefined) throw new Error("this request did not come through a CONNECT");
-  return session;
+  const connection = interceptedConnections.get(socket);
+  if (connection === undefined) throw new Error("this request did not come through a CONNECT");
+  return connection;
 }
 
+/** Creates a server that never listens: it gets the connections of CONNECT requests. */
 export function createInterception({ certificates, handler }: InterceptionOptions): Interception {
   const server = createServer(serverOptions);
-  const connections = createConnectionTracker(server);
+  const tracker = createConnectionTracker(server);
   attachHandler(server, handler);
-  server.emit("listening"); // It never listens; without this, Node does not look after `headersTimeout`.
+  server.emit("listening"); // It never listens; without this event, Node does not enforce `headersTimeout`.
   return {
-    async prepare(session) {
-      const { hostname } = session.target;
+    async prepare(connection) {
+      const { hostname } = connection.target;
       const secureContext = await certificates.contextFor(hostname);
       return (socket, head) => {
-        if (head.length > 0) socket.unshift(head); // a client that did not wait for the answer
+        if (head.length > 0) socket.unshift(head); // a client that did not wait for the response
         const secure = new TLSSocket(socket, {
           isServer: true,
           ...(secureContext && { secureContext }),
@@ -58,13 +60,13 @@ export function createInterception({ certificates, handler }: InterceptionOption
             callback(isSame ? null : new Error("SNI and CONNECT name different hosts"));
           },
         });
-        interceptedConnections.set(secure, session);
+        interceptedConnections.set(secure, connection);
         server.emit("connection", secure);
       };
     },
     finish() {
       server.close();
-      connections.finish();
+      tracker.finish();
     },
   };
 }

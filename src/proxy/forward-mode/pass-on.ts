@@ -9,11 +9,12 @@ import {
 import { Agent as HttpsAgent, request as httpsRequest } from "node:https";
 import { pipeline } from "node:stream/promises";
 import type { SecureContext } from "node:tls";
+import { withoutBrackets } from "../../connector/host-name.ts";
 import { wasClosed } from "../../upstream/upstream-error.ts";
 import { ClientGone } from "../client-gone.ts";
 import { connectionTokens, hopByHop } from "../headers.ts";
 import { endWhenIdle, hasBody } from "../request/request-body.ts";
-import type { ConnectionPool } from "./connection-pool.ts";
+import type { ConnectionPool, PooledRequestOptions } from "./connection-pool.ts";
 import {
   asConnectError,
   createFixedLookup,
@@ -21,31 +22,32 @@ import {
   resolveDestination,
 } from "./destination.ts";
 
+/** A request, and the host that it is passed on to. */
 export interface PassOnOptions {
   readonly request: IncomingMessage;
   readonly response: ServerResponse;
-  /** `http://example.com:8080` */
+  /** The scheme, host and port of the destination: `http://example.com:8080`. */
   readonly origin: string;
-  /** Path and query as they came. */
+  /** Path and query as the client sent them. */
   readonly path: string;
-  /** Where that is, as policy has it. */
+  /** The destination, as the policy allows it. */
   readonly destination: Destination;
-  /** Who asks; a connection that was kept for somebody else is not used. */
+  /** The Pod or volume that sends the request; it never gets a connection of another one. */
   readonly subject: string;
-  /** What is trusted, where the origin is https and it is not just the system's roots. */
+  /** The certificates that are trusted, where the origin is https; the system's where it is undefined. */
   readonly secureContext: SecureContext | undefined;
   readonly connectionPool: ConnectionPool;
-  /** Milliseconds without a byte after which the client of a body counts as gone. */
+  /** How long no byte of the request's body may come. */
   readonly bodyTimeoutMs: number;
 }
 
-/** Milliseconds that a host may be silent. */
+/** How long a host may send nothing. */
 const responseTimeoutMs = 600_000;
 
-/** Limits, report and `pipeline` listen for the end of an answer: eleven are no leak. */
+/** Limits, report and `pipeline` listen for the end of a response: eleven listeners are no leak. */
 const maxListeners = 20;
 
-/** What is said between a client and a proxy alone (RFC 9110, sections 7.6.1 and 11.7), and is nobody else's business. */
+/** Headers that are between a client and its proxy alone (RFC 9110, sections 7.6.1 and 11.7). */
 const unforwardedHeaders: ReadonlySet<string> = new Set([
   ...hopByHop,
   "expect",
@@ -54,26 +56,27 @@ const unforwardedHeaders: ReadonlySet<string> = new Set([
 ]);
 
 /**
- * Passes a request on as it is, and its answer, to a host that no connector is for. No credential of ours goes along,
- * nor does the client's for this proxy.
- * @throws RegistryError, ClientGone
+ * Passes a request on to a host as it is, and the host's response to the client. Neither a credential of a connector goes along
+ * nor the client's credential for this proxy.
+ * @throws RegistryError 403 or 502 where the host can't be reached; ClientGone
  */
 export async function passOn(options: PassOnOptions): Promise<void> {
-  const { request, response, bodyTimeoutMs: bodyTimeout } = options;
+  const { request, response, bodyTimeoutMs } = options;
   if (request.headers.expect !== undefined) response.writeContinue();
   let sent: ClientRequest | undefined;
   const onGone = (): void => void sent?.destroy();
   response.setMaxListeners(maxListeners).once("close", onGone);
-  const stopWatching = endWhenIdle(request, bodyTimeout);
+  const stopWatching = endWhenIdle(request, bodyTimeoutMs);
   try {
     const addresses = await resolveDestination(options.destination);
-    const answer = await requestWithRetry(request, (isPooled) => {
+    const hostResponse = await requestWithRetry(request, (isPooled) => {
       if (response.destroyed) throw new Error("the client closed the connection");
       sent = sendRequest(options, addresses, isPooled);
       return sent;
     });
-    response.writeHead(answer.statusCode ?? 502, answer.statusMessage, forwardedHeaders(answer));
-    await pipeline(answer, response);
+    const { statusCode = 502, statusMessage } = hostResponse;
+    response.writeHead(statusCode, statusMessage, forwardedHeaders(hostResponse));
+    await pipeline(hostResponse, response);
   } catch (error) {
     if (response.destroyed) throw new ClientGone(String(error));
     throw asConnectError(new URL(options.origin).host, error);
@@ -84,8 +87,8 @@ export async function passOn(options: PassOnOptions): Promise<void> {
 }
 
 /**
- * A server may close a kept connection at the moment at which a request goes out on it. One that can be sent again is
- * sent once more, on a new connection. All others get a new connection at once, and are never sent again.
+ * Sends a request, and sends it once more on a new connection where the server has closed a pooled one at that moment. A
+ * request that must not be sent twice gets a new connection at once.
  * @throws the error of the connection
  */
 async function requestWithRetry(
@@ -101,7 +104,7 @@ async function requestWithRetry(
   }
 }
 
-/** RFC 9110, section 9.2.2: a proxy must not repeat what is not safe. A body is gone once it was read. */
+/** A proxy must not repeat a request whose method is not safe (RFC 9110, section 9.2.2), and can't repeat a body. */
 const isRetryable = (request: IncomingMessage): boolean =>
   (request.method === "GET" || request.method === "HEAD") && !hasBody(request);
 
@@ -110,7 +113,7 @@ const responseTo = (sent: ClientRequest): Promise<IncomingMessage> =>
     sent.once("response", resolve).on("error", reject);
   });
 
-/** @param isPooled whether the connection may be one of the pool, and go there afterwards; otherwise it is for this request alone */
+/** @param isPooled whether the connection may come from the pool and go back to it; otherwise it is for this request alone */
 function sendRequest(
   options: PassOnOptions,
   addresses: readonly LookupAddress[],
@@ -120,8 +123,8 @@ function sendRequest(
   const url = new URL(options.origin);
   const chunked =
     request.headers["transfer-encoding"] === undefined ? [] : ["transfer-encoding", "chunked"];
-  const message = {
-    hostname: url.hostname.replace(/^\[|\]$/g, ""),
+  const common: PooledRequestOptions = {
+    hostname: withoutBrackets(url.hostname),
     port: url.port,
     method: request.method,
     path: options.path,
@@ -130,26 +133,26 @@ function sendRequest(
     lookup: createFixedLookup(addresses),
     poolKey: { subject, addresses: addresses.map(({ address }) => address) },
   };
-  const secured = { ...message, secureContext };
+  const secured = { ...common, secureContext };
   const sent =
     url.protocol === "https:"
       ? httpsRequest({ ...secured, agent: isPooled ? connectionPool.https : new HttpsAgent() })
-      : httpRequest({ ...message, agent: isPooled ? connectionPool.http : new Agent() });
+      : httpRequest({ ...common, agent: isPooled ? connectionPool.http : new Agent() });
   sent.once("timeout", () => sent.destroy(new Error("timeout")));
   if (isRetryable(request)) sent.end();
-  // An early answer ends the body; what became of that is no news then.
+  // A response that comes early ends the body; its error does not matter then.
   else pipeline(request, sent, { end: true }).catch(() => undefined);
   return sent;
 }
 
-/** Headers as they came, in their order and spelling, but for those that end here. */
+/** The headers to pass on, in their order and spelling. */
 function forwardedHeaders({ headers, rawHeaders }: IncomingMessage): string[] {
   const named = connectionTokens(headers.connection);
-  const kept: string[] = [];
+  const passed: string[] = [];
   for (let index = 0; index + 1 < rawHeaders.length; index += 2) {
     const [name = "", value = ""] = rawHeaders.slice(index, index + 2);
     const key = name.toLowerCase();
-    if (!unforwardedHeaders.has(key) && !named.has(key)) kept.push(name, value);
+    if (!unforwardedHeaders.has(key) && !named.has(key)) passed.push(name, value);
   }
-  return kept;
+  return passed;
 }

@@ -6,23 +6,25 @@ import {
   showRef,
 } from "../../connector/connector-ref.ts";
 import type { Identity, Result } from "../../connector/surroundings.ts";
+import { attempt } from "../../error-code.ts";
 import type { AdmissionOptions } from "../admission.ts";
 import { RegistryError } from "../registry-error.ts";
+import { basicChallenge } from "../request/request-head.ts";
 
-/** What a client shows to the forward proxy. */
+/** What a client sends in `Proxy-Authorization`. */
 export interface ProxyCredential {
-  /** Those that it wants to use, in its order. */
+  /** The connectors that the client wants to use, in its order. */
   readonly connectors: readonly ConnectorRef[];
   readonly token: string;
 }
 
-/** A volume names no more. */
+/** No volume has more connectors. */
 const maxConnectors = 64;
 const credentialHint = "source the volume's .env, or use the URL in its http.proxy";
 
 /**
- * Reads `Proxy-Authorization: Basic <namespace>%2F<name>[,…]:<token>`. Clients decode the user of a proxy's URL
- * before they send it (Go, curl), or leave it as it is (older Java and Python): both are understood.
+ * Parses the value of `Proxy-Authorization: Basic <namespace>%2F<name>[,…]:<token>`. Some clients decode the user of a proxy's
+ * URL before they send it (Go, curl), and others do not (older Java and Python): both forms are understood.
  */
 export function parseProxyCredential(header: string | undefined): Result<ProxyCredential> {
   if (header === undefined) return refuse("this proxy requires the credential of a volume");
@@ -54,16 +56,17 @@ function parseName(text: string): readonly ConnectorRef[] {
   return isRef ? [{ namespace, name }] : [];
 }
 
-/** Neither a name nor a token (RFC 6750, `b64token`) has a percent sign of its own. */
-function decode(text: string): string {
-  try {
-    return decodeURIComponent(text);
-  } catch {
-    return "";
-  }
-}
+/** Neither a name nor a token (RFC 6750, `b64token`) contains a percent sign, so decoding changes none that is not encoded. */
+const decode = (text: string): string =>
+  attempt(
+    () => decodeURIComponent(text),
+    () => "",
+  );
 
-/** @throws RegistryError 407 */
+/**
+ * Reads the credential of a request.
+ * @throws RegistryError 407 where there is none, or where it is malformed
+ */
 export function readProxyCredential({ headers }: IncomingMessage): ProxyCredential {
   const credential = parseProxyCredential(headers["proxy-authorization"]);
   if (credential.ok) return credential.value;
@@ -71,20 +74,21 @@ export function readProxyCredential({ headers }: IncomingMessage): ProxyCredenti
 }
 
 /**
- * Who holds the credential's token?
- * @throws RegistryError 407; Unavailable
+ * Verifies the token of a credential.
+ * @returns who holds it
+ * @throws RegistryError 407 where the token is not valid; Unavailable
  */
 export async function identify(
   { token }: ProxyCredential,
   { verifyToken }: Pick<AdmissionOptions, "verifyToken">,
 ): Promise<Identity> {
-  const answer = await verifyToken(token);
-  if (answer.ok) return answer.value;
-  throw proxyAuthenticationRequired(answer.reason);
+  const identity = await verifyToken(token);
+  if (identity.ok) return identity.value;
+  throw proxyAuthenticationRequired(identity.reason);
 }
 
 /** RFC 9110, section 15.5.8. */
 const proxyAuthenticationRequired = (reason: string): RegistryError =>
   new RegistryError(407, "UNAUTHORIZED", reason, {
-    headers: { "proxy-authenticate": 'Basic realm="connectors-proxy"' },
+    headers: { "proxy-authenticate": basicChallenge },
   });
