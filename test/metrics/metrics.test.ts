@@ -6,8 +6,12 @@ import { createMetrics, type MeteredRole, type Metrics } from "../../src/metrics
 const roles: readonly MeteredRole[] = ["proxy", "csi", "controller"];
 
 const request = {
-  ...{ connector: "team-a/harbor", operation: "pull manifest", code: 200 },
-  ...{ durationSeconds: 0.1, bytesReceived: 10, bytesSent: 20 },
+  connector: "team-a/harbor",
+  operation: "pull manifest",
+  code: 200,
+  durationSeconds: 0.1,
+  bytesReceived: 10,
+  bytesSent: 20,
 };
 
 /** Counts something in each metric there is. */
@@ -55,7 +59,9 @@ describe("the metrics", () => {
       const text = await readFile(join(import.meta.dirname, "../../docs/metrics.md"), "utf8");
       documented = [...text.matchAll(row)].map(
         ([, name = "", type = "", labels = "", where = ""]) => ({
-          ...{ name, type, roles: where.split(", ") },
+          name,
+          type,
+          roles: where.split(", "),
           labels: [...labels.matchAll(/`(\w+)`/g)].map(([, label = ""]) => label),
         }),
       );

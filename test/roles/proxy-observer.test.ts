@@ -6,19 +6,28 @@ import type { RequestReport } from "../../src/proxy/request-report.ts";
 import { createProxyObserver } from "../../src/roles/proxy-observer.ts";
 
 const least: RequestReport = {
-  ...{ method: "GET", operation: "none", decision: "refused", status: 404 },
-  ...{
-    identity: undefined,
-    host: undefined,
-    ref: undefined,
-    connector: undefined,
-    verb: undefined,
-  },
-  ...{ repository: undefined, reference: undefined, reason: undefined, upstreamStatus: undefined },
-  ...{ bytesReceived: 80, bytesSent: 200, durationMs: 1 },
+  method: "GET",
+  operation: "none",
+  decision: "refused",
+  status: 404,
+  identity: undefined,
+  host: undefined,
+  ref: undefined,
+  connector: undefined,
+  verb: undefined,
+  repository: undefined,
+  reference: undefined,
+  reason: undefined,
+  upstreamStatus: undefined,
+  bytesReceived: 80,
+  bytesSent: 200,
+  durationMs: 1,
 };
 const push: RequestReport = {
-  ...{ method: "PUT", operation: "push manifest", verb: "push", decision: "allowed" },
+  method: "PUT",
+  operation: "push manifest",
+  verb: "push",
+  decision: "allowed",
   identity: {
     user: "system:serviceaccount:team-a:builder",
     groups: ["system:authenticated"],
@@ -27,9 +36,15 @@ const push: RequestReport = {
   },
   host: undefined,
   ref: { namespace: "team-a", name: "harbor" },
-  ...{ connector: "team-a/harbor", repository: "app/web", reference: "1.4" },
-  ...{ reason: undefined, status: 201, upstreamStatus: 201 },
-  ...{ bytesReceived: 2113, bytesSent: 412, durationMs: 184 },
+  connector: "team-a/harbor",
+  repository: "app/web",
+  reference: "1.4",
+  reason: undefined,
+  status: 201,
+  upstreamStatus: 201,
+  bytesReceived: 2113,
+  bytesSent: 412,
+  durationMs: 184,
 };
 
 describe("the audit log", () => {
@@ -55,7 +70,9 @@ describe("the audit log", () => {
 
   it("has the fields of docs/audit-log.md, in that order", () => {
     const line = lineOf({
-      ...{ ...push, host: "github.com:443", reason: "why" },
+      ...push,
+      host: "github.com:443",
+      reason: "why",
       ...(push.identity && { identity: { ...push.identity, isExpired: true } }),
     });
     expect(Object.keys(line)).to.deep.equal([...documented.keys()]);

@@ -33,7 +33,10 @@ describe("a blind tunnel through the forward proxy", function () {
     proxy = resources.add(
       await startTestProxy({
         tunnels: {
-          ...{ any: false, hosts: [], domains: [], neverNetworks: [] },
+          any: false,
+          hosts: [],
+          domains: [],
+          neverNetworks: [],
           networks: ["127.0.0.1/32", "127.0.0.2/32"],
         },
         lookup(_name, _options, callback) {
@@ -73,7 +76,8 @@ describe("a blind tunnel through the forward proxy", function () {
   async function open(port: number, early?: string): Promise<RawConnection> {
     const to = `other.test:${port}`;
     const connection = await askConnect(proxy, {
-      ...{ to, credential },
+      to,
+      credential,
       ...(early !== undefined && { early }),
     });
     expect(connection.status, connection.received()).to.equal(200);
@@ -134,8 +138,13 @@ describe("a blind tunnel through the forward proxy", function () {
       () => "there is no report",
     );
     expect(reports[0]).to.deep.include({
-      ...{ method: "CONNECT", operation: "tunnel", decision: "allowed", status: 200 },
-      ...{ host: `other.test:${server.port}`, connector: undefined, bytesReceived: 8 },
+      method: "CONNECT",
+      operation: "tunnel",
+      decision: "allowed",
+      status: 200,
+      host: `other.test:${server.port}`,
+      connector: undefined,
+      bytesReceived: 8,
     });
     expect(reports[0]?.identity?.user).to.match(/^volume:/);
   });
@@ -162,8 +171,11 @@ describe("a blind tunnel through the forward proxy", function () {
     const issue = await leafIssuer(authority);
     const [host, client] = [await issue("other.test", new Date()), await issue("me", new Date())];
     const tls = createTlsServer({
-      ...{ cert: host.certificate, key: host.privateKey, ca: authority.certificate },
-      ...{ requestCert: true, rejectUnauthorized: false },
+      cert: host.certificate,
+      key: host.privateKey,
+      ca: authority.certificate,
+      requestCert: true,
+      rejectUnauthorized: false,
     });
     tls.on("secureConnection", (socket: TLSSocket) => {
       socket.on("error", () => undefined);

@@ -62,8 +62,16 @@ describe("a CONNECT request to the forward proxy", function () {
   }
 
   for (const to of [
-    ...["harbor.test", "harbor.test:0", "harbor.test:99999", ":443", "2130706433:443", "127.1:443"],
-    ...["0x7f.1:443", "[::1%25lo]:443", "a@harbor.test:443", "https://harbor.test:443"],
+    "harbor.test",
+    "harbor.test:0",
+    "harbor.test:99999",
+    ":443",
+    "2130706433:443",
+    "127.1:443",
+    "0x7f.1:443",
+    "[::1%25lo]:443",
+    "a@harbor.test:443",
+    "https://harbor.test:443",
   ]) {
     it(`to ${to} is answered 400`, async () => {
       const { status, text, closed } = await answerTo(to, credential);

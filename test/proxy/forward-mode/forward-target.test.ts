@@ -23,28 +23,40 @@ describe("the target of a CONNECT", () => {
   }
 
   const wrong: readonly string[] = [
-    ...["", "harbor.test", "harbor.test:", ":443", "harbor.test:0", "harbor.test:65536"],
-    ...["harbor.test:443443", "harbor.test:0x1bb", "harbor.test:443/", "https://harbor.test:443"],
-    ...[
-      "user@harbor.test:443",
-      "harbor..test:443",
-      "-a.test:443",
-      "a b:443",
-      "a\\b:443",
-      "a%2eb:443",
-    ],
+    "",
+    "harbor.test",
+    "harbor.test:",
+    ":443",
+    "harbor.test:0",
+    "harbor.test:65536",
+    "harbor.test:443443",
+    "harbor.test:0x1bb",
+    "harbor.test:443/",
+    "https://harbor.test:443",
+    "user@harbor.test:443",
+    "harbor..test:443",
+    "-a.test:443",
+    "a b:443",
+    "a\\b:443",
+    "a%2eb:443",
     // Other spellings of 127.0.0.1.
-    ...["2130706433:443", "0x7f000001:443", "0x7f.1:443", "127.1:443", "0177.0.0.1:443"],
-    ...["127.0.0.1.:443", "x.127:443", "127.0.0.0x1:443", "1２７.0.0.1:443", "127。0。0。1:443"],
-    ...[
-      "::1:443",
-      "[::1]",
-      "[::1%25lo]:443",
-      "[::1%lo]:443",
-      "[127.0.0.1]:443",
-      "[]:443",
-      "[::1:443",
-    ],
+    "2130706433:443",
+    "0x7f000001:443",
+    "0x7f.1:443",
+    "127.1:443",
+    "0177.0.0.1:443",
+    "127.0.0.1.:443",
+    "x.127:443",
+    "127.0.0.0x1:443",
+    "1２７.0.0.1:443",
+    "127。0。0。1:443",
+    "::1:443",
+    "[::1]",
+    "[::1%25lo]:443",
+    "[::1%lo]:443",
+    "[127.0.0.1]:443",
+    "[]:443",
+    "[::1:443",
     `${"a".repeat(300)}.test:443`,
   ];
   for (const text of wrong) {
@@ -57,7 +69,9 @@ describe("the target of a CONNECT", () => {
 describe("the absolute target of a request", () => {
   it("has a path, and a query, as they came", () => {
     expect(parseAbsoluteTarget("HTTP://Repo.test:8080//a/../b%2F?x=1?")).to.deep.equal({
-      ...{ hostname: "repo.test", port: 8080, origin: "http://repo.test:8080" },
+      hostname: "repo.test",
+      port: 8080,
+      origin: "http://repo.test:8080",
       path: "//a/../b%2F?x=1?",
     });
     expect(parseAbsoluteTarget("http://repo.test")?.path).to.equal("/");
@@ -65,15 +79,16 @@ describe("the absolute target of a request", () => {
   });
 
   for (const text of [
-    ...[
-      "/v2/",
-      "*",
-      "https://repo.test/",
-      "ftp://repo.test/",
-      "http:///x",
-      "http://u:p@repo.test/",
-    ],
-    ...["http://repo.test:99999/", "http://2130706433/", "http://repo.test/#x", "//repo.test/"],
+    "/v2/",
+    "*",
+    "https://repo.test/",
+    "ftp://repo.test/",
+    "http:///x",
+    "http://u:p@repo.test/",
+    "http://repo.test:99999/",
+    "http://2130706433/",
+    "http://repo.test/#x",
+    "//repo.test/",
   ]) {
     it(`is not ${text}`, () => {
       expect(parseAbsoluteTarget(text)).to.equal(undefined);

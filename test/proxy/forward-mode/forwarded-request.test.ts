@@ -40,7 +40,10 @@ describe("a request in absolute form to the forward proxy", function () {
     proxy = resources.add(
       await startTestProxy({
         tunnels: {
-          ...{ any: false, domains: [], networks: [], neverNetworks: [] },
+          any: false,
+          domains: [],
+          networks: [],
+          neverNetworks: [],
           hosts: [{ host: "other.test", port: undefined }],
         },
         lookup: (_name, _options, callback) =>
@@ -72,7 +75,8 @@ describe("a request in absolute form to the forward proxy", function () {
     { headers, ...options }: PlainRequestOptions = {},
   ): Promise<PlainResponse> =>
     plainRequest(`http://${proxy.http}/`, {
-      ...{ target, ...options },
+      target,
+      ...options,
       headers: { "proxy-authorization": credential, ...headers },
     });
 
@@ -112,10 +116,15 @@ describe("a request in absolute form to the forward proxy", function () {
         .end("made");
     const body = noise("body", 300_000);
     const made = await ask(`http://${to}/a//b/../c%2F?x=1`, {
-      ...{ method: "POST", body },
+      method: "POST",
+      body,
       headers: {
-        ...{ authorization: "Bearer of-the-client", cookie: "mine", "x-hop": "1", te: "trailers" },
-        ...{ connection: "x-hop, keep-alive", "proxy-connection": "keep-alive" },
+        authorization: "Bearer of-the-client",
+        cookie: "mine",
+        "x-hop": "1",
+        te: "trailers",
+        connection: "x-hop, keep-alive",
+        "proxy-connection": "keep-alive",
       },
     });
     expect(made).to.include({ status: 201, complete: true });
@@ -130,7 +139,10 @@ describe("a request in absolute form to the forward proxy", function () {
       cookie: "mine",
     });
     expect(request?.headers).to.not.have.any.keys(
-      ...["proxy-authorization", "proxy-connection", "x-hop", "te"],
+      "proxy-authorization",
+      "proxy-connection",
+      "x-hop",
+      "te",
     );
   });
 
@@ -182,7 +194,8 @@ describe("a request in absolute form to the forward proxy", function () {
       const to = `other.test:${(server.address() as AddressInfo).port}`;
       const login = { username: "alice", password: "secret-of-alice" };
       proxy.connect("harbor", `https://${to}`, {
-        ...{ credential: login, caCertificates: [authority.certificate] },
+        credential: login,
+        caCertificates: [authority.certificate],
       });
       const socket = await connectTlsInside(proxy, { to, credential });
       socket.write(`GET /charts/index.yaml HTTP/1.1\r\nHost: ${to}\r\nConnection: close\r\n\r\n`);

@@ -89,7 +89,9 @@ describe("an intercepted connection of the forward proxy", function () {
       body: Buffer;
     }> => {
       const request = httpRequest({
-        ...{ createConnection: () => socket, method, path },
+        createConnection: () => socket,
+        method,
+        path,
         headers: { host: to, connection: "keep-alive" },
       });
       request.end(body);

@@ -40,7 +40,10 @@ describe("redirects that clients of the forward proxy follow themselves", functi
         lookup: (_name, _options, callback) =>
           callback(null, [{ address: "127.0.0.1", family: 4 }]),
         tunnels: {
-          ...{ any: false, domains: [], networks: [], neverNetworks: [] },
+          any: false,
+          domains: [],
+          networks: [],
+          neverNetworks: [],
           hosts: [{ host: "storage.test", port: undefined }],
         },
         observer: {
@@ -74,7 +77,8 @@ describe("redirects that clients of the forward proxy follow themselves", functi
     { headers, ...options }: PlainRequestOptions = {},
   ): Promise<PlainResponse> =>
     plainRequest(`http://${proxy.http}/`, {
-      ...{ target: target.startsWith("/") ? registry.url + target : target, ...options },
+      target: target.startsWith("/") ? registry.url + target : target,
+      ...options,
       headers: { "proxy-authorization": credential, ...headers },
     });
   /** What is followed inside shows nothing of where it was. */
@@ -116,7 +120,10 @@ describe("redirects that clients of the forward proxy follow themselves", functi
           "cache-control": "max-age=60",
         });
         expect(answer.headers).to.not.have.any.keys(
-          ...["content-type", "set-cookie", "www-authenticate", "x-own"],
+          "content-type",
+          "set-cookie",
+          "www-authenticate",
+          "x-own",
         );
         expect(answer.body).to.have.length(0);
         expect(answer.complete).to.equal(true);
@@ -132,7 +139,8 @@ describe("redirects that clients of the forward proxy follow themselves", functi
     expect(answer.body.equals(blob)).to.equal(true);
     expect(storage.requests).to.have.length(1);
     expect(storage.requests[0]?.headers).to.not.have.any.keys(
-      ...["authorization", "proxy-authorization"],
+      "authorization",
+      "proxy-authorization",
     );
     undo.defer(redirectBlobs(registry, () => `${storage.url.replace("storage", "other")}/x`));
     const elsewhere = await ask((await ask(path)).headers.location ?? "");
@@ -152,7 +160,9 @@ describe("redirects that clients of the forward proxy follow themselves", functi
       connector: "team-a/harbor",
       reference: path.slice("/v2/app/blobs/".length),
       decision: "allowed",
-      ...{ reason: undefined, status: 307, upstreamStatus: 307 },
+      reason: undefined,
+      status: 307,
+      upstreamStatus: 307,
     });
     expect(JSON.stringify(reports) + proxy.log()).to.not.contain("secret-signature");
   });
@@ -286,7 +296,8 @@ describe("redirects that clients of the forward proxy follow themselves", functi
         send(307, { Location: "http://storage.test/up?sig=presigned" }),
       );
       const answer = await ask(registry.url + begun.headers.location, {
-        ...{ method: "PATCH", body: "x" },
+        method: "PATCH",
+        body: "x",
       });
       stop();
       return answer;

@@ -149,11 +149,13 @@ describe("parseRequestTarget(): the target of a request", function () {
     const rest = { repository: "", endpoint: { kind: "catalog" }, query: "n=2&last=a%2Fb" };
     const query = "?n=2&last=a%2Fb";
     expect(parseRequestTarget(`${prefix}_catalog${query}`)).to.deep.equal({
-      ...{ connector, prefix },
+      connector,
+      prefix,
       ...rest,
     });
     expect(parseRequestTarget(`/v2/_catalog${query}`)).to.deep.equal({
-      ...{ connector: undefined, prefix: "/v2/" },
+      connector: undefined,
+      prefix: "/v2/",
       ...rest,
     });
   });
@@ -265,10 +267,39 @@ const character = fc.nat(0x2ff).map((code) => String.fromCodePoint(code));
 
 /** Paths of parts that are likely to be mistaken for each other. */
 const parts = fc.constantFrom(
-  ...["blobs", "uploads", "manifests", "tags", "list", "referrers", "namespaces", "connectors"],
-  ...["team-a", "harbor", "app", "a.b", "a_b", "latest", "1.0", digest, "sha256:0", ""],
+  "blobs",
+  "uploads",
+  "manifests",
+  "tags",
+  "list",
+  "referrers",
+  "namespaces",
+  "connectors",
+  "team-a",
+  "harbor",
+  "app",
+  "a.b",
+  "a_b",
+  "latest",
+  "1.0",
+  digest,
+  "sha256:0",
+  "",
   "_catalog",
-  ...[".", "..", "...", "%2e%2e", "%2F", "a%2fb", "A", "a\\b", "a;b", "a:b", "@", "~", "+", "="],
+  ".",
+  "..",
+  "...",
+  "%2e%2e",
+  "%2F",
+  "a%2fb",
+  "A",
+  "a\\b",
+  "a;b",
+  "a:b",
+  "@",
+  "~",
+  "+",
+  "=",
 );
 const paths = fc
   .tuple(

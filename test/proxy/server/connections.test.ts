@@ -37,7 +37,12 @@ describe("a client of the proxy that is slow to read its answer", function () {
     socket.on("error", () => {});
     const head = [
       `GET ${base}app/manifests/large HTTP/1.1`,
-      ...["Host: x", `Authorization: ${authorization}`, "Connection: close", ...lines, "", ""],
+      "Host: x",
+      `Authorization: ${authorization}`,
+      "Connection: close",
+      ...lines,
+      "",
+      "",
     ];
     socket.pause().write(head.join("\r\n"));
     await once(socket, "connect");
