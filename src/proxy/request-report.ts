@@ -42,15 +42,19 @@ export interface RequestReport {
 
 /** What is known of a request while it is under way; whoever handles it fills it in. */
 export interface ReportDraft {
+  /** Undefined where the request was none of the registry API. */
   target?: RequestTarget;
   /** The host and port that a request of forward mode goes to, if not to a connector. */
   host?: string;
   /** Whether it is passed on to that host. */
   isPassedOn?: boolean;
   identity?: Identity;
+  /** The connector that the request named, whether or not it exists. */
   ref?: ConnectorRef;
   verb?: Action;
+  /** The connector, once the request is let through to it. */
   connector?: ConnectorRef;
+  /** Why the request was refused, or failed. */
   reason?: string;
   upstreamStatus?: number;
 }

@@ -11,30 +11,38 @@ import {
   resolve,
 } from "../../upstream/address-guard.ts";
 
+/** What a policy is made of. */
 export interface TunnelPolicyOptions {
+  /** The operator's setting. */
   readonly rules: TunnelRules;
-  /** Addresses of this node and of the API server, as they are now. */
+  /** The current addresses of this node and of the API server. */
   readonly ownAddresses: () => readonly string[];
-  /** The system's, where none is given. */
+  /** Resolves host names; the system's resolver by default. */
   readonly lookup?: ResolveHost;
 }
 
+/** Says where clients may go, by tunnels and by requests that are passed on. */
 export interface TunnelPolicy {
   /**
-   * May somebody be connected to that host? Where its name alone does not forbid it, the answer is a lookup for
-   * `net.connect` that finds just the addresses that may be dialled, so that what was judged is what is dialled.
-   * It fails with AddressRefused.
+   * Checks a host.
+   * @param hostname a name in lower case, or an IP address without brackets
+   * @returns a refusal where the name or address alone is not allowed; otherwise a lookup for `net.connect` that finds just
+   *   the addresses that may be dialled, so that what was checked is what is dialled. It fails with AddressRefused where
+   *   there is none.
    */
   lookupFor(hostname: string, port: number): Result<LookupFunction>;
 }
 
-/** What is known of a host before it is looked up. */
-interface Standing {
+/** What the rules say of a host name, before its addresses are known. */
+interface HostRules {
   readonly hostname: string;
+  /** Whether the host itself is on the list, so that internal addresses of it are allowed, too. */
   readonly isListed: boolean;
+  /** Whether public addresses of it are allowed. */
   readonly isPublicAllowed: boolean;
 }
 
+/** Creates the policy of a setting. */
 export function createTunnelPolicy({
   rules,
   ownAddresses,
@@ -43,42 +51,42 @@ export function createTunnelPolicy({
   const networks = rules.networks.map(ipaddr.parseCIDR);
   const neverNetworks = rules.neverNetworks.map(ipaddr.parseCIDR);
 
-  /** Why an address may not be dialled; undefined where it may. */
-  const objection = (
+  /** Why an address may not be dialled, as the end of a sentence; undefined where it may. */
+  const denialOf = (
     address: string,
-    standing: Standing,
+    host: HostRules,
     own: ReadonlySet<string>,
   ): string | undefined => {
     const kind = kindOf(address);
     const isForbidden = forbidden.has(kind);
-    if (standing.isListed && (standing.hostname === address || !isForbidden)) return undefined;
+    if (host.isListed && (host.hostname === address || !isForbidden)) return undefined;
     if (isForbidden) return `an address (${kind}) that is never connected to`;
     const canonical = canonicalOf(address);
     return (
-      closed(canonical, own) ?? (isIn(canonical, networks) ? undefined : unopened(kind, standing))
+      closedBy(canonical, own) ?? (isIn(canonical, networks) ? undefined : unopenedBy(kind, host))
     );
   };
-  const closed = (canonical: string, own: ReadonlySet<string>): string | undefined => {
+  const closedBy = (canonical: string, own: ReadonlySet<string>): string | undefined => {
     if (isIn(canonical, neverNetworks)) return "in a network that is closed";
     return own.has(canonical)
       ? "an address of this machine, or of the cluster's API server"
       : undefined;
   };
-  /** Looked up once for all addresses of a host: the machine is asked for its interfaces each time. */
-  const ownNow = (): ReadonlySet<string> => new Set(ownAddresses().map(canonicalOf));
-  const unopened = (kind: string, { isPublicAllowed }: Standing): string | undefined => {
+  /** Called once for all addresses of a host, since it asks the machine for its interfaces each time. */
+  const currentOwnAddresses = (): ReadonlySet<string> => new Set(ownAddresses().map(canonicalOf));
+  const unopenedBy = (kind: string, { isPublicAllowed }: HostRules): string | undefined => {
     if (kind !== "unicast") return `an internal address (${kind})`;
     return isPublicAllowed ? undefined : "not among the hosts that are allowed";
   };
 
-  const allowed = async (standing: Standing, options: object) => {
-    const addresses = await resolve(lookup, standing.hostname, options);
-    const own = ownNow();
-    const fit = addresses.filter(({ address }) => objection(address, standing, own) === undefined);
+  const allowedAddresses = async (host: HostRules, options: object) => {
+    const addresses = await resolve(lookup, host.hostname, options);
+    const own = currentOwnAddresses();
+    const allowed = addresses.filter(({ address }) => denialOf(address, host, own) === undefined);
     const [first] = addresses;
-    if (fit.length > 0 || first === undefined) return fit;
+    if (allowed.length > 0 || first === undefined) return allowed;
     throw new AddressRefused(
-      refusal(standing.hostname, first.address, objection(first.address, standing, own) ?? ""),
+      refusal(host.hostname, first.address, denialOf(first.address, host, own) ?? ""),
     );
   };
 
@@ -89,19 +97,22 @@ export function createTunnelPolicy({
       const isBelow = rules.domains.some(
         (listed) => hostname.endsWith(`.${listed.host}`) && isAt(listed),
       );
-      const standing = { hostname, isListed, isPublicAllowed: rules.any || isBelow };
-      if (!isListed && !standing.isPublicAllowed && networks.length === 0) {
+      const host = { hostname, isListed, isPublicAllowed: rules.any || isBelow };
+      if (!isListed && !host.isPublicAllowed && networks.length === 0) {
         return { ok: false, reason: `${hostname}:${port} is not among the hosts that are allowed` };
       }
-      const why = isIP(hostname) === 0 ? undefined : objection(hostname, standing, ownNow());
-      if (why !== undefined) return { ok: false, reason: refusal(hostname, hostname, why) };
-      return { ok: true, value: lookupWith((options) => allowed(standing, options)) };
+      const denial =
+        isIP(hostname) === 0 ? undefined : denialOf(hostname, host, currentOwnAddresses());
+      if (denial !== undefined) {
+        return { ok: false, reason: refusal(hostname, hostname, denial) };
+      }
+      return { ok: true, value: lookupWith((options) => allowedAddresses(host, options)) };
     },
   };
 }
 
-const refusal = (hostname: string, address: string, why: string): string =>
-  hostname === address ? `${hostname} is ${why}` : `${hostname} is at ${address}, ${why}`;
+const refusal = (hostname: string, address: string, denial: string): string =>
+  hostname === address ? `${hostname} is ${denial}` : `${hostname} is at ${address}, ${denial}`;
 
 const lookupWith =
   (
@@ -123,7 +134,7 @@ const lookupWith =
 const notFound = (hostname: string): NodeJS.ErrnoException =>
   Object.assign(new Error(`${hostname} has no address`), { code: "ENOTFOUND" });
 
-/** One spelling of an address, seen through IPv4-mapped (RFC 4291) and NAT64 (RFC 6052) forms. */
+/** The one spelling of an address: that of the IPv4 address for its IPv4-mapped (RFC 4291) and NAT64 (RFC 6052) forms. */
 function canonicalOf(text: string): string {
   if (!ipaddr.isValid(text)) return text;
   const address = ipaddr.process(text);
