@@ -1,7 +1,7 @@
 import { writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { createAuthority, leafIssuer } from "../src/certificate-authority.ts";
+import { createAuthority, createLeafIssuer } from "../src/certificate-authority.ts";
 
 /** Certificates as the connector makes them itself, for everybody else, so that all do the same work. */
 export interface Certificates {
@@ -16,7 +16,7 @@ export interface Certificates {
 export async function makeCertificates(): Promise<Certificates> {
   const now = new Date();
   const authority = await createAuthority("bench", now);
-  const leaf = await (await leafIssuer(authority))("127.0.0.1", now);
+  const leaf = await (await createLeafIssuer(authority))("127.0.0.1", now);
   const paths = {
     authorityFile: join(tmpdir(), "authority.pem"),
     certificateFile: join(tmpdir(), "server.pem"),

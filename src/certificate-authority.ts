@@ -27,20 +27,20 @@ export interface KeyPair {
 /** ECDSA P-256: every client knows it, and a handshake costs a tenth of RSA's. */
 const algorithm = { name: "ECDSA", namedCurve: "P-256", hash: "SHA-256" } as const;
 
-const day = 24 * 60 * 60 * 1000;
-const authorityLifetime = 3650 * day;
+const dayMs = 24 * 60 * 60 * 1000;
+const authorityLifetimeMs = 3650 * dayMs;
 /** How long a leaf is valid, in milliseconds. Whoever serves it asks for a new one well before. */
-export const leafLifetime: number = 30 * day;
+export const leafLifetimeMs: number = 30 * dayMs;
 /** Clocks of clients may be behind ours. */
-const clockSkew = day / 24;
+const clockSkewMs = dayMs / 24;
 
 /** Makes an authority that signs leaves only, not further authorities. */
 export async function createAuthority(commonName: string, now: Date): Promise<KeyPair> {
   const keys = await subtle.generateKey(algorithm, true, ["sign", "verify"]);
   const certificate = await X509CertificateGenerator.createSelfSigned({
     name: `CN=${commonName}`,
-    notBefore: new Date(now.getTime() - clockSkew),
-    notAfter: new Date(now.getTime() + authorityLifetime),
+    notBefore: new Date(now.getTime() - clockSkewMs),
+    notAfter: new Date(now.getTime() + authorityLifetimeMs),
     signingAlgorithm: algorithm,
     keys,
     extensions: [
@@ -56,7 +56,7 @@ export async function createAuthority(commonName: string, now: Date): Promise<Ke
 export type IssueLeaf = (name: string, now: Date) => Promise<KeyPair>;
 
 /** @throws where the authority's PEM can't be read */
-export async function leafIssuer(authority: KeyPair): Promise<IssueLeaf> {
+export async function createLeafIssuer(authority: KeyPair): Promise<IssueLeaf> {
   const issuer = new X509Certificate(authority.certificate);
   const signingKey = await importKey(authority.privateKey);
   return async (name, now) => {
@@ -64,8 +64,8 @@ export async function leafIssuer(authority: KeyPair): Promise<IssueLeaf> {
     const certificate = await X509CertificateGenerator.create({
       subject: `CN=${name.slice(0, 64)}`, // RFC 5280, ub-common-name; names are checked by the SAN
       issuer: issuer.subject,
-      notBefore: new Date(now.getTime() - clockSkew),
-      notAfter: new Date(now.getTime() + leafLifetime),
+      notBefore: new Date(now.getTime() - clockSkewMs),
+      notAfter: new Date(now.getTime() + leafLifetimeMs),
       signingAlgorithm: algorithm,
       publicKey: keys.publicKey,
       signingKey,

@@ -1,6 +1,6 @@
 import type { Connector } from "../connector/connector.ts";
 import type { UpstreamSecrets } from "../connector/surroundings.ts";
-import type { Probe, Probed } from "../upstream/probe.ts";
+import type { Probe, ProbeFinding } from "../upstream/probe.ts";
 import type { ShownCondition } from "./check-connector.ts";
 import { type Finding, failure, fine, notChecked, warning } from "./finding.ts";
 
@@ -55,7 +55,7 @@ const lastRefusal = (conditions: readonly ShownCondition[]): string | undefined 
   )?.reason;
 
 /** What a laptop does not reach, the cluster may reach. */
-function judgeProbed(subject: string, probed: Probed, isDecisive: boolean): Finding {
+function judgeProbed(subject: string, probed: ProbeFinding, isDecisive: boolean): Finding {
   if (probed.ok) return fine(subject, probed.message);
   const found = `${probed.reason}: ${probed.message}`;
   return isDecisive

@@ -69,11 +69,11 @@ export function asRegistryError(error: unknown): RegistryError | undefined {
   if (error instanceof RegistryError) return error;
   if (error instanceof Unavailable) return unavailable(error.message, { cause: error });
   if (!(error instanceof UpstreamError)) return undefined;
-  const { fault, message, detail, cause, retryAfter } = error;
+  const { fault, message, detail, cause, retryAfterMs } = error;
   const options = {
     cause,
     ...(detail === undefined ? {} : { detail }),
-    ...(retryAfter ? { headers: { "retry-after": String(Math.ceil(retryAfter / 1000)) } } : {}),
+    ...(retryAfterMs ? { headers: { "retry-after": String(Math.ceil(retryAfterMs / 1000)) } } : {}),
   };
   switch (fault) {
     case "ConnectionFailed":

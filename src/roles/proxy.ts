@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import { type IssueLeaf, type KeyPair, leafIssuer } from "../certificate-authority.ts";
+import { createLeafIssuer, type IssueLeaf, type KeyPair } from "../certificate-authority.ts";
 import { settledOrAborted } from "../concurrency.ts";
 import type { Environment, ProxySettings } from "../config/cluster-settings.ts";
 import { type ConnectorRef, showRef } from "../connector/connector-ref.ts";
@@ -158,7 +158,7 @@ function watchProxyKeys(cluster: ClusterConnection, namespace: string, log: Log)
     const isSame = inUse?.authority.certificate === authority.certificate;
     inUse = {
       authority,
-      issueLeaf: isSame && inUse ? inUse.issueLeaf : await leafIssuer(authority),
+      issueLeaf: isSame && inUse ? inUse.issueLeaf : await createLeafIssuer(authority),
       sealKeys: [sealKey, ...openingKeys(keys.value).slice(1)],
     };
     arrived.resolve();

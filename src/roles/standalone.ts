@@ -1,5 +1,5 @@
 import { randomUUID } from "node:crypto";
-import { leafIssuer } from "../certificate-authority.ts";
+import { createLeafIssuer } from "../certificate-authority.ts";
 import type { StandaloneSettings } from "../config/command.ts";
 import { listenerHosts, type ProxyHosts } from "../connector/proxy-address.ts";
 import type { NodePublishVolumeRequest__Output as PublishRequest } from "../csi/generated/csi/v1/NodePublishVolumeRequest.ts";
@@ -74,7 +74,7 @@ async function start(settings: StandaloneSettings, log: Log, undo: Undo[]): Prom
     isMounted: (volumeId, mount) => keeper?.isMounted(volumeId, mount) ?? false,
   });
   const surroundings = { findConnector: findInFolder(folder), mayUse: mayUseNamed };
-  const issueLeaf = await leafIssuer(state.authority);
+  const issueLeaf = await createLeafIssuer(state.authority);
   const proxy = await startProxy({
     ...surroundings,
     listen: settings.listen,

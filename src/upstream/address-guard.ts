@@ -46,13 +46,13 @@ export function createAddressGuard(
 
   const ownKinds = async (hostname: string): Promise<ReadonlySet<string>> => {
     if (!isSibling(hostname)) return new Set();
-    const addresses = await resolve(lookup, connector.address.hostname, {});
-    return new Set(addresses.map(({ address }) => kindOf(address)));
+    const addresses = await resolveHost(lookup, connector.address.hostname, {});
+    return new Set(addresses.map(({ address }) => addressKind(address)));
   };
   const allowed = async (hostname: string, options: object): Promise<readonly LookupAddress[]> => {
-    const addresses = await resolve(lookup, hostname, options);
+    const addresses = await resolveHost(lookup, hostname, options);
     const kinds = own.has(hostname) ? undefined : await ownKinds(hostname);
-    const fit = addresses.filter(({ address }) => mayDial(kindOf(address), kinds));
+    const fit = addresses.filter(({ address }) => mayDial(addressKind(address), kinds));
     if (fit.length === 0) throw new AddressRefused(refusal(hostname, addresses[0]?.address ?? ""));
     return fit;
   };
@@ -70,7 +70,7 @@ export function createAddressGuard(
     checkHost(hostname) {
       if (isIP(hostname) === 0) return { ok: true, value: undefined };
       const kinds = own.has(hostname) ? undefined : new Set<string>();
-      return mayDial(kindOf(hostname), kinds)
+      return mayDial(addressKind(hostname), kinds)
         ? { ok: true, value: undefined }
         : { ok: false, reason: refusal(hostname, hostname) };
     },
@@ -87,9 +87,9 @@ export const registrableDomain = (hostname: string): string | undefined =>
   getDomain(hostname, { allowPrivateDomains: true }) ?? undefined;
 
 function refusal(hostname: string, address: string): string {
-  const kind = kindOf(address);
+  const kind = addressKind(address);
   const what = `host ${hostname} is at ${address}, an address (${kind}) that`;
-  return forbidden.has(kind)
+  return forbiddenKinds.has(kind)
     ? `${what} is never connected to`
     : `${what} this registry may not refer to; to allow it, name the host in the connector's ` +
         "spec.params allowedRedirectHosts or allowedRealmHosts";
@@ -97,10 +97,10 @@ function refusal(hostname: string, address: string): string {
 
 /** @param kinds what is allowed beside public addresses; undefined where all but the forbidden is */
 const mayDial = (kind: string, kinds: ReadonlySet<string> | undefined): boolean =>
-  !forbidden.has(kind) && (kind === "unicast" || kinds === undefined || kinds.has(kind));
+  !forbiddenKinds.has(kind) && (kind === "unicast" || kinds === undefined || kinds.has(kind));
 
 /** Kinds of address that nobody is ever sent to. */
-export const forbidden: ReadonlySet<string> = new Set([
+export const forbiddenKinds: ReadonlySet<string> = new Set([
   "linkLocal",
   "metadata",
   "unspecified",
@@ -110,7 +110,7 @@ export const forbidden: ReadonlySet<string> = new Set([
 ]);
 
 /** Metadata services of Alibaba, Azure, Amazon and Google; the others sit on link-local addresses. */
-const metadata: ReadonlySet<string> = new Set([
+const metadataAddresses: ReadonlySet<string> = new Set([
   "100.100.100.200",
   "168.63.129.16",
   "fd00:ec2::254",
@@ -118,20 +118,20 @@ const metadata: ReadonlySet<string> = new Set([
 ]);
 
 /** What an address is for, seen through IPv4-mapped (RFC 4291) and NAT64 (RFC 6052) forms; `unicast` is a public one. */
-export function kindOf(text: string): string {
+export function addressKind(text: string): string {
   if (!ipaddr.isValid(text)) return "invalid";
   const address = ipaddr.process(text);
-  if (metadata.has(address.toString())) return "metadata";
+  if (metadataAddresses.has(address.toString())) return "metadata";
   const range = address.range();
   const bytes = address.toByteArray();
-  if (range === "rfc6052") return kindOf(bytes.slice(-4).join("."));
+  if (range === "rfc6052") return addressKind(bytes.slice(-4).join("."));
   // IANA gives out 2000::/3 alone; `::127.0.0.1` (RFC 4291, 2.5.5.1) and the like lie elsewhere.
   const isGlobal = bytes.length === 4 || ((bytes[0] ?? 0) & 0xe0) === 0x20;
   return range === "unicast" && !isGlobal ? "reserved" : range;
 }
 
 /** All addresses of a host; an IP address is its own. */
-export function resolve(
+export function resolveHost(
   lookup: ResolveHost,
   hostname: string,
   options: object,

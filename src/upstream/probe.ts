@@ -2,13 +2,13 @@ import { request } from "undici";
 import type { Connector } from "../connector/connector.ts";
 import { upstreamRepository } from "../connector/registry-address.ts";
 import type { UpstreamSecrets } from "../connector/surroundings.ts";
-import { basic, fetchToken } from "./token-client.ts";
+import { basicAuthorization, fetchToken } from "./token-client.ts";
 import type { Upstream, Upstreams } from "./upstream.ts";
 import { UpstreamError, type UpstreamFault, unreachable } from "./upstream-error.ts";
-import { schemeIn } from "./upstream-login.ts";
+import { chooseScheme } from "./upstream-login.ts";
 
 /** What a look at one side of a registry has found: the reason and the message of a condition. */
-export type Probed =
+export type ProbeFinding =
   | { readonly ok: true; readonly reason: string; readonly message: string }
   | {
       readonly ok: false;
@@ -17,9 +17,9 @@ export type Probed =
     };
 
 export interface ProbeResult {
-  readonly liveness: Probed;
+  readonly liveness: ProbeFinding;
   /** Where liveness is not ok, nobody has looked. */
-  readonly auth: Probed;
+  readonly auth: ProbeFinding;
 }
 
 /**
@@ -33,12 +33,12 @@ export type Probe = (
 ) => Promise<ProbeResult>;
 
 /** Milliseconds. */
-const timeout = 15_000;
+const timeoutMs = 15_000;
 
 export function createProbe(upstreams: Upstreams): Probe {
   return async (connector, secrets, signal) => {
     const upstream = upstreams.of(connector, secrets);
-    const limit = AbortSignal.any([signal, AbortSignal.timeout(timeout)]);
+    const limit = AbortSignal.any([signal, AbortSignal.timeout(timeoutMs)]);
     const answer = await outcome(() => ask(upstream, "/v2/", undefined, limit), signal);
     if (answer instanceof UpstreamError) {
       const liveness = failed(answer);
@@ -58,14 +58,14 @@ export function createProbe(upstreams: Upstreams): Probe {
   };
 }
 
-const nonAuth: Probed = {
+const nonAuth: ProbeFinding = {
   ok: true,
   reason: "NonAuthProbe",
   message:
     "the registry answers GET /v2/ without a login, so the login is tested only when it is used",
 };
 
-const failed = ({ fault, message, detail }: UpstreamError): Probed => ({
+const failed = ({ fault, message, detail }: UpstreamError): ProbeFinding => ({
   ok: false,
   reason: fault,
   message: detail === undefined ? message : `${message}; ${detail}`,
@@ -87,7 +87,7 @@ interface Pong {
 }
 
 async function ask(
-  { connector, agent, guard }: Upstream,
+  { connector, dispatcher: agent, guard }: Upstream,
   path: string,
   authorization: string | undefined,
   signal: AbortSignal,
@@ -112,11 +112,11 @@ async function logIn(
   upstream: Upstream,
   challenge: Pong["challenge"],
   signal: AbortSignal,
-): Promise<Probed> {
-  const { connector, secrets, agent } = upstream;
+): Promise<ProbeFinding> {
+  const { connector, secrets, dispatcher: agent } = upstream;
   const { credential } = secrets;
   const { probeRepository, address } = connector;
-  const scheme = schemeIn(upstream, challenge);
+  const scheme = chooseScheme(upstream, challenge);
   const scopes = probeRepository === undefined ? [] : [`repository:${probeRepository}:pull`];
   if (scheme.kind === "basic" && credential === undefined) {
     const detail = "set the connector's spec.auth.secretRef";
@@ -127,7 +127,7 @@ async function logIn(
   const authorization =
     scheme.kind === "bearer"
       ? `Bearer ${(await fetchToken({ ...scheme.server, scopes, credential, dispatcher: agent })).value}`
-      : credential && basic(credential);
+      : credential && basicAuthorization(credential);
   const { status } = await ask(upstream, "/v2/", authorization, signal);
   if (status !== 200) {
     const detail = "check the username and the password in the connector's Secret";

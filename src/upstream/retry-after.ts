@@ -5,7 +5,7 @@ import type { IncomingHttpHeaders } from "node:http";
  * @param now milliseconds since 1970
  * @returns milliseconds, undefined where it says nothing that makes sense
  */
-export function retryAfter(
+export function parseRetryAfter(
   value: string | readonly string[] | undefined,
   now: number,
 ): number | undefined {
@@ -17,11 +17,12 @@ export function retryAfter(
 }
 
 /** How long a busy server asks to be left alone, in milliseconds; undefined where it is not busy, or does not say. */
-export const busyFor = (
+export const retryDelayMs = (
   status: number,
   headers: IncomingHttpHeaders,
   now: number,
-): number | undefined => (isBusy(status) ? retryAfter(headers["retry-after"], now) : undefined);
+): number | undefined =>
+  isBusy(status) ? parseRetryAfter(headers["retry-after"], now) : undefined;
 
 /** Statuses of a server that has done nothing yet, and may do it later. */
 export const isBusy = (status: number): boolean => status === 429 || status === 503;

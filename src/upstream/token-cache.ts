@@ -33,8 +33,8 @@ interface Entry {
 /** Renewed when 85 % of its life is over: a request that starts now has to be answered with it. */
 const usedShare = 0.85;
 /** What was refused is not tried again for so long, since token servers lock accounts out. Milliseconds. */
-const refusedFor = 10_000;
-const mostTokens = 5_000;
+const refusedForMs = 10_000;
+const maxTokens = 5_000;
 
 /**
  * Registry tokens by (owner, realm, service, scopes). Many requests that want the same token cause
@@ -49,14 +49,14 @@ export function createTokenCache(now: () => number): TokenCache {
     const entry: Entry = { token: fetchToken(wanted), freshUntil: Number.POSITIVE_INFINITY };
     remember(entries, key, entry);
     entry.token.then(
-      ({ value, lifetime }) => {
+      ({ value, lifetimeSeconds: lifetime }) => {
         entry.value = value;
         entry.freshUntil = asked + lifetime * 1000 * usedShare;
       },
       (error: unknown) => {
         if (entries.get(key) === entry) entries.delete(key);
         if (!(error instanceof UpstreamError)) return;
-        const until = now() + refusedFor;
+        const until = now() + refusedForMs;
         if (error.fault === "AuthenticationFailed") remember(refusals, account, { error, until });
         if (error.fault === "AccessDenied") remember(refusals, key, { error, until });
       },
@@ -108,5 +108,5 @@ function remember<T>(map: Map<string, T>, key: string, value: T): void {
   map.delete(key);
   map.set(key, value);
   const [oldest] = map.keys();
-  if (map.size > mostTokens && oldest !== undefined) map.delete(oldest);
+  if (map.size > maxTokens && oldest !== undefined) map.delete(oldest);
 }

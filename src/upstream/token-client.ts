@@ -1,7 +1,7 @@
 import { type Dispatcher, request } from "undici";
 import type { Credential } from "../connector/credential.ts";
 import { property } from "../connector/document.ts";
-import { busyFor } from "./retry-after.ts";
+import { retryDelayMs } from "./retry-after.ts";
 import { UpstreamError, unreachable } from "./upstream-error.ts";
 
 /** Where a registry's tokens come from: the `realm` and `service` of its Bearer challenge. */
@@ -21,12 +21,12 @@ export interface TokenRequest extends TokenServer {
 export interface UpstreamToken {
   readonly value: string;
   /** Seconds from now; 60 where the server does not say (distribution, "Token Response Fields"). */
-  readonly lifetime: number;
+  readonly lifetimeSeconds: number;
 }
 
-const largestAnswer = 128 * 1024;
-const defaultLifetime = 60;
-const timeout = 15_000;
+const maxResponseBytes = 128 * 1024;
+const defaultLifetimeSeconds = 60;
+const timeoutMs = 15_000;
 
 /**
  * Asks a token server for a token: GET with Basic, the form that every one of them knows. Redirects
@@ -56,13 +56,13 @@ async function ask(wanted: TokenRequest): Promise<TokenAnswer> {
   try {
     const { statusCode, headers, body } = await request(tokenUrl(wanted), {
       dispatcher,
-      headers: credential === undefined ? {} : { authorization: basic(credential) },
-      headersTimeout: timeout,
-      bodyTimeout: timeout,
-      signal: AbortSignal.timeout(timeout),
+      headers: credential === undefined ? {} : { authorization: basicAuthorization(credential) },
+      headersTimeout: timeoutMs,
+      bodyTimeout: timeoutMs,
+      signal: AbortSignal.timeout(timeoutMs),
     });
-    const text = await readCapped(body, largestAnswer);
-    return { status: statusCode, text, wait: busyFor(statusCode, headers, Date.now()) };
+    const text = await readCapped(body, maxResponseBytes);
+    return { status: statusCode, text, wait: retryDelayMs(statusCode, headers, Date.now()) };
   } catch (error) {
     throw unreachable(`the token server ${realm.host}`, error);
   }
@@ -78,7 +78,7 @@ function tokenUrl({ realm, service, scopes, credential }: TokenRequest): URL {
 }
 
 /** RFC 7617: user and password in UTF-8. */
-export const basic = ({ username, password }: Credential): string =>
+export const basicAuthorization = ({ username, password }: Credential): string =>
   `Basic ${Buffer.from(`${username}:${password}`).toString("base64")}`;
 
 async function readCapped(body: AsyncIterable<Buffer>, limit: number): Promise<string | undefined> {
@@ -102,8 +102,8 @@ function parseAnswer(text: string | undefined): UpstreamToken | undefined {
   }
   const value = property(answer, "token") || property(answer, "access_token"); // ACR sends the second alone
   if (typeof value !== "string" || !/^[\x21-\x7e]+$/.test(value)) return undefined;
-  const lifetime = Number(property(answer, "expires_in") ?? defaultLifetime);
-  return { value, lifetime: lifetime > 0 ? lifetime : defaultLifetime };
+  const lifetime = Number(property(answer, "expires_in") ?? defaultLifetimeSeconds);
+  return { value, lifetimeSeconds: lifetime > 0 ? lifetime : defaultLifetimeSeconds };
 }
 
 function refusal(
@@ -114,7 +114,7 @@ function refusal(
   const server = `the token server ${realm.host}`;
   if (status === 429 || status >= 500) {
     return new UpstreamError("ConnectionFailed", `${server} answered ${status}`, {
-      retryAfter: wait,
+      retryAfterMs: wait,
     });
   }
   // 400 is what Quay says to scopes that it does not know.

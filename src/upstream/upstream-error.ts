@@ -23,7 +23,7 @@ export type UpstreamFault =
 
 export interface UpstreamErrorOptions extends ErrorOptions {
   readonly detail?: string;
-  readonly retryAfter?: number | undefined;
+  readonly retryAfterMs?: number | undefined;
 }
 
 /** A registry can't be used now, as it is configured. The message is fit for clients and for a connector's status. */
@@ -33,17 +33,17 @@ export class UpstreamError extends Error {
   /** What to do about it. */
   readonly detail: string | undefined;
   /** Milliseconds after which it may be asked again, where it has said so. */
-  readonly retryAfter: number | undefined;
+  readonly retryAfterMs: number | undefined;
 
   constructor(
     fault: UpstreamFault,
     message: string,
-    { detail, retryAfter, ...options }: UpstreamErrorOptions = {},
+    { detail, retryAfterMs, ...options }: UpstreamErrorOptions = {},
   ) {
     super(message, options);
     this.fault = fault;
     this.detail = detail;
-    this.retryAfter = retryAfter;
+    this.retryAfterMs = retryAfterMs;
   }
 }
 

@@ -2,14 +2,14 @@ import { type Dispatcher, request } from "undici";
 import { showRef } from "../connector/connector-ref.ts";
 import { parseChallenges } from "./challenge.ts";
 import { checkRealm } from "./realm.ts";
-import { busyFor } from "./retry-after.ts";
+import { retryDelayMs } from "./retry-after.ts";
 import type { TokenCache, TokenOutcome } from "./token-cache.ts";
-import { basic, type TokenServer } from "./token-client.ts";
+import { basicAuthorization, type TokenServer } from "./token-client.ts";
 import type { Upstream } from "./upstream.ts";
 import { UpstreamError, unreachable } from "./upstream-error.ts";
 
 /** How a registry wants to be logged in to. */
-export type Scheme =
+export type LoginScheme =
   | { readonly kind: "none" }
   | { readonly kind: "basic" }
   | { readonly kind: "bearer"; readonly server: TokenServer };
@@ -26,7 +26,7 @@ export interface UpstreamLogin {
    * the token, and tells whether another attempt can have a better header.
    * @throws UpstreamError where the challenge asks for what must not be done
    */
-  refused(
+  learnFromChallenge(
     upstream: Upstream,
     scopes: readonly string[],
     authorization: string | undefined,
@@ -34,13 +34,13 @@ export interface UpstreamLogin {
   ): boolean;
 }
 
-const pingTimeout = 15_000;
-const mostRegistries = 2_000;
+const pingTimeoutMs = 15_000;
+const maxRegistries = 2_000;
 
 interface Knowledge {
-  readonly asked: Promise<Scheme>;
+  readonly asked: Promise<LoginScheme>;
   /** What came of it, once it has come. */
-  scheme?: Scheme;
+  scheme?: LoginScheme;
 }
 
 /** @param tell what came of each need for a token, by `namespace/name` of its connector */
@@ -49,9 +49,9 @@ export function createUpstreamLogin(
   tell: (connector: string, outcome: TokenOutcome) => void = () => undefined,
 ): UpstreamLogin {
   const registries = new Map<string, Knowledge>();
-  const learn = (key: string, asked: Promise<Scheme>): Knowledge => {
+  const learn = (key: string, asked: Promise<LoginScheme>): Knowledge => {
     const knowledge: Knowledge = { asked };
-    if (registries.size >= mostRegistries) registries.clear();
+    if (registries.size >= maxRegistries) registries.clear();
     registries.set(key, knowledge);
     asked.then(
       (scheme) => {
@@ -63,20 +63,21 @@ export function createUpstreamLogin(
   };
   return {
     async authorization(upstream, scopes) {
-      const { agent: dispatcher, tokenKey } = upstream;
+      const { dispatcher, tokenKey } = upstream;
       const { credential } = upstream.secrets;
       const knowledge = registries.get(tokenKey) ?? learn(tokenKey, askForScheme(upstream));
       const scheme = knowledge.scheme ?? (await knowledge.asked);
       if (scheme.kind === "none") return undefined;
-      if (scheme.kind === "basic") return credential === undefined ? undefined : basic(credential);
+      if (scheme.kind === "basic")
+        return credential === undefined ? undefined : basicAuthorization(credential);
       const wanted = { ...scheme.server, scopes, credential, dispatcher };
       const connector = showRef(upstream.connector);
       return `Bearer ${await tokens.token(tokenKey, wanted, (outcome) => tell(connector, outcome))}`;
     },
-    refused(upstream, scopes, authorization, challenge) {
+    learnFromChallenge(upstream, scopes, authorization, challenge) {
       if (challenge === undefined) return false; // nothing to learn
       const { tokenKey } = upstream;
-      const asked = schemeIn(upstream, challenge);
+      const asked = chooseScheme(upstream, challenge);
       const before = registries.get(tokenKey)?.scheme;
       if (before === undefined || !isSame(before, asked)) {
         learn(tokenKey, Promise.resolve(asked)).scheme = asked;
@@ -90,8 +91,8 @@ export function createUpstreamLogin(
 }
 
 /** `GET /v2/` without a login, as every client begins. */
-async function askForScheme(upstream: Upstream): Promise<Scheme> {
-  const { connector, agent, guard } = upstream;
+async function askForScheme(upstream: Upstream): Promise<LoginScheme> {
+  const { connector, dispatcher: agent, guard } = upstream;
   const { origin, basePath, hostname } = connector.address;
   const host = guard.checkHost(hostname);
   if (!host.ok) throw new UpstreamError("AddressRefused", host.reason);
@@ -102,9 +103,9 @@ async function askForScheme(upstream: Upstream): Promise<Scheme> {
   );
   if (status === 429 || status >= 500) {
     const message = `the registry ${origin} answered ${status} to GET /v2/`;
-    throw new UpstreamError("ConnectionFailed", message, { retryAfter: wait });
+    throw new UpstreamError("ConnectionFailed", message, { retryAfterMs: wait });
   }
-  return status === 401 ? schemeIn(upstream, challenge) : { kind: "none" };
+  return status === 401 ? chooseScheme(upstream, challenge) : { kind: "none" };
 }
 
 interface Pong {
@@ -115,18 +116,18 @@ interface Pong {
 }
 
 async function ping(url: string, dispatcher: Dispatcher): Promise<Pong> {
-  const signal = AbortSignal.timeout(pingTimeout);
+  const signal = AbortSignal.timeout(pingTimeoutMs);
   const { statusCode, headers, body } = await request(url, { dispatcher, signal });
   await body.dump({ limit: 64 * 1024 });
-  const wait = busyFor(statusCode, headers, Date.now());
+  const wait = retryDelayMs(statusCode, headers, Date.now());
   return { status: statusCode, challenge: headers["www-authenticate"], wait };
 }
 
 /** Bearer, where there is a choice: a Basic challenge beside it is often for people. */
-export function schemeIn(
+export function chooseScheme(
   { connector, guard }: Upstream,
   header: string | readonly string[] | undefined,
-): Scheme {
+): LoginScheme {
   const challenges = parseChallenges(header);
   const bearer = challenges.find(({ scheme }) => scheme === "bearer");
   const realm = bearer?.params.get("realm");
@@ -144,7 +145,7 @@ export function schemeIn(
   throw new UpstreamError("AuthMethodUnknown", message, { detail });
 }
 
-const isSame = (one: Scheme, other: Scheme): boolean =>
+const isSame = (one: LoginScheme, other: LoginScheme): boolean =>
   one.kind === "bearer" && other.kind === "bearer"
     ? one.server.realm.href === other.server.realm.href &&
       one.server.service === other.server.service

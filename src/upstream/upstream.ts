@@ -9,7 +9,7 @@ import { type AddressGuard, createAddressGuard, type ResolveHost } from "./addre
 import { BufferBudget } from "./http-client/body-buffers.ts";
 import type { SendRequest } from "./http-client/http-exchange.ts";
 import { createReadClient, type ReadClient } from "./http-client/read-client.ts";
-import { sendByUndici } from "./http-client/undici-client.ts";
+import { createUndiciSender } from "./http-client/undici-client.ts";
 import { trustedRoots } from "./trusted-roots.ts";
 
 /** A registry as it can be asked now: its address, its credential, and the connections to it. */
@@ -21,7 +21,7 @@ export interface Upstream {
   /** Sends requests that can be sent again. */
   readonly send: SendRequest;
   /** For what is asked of it beside. */
-  readonly agent: Agent;
+  readonly dispatcher: Agent;
   /** For uploads. */
   readonly uploadAgent: HttpAgent;
   /** Of the memory that bodies take up while they pass. */
@@ -40,23 +40,23 @@ export interface Upstreams {
 export const maxHeaderBytes: number = 64 * 1024;
 
 /** Milliseconds. */
-export const connectTimeout = 10_000;
+export const connectTimeoutMs = 10_000;
 /** Clients give up after 30 s without a head (containerd); we say why before that. */
-const headersTimeout = 25_000;
+const headersTimeoutMs = 25_000;
 /** Connections are kept this long; a load balancer that drops idle ones waits longer. */
-const keepAliveTimeout = 15_000;
-const mostConnectors = 512;
+const keepAliveTimeoutMs = 15_000;
+const maxConnectors = 512;
 /** Bytes that bodies may take up while they pass: 2 MiB for one, and a fair share each for many. */
-const bufferBudget = 4 * 1024 * 1024;
+const bufferBudgetBytes = 4 * 1024 * 1024;
 
 /**
- * @param bodyTimeout milliseconds without a byte after which a body counts as cut
+ * @param bodyTimeoutMs milliseconds without a byte after which a body counts as cut
  * @param lookup finds the addresses of registries; the system's, where none is given
  */
-export function createUpstreams(bodyTimeout: number, lookup?: ResolveHost): Upstreams {
+export function createUpstreams(bodyTimeoutMs: number, lookup?: ResolveHost): Upstreams {
   const upstreams = new Map<string, Upstream & Connections>();
   const retired = new Set<Connections>();
-  const budget = new BufferBudget(bufferBudget);
+  const budget = new BufferBudget(bufferBudgetBytes);
   /** Requests that are under way go on, and may still have to ask for a token or to follow a redirect. */
   const retire = (connections: Connections): void => {
     retired.add(connections);
@@ -64,15 +64,15 @@ export function createUpstreams(bodyTimeout: number, lookup?: ResolveHost): Upst
       closeIdle(connections.uploadAgent);
       connections.readClient.retire();
       const forget = (): boolean => retired.delete(connections);
-      connections.agent.close().then(forget, forget); // it rejects where all was destroyed by then
-    }, bodyTimeout).unref();
+      connections.dispatcher.close().then(forget, forget); // it rejects where all was destroyed by then
+    }, bodyTimeoutMs).unref();
   };
   const remember = (upstream: Upstream & Connections): Upstream => {
     const { uid } = upstream.connector;
     upstreams.delete(uid);
     upstreams.set(uid, upstream);
     const [oldest] = upstreams.values();
-    if (upstreams.size > mostConnectors && oldest !== undefined) {
+    if (upstreams.size > maxConnectors && oldest !== undefined) {
       upstreams.delete(oldest.connector.uid);
       retire(oldest);
     }
@@ -85,7 +85,7 @@ export function createUpstreams(bodyTimeout: number, lookup?: ResolveHost): Upst
       const key = connectionKey(connector, secrets);
       const keep = before?.connectionKey === key;
       if (before !== undefined && !keep) retire(before);
-      const options = { bodyTimeout, lookup, budget };
+      const options = { bodyTimeoutMs, lookup, budget };
       const connections = keep ? before : connect(connector, secrets, key, options);
       return remember({
         ...connections,
@@ -100,7 +100,7 @@ export function createUpstreams(bodyTimeout: number, lookup?: ResolveHost): Upst
         uploadAgent.destroy();
         readClient.destroy();
       }
-      await Promise.all(all.map(({ agent }) => agent.destroy()));
+      await Promise.all(all.map(({ dispatcher }) => dispatcher.destroy()));
     },
   };
 }
@@ -112,13 +112,13 @@ function closeIdle(agent: HttpAgent): void {
 }
 
 interface Connections
-  extends Pick<Upstream, "send" | "agent" | "uploadAgent" | "budget" | "guard"> {
+  extends Pick<Upstream, "send" | "dispatcher" | "uploadAgent" | "budget" | "guard"> {
   readonly connectionKey: string;
   readonly readClient: ReadClient;
 }
 
 interface ConnectionOptions {
-  readonly bodyTimeout: number;
+  readonly bodyTimeoutMs: number;
   readonly lookup: ResolveHost | undefined;
   readonly budget: BufferBudget;
 }
@@ -127,20 +127,20 @@ function connect(
   connector: Connector,
   secrets: UpstreamSecrets,
   key: string,
-  { bodyTimeout, lookup: resolver, budget }: ConnectionOptions,
+  { bodyTimeoutMs, lookup: resolver, budget }: ConnectionOptions,
 ): Connections {
   const guard = createAddressGuard(connector, resolver);
   const secureContext = trust(secrets.caCertificates);
   const { lookup } = guard;
-  const agent = new Agent({
+  const dispatcher = new Agent({
     allowH2: false, // its flow control slows pushes, and registries' own clients leave it off (golang/go#14077)
     maxHeaderSize: maxHeaderBytes,
-    headersTimeout,
-    bodyTimeout,
-    keepAliveTimeout,
-    connect: { timeout: connectTimeout, lookup, secureContext },
+    headersTimeout: headersTimeoutMs,
+    bodyTimeout: bodyTimeoutMs,
+    keepAliveTimeout: keepAliveTimeoutMs,
+    connect: { timeout: connectTimeoutMs, lookup, secureContext },
   });
-  const uploadOptions = { keepAlive: true, timeout: keepAliveTimeout, lookup };
+  const uploadOptions = { keepAlive: true, timeout: keepAliveTimeoutMs, lookup };
   const uploadAgent =
     connector.address.scheme === "https"
       ? new HttpsAgent({ ...uploadOptions, secureContext })
@@ -148,17 +148,17 @@ function connect(
   const readClient = createReadClient({
     lookup,
     secureContext,
-    maxHeaderSize: maxHeaderBytes,
-    connectTimeout,
-    bodyTimeout,
-    keepAliveTimeout,
+    maxHeaderBytes,
+    connectTimeoutMs,
+    bodyTimeoutMs,
+    keepAliveTimeoutMs,
     budget,
-    fallback: sendByUndici(agent),
+    fallback: createUndiciSender(dispatcher),
   });
   return {
     send: readClient.send,
     readClient,
-    agent,
+    dispatcher,
     uploadAgent,
     budget,
     guard,

@@ -2,7 +2,7 @@ import { mkdir, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { expect } from "chai";
 import { parse } from "smol-toml";
-import { createAuthority, leafIssuer } from "../../src/certificate-authority.ts";
+import { createAuthority, createLeafIssuer } from "../../src/certificate-authority.ts";
 import type { ConfigurationSettings } from "../../src/connector/configuration-params.ts";
 import { dockerConfig } from "../../src/connector/docker-config.ts";
 import {
@@ -218,7 +218,7 @@ describe("skopeo and buildah with registries.conf, config.json and certs.d", fun
     it(`verifies the TLS listener with the folder of its certificate, ${claim}`, async () => {
       const now = new Date();
       const authority = await createAuthority("test", now);
-      const leaf = await (await leafIssuer(authority))("127.0.0.1", now);
+      const leaf = await (await createLeafIssuer(authority))("127.0.0.1", now);
       const proxy = test.add(await startRecordingRegistry(undefined, leaf));
       const volume = {
         ...sampleVolume(one, listenerHosts({ https: proxy.host })),

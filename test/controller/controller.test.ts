@@ -11,7 +11,7 @@ import {
 } from "../../src/controller/controller.ts";
 import { createApiClient } from "../../src/kube/api-client.ts";
 import type { KubeObject } from "../../src/kube/object-store.ts";
-import type { Probed } from "../../src/upstream/probe.ts";
+import type { ProbeFinding } from "../../src/upstream/probe.ts";
 import {
   type FakeApiServer,
   type FakeRequest,
@@ -24,10 +24,18 @@ import { eventually } from "../support/eventually.ts";
 import { type FakeClock, fakeClock } from "./fake-clock.ts";
 
 const minute = 60_000;
-const alive: Probed = { ok: true, reason: "Reachable", message: "it answers" };
-const loggedIn: Probed = { ok: true, reason: "LoggedIn", message: "the credential is accepted" };
-type Failed = Extract<Probed, { ok: false }>;
-const failed = (reason: Failed["reason"]): Probed => ({ ok: false, reason, message: `${reason}!` });
+const alive: ProbeFinding = { ok: true, reason: "Reachable", message: "it answers" };
+const loggedIn: ProbeFinding = {
+  ok: true,
+  reason: "LoggedIn",
+  message: "the credential is accepted",
+};
+type Failed = Extract<ProbeFinding, { ok: false }>;
+const failed = (reason: Failed["reason"]): ProbeFinding => ({
+  ok: false,
+  reason,
+  message: `${reason}!`,
+});
 const passwords = ["correct horse", "battery staple"];
 const [right, wrong] = passwords as [string, string];
 
@@ -39,7 +47,7 @@ describe("startController()", function () {
   let reconciled: Reconciled[];
   let log: ReturnType<typeof recordedLog>;
   /** What the registry says, and with which Secrets it was asked. */
-  let liveness: Probed;
+  let liveness: ProbeFinding;
   let asked: UpstreamSecrets[];
 
   beforeEach(async () => {

@@ -8,13 +8,13 @@ import {
   type ProbeSubject,
   probeOutcome,
 } from "../../src/controller/probe-outcome.ts";
-import type { Probed, ProbeResult } from "../../src/upstream/probe.ts";
+import type { ProbeFinding, ProbeResult } from "../../src/upstream/probe.ts";
 import { connectorObject, connectorOf } from "./sample-connector.ts";
 
 const minute = 60_000;
 const start = Date.parse("2026-01-01T00:00:00Z");
 const alive = { ok: true, reason: "Reachable", message: "it answers" } as const;
-type Failed = Extract<Probed, { ok: false }>;
+type Failed = Extract<ProbeFinding, { ok: false }>;
 const failed = (reason: Failed["reason"]): Failed => ({
   ok: false,
   reason,
@@ -139,7 +139,7 @@ describe("probeOutcome()", () => {
   });
 
   it("remembers a refusal while the registry is away", async () => {
-    let liveness: Probed = alive;
+    let liveness: ProbeFinding = alive;
     const { find, state, logins } = registry(() => ({
       liveness,
       auth: failed("AuthenticationFailed"),
@@ -157,7 +157,7 @@ describe("probeOutcome()", () => {
   });
 
   it("forgets a refusal once the credential is accepted", async () => {
-    let auth: Probed = failed("AccessDenied");
+    let auth: ProbeFinding = failed("AccessDenied");
     const { find, state } = registry(() => ({ liveness: alive, auth }));
     const first = await find();
     expect(first.refusal).to.include({ count: 1, reason: "AccessDenied" });

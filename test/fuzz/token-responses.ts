@@ -38,7 +38,7 @@ export const tokenResponses: FuzzProperty = {
     const run = async (given: TokenAnswer): Promise<void> => {
       answer = given;
       try {
-        const { value, lifetime } = await fetchToken(wanted);
+        const { value, lifetimeSeconds: lifetime } = await fetchToken(wanted);
         expect(given.status).to.equal(200);
         expect(value).to.match(/^[\x21-\x7e]+$/);
         expect(lifetime).to.be.above(0);

@@ -5,7 +5,7 @@ import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { inspect } from "node:util";
 import { expect } from "chai";
-import { createAuthority, leafIssuer } from "../../src/certificate-authority.ts";
+import { createAuthority, createLeafIssuer } from "../../src/certificate-authority.ts";
 import { Unavailable } from "../../src/connector/surroundings.ts";
 import { createApiClient } from "../../src/kube/api-client.ts";
 import { inClusterAccess } from "../../src/kube/in-cluster.ts";
@@ -22,7 +22,7 @@ describe("access to the API server", () => {
   /** Gives the server a certificate of a new authority. @returns that one's, PEM */
   const renewCertificate = async (): Promise<string> => {
     const authority = await createAuthority("kubernetes", new Date());
-    const leaf = await (await leafIssuer(authority))("127.0.0.1", new Date());
+    const leaf = await (await createLeafIssuer(authority))("127.0.0.1", new Date());
     server.setSecureContext({ cert: leaf.certificate, key: leaf.privateKey });
     return authority.certificate;
   };

@@ -1,5 +1,9 @@
 import { randomBytes } from "node:crypto";
-import { createAuthority, type KeyPair, leafIssuer } from "../../src/certificate-authority.ts";
+import {
+  createAuthority,
+  createLeafIssuer,
+  type KeyPair,
+} from "../../src/certificate-authority.ts";
 import type { Connector } from "../../src/connector/connector.ts";
 import { showRef } from "../../src/connector/connector-ref.ts";
 import type { Credential } from "../../src/connector/credential.ts";
@@ -73,7 +77,7 @@ export async function startTestProxy({
 }: TestProxyOptions = {}): Promise<TestProxy> {
   const surroundings = replicaOf?.surroundings ?? (await createSurroundings());
   const lines: string[] = [];
-  const issueLeaf = await leafIssuer(surroundings.authority);
+  const issueLeaf = await createLeafIssuer(surroundings.authority);
   const proxy = await startProxy({
     listen: [
       { scheme: "http", host: "127.0.0.1", port: 0 },

@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { expect } from "chai";
-import { createAuthority, leafIssuer } from "../../src/certificate-authority.ts";
+import { createAuthority, createLeafIssuer } from "../../src/certificate-authority.ts";
 import { requirePrograms } from "../../tools/require-programs.ts";
 import { cleanup } from "../support/cleanup.ts";
 import { eventually } from "../support/eventually.ts";
@@ -53,7 +53,10 @@ describe("standalone mode: blind tunnels", function () {
     await git("-C", "bare.git", "update-server-info");
 
     const authority = await createAuthority("of the host", new Date());
-    const { certificate, privateKey } = await (await leafIssuer(authority))("git.test", new Date());
+    const { certificate, privateKey } = await (await createLeafIssuer(authority))(
+      "git.test",
+      new Date(),
+    );
     const server = createTlsServer({ cert: certificate, key: privateKey }, (request, response) => {
       const [path = ""] = (request.url ?? "").split("?", 1);
       readFile(join(folder, path)).then(

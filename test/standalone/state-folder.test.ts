@@ -12,7 +12,7 @@ import {
 } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { expect } from "chai";
-import { createAuthority, leafIssuer } from "../../src/certificate-authority.ts";
+import { createAuthority, createLeafIssuer } from "../../src/certificate-authority.ts";
 import { openStateFolder, type StateFolder } from "../../src/standalone/state-folder.ts";
 import { cleanup } from "../support/cleanup.ts";
 import { startProgram } from "../support/program.ts";
@@ -59,7 +59,7 @@ describe("the state folder of standalone mode", function () {
     const made = await open();
     expect(made.tokenKey.asymmetricKeyType).to.equal("ed25519");
     expect(made.sealKey).to.have.length(32);
-    const leaf = await (await leafIssuer(made.authority))("127.0.0.1", new Date());
+    const leaf = await (await createLeafIssuer(made.authority))("127.0.0.1", new Date());
     expect(leaf.certificate).to.include("BEGIN CERTIFICATE");
     expect(log.count("created ")).to.equal(3);
     await made.close();

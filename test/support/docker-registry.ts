@@ -1,7 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { createAuthority, leafIssuer } from "../../src/certificate-authority.ts";
+import { createAuthority, createLeafIssuer } from "../../src/certificate-authority.ts";
 import { requirePrograms } from "../../tools/require-programs.ts";
 import { cleanup, type Stoppable } from "./cleanup.ts";
 import { runProgram, startProgram } from "./program.ts";
@@ -132,7 +132,7 @@ async function writeCertificates(
 ): Promise<{ ca: string; certDir: string; files: { certificate: string; key: string } }> {
   const now = new Date();
   const authority = await createAuthority("test registry", now);
-  const leaf = await (await leafIssuer(authority))(hostname, now);
+  const leaf = await (await createLeafIssuer(authority))(hostname, now);
   const files = { certificate: join(folder, "tls.crt"), key: join(folder, "tls.key") };
   const certDir = join(folder, "certs.d");
   await mkdir(certDir);

@@ -1,7 +1,7 @@
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import { createServer as createTlsServer } from "node:https";
 import { type AddressInfo, isIP } from "node:net";
-import { createAuthority, leafIssuer } from "../../src/certificate-authority.ts";
+import { createAuthority, createLeafIssuer } from "../../src/certificate-authority.ts";
 import type { Stoppable } from "./cleanup.ts";
 import {
   answerTokenRequest,
@@ -230,6 +230,6 @@ function isRefused({ target: { kind }, request: { method = "" } }: Exchange): bo
 async function makeKeys(hostname: string): Promise<{ ca: string; key: string; cert: string }> {
   const now = new Date();
   const authority = await createAuthority("fake registry", now);
-  const { certificate, privateKey } = await (await leafIssuer(authority))(hostname, now);
+  const { certificate, privateKey } = await (await createLeafIssuer(authority))(hostname, now);
   return { ca: authority.certificate, key: privateKey, cert: certificate };
 }

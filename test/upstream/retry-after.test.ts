@@ -1,5 +1,5 @@
 import { expect } from "chai";
-import { retryAfter } from "../../src/upstream/retry-after.ts";
+import { parseRetryAfter } from "../../src/upstream/retry-after.ts";
 
 const now = Date.parse("2026-03-01T12:00:00Z");
 
@@ -20,12 +20,12 @@ describe("retryAfter()", () => {
     ["2026-03-01", undefined],
   ] as const) {
     it(`makes ${wait} of ${JSON.stringify(text)}`, () => {
-      expect(retryAfter(text, now)).to.equal(wait);
+      expect(parseRetryAfter(text, now)).to.equal(wait);
     });
   }
 
   it("makes nothing of no header, or of several", () => {
-    expect(retryAfter(undefined, now)).to.equal(undefined);
-    expect(retryAfter(["1", "2"], now)).to.equal(undefined);
+    expect(parseRetryAfter(undefined, now)).to.equal(undefined);
+    expect(parseRetryAfter(["1", "2"], now)).to.equal(undefined);
   });
 });

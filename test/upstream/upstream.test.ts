@@ -32,14 +32,14 @@ describe("the upstreams of connectors", function () {
     const first = upstreams.of(harbor, none);
     expect(upstreams.of(harbor, none)).to.equal(first);
     const reread = upstreams.of({ ...harbor }, { ...none });
-    expect(reread.agent).to.equal(first.agent);
+    expect(reread.dispatcher).to.equal(first.dispatcher);
     expect(reread.tokenKey).to.equal(first.tokenKey);
   });
 
   it("keep their connections and not their tokens when the password changes", () => {
     const first = upstreams.of(harbor, withPassword("one"));
     const second = upstreams.of(harbor, withPassword("two"));
-    expect(second.agent).to.equal(first.agent);
+    expect(second.dispatcher).to.equal(first.dispatcher);
     expect(second.tokenKey).to.not.equal(first.tokenKey);
     expect(second.secrets.credential?.password).to.equal("two");
   });
@@ -73,7 +73,7 @@ describe("the upstreams of connectors", function () {
     it(`have new connections when ${name} changes`, () => {
       const first = upstreams.of(harbor, none);
       const second = upstreams.of(connector, secrets);
-      expect(second.agent).to.not.equal(first.agent);
+      expect(second.dispatcher).to.not.equal(first.dispatcher);
       expect(second.uploadAgent).to.not.equal(first.uploadAgent);
       expect(second.guard).to.not.equal(first.guard);
     });

@@ -2,7 +2,7 @@ import type { LookupAddress } from "node:dns";
 import { once } from "node:events";
 import { connect as connectSocket, isIP, type LookupFunction, type Socket } from "node:net";
 import { AddressRefused } from "../../upstream/address-guard.ts";
-import { connectTimeout } from "../../upstream/upstream.ts";
+import { connectTimeoutMs } from "../../upstream/upstream.ts";
 import { unreachable } from "../../upstream/upstream-error.ts";
 import { badGateway, denied, type RegistryError } from "../registry-error.ts";
 import type { TunnelPolicy } from "./tunnel-policy.ts";
@@ -77,7 +77,7 @@ export async function connectTo(
   const abortWith = (code: string) => (): void => {
     remote.destroy(Object.assign(new Error("connection attempt ended"), { code }));
   };
-  const timer = setTimeout(abortWith("ETIMEDOUT"), connectTimeout);
+  const timer = setTimeout(abortWith("ETIMEDOUT"), connectTimeoutMs);
   const onGone = abortWith("ECONNRESET");
   client.once("close", onGone);
   try {

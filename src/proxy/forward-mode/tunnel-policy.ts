@@ -5,10 +5,10 @@ import type { Result } from "../../connector/surroundings.ts";
 import type { ListedHost, TunnelRules } from "../../connector/tunnel-rules.ts";
 import {
   AddressRefused,
-  forbidden,
-  kindOf,
+  addressKind,
+  forbiddenKinds,
   type ResolveHost,
-  resolve,
+  resolveHost,
 } from "../../upstream/address-guard.ts";
 
 /** What a policy is made of. */
@@ -57,8 +57,8 @@ export function createTunnelPolicy({
     host: HostRules,
     own: ReadonlySet<string>,
   ): string | undefined => {
-    const kind = kindOf(address);
-    const isForbidden = forbidden.has(kind);
+    const kind = addressKind(address);
+    const isForbidden = forbiddenKinds.has(kind);
     if (host.isListed && (host.hostname === address || !isForbidden)) return undefined;
     if (isForbidden) return `an address (${kind}) that is never connected to`;
     const canonical = canonicalOf(address);
@@ -80,7 +80,7 @@ export function createTunnelPolicy({
   };
 
   const allowedAddresses = async (host: HostRules, options: object) => {
-    const addresses = await resolve(lookup, host.hostname, options);
+    const addresses = await resolveHost(lookup, host.hostname, options);
     const own = currentOwnAddresses();
     const allowed = addresses.filter(({ address }) => denialOf(address, host, own) === undefined);
     const [first] = addresses;

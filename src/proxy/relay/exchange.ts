@@ -98,10 +98,13 @@ export async function exchange(options: ExchangeOptions): Promise<UpstreamRespon
 function exchangeOnce(options: ExchangeOptions): Promise<UpstreamResponse> {
   const { request, hop, headers, response } = options;
   const { method, body, upstream } = request;
-  const headersTimeout = method === "PUT" ? commitTimeoutMs : headTimeoutMs;
+  const headersTimeoutMs = method === "PUT" ? commitTimeoutMs : headTimeoutMs;
   return new Promise((resolve, reject) => {
     const handler = new Exchange(options, resolve, reject);
-    handler.abort = upstream.send({ url: hop.url, method, headers, body, headersTimeout }, handler);
+    handler.abort = upstream.send(
+      { url: hop.url, method, headers, body, headersTimeoutMs },
+      handler,
+    );
     if (response.destroyed) handler.onClientClose();
     else response.once("close", handler.onClientClose);
   });
@@ -131,8 +134,8 @@ class Exchange implements ResponseHandler {
   readonly onClientClose = (): void =>
     this.abort(new ClientGone("the client closed the connection"));
 
-  head(head: ResponseHead): void {
-    this.#handling = this.#begin(head); // what it throws comes back through failed
+  onHead(head: ResponseHead): void {
+    this.#handling = this.#begin(head); // what it throws comes back through onError
     this.#head = head;
     if (this.#handling === "stream") return;
     this.#timer = setTimeout(() => this.abort(new BodyCut()), collectTimeoutMs);
@@ -144,7 +147,7 @@ class Exchange implements ResponseHandler {
     return head.status < 400 && sink.begin(head, hop) ? "stream" : "collect";
   }
 
-  data(chunk: Buffer, release: () => void): void {
+  onData(chunk: Buffer, release: () => void): void {
     this.#bytes += chunk.length;
     if (this.#handling === "stream") {
       this.#options.sink.write(chunk, release);
@@ -156,7 +159,7 @@ class Exchange implements ResponseHandler {
     if (this.#bytes > maxCollectedBytes) this.abort(new BodyCut());
   }
 
-  ended(): void {
+  onEnd(): void {
     const ending = this.#handling === "stream" ? this.#options.sink.end() : undefined;
     if (ending === undefined) this.#settle();
     else
@@ -166,7 +169,7 @@ class Exchange implements ResponseHandler {
       );
   }
 
-  failed(error: Error): void {
+  onError(error: Error): void {
     if (this.#head === undefined || error instanceof ClientGone) this.#settle(error);
     else if (this.#handling === "stream") {
       this.#settle(new BodyCut("the registry's response ended early", { cause: error }));

@@ -60,13 +60,13 @@ async function digestOfTag(
     const authorization = await login.authorization(upstream, scopes);
     const { statusCode, headers, body } = await request(url, {
       method: "HEAD",
-      dispatcher: upstream.agent,
+      dispatcher: upstream.dispatcher,
       headers: { accept: manifestTypes, ...(authorization === undefined ? {} : { authorization }) },
       signal: AbortSignal.timeout(timeoutMs),
     });
     await body.dump();
     if (statusCode === 401) {
-      login.refused(upstream, scopes, authorization, headers["www-authenticate"]);
+      login.learnFromChallenge(upstream, scopes, authorization, headers["www-authenticate"]);
     }
     return { status: statusCode, digest: headers["docker-content-digest"] };
   };

@@ -30,7 +30,7 @@ export class Patience {
     for (;;) {
       const outcome = await attempt().catch(asBusy);
       const isError = outcome instanceof UpstreamError;
-      const delayMs = isError ? outcome.retryAfter : delayMsOf(outcome);
+      const delayMs = isError ? outcome.retryAfterMs : delayMsOf(outcome);
       if (delayMs !== undefined && (await this.#wait(delayMs))) continue;
       if (isError) throw outcome;
       return outcome;
@@ -47,7 +47,7 @@ export class Patience {
 }
 
 function asBusy(error: unknown): UpstreamError {
-  if (error instanceof UpstreamError && error.retryAfter !== undefined) return error;
+  if (error instanceof UpstreamError && error.retryAfterMs !== undefined) return error;
   throw error;
 }
 

@@ -194,7 +194,10 @@ async function relayContent(
       : unreachable(`the registry ${connector.address.origin}`, error);
   });
   const challenge = collected.headers["www-authenticate"];
-  if (collected.status === 401 && login.refused(upstream, scopes, authorization, challenge)) {
+  if (
+    collected.status === 401 &&
+    login.learnFromChallenge(upstream, scopes, authorization, challenge)
+  ) {
     throw unavailable("the registry revoked its token in the middle of the upload", {
       detail: "push again: the next attempt gets a new token",
     });

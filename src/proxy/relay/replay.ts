@@ -1,7 +1,7 @@
 /** Sends a request to the registry until it has its final response: with a new token after a 401, and along redirects. */
 import type { ServerResponse } from "node:http";
 import { withoutBrackets } from "../../connector/host-name.ts";
-import { busyFor } from "../../upstream/retry-after.ts";
+import { retryDelayMs } from "../../upstream/retry-after.ts";
 import type { UpstreamLogin } from "../../upstream/upstream-login.ts";
 import { containsCredential } from "../headers.ts";
 import { badGateway, denied } from "../registry-error.ts";
@@ -59,7 +59,7 @@ export async function replay(
 }
 
 const requestedDelayMs = ({ status, headers }: UpstreamResponse): number | undefined =>
-  busyFor(status, headers, Date.now());
+  retryDelayMs(status, headers, Date.now());
 
 /** Sends a request with the connector's login, and once more where the registry's 401 leads to a better one. */
 async function sendToRegistry(
@@ -78,7 +78,7 @@ async function sendToRegistry(
   const first = await attempt();
   if (first.status !== 401) return first;
   const challenge = first.headers["www-authenticate"];
-  const canRetry = login.refused(upstream, scopes, first.hop.authorization, challenge);
+  const canRetry = login.learnFromChallenge(upstream, scopes, first.hop.authorization, challenge);
   return canRetry ? attempt() : first;
 }
 

@@ -4,7 +4,7 @@ import { createProxyServer } from "http-proxy-3";
 import type { BufferBudget } from "../../upstream/http-client/body-buffers.ts";
 import { BodyReader } from "../../upstream/http-client/body-reader.ts";
 import { freeMemory } from "../../upstream/http-client/free-memory.ts";
-import { connectTimeout, maxHeaderBytes } from "../../upstream/upstream.ts";
+import { connectTimeoutMs, maxHeaderBytes } from "../../upstream/upstream.ts";
 import { ClientGone } from "../client-gone.ts";
 import type { HeaderFields } from "../headers.ts";
 import { endWhenIdle } from "../request/request-body.ts";
@@ -55,7 +55,7 @@ export async function passUpload(options: UploadOptions): Promise<CollectedRespo
     const received = await new Promise<IncomingMessage>((resolve, reject) => {
       underWay.set(request, { onResponse: resolve });
       response.once("close", () => reject(new ClientGone("the client closed the connection")));
-      const timeouts = { connectTimeout, proxyTimeout: responseTimeoutMs };
+      const timeouts = { connectTimeout: connectTimeoutMs, proxyTimeout: responseTimeoutMs };
       const ssl = { maxHeaderSize: maxHeaderBytes }; // what http-proxy-3 begins its request's options with, TLS or not
       // http-proxy-3 sends the headers that the request has when `web` is called, whatever options say.
       const clientHeaders = request.headers;

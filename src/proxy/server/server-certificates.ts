@@ -1,6 +1,6 @@
 import { createSecureContext, type SecureContext } from "node:tls";
 import { LRUCache } from "lru-cache";
-import { type IssueLeaf, type KeyPair, leafLifetime } from "../../certificate-authority.ts";
+import { type IssueLeaf, type KeyPair, leafLifetimeMs } from "../../certificate-authority.ts";
 
 export interface ServerCertificatesOptions {
   /** The issuer of the current authority; another function once the authority has changed. */
@@ -45,7 +45,7 @@ export function createServerCertificates(options: ServerCertificatesOptions): Se
       const issuer = leafIssuer();
       if (known?.issuer === issuer && known.renewAt > now()) return known.context;
       const context = issue(name, issuer);
-      leaves.set(name, { context, issuer, renewAt: now() + leafLifetime / 2 });
+      leaves.set(name, { context, issuer, renewAt: now() + leafLifetimeMs / 2 });
       context.catch(() => leaves.delete(name));
       return context;
     },

@@ -1,7 +1,7 @@
 import { freeMemory } from "./free-memory.ts";
 
-const largest = 1024 * 1024;
-const smallest = 16 * 1024;
+const maxBufferBytes = 1024 * 1024;
+const minBufferBytes = 16 * 1024;
 
 /** Memory for the bodies that are under way, shared out among them. */
 export class BufferBudget {
@@ -24,7 +24,7 @@ export class BufferBudget {
   /** Bytes of each of a body's two buffers: a power of two, so that a few bodies more or less change nothing. */
   get size(): number {
     const share = this.#total / 2 / Math.max(this.#bodies, 1);
-    return Math.min(largest, Math.max(smallest, 2 ** Math.floor(Math.log2(share))));
+    return Math.min(maxBufferBytes, Math.max(minBufferBytes, 2 ** Math.floor(Math.log2(share))));
   }
 }
 
@@ -53,7 +53,7 @@ export class BodyBuffers {
   #state: "open" | "closed" | "abandoned" = "open";
 
   /** @param most bytes of each buffer, if its share of the budget is larger */
-  constructor(budget: BufferBudget, sink: ChunkConsumer, most: number = largest) {
+  constructor(budget: BufferBudget, sink: ChunkConsumer, most: number = maxBufferBytes) {
     this.#budget = budget;
     this.#sink = sink;
     this.#most = most;

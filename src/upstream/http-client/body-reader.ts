@@ -13,7 +13,7 @@ export interface BodyReaderOptions {
 }
 
 /** TLS brings 64 KiB at a time at most, and what is copied should still be near when it is written. Bytes. */
-const mostCopied = 256 * 1024;
+const maxCopiedBytes = 256 * 1024;
 
 /** A body on its way from a socket. */
 export class BodyReader {
@@ -27,7 +27,7 @@ export class BodyReader {
     this.#left = length;
     this.#resume = resume;
     const sink = { give, hasRoom: () => this.#goOn() };
-    this.#buffers = new BodyBuffers(budget, sink, isCopied ? mostCopied : undefined);
+    this.#buffers = new BodyBuffers(budget, sink, isCopied ? maxCopiedBytes : undefined);
   }
 
   /** Where the socket may read the next bytes to, unless it is told to stop. */

@@ -5,7 +5,7 @@ const endOfHead = "\r\n\r\n";
 /** A head whose lines end so would keep us waiting for its own end. */
 const bareLineFeed = /[^\r]\n/;
 /** RFC 9110, section 15.2, allows any number of them. */
-const mostInformational = 8;
+const maxInformational = 8;
 
 /** The head of a final answer, and what came behind it. */
 export interface ReadHead {
@@ -57,7 +57,7 @@ export class HeadReader {
         return { head, rest };
       }
       this.#informational += 1;
-      if (this.#informational > mostInformational) return { head: undefined, rest };
+      if (this.#informational > maxInformational) return { head: undefined, rest };
       left = rest;
     }
     return undefined;

@@ -8,7 +8,7 @@ export interface HttpRequest {
   readonly headers: Readonly<Record<string, string | readonly string[]>>;
   readonly body?: Buffer | undefined;
   /** Milliseconds until the head of the answer has to be there. */
-  readonly headersTimeout: number;
+  readonly headersTimeoutMs: number;
 }
 
 /** The head of an answer. Headers that came several times are joined as node:http joins them. */
@@ -20,16 +20,16 @@ export interface ResponseHead {
 /** Is told of an answer while it comes: of its head, of its bytes, and of one of the two ends. */
 export interface ResponseHandler {
   /** Of the final answer; what it throws is the end, and is told to `failed`. */
-  head(head: ResponseHead): void;
+  onHead(head: ResponseHead): void;
   /**
    * The next bytes. They may be looked at until `release` is called, which has to be: the sender is
    * held back while two chunks or so are not released.
    */
-  data(chunk: Buffer, release: () => void): void;
+  onData(chunk: Buffer, release: () => void): void;
   /** All of the body has come. */
-  ended(): void;
+  onEnd(): void;
   /** There is no answer, or not all of it. */
-  failed(error: Error): void;
+  onError(error: Error): void;
 }
 
 /** Ends an exchange at once, and its connection; its handler is told of the reason. Later it does nothing. */

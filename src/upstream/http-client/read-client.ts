@@ -10,11 +10,11 @@ export interface ReadClientOptions {
   readonly lookup: LookupFunction;
   readonly secureContext: SecureContext;
   /** Bytes. */
-  readonly maxHeaderSize: number;
+  readonly maxHeaderBytes: number;
   /** Milliseconds, as those below. */
-  readonly connectTimeout: number;
-  readonly bodyTimeout: number;
-  readonly keepAliveTimeout: number;
+  readonly connectTimeoutMs: number;
+  readonly bodyTimeoutMs: number;
+  readonly keepAliveTimeoutMs: number;
   readonly budget: BufferBudget;
   /** Sends what this client does not, and what has got an answer that it does not read. */
   readonly fallback: SendRequest;

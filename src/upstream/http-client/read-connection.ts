@@ -17,12 +17,12 @@ export interface ReadConnectionOptions {
   readonly open: (onread: OnRead, connected: () => void) => Socket;
   readonly isTls: boolean;
   /** Bytes. */
-  readonly maxHeaderSize: number;
+  readonly maxHeaderBytes: number;
   /** Milliseconds, as those below. */
-  readonly connectTimeout: number;
+  readonly connectTimeoutMs: number;
   /** Without a byte. */
-  readonly bodyTimeout: number;
-  readonly keepAliveTimeout: number;
+  readonly bodyTimeoutMs: number;
+  readonly keepAliveTimeoutMs: number;
   readonly budget: BufferBudget;
   readonly owner: ConnectionOwner;
 }
@@ -40,7 +40,7 @@ export interface ConnectionOwner {
 
 /** What is asked over a connection. */
 export interface ReadTask {
-  readonly request: Pick<HttpRequest, "method" | "headersTimeout">;
+  readonly request: Pick<HttpRequest, "method" | "headersTimeoutMs">;
   /** The whole head of the request. */
   readonly text: string;
   readonly handler: ResponseHandler;
@@ -71,8 +71,8 @@ export class ReadConnection {
 
   constructor(options: ReadConnectionOptions) {
     this.#options = options;
-    const { isTls, connectTimeout, maxHeaderSize } = options;
-    this.#head = new HeadReader(maxHeaderSize);
+    const { isTls, connectTimeoutMs, maxHeaderBytes } = options;
+    this.#head = new HeadReader(maxHeaderBytes);
     const onread = {
       // TLS goes on handing over what it has decrypted after it was told to stop, which must not land in a buffer that is given away.
       buffer: () => (isTls ? scratch : (this.#body?.landing ?? scratch)),
@@ -86,7 +86,7 @@ export class ReadConnection {
       .on("close", closed)
       .on("timeout", () => this.#timedOut());
     const late = (): void => this.destroy(new errors.ConnectTimeoutError());
-    this.#connecting = setTimeout(late, connectTimeout);
+    this.#connecting = setTimeout(late, connectTimeoutMs);
   }
 
   /** Sends a request; there must be none under way. */
@@ -107,7 +107,7 @@ export class ReadConnection {
     const isStale = this.#state === "kept" && isUnanswered;
     const task = this.#forget();
     this.#options.owner.gone(this, isStale);
-    task?.handler.failed(reason);
+    task?.handler.onError(reason);
   }
 
   /** Ends the connection. @returns what was under way */
@@ -130,8 +130,8 @@ export class ReadConnection {
   }
 
   #send({ text, request }: ReadTask): void {
-    this.#deadline = performance.now() + request.headersTimeout;
-    this.#socket.ref().setTimeout(request.headersTimeout).write(text, "latin1");
+    this.#deadline = performance.now() + request.headersTimeoutMs;
+    this.#socket.ref().setTimeout(request.headersTimeoutMs).write(text, "latin1");
   }
 
   /** @returns false where no more is to be read for now */
@@ -168,24 +168,24 @@ export class ReadConnection {
     // To HEAD some send the body, too: the answer is good, and the connection is not.
     const isBodiless = head.length === undefined;
     this.#persists = persists && rest.length <= length;
-    task.handler.head(head);
+    task.handler.onHead(head);
     if (this.#task !== task) return; // it was aborted
     if (rest.length > length && !isBodiless) this.#tooMuch();
     else if (isBodiless || length === 0) this.#finish(task);
     else if (rest.length === length) {
-      task.handler.data(Buffer.from(rest), nothing);
+      task.handler.onData(Buffer.from(rest), nothing);
       this.#finish(task);
     } else this.#beginBody(task, length, rest);
   }
 
   #beginBody(task: ReadTask, length: number, rest: Buffer): void {
-    const { budget, bodyTimeout, isTls } = this.#options;
-    const give = task.handler.data.bind(task.handler);
+    const { budget, bodyTimeoutMs, isTls } = this.#options;
+    const give = task.handler.onData.bind(task.handler);
     // What the client took is no time that the registry was silent.
-    const resume = (): unknown => this.#socket.setTimeout(bodyTimeout).resume();
+    const resume = (): unknown => this.#socket.setTimeout(bodyTimeoutMs).resume();
     const body = new BodyReader({ length, budget, isCopied: isTls, give, resume });
     this.#body = body;
-    this.#socket.setTimeout(bodyTimeout);
+    this.#socket.setTimeout(bodyTimeoutMs);
     this.#readBody(task, body, rest, scratch);
   }
 
@@ -210,22 +210,22 @@ export class ReadConnection {
     this.#body?.close();
     this.#body = undefined;
     this.#task = undefined;
-    const { owner, keepAliveTimeout } = this.#options;
+    const { owner, keepAliveTimeoutMs } = this.#options;
     if (this.#persists) {
       this.#state = "kept";
-      this.#socket.unref().setTimeout(keepAliveTimeout);
+      this.#socket.unref().setTimeout(keepAliveTimeoutMs);
       owner.idle(this);
     } else {
       this.#forget();
       owner.gone(this, false);
     }
-    task.handler.ended();
+    task.handler.onEnd();
   }
 
   #timedOut(): void {
     if (this.#task === undefined) this.destroy(new errors.SocketError("idle"));
     else if (this.#body === undefined) this.destroy(new errors.HeadersTimeoutError());
     else if (!this.#body.isPaused) this.destroy(new errors.BodyTimeoutError());
-    else this.#socket.setTimeout(this.#options.bodyTimeout); // it is the client who takes its time
+    else this.#socket.setTimeout(this.#options.bodyTimeoutMs); // it is the client who takes its time
   }
 }

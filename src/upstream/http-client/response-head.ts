@@ -64,7 +64,7 @@ function endOfLine(text: string, from: number): number {
 
 /** Names that registries send, as they spell them, with their lower case: there are few. */
 const knownNames = new Map<string, string>();
-const mostKnown = 1_000;
+const maxKnownNames = 1_000;
 
 /** A field's name in lower case; undefined where it is none. */
 function fieldName(spelt: string): string | undefined {
@@ -72,7 +72,7 @@ function fieldName(spelt: string): string | undefined {
   if (known !== undefined) return known;
   if (!token.test(spelt)) return undefined;
   const name = spelt.toLowerCase();
-  if (knownNames.size < mostKnown) knownNames.set(spelt, name);
+  if (knownNames.size < maxKnownNames) knownNames.set(spelt, name);
   return name;
 }
 

@@ -8,14 +8,14 @@ import { addHeader } from "./response-head.ts";
 const maxUnreleased = 64 * 1024;
 
 /** Asks by way of undici, which sends any method and reads any answer. */
-export const sendByUndici =
+export const createUndiciSender =
   (dispatcher: Dispatcher): SendRequest =>
-  ({ url, method, headers, body = null, headersTimeout }, handler) => {
+  ({ url, method, headers, body = null, headersTimeoutMs }, handler) => {
     const reader = new UndiciResponseHandler(handler);
     const path = `${url.pathname}${url.search}`;
     const own = { ...headers } as Record<string, string | string[]>;
     dispatcher.dispatch(
-      { origin: url.origin, path, method, headers: own, body, headersTimeout },
+      { origin: url.origin, path, method, headers: own, body, headersTimeout: headersTimeoutMs },
       reader,
     );
     return reader.abort;
@@ -47,13 +47,13 @@ class UndiciResponseHandler implements Dispatcher.DispatchHandler {
     headers: IncomingHttpHeaders,
   ): void {
     if (status < 200) return; // informational: the response is still to come
-    this.#handler.head({ status, headers: asNode(headers) }); // what it throws comes back through onResponseError
+    this.#handler.onHead({ status, headers: asNode(headers) }); // what it throws comes back through onResponseError
   }
 
   onResponseData(controller: Dispatcher.DispatchController, chunk: Buffer): void {
     const { length } = chunk;
     this.#given += length;
-    this.#handler.data(chunk, () => {
+    this.#handler.onData(chunk, () => {
       freeMemory(chunk);
       this.#given -= length;
       if (this.#given === 0) controller.resume();
@@ -62,11 +62,11 @@ class UndiciResponseHandler implements Dispatcher.DispatchHandler {
   }
 
   onResponseEnd(): void {
-    this.#handler.ended();
+    this.#handler.onEnd();
   }
 
   onResponseError(_controller: Dispatcher.DispatchController, error: Error): void {
-    this.#handler.failed(error);
+    this.#handler.onError(error);
   }
 }
 

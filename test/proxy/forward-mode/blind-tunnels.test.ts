@@ -7,7 +7,7 @@ import { buffer } from "node:stream/consumers";
 import { setTimeout as sleep } from "node:timers/promises";
 import { createServer as createTlsServer, type TLSSocket } from "node:tls";
 import { expect } from "chai";
-import { createAuthority, leafIssuer } from "../../../src/certificate-authority.ts";
+import { createAuthority, createLeafIssuer } from "../../../src/certificate-authority.ts";
 import { createBlindTunnels, writeAndFree } from "../../../src/proxy/forward-mode/blind-tunnels.ts";
 import type { RequestReport } from "../../../src/proxy/request-report.ts";
 import { cleanup } from "../../support/cleanup.ts";
@@ -168,7 +168,7 @@ describe("a blind tunnel through the forward proxy", function () {
 
   it("carries TLS that the proxy can't read, with a certificate of the client", async () => {
     const authority = await createAuthority("of the client", new Date());
-    const issue = await leafIssuer(authority);
+    const issue = await createLeafIssuer(authority);
     const [host, client] = [await issue("other.test", new Date()), await issue("me", new Date())];
     const tls = createTlsServer({
       cert: host.certificate,

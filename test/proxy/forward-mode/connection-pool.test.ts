@@ -4,7 +4,7 @@ import { createServer as createTlsServer } from "node:https";
 import { type AddressInfo, createServer as createTcpServer, type Socket } from "node:net";
 import { Readable } from "node:stream";
 import { expect } from "chai";
-import { createAuthority, leafIssuer } from "../../../src/certificate-authority.ts";
+import { createAuthority, createLeafIssuer } from "../../../src/certificate-authority.ts";
 import { cleanup } from "../../support/cleanup.ts";
 import { eventually } from "../../support/eventually.ts";
 import { noise } from "../../support/oci-image.ts";
@@ -412,7 +412,7 @@ describe("connections to hosts that requests are passed on to", function () {
 
   it("are kept inside of TLS, too, as long as the same certificates are trusted", async () => {
     const authority = await createAuthority("of the host", new Date());
-    const issue = await leafIssuer(authority);
+    const issue = await createLeafIssuer(authority);
     const { certificate, privateKey } = await issue("other.test", new Date());
     const server = createTlsServer(
       { cert: certificate, key: privateKey, keepAliveTimeout: 0 },

@@ -3,7 +3,7 @@ import { createServer, type IncomingMessage, type ServerResponse } from "node:ht
 import { createServer as createTlsServer } from "node:https";
 import type { AddressInfo } from "node:net";
 import { expect } from "chai";
-import { createAuthority, leafIssuer } from "../../../src/certificate-authority.ts";
+import { createAuthority, createLeafIssuer } from "../../../src/certificate-authority.ts";
 import { cleanup } from "../../support/cleanup.ts";
 import { type FakeRegistry, startFakeRegistry } from "../../support/fake-registry.ts";
 import { noise } from "../../support/oci-image.ts";
@@ -183,7 +183,7 @@ describe("a request in absolute form to the forward proxy", function () {
   describe("inside of TLS", () => {
     it("to the registry's host, but none of its API, goes there without a login, where the policy has it so", async () => {
       const authority = await createAuthority("of the host", new Date());
-      const { certificate, privateKey } = await (await leafIssuer(authority))(
+      const { certificate, privateKey } = await (await createLeafIssuer(authority))(
         "other.test",
         new Date(),
       );

@@ -2,9 +2,9 @@ import { X509Certificate } from "node:crypto";
 import { expect } from "chai";
 import {
   createAuthority,
+  createLeafIssuer,
   type IssueLeaf,
-  leafIssuer,
-  leafLifetime,
+  leafLifetimeMs,
 } from "../../../src/certificate-authority.ts";
 import {
   createServerCertificates,
@@ -23,7 +23,7 @@ describe("the proxy's server certificates", function () {
     now = Date.now();
     issued = [];
     isBroken = false;
-    const issue = await leafIssuer(await createAuthority("test", new Date(now)));
+    const issue = await createLeafIssuer(await createAuthority("test", new Date(now)));
     issueLeaf = (name, when) => {
       issued.push(name);
       return isBroken ? Promise.reject(new Error("no key")) : issue(name, when);
@@ -38,7 +38,7 @@ describe("the proxy's server certificates", function () {
   it("are made once for a name, however it is written, until half of their life is over", async () => {
     const first = await certificates.contextFor("a.test");
     expect(await certificates.contextFor("A.Test")).to.equal(first);
-    now += leafLifetime / 2 - 1;
+    now += leafLifetimeMs / 2 - 1;
     expect(await certificates.contextFor("a.test")).to.equal(first);
     now += 1;
     const second = await certificates.contextFor("a.test");
@@ -75,7 +75,7 @@ describe("the proxy's server certificates", function () {
 
   it("are made anew by another authority", async () => {
     const first = await certificates.contextFor("a.test");
-    const rotated = await leafIssuer(await createAuthority("next", new Date(now)));
+    const rotated = await createLeafIssuer(await createAuthority("next", new Date(now)));
     issueLeaf = (name, when) => {
       issued.push(`next ${name}`);
       return rotated(name, when);

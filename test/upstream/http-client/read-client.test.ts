@@ -4,7 +4,7 @@ import { type AddressInfo, createServer, type LookupFunction, type Socket } from
 import { setTimeout as sleep } from "node:timers/promises";
 import { createSecureContext, createServer as createTlsServer } from "node:tls";
 import { expect } from "chai";
-import { createAuthority, leafIssuer } from "../../../src/certificate-authority.ts";
+import { createAuthority, createLeafIssuer } from "../../../src/certificate-authority.ts";
 import { BufferBudget } from "../../../src/upstream/http-client/body-buffers.ts";
 import type { Abort, ResponseHead } from "../../../src/upstream/http-client/http-exchange.ts";
 import {
@@ -79,30 +79,30 @@ const textOf = (got: Got): string => bytesOf(got).toString("latin1");
 
 interface Asking {
   readonly method?: string;
-  readonly headersTimeout?: number;
+  readonly headersTimeoutMs?: number;
   readonly holds?: boolean;
 }
 
 function ask(client: ReadClient, url: string, options: Asking = {}): Got {
-  const { method = "GET", headersTimeout = 5000, holds = false } = options;
+  const { method = "GET", headersTimeoutMs = 5000, holds = false } = options;
   const got: Got = { chunks: [], held: [], abort: () => undefined };
-  const request = { url: new URL(url), method, headers: { "x-a": "1" }, headersTimeout };
+  const request = { url: new URL(url), method, headers: { "x-a": "1" }, headersTimeoutMs };
   got.abort = client.send(request, {
-    head: (head) => {
+    onHead: (head) => {
       expect(got).to.not.have.any.keys("head", "end");
       got.head = head;
     },
-    data(chunk, release) {
+    onData(chunk, release) {
       expect(got).to.not.have.any.keys("end");
       got.chunks.push(Buffer.from(chunk));
       if (holds) got.held.push(release);
       else setImmediate(release);
     },
-    ended: () => {
+    onEnd: () => {
       expect(got).to.not.have.any.keys("end");
       got.end = "whole";
     },
-    failed: (error) => {
+    onError: (error) => {
       expect(got).to.not.have.any.keys("end");
       got.end = error;
     },
@@ -134,7 +134,7 @@ const answerOf = (body: string | Buffer, ...headers: readonly string[]): Buffer 
   return Buffer.concat([Buffer.from(`${lines.join("\r\n")}\r\n\r\n`), Buffer.from(body)]);
 };
 
-const bodyTimeout = 300;
+const bodyTimeoutMs = 300;
 const lookupLoopback: LookupFunction = (_host, { all }, callback) => {
   if (all) callback(null, [{ address: "127.0.0.1", family: 4 }]);
   else callback(null, "127.0.0.1", 4);
@@ -152,8 +152,8 @@ describe("the client that reads from registries", function () {
   interface Settings {
     readonly ca?: string;
     readonly lookup?: LookupFunction;
-    readonly keepAliveTimeout?: number;
-    readonly connectTimeout?: number;
+    readonly keepAliveTimeoutMs?: number;
+    readonly connectTimeoutMs?: number;
     readonly budget?: number;
   }
 
@@ -162,16 +162,16 @@ describe("the client that reads from registries", function () {
     client = createReadClient({
       lookup: settings.lookup ?? lookupLoopback,
       secureContext: createSecureContext(settings.ca === undefined ? {} : { ca: settings.ca }),
-      maxHeaderSize: 16 * 1024,
-      connectTimeout: settings.connectTimeout ?? 5000,
-      bodyTimeout,
-      keepAliveTimeout: settings.keepAliveTimeout ?? 5000,
+      maxHeaderBytes: 16 * 1024,
+      connectTimeoutMs: settings.connectTimeoutMs ?? 5000,
+      bodyTimeoutMs,
+      keepAliveTimeoutMs: settings.keepAliveTimeoutMs ?? 5000,
       budget: new BufferBudget(settings.budget ?? 4 * 1024 * 1024),
       fallback: ({ method, url }, handler) => {
         otherwise.push(`${method} ${url.pathname}`);
         setImmediate(() => {
-          handler.head({ status: 299, headers: {} });
-          handler.ended();
+          handler.onHead({ status: 299, headers: {} });
+          handler.onEnd();
         });
         return () => undefined;
       },
@@ -283,7 +283,7 @@ describe("the client that reads from registries", function () {
     });
 
     it("is closed once it was idle for some time", async () => {
-      start({ keepAliveTimeout: 50 });
+      start({ keepAliveTimeoutMs: 50 });
       const server = await serve((socket) => socket.write(answerOf("x")));
       await whole(ask(client, server.url));
       await eventually(
@@ -382,13 +382,13 @@ describe("the client that reads from registries", function () {
 
     it("whose head does not come in time has failed, also where it comes byte by byte", async () => {
       const server = await serve(() => undefined);
-      const silent = ask(client, server.url, { headersTimeout: 200 });
+      const silent = ask(client, server.url, { headersTimeoutMs: 200 });
       expect(await failure(silent)).to.equal("UND_ERR_HEADERS_TIMEOUT");
       server.answer = (socket) => {
         const timer = setInterval(() => socket.write("H"), 40);
         socket.on("close", () => clearInterval(timer));
       };
-      const slow = ask(client, server.url, { headersTimeout: 200 });
+      const slow = ask(client, server.url, { headersTimeoutMs: 200 });
       expect(await failure(slow)).to.equal("UND_ERR_HEADERS_TIMEOUT");
     });
 
@@ -442,15 +442,15 @@ describe("the client that reads from registries", function () {
         url: new URL(server.url),
         method: "GET",
         headers: {},
-        headersTimeout: 1000,
+        headersTimeoutMs: 1000,
       };
       client.send(request, {
-        head: () => {
+        onHead: () => {
           throw new TypeError("no such answer");
         },
-        data: () => expect.fail("data"),
-        ended: () => expect.fail("ended"),
-        failed: (error) => {
+        onData: () => expect.fail("data"),
+        onEnd: () => expect.fail("ended"),
+        onError: (error) => {
           failed = error;
         },
       });
@@ -485,12 +485,12 @@ describe("the client that reads from registries", function () {
         const url = new URL(server.url);
         const send = (): unknown =>
           client.send(
-            { url, method: "GET", headers: { [name]: value }, headersTimeout: 1000 },
+            { url, method: "GET", headers: { [name]: value }, headersTimeoutMs: 1000 },
             {
-              head: () => undefined,
-              data: () => undefined,
-              ended: () => undefined,
-              failed: () => undefined,
+              onHead: () => undefined,
+              onData: () => undefined,
+              onEnd: () => undefined,
+              onError: () => undefined,
             },
           );
         expect(send).to.throw(TypeError);
@@ -530,7 +530,7 @@ describe("the client that reads from registries", function () {
     });
 
     it("waits for a connection no longer than it may", async () => {
-      start({ connectTimeout: 100, lookup: () => undefined });
+      start({ connectTimeoutMs: 100, lookup: () => undefined });
       const got = ask(client, "http://harbor.test/");
       expect(await failure(got)).to.equal("UND_ERR_CONNECT_TIMEOUT");
     });
@@ -544,7 +544,7 @@ describe("the client that reads from registries", function () {
     before(async () => {
       const made = await createAuthority("test", now);
       authority = made.certificate;
-      const issue = await leafIssuer(made);
+      const issue = await createLeafIssuer(made);
       identities = new Map();
       for (const name of ["127.0.0.1", "harbor.test"]) {
         const { certificate, privateKey } = await issue(name, now);
@@ -590,7 +590,7 @@ describe("the client that reads from registries", function () {
     });
 
     it("waits for a handshake no longer than it may", async () => {
-      start({ ca: authority, connectTimeout: 100 });
+      start({ ca: authority, connectTimeoutMs: 100 });
       const server = await serve(() => undefined);
       const got = ask(client, server.url.replace("http:", "https:"));
       expect(await failure(got)).to.equal("UND_ERR_CONNECT_TIMEOUT");
@@ -626,7 +626,7 @@ describe("the client that reads from registries", function () {
         const now = new Date();
         const made = await createAuthority("test", now);
         ca = made.certificate;
-        const { certificate, privateKey } = await (await leafIssuer(made))("127.0.0.1", now);
+        const { certificate, privateKey } = await (await createLeafIssuer(made))("127.0.0.1", now);
         identity = scheme === "http" ? undefined : { cert: certificate, key: privateKey };
       });
 
@@ -639,7 +639,7 @@ describe("the client that reads from registries", function () {
           () => got.held.length >= 2,
           () => "nothing came",
         );
-        await sleep(2 * bodyTimeout);
+        await sleep(2 * bodyTimeoutMs);
         expect(got.end).to.equal(undefined);
         expect(bytesOf(got).length).to.be.below(1024 * 1024);
         while (got.end === undefined) {
@@ -667,16 +667,16 @@ describe("the client that reads from registries", function () {
           const { promise, resolve, reject } = Promise.withResolvers<void>();
           const request = { url: new URL(path, server.url), method: "GET", headers: {} };
           const abort = client.send(
-            { ...request, headersTimeout: 60_000 },
+            { ...request, headersTimeoutMs: 60_000 },
             {
-              head: () => undefined,
-              data: (chunk, release) =>
+              onHead: () => undefined,
+              onData: (chunk, release) =>
                 setTimeout(() => {
                   hash.update(chunk);
                   release();
                 }, delay),
-              ended: () => setTimeout(resolve, delay + 20),
-              failed: reject,
+              onEnd: () => setTimeout(resolve, delay + 20),
+              onError: reject,
             },
           );
           if (delay === aborted) setTimeout(() => abort(new Error("enough")), 30);
