@@ -1,7 +1,7 @@
 import type { Socket } from "node:net";
 import type { Writable } from "node:stream";
 import { TLSSocket } from "node:tls";
-import { freeMemory } from "../../upstream/http-client/free-memory.ts";
+import { freeMemory } from "../../upstream/http-client/body-buffers.ts";
 
 /** Tunnels to other hosts, whose bytes the proxy does not look at. */
 export interface BlindTunnels {

@@ -1,9 +1,8 @@
 import type { Agent, ClientRequest, IncomingMessage, ServerResponse } from "node:http";
 import { type Readable, Stream, type Writable } from "node:stream";
 import { createProxyServer } from "http-proxy-3";
-import type { BufferBudget } from "../../upstream/http-client/body-buffers.ts";
+import { type BufferBudget, freeMemory } from "../../upstream/http-client/body-buffers.ts";
 import { BodyReader } from "../../upstream/http-client/body-reader.ts";
-import { freeMemory } from "../../upstream/http-client/free-memory.ts";
 import { connectTimeoutMs, maxHeaderBytes } from "../../upstream/upstream.ts";
 import { ClientGone } from "../client-gone.ts";
 import type { HeaderFields } from "../headers.ts";

@@ -1,5 +1,5 @@
 import { errors } from "undici";
-import { type FramedResponseHead, parseResponseHead } from "./response-head.ts";
+import { type FramedResponseHead, parseResponseHead } from "./message-head.ts";
 
 const endOfHead = "\r\n\r\n";
 /** A head whose lines end so would keep us waiting for its own end. */

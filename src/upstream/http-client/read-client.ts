@@ -3,8 +3,8 @@ import { type SecureContext, connect as tlsConnect } from "node:tls";
 import { errors } from "undici";
 import type { BufferBudget } from "./body-buffers.ts";
 import type { HttpRequest, SendRequest } from "./http-exchange.ts";
+import { requestHead } from "./message-head.ts";
 import { type OnRead, ReadConnection } from "./read-connection.ts";
-import { requestHead } from "./request-head.ts";
 
 export interface ReadClientOptions {
   readonly lookup: LookupFunction;

@@ -4,7 +4,7 @@ import type { BufferBudget } from "./body-buffers.ts";
 import { BodyReader } from "./body-reader.ts";
 import { HeadReader } from "./head-reader.ts";
 import type { HttpRequest, ResponseHandler } from "./http-exchange.ts";
-import type { FramedResponseHead } from "./response-head.ts";
+import type { FramedResponseHead } from "./message-head.ts";
 
 /** How a socket reads: `onread` of `net.connect` and `tls.connect`. */
 export interface OnRead {

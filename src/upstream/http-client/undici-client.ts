@@ -1,8 +1,8 @@
 import type { IncomingHttpHeaders } from "node:http";
 import type { Dispatcher } from "undici";
-import { freeMemory } from "./free-memory.ts";
+import { freeMemory } from "./body-buffers.ts";
 import type { ResponseHandler, SendRequest } from "./http-exchange.ts";
-import { addHeader } from "./response-head.ts";
+import { addHeader } from "./message-head.ts";
 
 /** What may be given away at a time, about. Bytes. */
 const maxUnreleased = 64 * 1024;

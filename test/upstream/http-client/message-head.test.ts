@@ -1,5 +1,5 @@
 import { expect } from "chai";
-import { parseResponseHead } from "../../../src/upstream/http-client/response-head.ts";
+import { parseResponseHead } from "../../../src/upstream/http-client/message-head.ts";
 
 const head = (...lines: readonly string[]): string => lines.join("\r\n");
 const ok = "HTTP/1.1 200 OK";
