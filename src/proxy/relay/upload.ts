@@ -109,16 +109,16 @@ export class GatheredBody extends Stream {
   override pipe<T extends NodeJS.WritableStream>(to: T & Writable): T {
     const request = this.#request;
     const body = new BodyReader({
-      length: Number.POSITIVE_INFINITY,
+      lengthBytes: Number.POSITIVE_INFINITY,
       budget: this.#budget,
       isCopied: true,
-      give: (chunk, release) => to.write(chunk, release),
+      onChunk: (chunk, release) => to.write(chunk, release),
       resume: () => request.resume(),
     });
     const gather = (chunk: Buffer): void => {
-      body.copy(chunk);
+      body.append(chunk);
       freeMemory(chunk);
-      if (body.stops()) request.pause();
+      if (body.pauseIfFull()) request.pause();
     };
     const end = (): void => {
       body.close();

@@ -1,126 +1,136 @@
+/** The memory in which bodies pass: a few large buffers that are used again and again, out of one budget for all bodies. */
+
 const maxBufferBytes = 1024 * 1024;
 const minBufferBytes = 16 * 1024;
 
-/** Memory for the bodies that are under way, shared out among them. */
+/** Shares out memory among the bodies that are under way. */
 export class BufferBudget {
-  readonly #total: number;
+  readonly #totalBytes: number;
   #bodies = 0;
 
-  /** @param total bytes for all; bodies beyond `total / 32 KiB` get 32 KiB each all the same */
-  constructor(total: number) {
-    this.#total = total;
+  /** @param totalBytes for all bodies together; bodies beyond `totalBytes / 32 KiB` get 32 KiB each all the same */
+  constructor(totalBytes: number) {
+    this.#totalBytes = totalBytes;
   }
 
-  begin(): void {
+  /** Counts a body that begins. */
+  addBody(): void {
     this.#bodies += 1;
   }
 
-  end(): void {
+  /** Counts a body that has ended. */
+  removeBody(): void {
     this.#bodies -= 1;
   }
 
   /** Bytes of each of a body's two buffers: a power of two, so that a few bodies more or less change nothing. */
-  get size(): number {
-    const share = this.#total / 2 / Math.max(this.#bodies, 1);
+  get bufferBytes(): number {
+    const share = this.#totalBytes / 2 / Math.max(this.#bodies, 1);
     return Math.min(maxBufferBytes, Math.max(minBufferBytes, 2 ** Math.floor(Math.log2(share))));
   }
 }
 
-/** What becomes of the bytes of a body. */
+/** Whoever takes the bytes of a body out of its buffers. */
 export interface ChunkConsumer {
-  /** Takes a chunk, which is good until it is released. */
-  readonly give: (chunk: Buffer, release: () => void) => void;
-  /** Chunks have been released, so that there is room again. */
-  readonly hasRoom: () => void;
+  /** Takes a chunk. Its memory must not be looked at any more once `release` is called. */
+  readonly onChunk: (chunk: Buffer, release: () => void) => void;
+  /** A chunk has been released, and a buffer is free to read into. */
+  readonly onRoom: () => void;
 }
 
 /**
- * The two buffers of a body, used in turn: one is filled while the other is written. A socket may read
- * straight into `landing`, or its bytes are copied by `append`.
+ * The two buffers of a body, used in turn: the consumer writes one while the socket fills the other. A socket reads
+ * straight into `readBuffer` and then says so by `filled`, or its bytes are copied by `append`.
  */
 export class BodyBuffers {
   readonly #budget: BufferBudget;
-  readonly #sink: ChunkConsumer;
-  readonly #most: number;
+  readonly #consumer: ChunkConsumer;
+  readonly #maxBytes: number;
   readonly #free: Buffer[] = [];
-  /** Given away, the oldest first. */
-  readonly #given: Buffer[] = [];
-  /** The one that is being filled, if there is any. */
+  /** Handed to the consumer and not released yet, the oldest first. */
+  readonly #unreleased: Buffer[] = [];
+  /** The buffer that is being filled, if there is one. */
   #current: Buffer | undefined;
-  #filled = 0;
+  #filledBytes = 0;
   #state: "open" | "closed" | "abandoned" = "open";
 
-  /** @param most bytes of each buffer, if its share of the budget is larger */
-  constructor(budget: BufferBudget, sink: ChunkConsumer, most: number = maxBufferBytes) {
+  /** @param maxBytes of each buffer, where its share of the budget is larger */
+  constructor(budget: BufferBudget, consumer: ChunkConsumer, maxBytes: number = maxBufferBytes) {
     this.#budget = budget;
-    this.#sink = sink;
-    this.#most = most;
-    budget.begin();
+    this.#consumer = consumer;
+    this.#maxBytes = maxBytes;
+    budget.addBody();
   }
 
-  get #size(): number {
-    return Math.min(this.#budget.size, this.#most);
+  get #bufferBytes(): number {
+    return Math.min(this.#budget.bufferBytes, this.#maxBytes);
   }
 
-  /** Whether nothing may be read now, since both are given away. */
+  /** Whether the consumer has both buffers, so that nothing may be read now. */
   get isFull(): boolean {
-    const { length } = this.#given;
-    return length >= 2 || (length > 0 && this.#given[0] === this.#current);
+    const { length } = this.#unreleased;
+    return length >= 2 || (length > 0 && this.#unreleased[0] === this.#current);
   }
 
-  /** Where the next bytes are read to. While both are given away, it is the older one, to be read to once it is released. */
-  get landing(): Buffer {
-    const [oldest] = this.#given;
-    if (this.isFull && oldest?.length === this.#size) this.#current ??= oldest;
+  /**
+   * The buffer that the socket reads the next bytes into. While the consumer has both, it is the older one, which may
+   * be read into once it is released.
+   */
+  get readBuffer(): Buffer {
+    const [oldest] = this.#unreleased;
+    if (this.isFull && oldest?.length === this.#bufferBytes) this.#current ??= oldest;
     this.#current ??= this.#take();
     return this.#current;
   }
 
-  /** So many bytes have been read to the landing; they are given away. */
-  landed(bytes: number): void {
-    this.#filled = bytes;
+  /** The socket has read so many bytes into `readBuffer`. They go to the consumer. */
+  filled(bytes: number): void {
+    this.#filledBytes = bytes;
     this.flush();
   }
 
-  /** Copies bytes; they are given away when a buffer is full, or by `flush`. */
+  /** Copies bytes. They go to the consumer when a buffer is full, or by `flush`. */
   append(bytes: Buffer): void {
     for (let from = 0; from < bytes.length && this.#state === "open"; ) {
       this.#current ??= this.#take();
-      const copied = bytes.copy(this.#current, this.#filled, from);
-      this.#filled += copied;
+      const copied = bytes.copy(this.#current, this.#filledBytes, from);
+      this.#filledBytes += copied;
       from += copied;
-      if (this.#filled === this.#current.length) this.flush();
+      if (this.#filledBytes === this.#current.length) this.flush();
     }
   }
 
-  /** Gives away what has not been yet. */
+  /** Hands the consumer what has come and was not handed over yet. */
   flush(): void {
     const buffer = this.#current;
-    if (buffer === undefined || this.#filled === 0 || this.#state === "abandoned") return;
-    const chunk = buffer.subarray(0, this.#filled);
+    if (buffer === undefined || this.#filledBytes === 0 || this.#state === "abandoned") return;
+    const chunk = buffer.subarray(0, this.#filledBytes);
     this.#current = undefined;
-    this.#filled = 0;
-    this.#given.push(buffer);
-    this.#sink.give(chunk, () => this.#release(buffer));
+    this.#filledBytes = 0;
+    this.#unreleased.push(buffer);
+    this.#consumer.onChunk(chunk, () => this.#release(buffer));
   }
 
-  /** The body is whole: gives away the last bytes, and frees each buffer once it is released. No socket may read to them any more. */
+  /**
+   * The body is whole. Hands over the last bytes, and frees each buffer once it is released. The socket must not read
+   * into them any more.
+   */
   close(): void {
     this.flush();
     if (this.#state !== "open") return;
     this.#state = "closed";
-    this.#budget.end();
+    this.#budget.removeBody();
     for (const buffer of this.#free.splice(0)) freeMemory(buffer);
   }
 
-  /** The body has failed. Its socket may hold on to a buffer yet, so the garbage collector has to see to them. */
+  /** The body has failed. Its socket may still read into a buffer, so the garbage collector frees them. */
   abandon(): void {
-    if (this.#state === "open") this.#budget.end();
+    if (this.#state === "open") this.#budget.removeBody();
     this.#state = "abandoned";
   }
 
   #take(): Buffer {
-    const size = this.#size;
+    const size = this.#bufferBytes;
     for (;;) {
       const buffer = this.#free.pop();
       if (buffer === undefined) return Buffer.allocUnsafeSlow(size);
@@ -130,19 +140,19 @@ export class BodyBuffers {
   }
 
   #release(buffer: Buffer): void {
-    const index = this.#given.indexOf(buffer);
+    const index = this.#unreleased.indexOf(buffer);
     if (index < 0 || this.#state === "abandoned") return;
-    this.#given.splice(index, 1);
+    this.#unreleased.splice(index, 1);
     if (buffer !== this.#current) {
-      const isWanted = this.#state === "open" && this.#free.length + this.#given.length < 2;
+      const isWanted = this.#state === "open" && this.#free.length + this.#unreleased.length < 2;
       if (isWanted) this.#free.push(buffer);
       else freeMemory(buffer);
     }
-    if (!this.isFull) this.#sink.hasRoom();
+    if (!this.isFull) this.#consumer.onRoom();
   }
 }
 
-/** Smaller ones may be part of a buffer that others use, and are not worth it. Bytes. */
+/** Smaller buffers may be part of one that others use, and are not worth freeing. */
 const minFreedBytes = 16 * 1024;
 
 /**

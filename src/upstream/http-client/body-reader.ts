@@ -1,57 +1,57 @@
 import { BodyBuffers, type BufferBudget } from "./body-buffers.ts";
 
 export interface BodyReaderOptions {
-  /** Bytes, as its head has promised; endless where somebody else sees to that. */
-  readonly length: number;
+  /** Bytes of the body, as its head has promised; `Infinity` where somebody else counts them. */
+  readonly lengthBytes: number;
   readonly budget: BufferBudget;
-  /** Whether its bytes come by {@link BodyReader.copy}. */
+  /** Whether the bytes come by {@link BodyReader.append} and not by way of {@link BodyReader.readBuffer}. */
   readonly isCopied: boolean;
-  /** Takes a chunk, which is good until it is released. */
-  readonly give: (chunk: Buffer, release: () => void) => void;
-  /** The socket was told to stop, and may go on. */
+  /** Takes a chunk. Its memory must not be looked at any more once `release` is called. */
+  readonly onChunk: (chunk: Buffer, release: () => void) => void;
+  /** Lets the socket read again, after {@link BodyReader.pauseIfFull} has told it to stop. */
   readonly resume: () => void;
 }
 
-/** TLS brings 64 KiB at a time at most, and what is copied should still be near when it is written. Bytes. */
+/** TLS brings 64 KiB at a time at most, and what is copied should still be in a cache of the CPU when it is written. */
 const maxCopiedBytes = 256 * 1024;
 
-/** A body on its way from a socket. */
+/** Brings a body from a socket to its consumer: counts its bytes, and pauses the socket while the consumer is slower. */
 export class BodyReader {
   readonly #buffers: BodyBuffers;
   readonly #resume: () => void;
-  #left: number;
+  #remainingBytes: number;
   #isPaused = false;
   #willFlush = false;
 
-  constructor({ length, budget, isCopied, give, resume }: BodyReaderOptions) {
-    this.#left = length;
+  constructor({ lengthBytes, budget, isCopied, onChunk, resume }: BodyReaderOptions) {
+    this.#remainingBytes = lengthBytes;
     this.#resume = resume;
-    const sink = { give, hasRoom: () => this.#goOn() };
-    this.#buffers = new BodyBuffers(budget, sink, isCopied ? maxCopiedBytes : undefined);
+    const consumer = { onChunk, onRoom: () => this.#continue() };
+    this.#buffers = new BodyBuffers(budget, consumer, isCopied ? maxCopiedBytes : undefined);
   }
 
-  /** Where the socket may read the next bytes to, unless it is told to stop. */
-  get landing(): Buffer {
-    return this.#buffers.landing;
+  /** The buffer that the socket may read the next bytes into, unless it is paused. */
+  get readBuffer(): Buffer {
+    return this.#buffers.readBuffer;
   }
 
   /** Bytes that have still to come; negative where there were more than promised. */
-  get left(): number {
-    return this.#left;
+  get remainingBytes(): number {
+    return this.#remainingBytes;
   }
 
-  /** Whether it is the client who takes its time. */
+  /** Whether the socket is paused, since the consumer is slower. */
   get isPaused(): boolean {
     return this.#isPaused;
   }
 
-  /** The socket has read so many bytes to the landing. */
-  landed(bytes: number): void {
-    if (this.#count(bytes)) this.#buffers.landed(bytes);
+  /** The socket has read so many bytes into `readBuffer`. */
+  filled(bytes: number): void {
+    if (this.#count(bytes)) this.#buffers.filled(bytes);
   }
 
-  /** Takes bytes from elsewhere, and gives them away with what comes in the same turn of the event loop. */
-  copy(bytes: Buffer): void {
+  /** Copies bytes, and hands them over together with what else comes in the same turn of the event loop. */
+  append(bytes: Buffer): void {
     if (!this.#count(bytes.length)) return;
     this.#buffers.append(bytes);
     if (this.#willFlush) return;
@@ -62,34 +62,35 @@ export class BodyReader {
     });
   }
 
-  /** Gives away what has come. */
+  /** Hands the consumer what has come and was not handed over yet. */
   flush(): void {
     this.#buffers.flush();
   }
 
-  /** Tells whether the socket has to stop; `resume` is called for it to go on. */
-  stops(): boolean {
+  /** @returns whether the socket has to stop reading; `resume` is called when it may go on */
+  pauseIfFull(): boolean {
     this.#isPaused = this.#buffers.isFull;
     return this.#isPaused;
   }
 
-  /** The end of a body that is whole. The socket must not read to its landing any more. */
+  /** The body is whole. The socket must not read into `readBuffer` any more. */
   close(): void {
     this.#isPaused = false;
     this.#buffers.close();
   }
 
-  /** The end of any other. */
+  /** The body has failed, or nobody wants the rest of it. */
   abandon(): void {
     this.#buffers.abandon();
   }
 
+  /** @returns false where there are more bytes than promised */
   #count(bytes: number): boolean {
-    this.#left -= bytes;
-    return this.#left >= 0;
+    this.#remainingBytes -= bytes;
+    return this.#remainingBytes >= 0;
   }
 
-  #goOn(): void {
+  #continue(): void {
     this.flush();
     if (!this.#isPaused || this.#buffers.isFull) return;
     this.#isPaused = false;

@@ -2,52 +2,56 @@ import { errors } from "undici";
 import { type FramedResponseHead, parseResponseHead } from "./message-head.ts";
 
 const endOfHead = "\r\n\r\n";
-/** A head whose lines end so would keep us waiting for its own end. */
+/** A line that ends in LF alone. Of a head with such lines the end might never come. */
 const bareLineFeed = /[^\r]\n/;
-/** RFC 9110, section 15.2, allows any number of them. */
+/** RFC 9110, section 15.2, allows any number of informational responses. */
 const maxInformational = 8;
 
-/** The head of a final answer, and what came behind it. */
+/** The head of a final response, and the bytes behind it. */
 export interface ReadHead {
-  /** Undefined where it is one that `parseResponseHead` does not read; then there is no telling what the rest is. */
+  /** Undefined where `parseResponseHead` does not read it. Then nobody can tell what the rest is. */
   readonly head: FramedResponseHead | undefined;
   readonly rest: Buffer;
 }
 
-interface Split {
-  /** In latin1, without the empty line; undefined where lines end as they must not. */
+/** A head that is not parsed yet, and the bytes behind it. */
+interface SplitHead {
+  /** In latin1, without the empty line; undefined where a line ends in LF alone. */
   readonly text: string | undefined;
   readonly rest: Buffer;
 }
 
-/** Reads the head of an answer from bytes that come in pieces, and passes over informational answers before it. */
+/**
+ * Finds the heads of responses in bytes that come in pieces, and passes over informational responses. One reader serves
+ * a connection for all its responses, one after the other.
+ */
 export class HeadReader {
-  readonly #most: number;
+  readonly #maxBytes: number;
   #pieces: string[] = [];
   #length = 0;
-  /** The end of the pieces, in which the end of the head may have begun. */
+  /** The last characters of the pieces, in which the end of the head may have begun. */
   #tail = "";
   #informational = 0;
 
-  /** @param most bytes of a head */
-  constructor(most: number) {
-    this.#most = most;
+  /** @param maxBytes of a head */
+  constructor(maxBytes: number) {
+    this.#maxBytes = maxBytes;
   }
 
-  /** Whether nothing of an answer has come yet. */
+  /** Whether nothing of a response has come yet. */
   get isEmpty(): boolean {
     return this.#length === 0 && this.#informational === 0;
   }
 
   /**
-   * Takes the next bytes, which may be used again afterwards, but for the rest behind a head.
+   * Takes the next bytes. Their memory may be used again afterwards, but for the rest behind a head.
    * @param method of the request
-   * @returns undefined while the head is not whole; after one that is, it reads the next answer's
+   * @returns undefined while the head is not whole; after a whole one, the reader is ready for the next response
    * @throws HeadersOverflowError
    */
   read(bytes: Buffer, method: string): ReadHead | undefined {
-    for (let left = bytes; left.length > 0; ) {
-      const split = this.#split(left);
+    for (let unread = bytes; unread.length > 0; ) {
+      const split = this.#split(unread);
       if (split === undefined) return undefined;
       const { text, rest } = split;
       const head = text === undefined ? undefined : parseResponseHead(text, method);
@@ -58,26 +62,26 @@ export class HeadReader {
       }
       this.#informational += 1;
       if (this.#informational > maxInformational) return { head: undefined, rest };
-      left = rest;
+      unread = rest;
     }
     return undefined;
   }
 
-  #split(bytes: Buffer): Split | undefined {
+  #split(bytes: Buffer): SplitHead | undefined {
     const end = this.#length === 0 ? bytes.indexOf(endOfHead, 0, "latin1") : -1;
     return end < 0
-      ? this.#join(bytes)
-      : this.#whole(bytes.toString("latin1", 0, end), bytes, end + endOfHead.length);
+      ? this.#appendPiece(bytes)
+      : this.#complete(bytes.toString("latin1", 0, end), bytes, end + endOfHead.length);
   }
 
-  #join(bytes: Buffer): Split | undefined {
+  #appendPiece(bytes: Buffer): SplitHead | undefined {
     const piece = bytes.toString("latin1");
     const seam = this.#tail + piece;
     const end = seam.indexOf(endOfHead);
     if (end >= 0) {
       const before = this.#pieces.join("").slice(0, this.#length - this.#tail.length);
       const consumed = end + endOfHead.length - this.#tail.length;
-      return this.#whole(before + seam.slice(0, end), bytes, consumed);
+      return this.#complete(before + seam.slice(0, end), bytes, consumed);
     }
     if (bareLineFeed.test(this.#length === 0 ? ` ${seam}` : seam)) {
       return { text: undefined, rest: bytes };
@@ -85,15 +89,15 @@ export class HeadReader {
     this.#pieces.push(piece);
     this.#length += bytes.length;
     this.#tail = seam.slice(-3);
-    if (this.#length > this.#most) throw new errors.HeadersOverflowError();
+    if (this.#length > this.#maxBytes) throw new errors.HeadersOverflowError();
     return undefined;
   }
 
-  #whole(text: string, bytes: Buffer, from: number): Split {
+  #complete(text: string, bytes: Buffer, from: number): SplitHead {
     this.#pieces = [];
     this.#length = 0;
     this.#tail = "";
-    if (text.length > this.#most) throw new errors.HeadersOverflowError();
+    if (text.length > this.#maxBytes) throw new errors.HeadersOverflowError();
     return { text, rest: bytes.subarray(from) };
   }
 }

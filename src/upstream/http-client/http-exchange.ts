@@ -1,39 +1,53 @@
+/** What passes between the HTTP/1.1 clients of this folder and whoever sends by them: one request, and its response as events. */
 import type { IncomingHttpHeaders } from "node:http";
 
-/** A request to a registry, a token server or a storage host, but for what belongs to the connection. */
+/** A request of any HTTP server. What belongs to the connection is added by the client that sends it. */
 export interface HttpRequest {
   readonly url: URL;
   readonly method: string;
-  /** In lower case, and without those of RFC 9110, section 7.6.1, Host and Content-Length. */
+  /** Names in lower case. Host, Content-Length and the headers of RFC 9110, section 7.6.1, are not among them. */
   readonly headers: Readonly<Record<string, string | readonly string[]>>;
   readonly body?: Buffer | undefined;
-  /** Milliseconds until the head of the answer has to be there. */
+  /** How long the client waits for the head of the response, once the request is sent. */
   readonly headersTimeoutMs: number;
 }
 
-/** The head of an answer. Headers that came several times are joined as node:http joins them. */
+/** The status and the headers of a response. Headers that came several times are joined as node:http joins them. */
 export interface ResponseHead {
   readonly status: number;
   readonly headers: IncomingHttpHeaders;
 }
 
-/** Is told of an answer while it comes: of its head, of its bytes, and of one of the two ends. */
+/**
+ * Takes the events of one response: `onHead` once, `onData` for each piece of the body, and then either `onEnd` or
+ * `onError`. `onError` may come at any time, without a head, too; nothing follows it.
+ */
 export interface ResponseHandler {
-  /** Of the final answer; what it throws is the end, and is told to `failed`. */
+  /** The head of the final response has come. What this throws ends the exchange, and is handed to `onError`. */
   onHead(head: ResponseHead): void;
   /**
-   * The next bytes. They may be looked at until `release` is called, which has to be: the sender is
-   * held back while two chunks or so are not released.
+   * The next bytes of the body have come.
+   * @param release has to be called once nobody looks at the chunk any more: its memory is used again. The sender is
+   *   held back while about two chunks are not released.
    */
   onData(chunk: Buffer, release: () => void): void;
   /** All of the body has come. */
   onEnd(): void;
-  /** There is no answer, or not all of it. */
+  /** There is no response, or not all of it. */
   onError(error: Error): void;
 }
 
-/** Ends an exchange at once, and its connection; its handler is told of the reason. Later it does nothing. */
+/**
+ * Ends an exchange at once, and the connection with it. The handler's `onError` gets the reason. After the end of the
+ * exchange it does nothing.
+ */
 export type Abort = (reason: Error) => void;
 
-/** Sends a request. The handler is told of nothing before this has returned. */
+/**
+ * Sends a request. The handler is not called before this has returned.
+ * @throws TypeError where the request can't be written as HTTP/1.1
+ * @example
+ * const abort = send({ url, method: "GET", headers: {}, headersTimeoutMs: 25_000 }, handler);
+ * response.once("close", () => abort(new Error("the client is gone")));
+ */
 export type SendRequest = (request: HttpRequest, handler: ResponseHandler) => Abort;

@@ -1,48 +1,59 @@
+/** An HTTP/1.1 client for GET and HEAD that passes bodies with the least work. All else goes by another client. */
 import { isIP, type LookupFunction, connect as netConnect, type Socket } from "node:net";
 import { type SecureContext, connect as tlsConnect } from "node:tls";
 import { errors } from "undici";
 import type { BufferBudget } from "./body-buffers.ts";
 import type { HttpRequest, SendRequest } from "./http-exchange.ts";
-import { requestHead } from "./message-head.ts";
+import { formatRequestHead } from "./message-head.ts";
 import { type OnRead, ReadConnection } from "./read-connection.ts";
 
 export interface ReadClientOptions {
+  /** Resolves the host of an origin, for `net.connect` and `tls.connect`. */
   readonly lookup: LookupFunction;
+  /** What is trusted in TLS. */
   readonly secureContext: SecureContext;
-  /** Bytes. */
+  /** Of the head of a response. */
   readonly maxHeaderBytes: number;
-  /** Milliseconds, as those below. */
+  /** Until a request may be written. */
   readonly connectTimeoutMs: number;
+  /** Without a byte of the body; the time in which the consumer holds it back does not count. */
   readonly bodyTimeoutMs: number;
+  /** How long a connection is kept without a request. */
   readonly keepAliveTimeoutMs: number;
   readonly budget: BufferBudget;
-  /** Sends what this client does not, and what has got an answer that it does not read. */
+  /** Sends the requests that this client does not, and sends those again whose response it does not read. */
   readonly fallback: SendRequest;
 }
 
-/** Sends GET and HEAD over connections of its own, and everything else otherwise. */
+/** A client that keeps connections to any number of origins, and sends one request at a time over each. */
 export interface ReadClient {
   readonly send: SendRequest;
-  /** Keeps no connection any more; what is under way goes on, and more may be asked. */
+  /** Keeps no connection any more. Exchanges that are under way go on, and more may be started. */
   retire(): void;
-  /** Ends all connections; nobody waits for an answer any more. */
+  /** Ends all connections. Handlers of exchanges that are under way get an error. */
   destroy(): void;
 }
 
-/** How long it is remembered that an origin answers a kind of request in a way that is not read here. Milliseconds. */
+/** How long this client remembers that an origin answers a kind of request in a way that it does not read. */
 const unsupportedTtlMs = 600_000;
 const maxUnsupported = 1_000;
 
+/**
+ * Makes a client for GET and HEAD that reads plain HTTP/1.1 alone: a response with one Content-Length, or of a kind that
+ * has no body. Where a response is anything else, the request is sent once more by `fallback`, and so are all of its kind
+ * for some time. `fallback` sends all other requests, too.
+ */
 export function createReadClient(options: ReadClientOptions): ReadClient {
   const origins = new Map<string, Origin>();
   const unsupportedUntil = new Map<string, number>();
   let isRetired = false;
 
   const isUnsupported = (request: HttpRequest): boolean =>
-    unsupportedUntil.size > 0 && (unsupportedUntil.get(kindOf(request)) ?? 0) > performance.now();
+    unsupportedUntil.size > 0 &&
+    (unsupportedUntil.get(requestKind(request)) ?? 0) > performance.now();
   const rememberUnsupported = (request: HttpRequest): void => {
     if (unsupportedUntil.size >= maxUnsupported) unsupportedUntil.clear();
-    unsupportedUntil.set(kindOf(request), performance.now() + unsupportedTtlMs);
+    unsupportedUntil.set(requestKind(request), performance.now() + unsupportedTtlMs);
   };
   const originOf = ({ url }: HttpRequest): Origin => {
     const known = origins.get(url.origin);
@@ -55,15 +66,16 @@ export function createReadClient(options: ReadClientOptions): ReadClient {
     const connection = new ReadConnection({
       ...options,
       isTls: origin.name.startsWith("https:"),
-      open: (onread, connected) => openSocket(origin, options, onread, connected),
+      open: (onread, onConnected) => openSocket(origin, options, onread, onConnected),
       owner: {
-        idle: (kept) => (isRetired ? kept.destroy(retired()) : origin.idle.push(kept)),
-        gone(lost, isStale) {
+        onIdle: (kept) =>
+          isRetired ? kept.destroy(createDestroyedError()) : origin.idle.push(kept),
+        onGone(lost, isStale) {
           origin.all.delete(lost);
           origin.idle = origin.idle.filter((other) => other !== lost);
           if (origin.all.size === 0) origins.delete(origin.name);
-          // A server that was started anew has closed the others, too; the next attempt must not meet one of them.
-          if (isStale) for (const other of origin.idle) other.destroy(retired());
+          // A server that was restarted has closed the others, too. The next attempt must not get one of them.
+          if (isStale) for (const other of origin.idle) other.destroy(createDestroyedError());
         },
       },
     });
@@ -71,21 +83,21 @@ export function createReadClient(options: ReadClientOptions): ReadClient {
     return connection;
   };
   const destroyAll = (connections: Iterable<ReadConnection>): void => {
-    for (const connection of [...connections]) connection.destroy(retired());
+    for (const connection of [...connections]) connection.destroy(createDestroyedError());
   };
   return {
     send(request, handler) {
       const { method, body } = request;
       const isRead = (method === "GET" || method === "HEAD") && body === undefined;
       if (!isRead || isUnsupported(request)) return options.fallback(request, handler);
-      const text = requestHead(request);
+      const headText = formatRequestHead(request);
       const origin = originOf(request);
       const connection = origin.idle.pop() ?? open(origin);
-      const unsupported = (): void => {
+      const onUnsupported = (): void => {
         rememberUnsupported(request);
         abort = options.fallback(request, handler);
       };
-      const task = { request, text, handler, unsupported };
+      const task = { request, headText, handler, onUnsupported };
       let abort = (reason: Error): void => connection.abort(task, reason);
       connection.begin(task);
       return (reason) => abort(reason);
@@ -101,20 +113,21 @@ export function createReadClient(options: ReadClientOptions): ReadClient {
   };
 }
 
-const retired = (): Error => new errors.ClientDestroyedError();
+const createDestroyedError = (): Error => new errors.ClientDestroyedError();
 
+/** A scheme, host and port, with the connections to it. It is forgotten with its last connection. */
 interface Origin {
-  /** `https://harbor.test:8443` */
+  /** As `URL.origin` has it: `https://harbor.test:8443`. */
   readonly name: string;
-  /** The one that was used last comes last. */
+  /** Connections without a request, of which the last one was used last. */
   idle: ReadConnection[];
   readonly all: Set<ReadConnection>;
-  /** For the next TLS handshake to be a short one. */
+  /** The TLS session, with which the next handshake is a short one. */
   session: Buffer | undefined;
 }
 
-/** Registries answer requests of one kind in one way: blobs with their length, lists often in chunks. */
-function kindOf({ method, url }: HttpRequest): string {
+/** Servers answer requests of one kind in one way: registries send blobs with their length, and lists often in chunks. */
+function requestKind({ method, url }: HttpRequest): string {
   const [, kind = ""] = /\/(manifests|blobs|tags|referrers)\/[^/]*$/.exec(url.pathname) ?? [];
   return `${method} ${url.origin} ${kind}`;
 }
@@ -123,10 +136,10 @@ function openSocket(
   origin: Origin,
   { lookup, secureContext }: ReadClientOptions,
   onread: OnRead,
-  connected: () => void,
+  onConnected: () => void,
 ): Socket {
   const { protocol, hostname, port } = new URL(origin.name);
-  const host = hostname.replace(/^\[|\]$/g, "");
+  const host = hostname.replace(/^\[|\]$/g, ""); // a URL has an IPv6 address in brackets, and a socket without
   const isTls = protocol === "https:";
   const options = {
     host,
@@ -137,7 +150,7 @@ function openSocket(
     keepAlive: true,
     keepAliveInitialDelay: 60_000,
   };
-  if (!isTls) return netConnect(options, connected);
+  if (!isTls) return netConnect(options, onConnected);
   const socket = tlsConnect(
     {
       ...options,
@@ -146,9 +159,9 @@ function openSocket(
       ...(origin.session === undefined ? {} : { session: origin.session }),
       ALPNProtocols: ["http/1.1"],
     },
-    connected,
+    onConnected,
   );
-  // The name is not checked again in a handshake that goes on with a session, so none is kept of a stranger.
+  // A handshake that goes on with a session does not check the name again, so a session is kept of a verified server alone.
   return socket.on("session", (session) => {
     if (socket.authorized) origin.session = session;
   });

@@ -6,87 +6,91 @@ import { HeadReader } from "./head-reader.ts";
 import type { HttpRequest, ResponseHandler } from "./http-exchange.ts";
 import type { FramedResponseHead } from "./message-head.ts";
 
-/** How a socket reads: `onread` of `net.connect` and `tls.connect`. */
+/** How a socket reads into memory of ours: the option `onread` of `net.connect` and `tls.connect`. */
 export interface OnRead {
   readonly buffer: () => Buffer;
   readonly callback: (length: number, buffer: Uint8Array) => boolean;
 }
 
 export interface ReadConnectionOptions {
-  /** Begins to connect, and calls `connected` once a request may be written: with TLS, once the other side has proved who it is. */
-  readonly open: (onread: OnRead, connected: () => void) => Socket;
+  /**
+   * Opens the socket, and calls `onConnected` once a request may be written: with TLS, that is once the server's
+   * certificate is verified.
+   */
+  readonly open: (onread: OnRead, onConnected: () => void) => Socket;
   readonly isTls: boolean;
-  /** Bytes. */
+  /** Of the head of a response. */
   readonly maxHeaderBytes: number;
-  /** Milliseconds, as those below. */
+  /** Until a request may be written. */
   readonly connectTimeoutMs: number;
-  /** Without a byte. */
+  /** Without a byte of the body; the time in which the consumer holds it back does not count. */
   readonly bodyTimeoutMs: number;
+  /** Without a request. */
   readonly keepAliveTimeoutMs: number;
   readonly budget: BufferBudget;
   readonly owner: ConnectionOwner;
 }
 
-/** Whoever keeps connections. */
+/** Whoever keeps connections, and hears what becomes of them. */
 export interface ConnectionOwner {
-  /** Another request may be sent. */
-  idle(connection: ReadConnection): void;
+  /** The response is whole, and another request may be sent. */
+  onIdle(connection: ReadConnection): void;
   /**
-   * None may be, now or later.
-   * @param isStale it had been used before, and was closed before it brought a byte
+   * The connection has ended.
+   * @param isStale whether it had been used before, and the server closed it before a byte of the response came
    */
-  gone(connection: ReadConnection, isStale: boolean): void;
+  onGone(connection: ReadConnection, isStale: boolean): void;
 }
 
-/** What is asked over a connection. */
+/** A request that a connection sends, and what becomes of its response. */
 export interface ReadTask {
   readonly request: Pick<HttpRequest, "method" | "headersTimeoutMs">;
-  /** The whole head of the request. */
-  readonly text: string;
+  /** The whole head of the request, in latin1. */
+  readonly headText: string;
   readonly handler: ResponseHandler;
-  /** The answer is none that is read here; the connection is gone, and the handler has been told of nothing. */
-  readonly unsupported: () => void;
+  /** The response is of a kind that is not read here. The connection has ended, and the handler was not called. */
+  readonly onUnsupported: () => void;
 }
 
-/** Bytes are read here before it is known what they are, by all connections in turn: what is kept is copied. */
+/** All connections read heads into this buffer, in turn. What is kept of it is copied. */
 const scratch = Buffer.allocUnsafeSlow(64 * 1024);
-const nothing = (): void => undefined;
+const doNothing = (): void => undefined;
 
 /**
- * A connection for GET and HEAD, one at a time. Its socket reads into memory that is used again and again,
+ * A connection that sends one GET or HEAD at a time. Its socket reads into memory that is used again and again,
  * which carries more than twice as much as Node's streams; the price is that heads are parsed here.
  */
 export class ReadConnection {
   readonly #options: ReadConnectionOptions;
   readonly #socket: Socket;
-  readonly #connecting: NodeJS.Timeout;
-  readonly #head: HeadReader;
+  readonly #connectTimer: NodeJS.Timeout;
+  readonly #headReader: HeadReader;
   #state: "connecting" | "new" | "kept" | "gone" = "connecting";
   #task: ReadTask | undefined;
-  /** When the head has to be there, as `performance.now` tells time. */
-  #deadline = 0;
-  /** Whether another request may follow this answer. */
+  /** When the head has to be there, by the clock of `performance.now`. */
+  #headDeadline = 0;
+  /** Whether another request may follow this response. */
   #persists = false;
   #body: BodyReader | undefined;
 
   constructor(options: ReadConnectionOptions) {
     this.#options = options;
     const { isTls, connectTimeoutMs, maxHeaderBytes } = options;
-    this.#head = new HeadReader(maxHeaderBytes);
+    this.#headReader = new HeadReader(maxHeaderBytes);
     const onread = {
-      // TLS goes on handing over what it has decrypted after it was told to stop, which must not land in a buffer that is given away.
-      buffer: () => (isTls ? scratch : (this.#body?.landing ?? scratch)),
+      // TLS goes on handing over what it has decrypted after it was told to stop. That must not go into a buffer of which the consumer still reads.
+      buffer: () => (isTls ? scratch : (this.#body?.readBuffer ?? scratch)),
       callback: (length: number, buffer: Uint8Array) => this.#read(length, buffer as Buffer),
     };
-    const closed = (): void => this.destroy(new errors.SocketError("other side closed"));
+    const onClose = (): void => this.destroy(new errors.SocketError("other side closed"));
     this.#socket = options
-      .open(onread, () => this.#connected())
+      .open(onread, () => this.#onConnected())
       .on("error", (error) => this.destroy(error))
-      .on("end", closed)
-      .on("close", closed)
-      .on("timeout", () => this.#timedOut());
-    const late = (): void => this.destroy(new errors.ConnectTimeoutError());
-    this.#connecting = setTimeout(late, connectTimeoutMs);
+      .on("end", onClose)
+      .on("close", onClose)
+      .on("timeout", () => this.#onTimeout());
+    const onTimeout = (): void => this.destroy(new errors.ConnectTimeoutError());
+    this.#connectTimer = setTimeout(onTimeout, connectTimeoutMs);
   }
 
   /** Sends a request; there must be none under way. */
@@ -95,43 +99,47 @@ export class ReadConnection {
     if (this.#state !== "connecting") this.#send(task);
   }
 
-  /** Ends the task and with it the connection, if it is the one under way. */
+  /** Ends the connection, if this is the task under way. Its handler gets the reason. */
   abort(task: ReadTask, reason: Error): void {
     if (this.#task === task) this.destroy(reason);
   }
 
-  /** Ends the connection; who waits for an answer is told why. */
+  /** Ends the connection. The handler of a task under way gets the reason. */
   destroy(reason: Error): void {
     if (this.#state === "gone") return;
-    const isUnanswered = this.#task !== undefined && this.#head.isEmpty && this.#body === undefined;
+    const isUnanswered =
+      this.#task !== undefined && this.#headReader.isEmpty && this.#body === undefined;
     const isStale = this.#state === "kept" && isUnanswered;
-    const task = this.#forget();
-    this.#options.owner.gone(this, isStale);
+    const task = this.#close();
+    this.#options.owner.onGone(this, isStale);
     task?.handler.onError(reason);
   }
 
-  /** Ends the connection. @returns what was under way */
-  #forget(): ReadTask | undefined {
+  /**
+   * Ends the connection, and calls nobody.
+   * @returns the task that was under way
+   */
+  #close(): ReadTask | undefined {
     const task = this.#task;
     this.#state = "gone";
     this.#task = undefined;
-    clearTimeout(this.#connecting);
+    clearTimeout(this.#connectTimer);
     this.#body?.abandon();
     this.#body = undefined;
     this.#socket.destroy();
     return task;
   }
 
-  #connected(): void {
+  #onConnected(): void {
     if (this.#state !== "connecting") return;
-    clearTimeout(this.#connecting);
+    clearTimeout(this.#connectTimer);
     this.#state = "new";
     if (this.#task !== undefined) this.#send(this.#task);
   }
 
-  #send({ text, request }: ReadTask): void {
-    this.#deadline = performance.now() + request.headersTimeoutMs;
-    this.#socket.ref().setTimeout(request.headersTimeoutMs).write(text, "latin1");
+  #send({ headText, request }: ReadTask): void {
+    this.#headDeadline = performance.now() + request.headersTimeoutMs;
+    this.#socket.ref().setTimeout(request.headersTimeoutMs).write(headText, "latin1");
   }
 
   /** @returns false where no more is to be read for now */
@@ -142,70 +150,70 @@ export class ReadConnection {
       this.destroy(new errors.SocketError("received bytes without a request"));
     else if (this.#body === undefined) this.#readHead(task, bytes);
     else this.#readBody(task, this.#body, bytes, buffer);
-    return !this.#body?.stops();
+    return !this.#body?.pauseIfFull();
   }
 
   #readHead(task: ReadTask, bytes: Buffer): void {
     try {
-      if (performance.now() > this.#deadline) throw new errors.HeadersTimeoutError(); // it comes byte by byte
-      const read = this.#head.read(bytes, task.request.method);
-      if (read?.head !== undefined) this.#answered(task, read.head, read.rest);
-      else if (read !== undefined) this.#giveUp(task);
+      if (performance.now() > this.#headDeadline) throw new errors.HeadersTimeoutError(); // it comes byte by byte
+      const read = this.#headReader.read(bytes, task.request.method);
+      if (read?.head !== undefined) this.#onHead(task, read.head, read.rest);
+      else if (read !== undefined) this.#onUnsupported(task);
     } catch (error) {
-      if (this.#task !== task) throw error; // it is over, and nobody would hear of it
+      if (this.#task !== task) throw error; // the task has ended, so its handler would not get the error
       this.destroy(error instanceof Error ? error : new Error(String(error)));
     }
   }
 
-  #giveUp(task: ReadTask): void {
-    this.#forget();
-    this.#options.owner.gone(this, false);
-    task.unsupported();
+  #onUnsupported(task: ReadTask): void {
+    this.#close();
+    this.#options.owner.onGone(this, false);
+    task.onUnsupported();
   }
 
-  #answered(task: ReadTask, head: FramedResponseHead, rest: Buffer): void {
-    const { length = 0, persists } = head;
-    // To HEAD some send the body, too: the answer is good, and the connection is not.
-    const isBodiless = head.length === undefined;
-    this.#persists = persists && rest.length <= length;
+  #onHead(task: ReadTask, head: FramedResponseHead, rest: Buffer): void {
+    const { bodyBytes = 0, persists } = head;
+    // Some servers send a body to HEAD, too. The response is good then, and the connection can't be used again.
+    const isBodiless = head.bodyBytes === undefined;
+    this.#persists = persists && rest.length <= bodyBytes;
     task.handler.onHead(head);
     if (this.#task !== task) return; // it was aborted
-    if (rest.length > length && !isBodiless) this.#tooMuch();
-    else if (isBodiless || length === 0) this.#finish(task);
-    else if (rest.length === length) {
-      task.handler.onData(Buffer.from(rest), nothing);
+    if (rest.length > bodyBytes && !isBodiless) this.#failTooLong();
+    else if (isBodiless || bodyBytes === 0) this.#finish(task);
+    else if (rest.length === bodyBytes) {
+      task.handler.onData(Buffer.from(rest), doNothing);
       this.#finish(task);
-    } else this.#beginBody(task, length, rest);
+    } else this.#beginBody(task, bodyBytes, rest);
   }
 
-  #beginBody(task: ReadTask, length: number, rest: Buffer): void {
+  #beginBody(task: ReadTask, lengthBytes: number, rest: Buffer): void {
     const { budget, bodyTimeoutMs, isTls } = this.#options;
-    const give = task.handler.onData.bind(task.handler);
-    // What the client took is no time that the registry was silent.
+    const onChunk = task.handler.onData.bind(task.handler);
+    // The time that the consumer took is no silence of the server.
     const resume = (): unknown => this.#socket.setTimeout(bodyTimeoutMs).resume();
-    const body = new BodyReader({ length, budget, isCopied: isTls, give, resume });
+    const body = new BodyReader({ lengthBytes, budget, isCopied: isTls, onChunk, resume });
     this.#body = body;
     this.#socket.setTimeout(bodyTimeoutMs);
     this.#readBody(task, body, rest, scratch);
   }
 
   #readBody(task: ReadTask, body: BodyReader, bytes: Buffer, from: Buffer): void {
-    if (from === scratch) body.copy(bytes);
-    else body.landed(bytes.length);
-    // The next bytes land where these end.
+    if (from === scratch) body.append(bytes);
+    else body.filled(bytes.length);
+    // The socket fills a buffer from its beginning, so what was copied has to be handed over first.
     if (from === scratch && !this.#options.isTls) body.flush();
-    if (body.left === 0) this.#finish(task);
-    if (body.left < 0) this.#tooMuch();
+    if (body.remainingBytes === 0) this.#finish(task);
+    if (body.remainingBytes < 0) this.#failTooLong();
   }
 
-  #tooMuch(): void {
+  #failTooLong(): void {
     this.destroy(new errors.ResponseContentLengthMismatchError());
   }
 
   #finish(task: ReadTask): void {
     this.#body?.flush();
     if (this.#task !== task) return; // it was aborted
-    // TLS may have handed over the end after it was told to stop; the next answer must not wait for this client.
+    // TLS may have handed over the end after it was told to stop. The next response must not wait for this consumer.
     if (this.#body?.isPaused) this.#socket.resume();
     this.#body?.close();
     this.#body = undefined;
@@ -214,18 +222,18 @@ export class ReadConnection {
     if (this.#persists) {
       this.#state = "kept";
       this.#socket.unref().setTimeout(keepAliveTimeoutMs);
-      owner.idle(this);
+      owner.onIdle(this);
     } else {
-      this.#forget();
-      owner.gone(this, false);
+      this.#close();
+      owner.onGone(this, false);
     }
     task.handler.onEnd();
   }
 
-  #timedOut(): void {
+  #onTimeout(): void {
     if (this.#task === undefined) this.destroy(new errors.SocketError("idle"));
     else if (this.#body === undefined) this.destroy(new errors.HeadersTimeoutError());
     else if (!this.#body.isPaused) this.destroy(new errors.BodyTimeoutError());
-    else this.#socket.setTimeout(this.#options.bodyTimeoutMs); // it is the client who takes its time
+    else this.#socket.setTimeout(this.#options.bodyTimeoutMs); // it is the consumer who takes its time
   }
 }

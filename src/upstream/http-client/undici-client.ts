@@ -4,41 +4,49 @@ import { freeMemory } from "./body-buffers.ts";
 import type { ResponseHandler, SendRequest } from "./http-exchange.ts";
 import { addHeader } from "./message-head.ts";
 
-/** What may be given away at a time, about. Bytes. */
-const maxUnreleased = 64 * 1024;
+/** A body is paused while about so many bytes of it are not released. */
+const maxUnreleasedBytes = 64 * 1024;
 
-/** Asks by way of undici, which sends any method and reads any answer. */
+/** Makes a client that sends by undici: any method, with a body or without, and any response that HTTP/1.1 allows. */
 export const createUndiciSender =
   (dispatcher: Dispatcher): SendRequest =>
   ({ url, method, headers, body = null, headersTimeoutMs }, handler) => {
-    const reader = new UndiciResponseHandler(handler);
+    const adapter = new UndiciResponseHandler(handler);
     const path = `${url.pathname}${url.search}`;
-    const own = { ...headers } as Record<string, string | string[]>;
+    const ownHeaders = { ...headers } as Record<string, string | string[]>;
     dispatcher.dispatch(
-      { origin: url.origin, path, method, headers: own, body, headersTimeout: headersTimeoutMs },
-      reader,
+      {
+        origin: url.origin,
+        path,
+        method,
+        headers: ownHeaders,
+        body,
+        headersTimeout: headersTimeoutMs,
+      },
+      adapter,
     );
-    return reader.abort;
+    return adapter.abort;
   };
 
+/** Hands the events of a response, as undici names them, to a {@link ResponseHandler}. */
 class UndiciResponseHandler implements Dispatcher.DispatchHandler {
   readonly #handler: ResponseHandler;
   #controller: Dispatcher.DispatchController | undefined;
-  #aborted: Error | undefined;
-  #given = 0;
+  #abortReason: Error | undefined;
+  #unreleasedBytes = 0;
 
   constructor(handler: ResponseHandler) {
     this.#handler = handler;
   }
 
   readonly abort = (reason: Error): void => {
-    this.#aborted ??= reason;
-    this.#controller?.abort(this.#aborted);
+    this.#abortReason ??= reason;
+    this.#controller?.abort(this.#abortReason);
   };
 
   onRequestStart(controller: Dispatcher.DispatchController): void {
     this.#controller = controller;
-    if (this.#aborted !== undefined) controller.abort(this.#aborted);
+    if (this.#abortReason !== undefined) controller.abort(this.#abortReason);
   }
 
   onResponseStart(
@@ -47,18 +55,18 @@ class UndiciResponseHandler implements Dispatcher.DispatchHandler {
     headers: IncomingHttpHeaders,
   ): void {
     if (status < 200) return; // informational: the response is still to come
-    this.#handler.onHead({ status, headers: asNode(headers) }); // what it throws comes back through onResponseError
+    this.#handler.onHead({ status, headers: joinHeaders(headers) }); // what it throws comes back through onResponseError
   }
 
   onResponseData(controller: Dispatcher.DispatchController, chunk: Buffer): void {
     const { length } = chunk;
-    this.#given += length;
+    this.#unreleasedBytes += length;
     this.#handler.onData(chunk, () => {
       freeMemory(chunk);
-      this.#given -= length;
-      if (this.#given === 0) controller.resume();
+      this.#unreleasedBytes -= length;
+      if (this.#unreleasedBytes === 0) controller.resume();
     });
-    if (this.#given >= maxUnreleased) controller.pause();
+    if (this.#unreleasedBytes >= maxUnreleasedBytes) controller.pause();
   }
 
   onResponseEnd(): void {
@@ -70,8 +78,8 @@ class UndiciResponseHandler implements Dispatcher.DispatchHandler {
   }
 }
 
-/** undici gives a list for every header that came several times. */
-function asNode(headers: IncomingHttpHeaders): IncomingHttpHeaders {
+/** Joins the values of headers that came several times as node:http does. undici has a list for each of them. */
+function joinHeaders(headers: IncomingHttpHeaders): IncomingHttpHeaders {
   if (!Object.values(headers).some(Array.isArray)) return headers;
   const joined: IncomingHttpHeaders = {};
   for (const [name, values] of Object.entries(headers)) {

@@ -691,13 +691,13 @@ describe("GatheredBody", () => {
     ["cut by the other side", () => to.destroy()],
   ] as const) {
     it(`leaves its share of the memory to others once it is ${how}`, async () => {
-      expect(budget.size).to.equal(2 * chunkSize);
-      budget.begin();
-      expect(budget.size).to.equal(chunkSize);
+      expect(budget.bufferBytes).to.equal(2 * chunkSize);
+      budget.addBody();
+      expect(budget.bufferBytes).to.equal(chunkSize);
       end();
       await turn();
       await finishAll();
-      expect(budget.size).to.equal(2 * chunkSize);
+      expect(budget.bufferBytes).to.equal(2 * chunkSize);
     });
   }
 });

@@ -11,15 +11,22 @@ describe("parseResponseHead()", () => {
     expect(parseResponseHead(text, "GET")).to.deep.equal({
       status: 200,
       headers: { "content-length": "5", etag: '"x"', "x-empty": "", "x-padded": "a b" },
-      length: 5,
+      bodyBytes: 5,
       persists: true,
     });
   });
 
   it("keeps all headers of a name, as node:http does", () => {
     const text = head(
-      ...[ok, five, "WWW-Authenticate: Basic realm=a", "www-authenticate: Bearer realm=b"],
-      ...["Set-Cookie: a", "Set-Cookie: b", "Location: /1", "Location: /2", "Constructor: x"],
+      ok,
+      five,
+      "WWW-Authenticate: Basic realm=a",
+      "www-authenticate: Bearer realm=b",
+      "Set-Cookie: a",
+      "Set-Cookie: b",
+      "Location: /1",
+      "Location: /2",
+      "Constructor: x",
     );
     expect(parseResponseHead(text, "GET")?.headers).to.deep.equal({
       "content-length": "5",
@@ -40,7 +47,7 @@ describe("parseResponseHead()", () => {
     it(`expects no body of ${status} to ${method}, with a length and without`, () => {
       for (const lines of [[], ["Content-Length: 5000"]]) {
         const parsed = parseResponseHead(head(status, ...lines), method);
-        expect(parsed).to.include({ length: undefined });
+        expect(parsed).to.include({ bodyBytes: undefined });
       }
     });
   }
