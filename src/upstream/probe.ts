@@ -1,13 +1,13 @@
-import { request } from "undici";
 import type { Connector } from "../connector/connector.ts";
 import { upstreamRepository } from "../connector/registry-address.ts";
 import type { UpstreamSecrets } from "../connector/surroundings.ts";
+import { apiUrl, fetchHead } from "./fetch-head.ts";
 import { basicAuthorization, fetchToken } from "./token-client.ts";
 import type { Upstream, Upstreams } from "./upstream.ts";
-import { UpstreamError, type UpstreamFault, unreachable } from "./upstream-error.ts";
+import { UpstreamError, type UpstreamFault } from "./upstream-error.ts";
 import { chooseScheme } from "./upstream-login.ts";
 
-/** What a look at one side of a registry has found: the reason and the message of a condition. */
+/** The reason and the message of a condition, about one side of a registry. */
 export type ProbeFinding =
   | { readonly ok: true; readonly reason: string; readonly message: string }
   | {
@@ -16,15 +16,17 @@ export type ProbeFinding =
       readonly message: string;
     };
 
+/** What a probe has found. */
 export interface ProbeResult {
+  /** Whether a registry answers at the address. */
   readonly liveness: ProbeFinding;
-  /** Where liveness is not ok, nobody has looked. */
+  /** Whether it accepts the connector's login. Where liveness is not ok, no login was tried, and this is the same. */
   readonly auth: ProbeFinding;
 }
 
 /**
- * Asks a registry whether it is there, and logs in to it once at most, past every cache.
- * @throws where the signal aborts
+ * Asks a registry whether it is there, and logs in to it once at most. No cache is used.
+ * @throws the signal's reason, where it is aborted
  */
 export type Probe = (
   connector: Connector,
@@ -32,19 +34,22 @@ export type Probe = (
   signal: AbortSignal,
 ) => Promise<ProbeResult>;
 
-/** Milliseconds. */
 const timeoutMs = 15_000;
 
+/** Makes a probe that shares its connections with others of the same upstreams. */
 export function createProbe(upstreams: Upstreams): Probe {
   return async (connector, secrets, signal) => {
     const upstream = upstreams.of(connector, secrets);
     const limit = AbortSignal.any([signal, AbortSignal.timeout(timeoutMs)]);
-    const answer = await outcome(() => ask(upstream, "/v2/", undefined, limit), signal);
-    if (answer instanceof UpstreamError) {
-      const liveness = failed(answer);
+    const ping = await valueOrError(
+      () => fetchHead(upstream, apiUrl(upstream, ""), { authorization: undefined, signal: limit }),
+      signal,
+    );
+    if (ping instanceof UpstreamError) {
+      const liveness = findingOf(ping);
       return { liveness, auth: liveness };
     }
-    const { status, challenge } = answer;
+    const { status, headers } = ping;
     const { origin } = connector.address;
     if (status !== 200 && status !== 401) {
       const message = `${origin}${connector.address.basePath}/v2/ answered ${status}, wanted 200 or 401 as from a registry`;
@@ -52,28 +57,33 @@ export function createProbe(upstreams: Upstreams): Probe {
       return { liveness, auth: liveness };
     }
     const liveness = { ok: true, reason: "Answers", message: `${origin} answers` } as const;
-    if (status === 200) return { liveness, auth: nonAuth };
-    const auth = await outcome(() => logIn(upstream, challenge, limit), signal);
-    return { liveness, auth: auth instanceof UpstreamError ? failed(auth) : auth };
+    if (status === 200) return { liveness, auth: noLoginWanted };
+    const challenge = headers["www-authenticate"];
+    const auth = await valueOrError(() => logIn(upstream, challenge, limit), signal);
+    return { liveness, auth: auth instanceof UpstreamError ? findingOf(auth) : auth };
   };
 }
 
-const nonAuth: ProbeFinding = {
+const noLoginWanted: ProbeFinding = {
   ok: true,
   reason: "NonAuthProbe",
   message:
     "the registry answers GET /v2/ without a login, so the login is tested only when it is used",
 };
 
-const failed = ({ fault, message, detail }: UpstreamError): ProbeFinding => ({
+const findingOf = ({ fault, message, detail }: UpstreamError): ProbeFinding => ({
   ok: false,
   reason: fault,
   message: detail === undefined ? message : `${message}; ${detail}`,
 });
 
-async function outcome<T>(ask: () => Promise<T>, signal: AbortSignal): Promise<T | UpstreamError> {
+/** @throws the signal's reason, where it is aborted */
+async function valueOrError<T>(
+  action: () => Promise<T>,
+  signal: AbortSignal,
+): Promise<T | UpstreamError> {
   try {
-    return await ask();
+    return await action();
   } catch (error) {
     signal.throwIfAborted();
     if (error instanceof UpstreamError) return error;
@@ -81,39 +91,13 @@ async function outcome<T>(ask: () => Promise<T>, signal: AbortSignal): Promise<T
   }
 }
 
-interface Pong {
-  readonly status: number;
-  readonly challenge: string | string[] | undefined;
-}
-
-async function ask(
-  { connector, dispatcher: agent, guard }: Upstream,
-  path: string,
-  authorization: string | undefined,
-  signal: AbortSignal,
-): Promise<Pong> {
-  const { origin, basePath, hostname } = connector.address;
-  const host = guard.checkHost(hostname);
-  if (!host.ok) throw new UpstreamError("AddressRefused", host.reason);
-  try {
-    const { statusCode, headers, body } = await request(`${origin}${basePath}${path}`, {
-      dispatcher: agent,
-      signal,
-      ...(authorization === undefined ? {} : { headers: { authorization } }),
-    });
-    await body.dump({ limit: 64 * 1024 });
-    return { status: statusCode, challenge: headers["www-authenticate"] };
-  } catch (error) {
-    throw unreachable(`the registry ${origin}`, error);
-  }
-}
-
+/** @throws UpstreamError where the registry does not accept the login, or denies the probe's repository */
 async function logIn(
   upstream: Upstream,
-  challenge: Pong["challenge"],
+  challenge: string | readonly string[] | undefined,
   signal: AbortSignal,
 ): Promise<ProbeFinding> {
-  const { connector, secrets, dispatcher: agent } = upstream;
+  const { connector, secrets, dispatcher } = upstream;
   const { credential } = secrets;
   const { probeRepository, address } = connector;
   const scheme = chooseScheme(upstream, challenge);
@@ -126,19 +110,19 @@ async function logIn(
   }
   const authorization =
     scheme.kind === "bearer"
-      ? `Bearer ${(await fetchToken({ ...scheme.server, scopes, credential, dispatcher: agent })).value}`
+      ? `Bearer ${(await fetchToken({ ...scheme.server, scopes, credential, dispatcher })).value}`
       : credential && basicAuthorization(credential);
-  const { status } = await ask(upstream, "/v2/", authorization, signal);
+  const { status } = await fetchHead(upstream, apiUrl(upstream, ""), { authorization, signal });
   if (status !== 200) {
     const detail = "check the username and the password in the connector's Secret";
     const message = `${address.origin} answered ${status} to the connector's login`;
     throw new UpstreamError("AuthenticationFailed", message, { detail });
   }
   if (probeRepository !== undefined) {
-    const path = `/v2/${upstreamRepository(address, probeRepository)}/tags/list?n=1`;
-    const answer = await ask(upstream, path, authorization, signal);
-    if (answer.status === 401 || answer.status === 403) {
-      const message = `${address.origin} answered ${answer.status} for the repository ${probeRepository}`;
+    const path = `${upstreamRepository(address, probeRepository)}/tags/list?n=1`;
+    const tags = await fetchHead(upstream, apiUrl(upstream, path), { authorization, signal });
+    if (tags.status === 401 || tags.status === 403) {
+      const message = `${address.origin} answered ${tags.status} for the repository ${probeRepository}`;
       const detail = "check what the connector's account may read";
       throw new UpstreamError("AccessDenied", message, { detail });
     }

@@ -1,12 +1,14 @@
-import { type Dispatcher, request } from "undici";
+import { LRUCache } from "lru-cache";
 import { showRef } from "../connector/connector-ref.ts";
+import { withoutBrackets } from "../connector/host-name.ts";
 import { parseChallenges } from "./challenge.ts";
+import { apiUrl, fetchHead } from "./fetch-head.ts";
 import { checkRealm } from "./realm.ts";
 import { retryDelayMs } from "./retry-after.ts";
 import type { TokenCache, TokenOutcome } from "./token-cache.ts";
 import { basicAuthorization, type TokenServer } from "./token-client.ts";
 import type { Upstream } from "./upstream.ts";
-import { UpstreamError, unreachable } from "./upstream-error.ts";
+import { UpstreamError } from "./upstream-error.ts";
 
 /** How a registry wants to be logged in to. */
 export type LoginScheme =
@@ -14,16 +16,21 @@ export type LoginScheme =
   | { readonly kind: "basic" }
   | { readonly kind: "bearer"; readonly server: TokenServer };
 
-/** Logs in to registries: knows how each one wants it, and has the Authorization header for a request. */
+/** Logs in to registries: learns which scheme each one wants, and makes the Authorization header of a request. */
 export interface UpstreamLogin {
   /**
-   * The Authorization header for a request with these scopes, undefined where the registry wants none.
+   * Makes the Authorization header of a request with these scopes.
+   * @param scopes as the distribution token protocol has them: `repository:app:pull`
+   * @returns undefined where the registry wants no login, or wants Basic and the connector has no credential
    * @throws UpstreamError
    */
   authorization(upstream: Upstream, scopes: readonly string[]): Promise<string | undefined>;
   /**
-   * The registry has answered 401 to a request with that header. Learns from its challenge, forgets
-   * the token, and tells whether another attempt can have a better header.
+   * Learns from the challenge of a 401 how the registry wants to be logged in to now, and forgets the token that it has
+   * refused.
+   * @param authorization the header that the registry has refused
+   * @param challenge the WWW-Authenticate headers of the response
+   * @returns whether the next `authorization` may be a better one
    * @throws UpstreamError where the challenge asks for what must not be done
    */
   learnFromChallenge(
@@ -37,104 +44,95 @@ export interface UpstreamLogin {
 const pingTimeoutMs = 15_000;
 const maxRegistries = 2_000;
 
-interface Knowledge {
-  readonly asked: Promise<LoginScheme>;
-  /** What came of it, once it has come. */
+/** What is known of a registry's login. */
+interface KnownLogin {
+  /** Pending while the registry is asked. */
+  readonly learning: Promise<LoginScheme>;
+  /** The scheme, once it is known. */
   scheme?: LoginScheme;
 }
 
-/** @param tell what came of each need for a token, by `namespace/name` of its connector */
+/**
+ * @param tokens where the tokens of registries with Bearer come from
+ * @param onTokenOutcome is called for each token that is needed, with the connector as `namespace/name`
+ */
 export function createUpstreamLogin(
   tokens: TokenCache,
-  tell: (connector: string, outcome: TokenOutcome) => void = () => undefined,
+  onTokenOutcome: (connector: string, outcome: TokenOutcome) => void = () => undefined,
 ): UpstreamLogin {
-  const registries = new Map<string, Knowledge>();
-  const learn = (key: string, asked: Promise<LoginScheme>): Knowledge => {
-    const knowledge: Knowledge = { asked };
-    if (registries.size >= maxRegistries) registries.clear();
-    registries.set(key, knowledge);
-    asked.then(
+  /** By `tokenKey`. Requests that wait for a scheme hold its promise, so it may be evicted meanwhile. */
+  const logins = new LRUCache<string, KnownLogin>({ max: maxRegistries });
+  const learn = (key: string, learning: Promise<LoginScheme>): KnownLogin => {
+    const login: KnownLogin = { learning };
+    logins.set(key, login);
+    learning.then(
       (scheme) => {
-        knowledge.scheme = scheme;
+        login.scheme = scheme;
       },
-      () => registries.get(key) === knowledge && registries.delete(key),
+      () => logins.peek(key) === login && logins.delete(key),
     );
-    return knowledge;
+    return login;
   };
   return {
     async authorization(upstream, scopes) {
       const { dispatcher, tokenKey } = upstream;
       const { credential } = upstream.secrets;
-      const knowledge = registries.get(tokenKey) ?? learn(tokenKey, askForScheme(upstream));
-      const scheme = knowledge.scheme ?? (await knowledge.asked);
+      const login = logins.get(tokenKey) ?? learn(tokenKey, discoverScheme(upstream));
+      const scheme = login.scheme ?? (await login.learning);
       if (scheme.kind === "none") return undefined;
-      if (scheme.kind === "basic")
-        return credential === undefined ? undefined : basicAuthorization(credential);
-      const wanted = { ...scheme.server, scopes, credential, dispatcher };
+      if (scheme.kind === "basic") return credential && basicAuthorization(credential);
+      const tokenRequest = { ...scheme.server, scopes, credential, dispatcher };
       const connector = showRef(upstream.connector);
-      return `Bearer ${await tokens.token(tokenKey, wanted, (outcome) => tell(connector, outcome))}`;
+      const onOutcome = (outcome: TokenOutcome): void => onTokenOutcome(connector, outcome);
+      return `Bearer ${await tokens.token(tokenKey, tokenRequest, onOutcome)}`;
     },
     learnFromChallenge(upstream, scopes, authorization, challenge) {
       if (challenge === undefined) return false; // nothing to learn
       const { tokenKey } = upstream;
-      const asked = chooseScheme(upstream, challenge);
-      const before = registries.get(tokenKey)?.scheme;
-      if (before === undefined || !isSame(before, asked)) {
-        learn(tokenKey, Promise.resolve(asked)).scheme = asked;
+      const scheme = chooseScheme(upstream, challenge);
+      const before = logins.get(tokenKey)?.scheme;
+      if (before === undefined || !isSameScheme(before, scheme)) {
+        learn(tokenKey, Promise.resolve(scheme)).scheme = scheme;
         return true;
       }
-      if (asked.kind !== "bearer" || authorization === undefined) return false;
-      tokens.drop(tokenKey, { ...asked.server, scopes }, authorization.slice("Bearer ".length));
+      if (scheme.kind !== "bearer" || authorization === undefined) return false;
+      tokens.drop(tokenKey, { ...scheme.server, scopes }, authorization.slice("Bearer ".length));
       return true;
     },
   };
 }
 
-/** `GET /v2/` without a login, as every client begins. */
-async function askForScheme(upstream: Upstream): Promise<LoginScheme> {
-  const { connector, dispatcher: agent, guard } = upstream;
-  const { origin, basePath, hostname } = connector.address;
-  const host = guard.checkHost(hostname);
-  if (!host.ok) throw new UpstreamError("AddressRefused", host.reason);
-  const { status, challenge, wait } = await ping(`${origin}${basePath}/v2/`, agent).catch(
-    (error) => {
-      throw unreachable(`the registry ${origin}`, error);
-    },
-  );
+/** Sends `GET /v2/` without a login, as every client begins, and reads what the registry wants. */
+async function discoverScheme(upstream: Upstream): Promise<LoginScheme> {
+  const { status, headers } = await fetchHead(upstream, apiUrl(upstream, ""), {
+    authorization: undefined,
+    signal: AbortSignal.timeout(pingTimeoutMs),
+  });
   if (status === 429 || status >= 500) {
-    const message = `the registry ${origin} answered ${status} to GET /v2/`;
-    throw new UpstreamError("ConnectionFailed", message, { retryAfterMs: wait });
+    const message = `the registry ${upstream.connector.address.origin} answered ${status} to GET /v2/`;
+    const retryAfterMs = retryDelayMs(status, headers, Date.now());
+    throw new UpstreamError("ConnectionFailed", message, { retryAfterMs });
   }
-  return status === 401 ? chooseScheme(upstream, challenge) : { kind: "none" };
+  return status === 401 ? chooseScheme(upstream, headers["www-authenticate"]) : { kind: "none" };
 }
 
-interface Pong {
-  readonly status: number;
-  readonly challenge: string | string[] | undefined;
-  /** Milliseconds, where a busy server has said so. */
-  readonly wait: number | undefined;
-}
-
-async function ping(url: string, dispatcher: Dispatcher): Promise<Pong> {
-  const signal = AbortSignal.timeout(pingTimeoutMs);
-  const { statusCode, headers, body } = await request(url, { dispatcher, signal });
-  await body.dump({ limit: 64 * 1024 });
-  const wait = retryDelayMs(statusCode, headers, Date.now());
-  return { status: statusCode, challenge: headers["www-authenticate"], wait };
-}
-
-/** Bearer, where there is a choice: a Basic challenge beside it is often for people. */
+/**
+ * Chooses one of the schemes that a registry offers. Bearer comes before Basic, since a Basic challenge beside it is
+ * often for people.
+ * @param challenge the WWW-Authenticate headers of a 401
+ * @throws UpstreamError where no scheme is known, or the connector's credential must not go to the token server
+ */
 export function chooseScheme(
   { connector, guard }: Upstream,
-  header: string | readonly string[] | undefined,
+  challenge: string | readonly string[] | undefined,
 ): LoginScheme {
-  const challenges = parseChallenges(header);
+  const challenges = parseChallenges(challenge);
   const bearer = challenges.find(({ scheme }) => scheme === "bearer");
   const realm = bearer?.params.get("realm");
   if (bearer !== undefined && realm !== undefined) {
     const checked = checkRealm(realm, connector);
     if (!checked.ok) throw new UpstreamError("AuthRealmRejected", checked.reason);
-    const host = guard.checkHost(checked.value.hostname.replace(/^\[|\]$/g, ""));
+    const host = guard.checkHost(withoutBrackets(checked.value.hostname));
     if (!host.ok) throw new UpstreamError("AddressRefused", host.reason);
     const service = bearer.params.get("service");
     return { kind: "bearer", server: { realm: checked.value, service } };
@@ -145,7 +143,7 @@ export function chooseScheme(
   throw new UpstreamError("AuthMethodUnknown", message, { detail });
 }
 
-const isSame = (one: LoginScheme, other: LoginScheme): boolean =>
+const isSameScheme = (one: LoginScheme, other: LoginScheme): boolean =>
   one.kind === "bearer" && other.kind === "bearer"
     ? one.server.realm.href === other.server.realm.href &&
       one.server.service === other.server.service
