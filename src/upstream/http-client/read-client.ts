@@ -1,6 +1,7 @@
 /** An HTTP/1.1 client for GET and HEAD that passes bodies with the least work. All else goes by another client. */
 import { isIP, type LookupFunction, connect as netConnect, type Socket } from "node:net";
 import { type SecureContext, connect as tlsConnect } from "node:tls";
+import { LRUCache } from "lru-cache";
 import { errors } from "undici";
 import type { BufferBudget } from "./body-buffers.ts";
 import type { HttpRequest, SendRequest } from "./http-exchange.ts";
@@ -36,7 +37,8 @@ export interface ReadClient {
 
 /** How long this client remembers that an origin answers a kind of request in a way that it does not read. */
 const unsupportedTtlMs = 600_000;
-const maxUnsupported = 1_000;
+/** A client has some ten kinds for each origin. An LRUCache takes its memory at once, and there are hundreds of clients. */
+const maxUnsupported = 200;
 
 /**
  * Makes a client for GET and HEAD that reads plain HTTP/1.1 alone: a response with one Content-Length, or of a kind that
@@ -44,17 +46,14 @@ const maxUnsupported = 1_000;
  * for some time. `fallback` sends all other requests, too.
  */
 export function createReadClient(options: ReadClientOptions): ReadClient {
+  // A plain Map: an origin is forgotten with its last connection, and none may be evicted that has one.
   const origins = new Map<string, Origin>();
-  const unsupportedUntil = new Map<string, number>();
+  /** Kinds of requests whose responses are not read here. */
+  const unsupported = new LRUCache<string, true>({ max: maxUnsupported, ttl: unsupportedTtlMs });
   let isRetired = false;
 
   const isUnsupported = (request: HttpRequest): boolean =>
-    unsupportedUntil.size > 0 &&
-    (unsupportedUntil.get(requestKind(request)) ?? 0) > performance.now();
-  const rememberUnsupported = (request: HttpRequest): void => {
-    if (unsupportedUntil.size >= maxUnsupported) unsupportedUntil.clear();
-    unsupportedUntil.set(requestKind(request), performance.now() + unsupportedTtlMs);
-  };
+    unsupported.size > 0 && unsupported.get(requestKind(request)) === true;
   const originOf = ({ url }: HttpRequest): Origin => {
     const known = origins.get(url.origin);
     if (known !== undefined) return known;
@@ -94,7 +93,7 @@ export function createReadClient(options: ReadClientOptions): ReadClient {
       const origin = originOf(request);
       const connection = origin.idle.pop() ?? open(origin);
       const onUnsupported = (): void => {
-        rememberUnsupported(request);
+        unsupported.set(requestKind(request), true);
         abort = options.fallback(request, handler);
       };
       const task = { request, headText, handler, onUnsupported };
