@@ -1,101 +1,120 @@
-import { fetchToken, type TokenRequest, type UpstreamToken } from "./token-client.ts";
+import { LRUCache } from "lru-cache";
+import { fetchToken, type TokenRequest } from "./token-client.ts";
 import { UpstreamError } from "./upstream-error.ts";
 
+/** Keeps registry tokens while they are good, and fetches new ones. */
 export interface TokenCache {
   /**
-   * A token that is good for some time yet.
+   * Finds a token that is good for some time yet, or fetches one.
    * @param owner what may share a token: connector, address and credential
-   * @param tell what came of it
+   * @param onOutcome is called once, with what came of it
    * @throws UpstreamError
    */
   token(
     owner: string,
-    wanted: TokenRequest,
-    tell?: (outcome: TokenOutcome) => void,
+    request: TokenRequest,
+    onOutcome?: (outcome: TokenOutcome) => void,
   ): Promise<string>;
   /** Forgets a token that the registry has refused, unless a newer one took its place. */
-  drop(owner: string, wanted: TokenKeyParts, token: string): void;
+  drop(owner: string, request: TokenKeyParts, token: string): void;
 }
 
-/** Where a token came from, or why there is none. */
+/** Where a token came from, or why there is none: `cached` counts those, too, that wait for a fetch that another has begun. */
 export type TokenOutcome = "cached" | "fetched" | "refused" | "failed";
 
 type TokenKeyParts = Pick<TokenRequest, "realm" | "service" | "scopes">;
 
-interface Entry {
-  readonly token: Promise<UpstreamToken>;
-  /** The token itself, once it is there. */
-  value?: string;
-  /** Milliseconds of the clock after which a new one is fetched; endless while it is being fetched. */
-  freshUntil: number;
+interface CachedToken {
+  readonly value: string;
+  /** When a new one is fetched, in milliseconds of the cache's clock. */
+  readonly renewAt: number;
 }
 
-/** Renewed when 85 % of its life is over: a request that starts now has to be answered with it. */
+interface CachedRefusal {
+  readonly error: UpstreamError;
+  /** When the token server is asked again, in milliseconds of the cache's clock. */
+  readonly retryAt: number;
+}
+
+/** A token is renewed when this share of its life is over: the request that starts now has to be answered with it. */
 const usedShare = 0.85;
-/** What was refused is not tried again for so long, since token servers lock accounts out. Milliseconds. */
+/** What was refused is not tried again for so long, since token servers lock accounts out. */
 const refusedForMs = 10_000;
 const maxTokens = 5_000;
 
 /**
- * Registry tokens by (owner, realm, service, scopes). Many requests that want the same token cause
- * one fetch.
+ * Makes a cache of registry tokens by owner, realm, service and scopes. Many requests that want the same token cause one
+ * fetch.
+ * @param now milliseconds since 1970
  */
 export function createTokenCache(now: () => number): TokenCache {
-  const entries = new Map<string, Entry>();
-  const refusals = new Map<string, { readonly error: UpstreamError; readonly until: number }>();
+  // The times stand in the entries, and not in lru-cache's `ttl`, since they go by the clock that is passed in.
+  const tokens = new LRUCache<string, CachedToken>({ max: maxTokens });
+  const refusals = new LRUCache<string, CachedRefusal>({ max: maxTokens });
+  // A plain Map, since no fetch that is under way may be evicted: the next request would fetch the same token again. It
+  // holds no more entries than there are requests that wait.
+  const fetches = new Map<string, Promise<string>>();
 
-  const fetchInto = (key: string, account: string, wanted: TokenRequest): Entry => {
-    const asked = now(); // its life may have begun before its answer has come
-    const entry: Entry = { token: fetchToken(wanted), freshUntil: Number.POSITIVE_INFINITY };
-    remember(entries, key, entry);
-    entry.token.then(
-      ({ value, lifetimeSeconds: lifetime }) => {
-        entry.value = value;
-        entry.freshUntil = asked + lifetime * 1000 * usedShare;
-      },
-      (error: unknown) => {
-        if (entries.get(key) === entry) entries.delete(key);
-        if (!(error instanceof UpstreamError)) return;
-        const until = now() + refusedForMs;
-        if (error.fault === "AuthenticationFailed") remember(refusals, account, { error, until });
-        if (error.fault === "AccessDenied") remember(refusals, key, { error, until });
-      },
-    );
-    return entry;
+  const fetchInto = async (
+    key: string,
+    account: string,
+    request: TokenRequest,
+  ): Promise<string> => {
+    const startedAt = now(); // a token's life may have begun before the response came
+    try {
+      const { value, lifetimeSeconds } = await fetchToken(request);
+      tokens.set(key, { value, renewAt: startedAt + lifetimeSeconds * 1000 * usedShare });
+      return value;
+    } catch (error) {
+      if (isRefusal(error)) {
+        const refused = error.fault === "AuthenticationFailed" ? account : key;
+        refusals.set(refused, { error, retryAt: now() + refusedForMs });
+      }
+      throw error;
+    } finally {
+      fetches.delete(key);
+    }
   };
   /** @throws UpstreamError that was thrown a short while ago, and would be again */
   const throwIfRefused = (...keys: readonly string[]): void => {
-    for (const refused of keys.map((key) => refusals.get(key))) {
-      if (refused !== undefined && refused.until > now()) throw refused.error;
+    for (const refusal of keys.map((key) => refusals.get(key))) {
+      if (refusal !== undefined && refusal.retryAt > now()) throw refusal.error;
     }
   };
+  const freshToken = (key: string): string | undefined => {
+    const cached = tokens.get(key);
+    return cached !== undefined && cached.renewAt > now() ? cached.value : undefined;
+  };
   return {
-    async token(owner, wanted, tell = () => undefined) {
-      const key = keyOf(owner, wanted);
-      const entry = entries.get(key);
-      if (entry !== undefined && entry.freshUntil > now()) {
-        tell("cached");
-        return entry.value ?? (await entry.token).value;
+    async token(owner, request, onOutcome = () => undefined) {
+      const key = keyOf(owner, request);
+      const cached = fetches.get(key) ?? freshToken(key);
+      if (cached !== undefined) {
+        onOutcome("cached");
+        return await cached;
       }
-      const account = accountOf(owner, wanted);
+      const account = accountOf(owner, request);
       try {
         throwIfRefused(account, key);
-        const { value } = await fetchInto(key, account, wanted).token;
-        tell("fetched");
+        const started = fetchInto(key, account, request);
+        fetches.set(key, started);
+        const value = await started;
+        onOutcome("fetched");
         return value;
       } catch (error) {
-        tell(isRefusal(error) ? "refused" : "failed");
+        onOutcome(isRefusal(error) ? "refused" : "failed");
         throw error;
       }
     },
-    drop(owner, wanted, token) {
-      const key = keyOf(owner, wanted);
-      if (entries.get(key)?.value === token) entries.delete(key);
+    drop(owner, request, token) {
+      const key = keyOf(owner, request);
+      if (tokens.peek(key)?.value === token) tokens.delete(key);
     },
   };
 }
 
-const isRefusal = (error: unknown): boolean =>
+/** Whether the token server has refused the account, or the scopes that were asked for. */
+const isRefusal = (error: unknown): error is UpstreamError =>
   error instanceof UpstreamError &&
   (error.fault === "AuthenticationFailed" || error.fault === "AccessDenied");
 
@@ -103,10 +122,3 @@ const keyOf = (owner: string, { realm, service, scopes }: TokenKeyParts): string
   [owner, realm.href, service ?? "", ...scopes.toSorted()].join("\n");
 
 const accountOf = (owner: string, { realm }: TokenKeyParts): string => `${owner}\n${realm.href}`;
-
-function remember<T>(map: Map<string, T>, key: string, value: T): void {
-  map.delete(key);
-  map.set(key, value);
-  const [oldest] = map.keys();
-  if (map.size > maxTokens && oldest !== undefined) map.delete(oldest);
-}

@@ -1,6 +1,6 @@
 import { type Dispatcher, request } from "undici";
 import type { Credential } from "../connector/credential.ts";
-import { property } from "../connector/document.ts";
+import { parseJson, property } from "../connector/document.ts";
 import { retryDelayMs } from "./retry-after.ts";
 import { UpstreamError, unreachable } from "./upstream-error.ts";
 
@@ -10,7 +10,9 @@ export interface TokenServer {
   readonly service: string | undefined;
 }
 
+/** What a token is asked for with, and by which connections. */
 export interface TokenRequest extends TokenServer {
+  /** As the distribution token protocol has them: `repository:app:pull`. */
   readonly scopes: readonly string[];
   /** Undefined for an anonymous token. */
   readonly credential: Credential | undefined;
@@ -33,36 +35,41 @@ const timeoutMs = 15_000;
  * are not followed, since the password would go along.
  * @throws UpstreamError; AuthenticationFailed where the account is refused, AccessDenied where just these scopes are
  */
-export async function fetchToken(wanted: TokenRequest): Promise<UpstreamToken> {
-  const { status, text, wait } = await ask(wanted);
-  if (status !== 200) throw refusal(wanted, status, wait);
-  const answer = parseAnswer(text);
-  if (answer === undefined) {
-    const message = `the token server ${wanted.realm.host} answered 200 without a token`;
+export async function fetchToken(tokenRequest: TokenRequest): Promise<UpstreamToken> {
+  const response = await send(tokenRequest);
+  if (response.status !== 200) throw refusal(tokenRequest, response);
+  const token = parseToken(response.text);
+  if (token === undefined) {
+    const message = `the token server ${tokenRequest.realm.host} answered 200 without a token`;
     throw new UpstreamError("AnswerInvalid", message);
   }
-  return answer;
+  return token;
 }
 
-interface TokenAnswer {
+interface TokenResponse {
   readonly status: number;
+  /** The body; undefined where it is too long. */
   readonly text: string | undefined;
-  /** Milliseconds, where a busy server has said so. */
-  readonly wait: number | undefined;
+  /** How long a busy server asks to be left alone. */
+  readonly retryAfterMs: number | undefined;
 }
 
-async function ask(wanted: TokenRequest): Promise<TokenAnswer> {
-  const { realm, dispatcher, credential } = wanted;
+async function send(tokenRequest: TokenRequest): Promise<TokenResponse> {
+  const { realm, dispatcher, credential } = tokenRequest;
   try {
-    const { statusCode, headers, body } = await request(tokenUrl(wanted), {
+    const { statusCode, headers, body } = await request(tokenUrl(tokenRequest), {
       dispatcher,
       headers: credential === undefined ? {} : { authorization: basicAuthorization(credential) },
       headersTimeout: timeoutMs,
       bodyTimeout: timeoutMs,
       signal: AbortSignal.timeout(timeoutMs),
     });
-    const text = await readCapped(body, maxResponseBytes);
-    return { status: statusCode, text, wait: retryDelayMs(statusCode, headers, Date.now()) };
+    const text = await readText(body, maxResponseBytes);
+    return {
+      status: statusCode,
+      text,
+      retryAfterMs: retryDelayMs(statusCode, headers, Date.now()),
+    };
   } catch (error) {
     throw unreachable(`the token server ${realm.host}`, error);
   }
@@ -77,45 +84,41 @@ function tokenUrl({ realm, service, scopes, credential }: TokenRequest): URL {
   return url;
 }
 
-/** RFC 7617: user and password in UTF-8. */
+/** The Authorization header of RFC 7617, with user and password in UTF-8. */
 export const basicAuthorization = ({ username, password }: Credential): string =>
   `Basic ${Buffer.from(`${username}:${password}`).toString("base64")}`;
 
-async function readCapped(body: AsyncIterable<Buffer>, limit: number): Promise<string | undefined> {
+/** @returns undefined for a longer body */
+async function readText(
+  body: AsyncIterable<Buffer>,
+  maxBytes: number,
+): Promise<string | undefined> {
   const chunks: Buffer[] = [];
   let size = 0;
   for await (const chunk of body) {
     size += chunk.length;
-    if (size > limit) return undefined; // leaving the loop ends the connection
+    if (size > maxBytes) return undefined; // leaving the loop ends the connection
     chunks.push(chunk);
   }
   return Buffer.concat(chunks).toString("utf8");
 }
 
-/** Undefined for anything but a token; JSON.parse's own error would quote the answer. */
-function parseAnswer(text: string | undefined): UpstreamToken | undefined {
-  let answer: unknown;
-  try {
-    answer = JSON.parse(text ?? "");
-  } catch {
-    return undefined;
-  }
-  const value = property(answer, "token") || property(answer, "access_token"); // ACR sends the second alone
+/** @returns undefined for anything but a token */
+function parseToken(text: string | undefined): UpstreamToken | undefined {
+  const body = parseJson(text);
+  const value = property(body, "token") || property(body, "access_token"); // ACR sends the second alone
   if (typeof value !== "string" || !/^[\x21-\x7e]+$/.test(value)) return undefined;
-  const lifetime = Number(property(answer, "expires_in") ?? defaultLifetimeSeconds);
-  return { value, lifetimeSeconds: lifetime > 0 ? lifetime : defaultLifetimeSeconds };
+  const lifetimeSeconds = Number(property(body, "expires_in") ?? defaultLifetimeSeconds);
+  return { value, lifetimeSeconds: lifetimeSeconds > 0 ? lifetimeSeconds : defaultLifetimeSeconds };
 }
 
 function refusal(
   { realm, credential }: TokenRequest,
-  status: number,
-  wait: number | undefined,
+  { status, retryAfterMs }: TokenResponse,
 ): UpstreamError {
   const server = `the token server ${realm.host}`;
   if (status === 429 || status >= 500) {
-    return new UpstreamError("ConnectionFailed", `${server} answered ${status}`, {
-      retryAfterMs: wait,
-    });
+    return new UpstreamError("ConnectionFailed", `${server} answered ${status}`, { retryAfterMs });
   }
   // 400 is what Quay says to scopes that it does not know.
   if (status === 400 || status === 401 || status === 403) {

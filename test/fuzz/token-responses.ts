@@ -38,10 +38,10 @@ export const tokenResponses: FuzzProperty = {
     const run = async (given: TokenAnswer): Promise<void> => {
       answer = given;
       try {
-        const { value, lifetimeSeconds: lifetime } = await fetchToken(wanted);
+        const { value, lifetimeSeconds } = await fetchToken(wanted);
         expect(given.status).to.equal(200);
         expect(value).to.match(/^[\x21-\x7e]+$/);
-        expect(lifetime).to.be.above(0);
+        expect(lifetimeSeconds).to.be.above(0);
       } catch (error) {
         if (!(error instanceof UpstreamError)) throw error;
         expect(error.message + error.detail)

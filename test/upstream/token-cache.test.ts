@@ -232,8 +232,15 @@ describe("the cache of registries' tokens", function () {
     expect(await outcome("owner", wanting(["x:y:z"]))).to.equal("token");
   });
 
-  it("forgets the oldest of very many", async () => {
-    undo.defer(tokenEndpoint.answers(registry, { token: "x" }));
+  it("forgets the oldest of very many, and none that is being fetched", async () => {
+    const { promise: released, resolve: release } = Promise.withResolvers<void>();
+    undo.defer(
+      registry.on("GET token", async ({ query, json }) => {
+        if (query.get("scope") === "repository:slow:pull") await released;
+        json(200, { token: "x" });
+      }),
+    );
+    const slow = cache.token("owner", wanting(["repository:slow:pull"]));
     for (let index = 0; index < 5001; index += 50) {
       await Promise.all(
         Array.from({ length: 50 }, (_, offset) =>
@@ -245,6 +252,10 @@ describe("the cache of registries' tokens", function () {
     await cache.token("owner", wanting(["repository:r5000:pull"]));
     expect(asked()).to.equal(before);
     await cache.token("owner", wanting(["repository:r0:pull"]));
+    expect(asked()).to.equal(before + 1);
+    const shared = cache.token("owner", wanting(["repository:slow:pull"]));
+    release();
+    expect(await Promise.all([slow, shared])).to.deep.equal(["x", "x"]);
     expect(asked()).to.equal(before + 1);
   });
 });

@@ -46,7 +46,7 @@ describe("the client of registries' token servers", function () {
 
   it("gets tokens", async () => {
     undo.defer(answer({ token: "a.b-c", expires_in: 300, issued_at: "1970-01-01T00:00:00Z" }));
-    expect(await fetchToken(wanted())).to.deep.equal({ value: "a.b-c", lifetime: 300 });
+    expect(await fetchToken(wanted())).to.deep.equal({ value: "a.b-c", lifetimeSeconds: 300 });
   });
 
   it("keeps the query of a realm", async () => {
