@@ -2,6 +2,7 @@ import { createHash } from "node:crypto";
 import { Agent as HttpAgent } from "node:http";
 import { Agent as HttpsAgent } from "node:https";
 import { createSecureContext, type SecureContext } from "node:tls";
+import { LRUCache } from "lru-cache";
 import { Agent } from "undici";
 import type { Connector } from "../connector/connector.ts";
 import type { UpstreamSecrets } from "../connector/surroundings.ts";
@@ -12,53 +13,59 @@ import { createReadClient, type ReadClient } from "./http-client/read-client.ts"
 import { createUndiciSender } from "./http-client/undici-client.ts";
 import { trustedRoots } from "./trusted-roots.ts";
 
-/** A registry as it can be asked now: its address, its credential, and the connections to it. */
+/** A registry as requests can be sent to it now: its address, its credential, and the connections to it. */
 export interface Upstream {
   readonly connector: Connector;
   readonly secrets: UpstreamSecrets;
-  /** Differs where connector, address or credential differ: what may share a token. */
+  /** Names what may share a token: it differs where connector, address or credential differ. */
   readonly tokenKey: string;
-  /** Sends requests that can be sent again. */
+  /** Sends a request that can be sent again. */
   readonly send: SendRequest;
-  /** For what is asked of it beside. */
+  /** Sends what the proxy asks on its own account: for tokens, tags, and whether the registry lives. */
   readonly dispatcher: Agent;
-  /** For uploads. */
+  /** Keeps the connections of uploads, whose bodies stream and can't be sent again. */
   readonly uploadAgent: HttpAgent;
-  /** Of the memory that bodies take up while they pass. */
+  /** What is trusted in TLS: the system's and Node's own roots, and the connector's certificates. */
+  readonly secureContext: SecureContext;
+  /** Shares out the memory of bodies that pass, among all upstreams. */
   readonly budget: BufferBudget;
+  /** Decides which addresses may be dialled. */
   readonly guard: AddressGuard;
 }
 
+/** The upstreams of all connectors. */
 export interface Upstreams {
-  /** The upstream of a connector; connections are kept until its address, hosts or certificates change. */
+  /**
+   * The upstream of a connector. Its connections are kept until its address, hosts or certificates change, or until very
+   * many other connectors were used since.
+   */
   of(connector: Connector, secrets: UpstreamSecrets): Upstream;
-  /** Ends all connections; nobody waits for an answer any more. */
+  /** Ends all connections. Requests that are under way fail. */
   destroy(): Promise<void>;
 }
 
 /** Registries send heads of 21 KB (Google's); Node's own limit is 16 KiB. */
 export const maxHeaderBytes: number = 64 * 1024;
 
-/** Milliseconds. */
+/** How long a host may take to accept a connection, until a request may be written. */
 export const connectTimeoutMs = 10_000;
-/** Clients give up after 30 s without a head (containerd); we say why before that. */
+/** Clients give up after 30 s without a head (containerd). The error says why before that. */
 const headersTimeoutMs = 25_000;
-/** Connections are kept this long; a load balancer that drops idle ones waits longer. */
+/** Connections without a request are kept this long. A load balancer that drops idle ones waits longer. */
 const keepAliveTimeoutMs = 15_000;
 const maxConnectors = 512;
-/** Bytes that bodies may take up while they pass: 2 MiB for one, and a fair share each for many. */
+/** For the bodies that pass: 2 MiB for one, and a fair share each for many. */
 const bufferBudgetBytes = 4 * 1024 * 1024;
 
 /**
- * @param bodyTimeoutMs milliseconds without a byte after which a body counts as cut
+ * @param bodyTimeoutMs how long a body may bring no byte before it counts as cut
  * @param lookup finds the addresses of registries; the system's, where none is given
  */
 export function createUpstreams(bodyTimeoutMs: number, lookup?: ResolveHost): Upstreams {
-  const upstreams = new Map<string, Upstream & Connections>();
-  const retired = new Set<Connections>();
+  const retired = new Set<UpstreamConnections>();
   const budget = new BufferBudget(bufferBudgetBytes);
-  /** Requests that are under way go on, and may still have to ask for a token or to follow a redirect. */
-  const retire = (connections: Connections): void => {
+  /** Closes connections later. Requests that are under way go on, and may still have to ask for a token or to follow a redirect. */
+  const retire = (connections: UpstreamConnections): void => {
     retired.add(connections);
     setTimeout(() => {
       closeIdle(connections.uploadAgent);
@@ -67,17 +74,13 @@ export function createUpstreams(bodyTimeoutMs: number, lookup?: ResolveHost): Up
       connections.dispatcher.close().then(forget, forget); // it rejects where all was destroyed by then
     }, bodyTimeoutMs).unref();
   };
-  const remember = (upstream: Upstream & Connections): Upstream => {
-    const { uid } = upstream.connector;
-    upstreams.delete(uid);
-    upstreams.set(uid, upstream);
-    const [oldest] = upstreams.values();
-    if (upstreams.size > maxConnectors && oldest !== undefined) {
-      upstreams.delete(oldest.connector.uid);
-      retire(oldest);
-    }
-    return upstream;
-  };
+  /** By the connector's UID. An upstream that takes another's place often takes its connections, too, so `of` sees to those. */
+  const upstreams = new LRUCache<string, Upstream & UpstreamConnections>({
+    max: maxConnectors,
+    dispose(upstream, _uid, reason) {
+      if (reason === "evict") retire(upstream);
+    },
+  });
   return {
     of(connector, secrets) {
       const before = upstreams.get(connector.uid);
@@ -87,12 +90,14 @@ export function createUpstreams(bodyTimeoutMs: number, lookup?: ResolveHost): Up
       if (before !== undefined && !keep) retire(before);
       const options = { bodyTimeoutMs, lookup, budget };
       const connections = keep ? before : connect(connector, secrets, key, options);
-      return remember({
+      const upstream = {
         ...connections,
         connector,
         secrets,
         tokenKey: tokenKey(connector, secrets),
-      });
+      };
+      upstreams.set(connector.uid, upstream);
+      return upstream;
     },
     async destroy() {
       const all = [...upstreams.values(), ...retired];
@@ -105,14 +110,19 @@ export function createUpstreams(bodyTimeoutMs: number, lookup?: ResolveHost): Up
   };
 }
 
-/** Keeps no connection any more; `destroy` would end uploads that are under way. */
+/** Closes connections without a request, and keeps none any more. `destroy` would end uploads that are under way. */
 function closeIdle(agent: HttpAgent): void {
   agent.maxFreeSockets = 0;
   for (const socket of Object.values(agent.freeSockets).flat()) socket?.destroy();
 }
 
-interface Connections
-  extends Pick<Upstream, "send" | "dispatcher" | "uploadAgent" | "budget" | "guard"> {
+/** The part of an upstream that outlives a new credential. */
+interface UpstreamConnections
+  extends Pick<
+    Upstream,
+    "send" | "dispatcher" | "uploadAgent" | "secureContext" | "budget" | "guard"
+  > {
+  /** Differs where other connections are needed. */
   readonly connectionKey: string;
   readonly readClient: ReadClient;
 }
@@ -128,9 +138,9 @@ function connect(
   secrets: UpstreamSecrets,
   key: string,
   { bodyTimeoutMs, lookup: resolver, budget }: ConnectionOptions,
-): Connections {
+): UpstreamConnections {
   const guard = createAddressGuard(connector, resolver);
-  const secureContext = trust(secrets.caCertificates);
+  const secureContext = sharedContext(secrets.caCertificates);
   const { lookup } = guard;
   const dispatcher = new Agent({
     allowH2: false, // its flow control slows pushes, and registries' own clients leave it off (golang/go#14077)
@@ -160,13 +170,14 @@ function connect(
     readClient,
     dispatcher,
     uploadAgent,
+    secureContext,
     budget,
     guard,
     connectionKey: key,
   };
 }
 
-/** Surroundings may read the same Secrets anew each time. */
+/** Whether two readings of a connector's Secrets are the same: surroundings may read them anew each time. */
 const isSame = (one: UpstreamSecrets, other: UpstreamSecrets): boolean =>
   one === other ||
   (one.credential?.username === other.credential?.username &&
@@ -174,13 +185,14 @@ const isSame = (one: UpstreamSecrets, other: UpstreamSecrets): boolean =>
     one.caCertificates.length === other.caCertificates.length &&
     one.caCertificates.every((certificate, index) => certificate === other.caCertificates[index]));
 
+/** By the text of the certificates. No bounded cache: a context is kept by the upstreams that use it, and goes with the last of them. */
 const contexts = new Map<string, WeakRef<SecureContext>>();
 
 /**
- * The system's and Node's own roots, and the connector's. Some 300 certificates take 20 ms to read and
- * 1 MiB to keep, so connectors that trust the same share them.
+ * Makes a TLS context that trusts the system's and Node's own roots, and the connector's certificates. Some 300 of them
+ * take 20 ms to read and 1 MiB to keep, so connectors that trust the same share a context.
  */
-function trust(caCertificates: readonly string[]): SecureContext {
+function sharedContext(caCertificates: readonly string[]): SecureContext {
   const key = caCertificates.join("");
   const shared = contexts.get(key)?.deref();
   if (shared !== undefined) return shared;
@@ -193,6 +205,7 @@ function trust(caCertificates: readonly string[]): SecureContext {
   return context;
 }
 
+/** Has all that decides where connections go, and whom they trust. */
 const connectionKey = (
   { address, addressExtensions, allowedRealmHosts, allowedRedirectHosts }: Connector,
   { caCertificates }: UpstreamSecrets,
@@ -205,7 +218,7 @@ const connectionKey = (
     caCertificates,
   ]);
 
-/** Without the credential in it, a connector that has none could be served a privileged token (artifact-keeper#3606). */
+/** Has the credential in it: otherwise a connector that has none could be served a privileged token (artifact-keeper#3606). */
 function tokenKey({ uid, address }: Connector, { credential }: UpstreamSecrets): string {
   const hash = createHash("sha256")
     .update(JSON.stringify(credential ?? null))

@@ -44,6 +44,23 @@ describe("the upstreams of connectors", function () {
     expect(second.secrets.credential?.password).to.equal("two");
   });
 
+  it("keep the connections of those that were used last, where there are very many", async () => {
+    const shortLived = createUpstreams(10);
+    resources.defer(() => shortLived.destroy());
+    const connectorOf = (index: number) => ({ ...harbor, uid: `uid-${index}` });
+    const [first, second] = [0, 1].map((index) => shortLived.of(connectorOf(index), none));
+    for (let index = 2; index < 512; index += 1) shortLived.of(connectorOf(index), none);
+    expect(shortLived.of(connectorOf(0), none).dispatcher).to.equal(first?.dispatcher);
+    shortLived.of(connectorOf(512), none);
+    await eventually(
+      () => second?.dispatcher.closed,
+      () => "the connections of the one that was used first are still open",
+    );
+    expect(first?.dispatcher.closed).to.equal(false);
+    expect(shortLived.of(connectorOf(0), none).dispatcher).to.equal(first?.dispatcher);
+    expect(shortLived.of(connectorOf(1), none).dispatcher).to.not.equal(second?.dispatcher);
+  });
+
   it("share no token between connectors, addresses and credentials", () => {
     const keys = [
       upstreams.of(harbor, none),

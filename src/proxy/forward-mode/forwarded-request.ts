@@ -1,5 +1,4 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
-import { Agent as HttpsAgent } from "node:https";
 import type { SecureContext } from "node:tls";
 import type { ConnectorRef } from "../../connector/connector-ref.ts";
 import type { Identity } from "../../connector/surroundings.ts";
@@ -158,8 +157,7 @@ async function secureContextOf(
 ): Promise<SecureContext | undefined> {
   if (match === undefined) return undefined;
   const connector = matchedConnector(await authorize(match.ref, "pull", identity, options), match);
-  const { uploadAgent } = await upstreamOf(connector, options);
-  return uploadAgent instanceof HttpsAgent ? uploadAgent.options.secureContext : undefined;
+  return (await upstreamOf(connector, options)).secureContext;
 }
 
 const invalidTarget = (): RegistryError =>
