@@ -29,18 +29,21 @@ const algorithm = { name: "ECDSA", namedCurve: "P-256", hash: "SHA-256" } as con
 
 const dayMs = 24 * 60 * 60 * 1000;
 const authorityLifetimeMs = 3650 * dayMs;
-/** How long a leaf is valid, in milliseconds. Whoever serves it asks for a new one well before. */
+/** How long a leaf is valid. Whoever serves it asks for a new one well before. */
 export const leafLifetimeMs: number = 30 * dayMs;
-/** Clocks of clients may be behind ours. */
+/** Certificates are valid from so long before, since clocks of clients may be behind ours. */
 const clockSkewMs = dayMs / 24;
 
-/** Makes an authority that signs leaves only, not further authorities. */
-export async function createAuthority(commonName: string, now: Date): Promise<KeyPair> {
+/**
+ * Makes a certificate authority that signs leaves only, not further authorities. It is valid for ten years.
+ * @param issuedAt the time at which it is made
+ */
+export async function createAuthority(commonName: string, issuedAt: Date): Promise<KeyPair> {
   const keys = await subtle.generateKey(algorithm, true, ["sign", "verify"]);
   const certificate = await X509CertificateGenerator.createSelfSigned({
     name: `CN=${commonName}`,
-    notBefore: new Date(now.getTime() - clockSkewMs),
-    notAfter: new Date(now.getTime() + authorityLifetimeMs),
+    notBefore: new Date(issuedAt.getTime() - clockSkewMs),
+    notAfter: new Date(issuedAt.getTime() + authorityLifetimeMs),
     signingAlgorithm: algorithm,
     keys,
     extensions: [
@@ -52,20 +55,30 @@ export async function createAuthority(commonName: string, now: Date): Promise<Ke
   return { certificate: pem(certificate), privateKey: await exportKey(keys.privateKey) };
 }
 
-/** Signs a server certificate for one DNS name or IP address (without brackets). */
-export type IssueLeaf = (name: string, now: Date) => Promise<KeyPair>;
+/**
+ * Makes a key, and signs a server certificate of {@link leafLifetimeMs} for it.
+ * @param name one DNS name or IP address (without brackets)
+ * @param issuedAt the time at which it is made
+ */
+export type IssueLeaf = (name: string, issuedAt: Date) => Promise<KeyPair>;
 
-/** @throws where the authority's PEM can't be read */
+/**
+ * Makes a function that signs leaves by an authority.
+ * @throws Error where the authority's certificate or key is not PEM
+ * @example
+ * const issueLeaf = await createLeafIssuer(authority);
+ * const { certificate, privateKey } = await issueLeaf("harbor.test", new Date());
+ */
 export async function createLeafIssuer(authority: KeyPair): Promise<IssueLeaf> {
   const issuer = new X509Certificate(authority.certificate);
   const signingKey = await importKey(authority.privateKey);
-  return async (name, now) => {
+  return async (name, issuedAt) => {
     const keys = await subtle.generateKey(algorithm, true, ["sign", "verify"]);
     const certificate = await X509CertificateGenerator.create({
       subject: `CN=${name.slice(0, 64)}`, // RFC 5280, ub-common-name; names are checked by the SAN
       issuer: issuer.subject,
-      notBefore: new Date(now.getTime() - clockSkewMs),
-      notAfter: new Date(now.getTime() + leafLifetimeMs),
+      notBefore: new Date(issuedAt.getTime() - clockSkewMs),
+      notAfter: new Date(issuedAt.getTime() + leafLifetimeMs),
       signingAlgorithm: algorithm,
       publicKey: keys.publicKey,
       signingKey,
