@@ -29,28 +29,38 @@ export interface LogFields {
   readonly user?: string | undefined;
   readonly verb?: string | undefined;
   readonly volume?: string | undefined;
-  /** Only its names, codes and messages are written, and those of its causes. */
+  /** Its names, codes and messages are written, and those of its causes; nothing else that it carries. */
   readonly error?: unknown;
 }
 
-export type Level = "info" | "warning" | "error";
+/** How much a line of the log matters. Nothing is filtered by it here. */
+export type LogLevel = "info" | "warning" | "error";
 
-/** Writes one line of the log. */
-export type Log = (level: Level, message: string, fields?: LogFields) => void;
+/**
+ * Writes one line of the log.
+ * @param message a whole clause with its subject: "the watch of Connectors failed"
+ * @example
+ * log("warning", "the certificate of the registry expires soon", { connector: "team-a/harbor" });
+ */
+export type Log = (level: LogLevel, message: string, fields?: LogFields) => void;
 
-/** A log of JSON lines: `time`, `level`, `message`, then the fields. */
-export function createLog(write: (line: string) => void, now: () => Date): Log {
+/**
+ * Makes a log of JSON lines: `time`, `level`, `message`, then the fields.
+ * @param write takes a line with its line feed
+ * @param now milliseconds since 1970
+ */
+export function createLog(write: (line: string) => void, now: () => number): Log {
   return (level, message, fields) => {
-    const time = now().toISOString();
+    const time = new Date(now()).toISOString();
     const error = fields?.error === undefined ? undefined : describeError(fields.error);
     write(`${JSON.stringify({ time, level, message, ...fields, error })}\n`);
   };
 }
 
 /**
- * The log of this process. Lines of one turn of the event loop are written together, since a system call
- * for each costs a busy proxy more than the lines do. None is lost where the process exits or dies of an
- * exception; a signal that nobody handles may take those of its turn along.
+ * Makes the log of this process. Lines of one turn of the event loop are written together, since a system call
+ * for each costs a busy proxy more than the lines do. No line is lost where the process exits or dies of an
+ * exception. A signal that nobody handles may lose the lines of its turn.
  */
 export function createProcessLog(write: (text: string) => void = writeToStderr): Log {
   let pending = "";
@@ -60,17 +70,20 @@ export function createProcessLog(write: (text: string) => void = writeToStderr):
     if (text !== "") write(text);
   };
   process.on("exit", flush);
-  const keep = (line: string): void => {
+  const append = (line: string): void => {
     if (pending === "") setImmediate(flush);
     pending += line;
   };
-  return createLog(keep, () => new Date());
+  return createLog(append, Date.now);
 }
 
+/** The file descriptor. */
 const stderr = 2;
-const asleep = new Int32Array(new SharedArrayBuffer(4));
+const retryWriteMs = 5;
+/** Nobody wakes those who wait for it: `Atomics.wait` is the one way to sleep without the event loop. */
+const neverWoken = new Int32Array(new SharedArrayBuffer(4));
 
-/** Waits for a slow reader of a pipe: process.stderr would keep without bound what is not read, and lose it at an exit. */
+/** Writes at once, and waits for a slow reader of a pipe. process.stderr would keep without bound what is not read, and lose it at an exit. */
 function writeToStderr(text: string): void {
   let rest = Buffer.from(text);
   while (rest.length > 0) {
@@ -78,12 +91,15 @@ function writeToStderr(text: string): void {
       rest = rest.subarray(writeSync(stderr, rest));
     } catch (error) {
       if (!(error instanceof Error && "code" in error && error.code === "EAGAIN")) throw error;
-      Atomics.wait(asleep, 0, 0, 5); // somebody has made the pipe a non-blocking one
+      Atomics.wait(neverWoken, 0, 0, retryWriteMs); // the pipe is a non-blocking one, and full
     }
   }
 }
 
-/** `TypeError: …, caused by Error ECONNREFUSED: …`: no stack and no properties, which may hold requests. */
+/**
+ * Shows an error and its causes by name, code and message: `TypeError: …, caused by Error ECONNREFUSED: …`. It has no
+ * stack and no other properties, which may hold requests.
+ */
 export function describeError(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
   const code = "code" in error ? ` ${String(error.code)}` : "";

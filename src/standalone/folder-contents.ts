@@ -4,7 +4,7 @@ import { type ConnectorRef, showRef } from "../connector/connector-ref.ts";
 import { type Credential, parseCertificates, parseCredential } from "../connector/credential.ts";
 import { describeProblems } from "../connector/problem.ts";
 import type { Result } from "../connector/surroundings.ts";
-import type { Level, LogFields } from "../log.ts";
+import type { LogFields, LogLevel } from "../log.ts";
 import { documentsInUse, type KeptFile } from "./folder-file.ts";
 import type { SecretDocument } from "./secret-document.ts";
 
@@ -97,7 +97,7 @@ export const sharedCertificates = ({
 
 /** Something about the folder that a person should know. */
 export interface FolderProblem {
-  readonly level: Level;
+  readonly level: LogLevel;
   readonly message: string;
   readonly fields: LogFields;
   /** Two findings with one key are the same, and are told once. */
@@ -160,7 +160,7 @@ function* connectorFindings(contents: FolderContents): Generator<FolderProblem> 
 }
 
 const finding = (
-  level: Level,
+  level: LogLevel,
   message: string,
   fields: LogFields,
   version = "",

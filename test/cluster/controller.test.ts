@@ -42,10 +42,7 @@ describe("the controller, on a real API server", function () {
   let teams = 0;
   let controller: Controller;
   const logged: string[] = [];
-  const log = createLog(
-    (line) => logged.push(line),
-    () => new Date(),
-  );
+  const log = createLog((line) => logged.push(line), Date.now);
   const logins: string[] = [];
 
   const apply = (...items: readonly object[]): Promise<string> =>

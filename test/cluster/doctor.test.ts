@@ -178,10 +178,7 @@ describe("the doctor, on a real API server", function () {
         probe: createProbe(upstreams),
         names: { ...installedNames, installNamespace: system, clusterDomain: "cluster.local" },
         ...{ instance: "test", clock: systemClock, random: Math.random },
-        log: createLog(
-          (line) => lines.push(line),
-          () => new Date(),
-        ),
+        log: createLog((line) => lines.push(line), Date.now),
       }),
     );
     await eventually(

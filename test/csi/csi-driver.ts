@@ -150,10 +150,7 @@ export async function startDriver(changes: Partial<NodeOptions> = {}): Promise<D
   const folder = await makeFolder();
   const socketPath = join(folder, "csi.sock");
   const said: string[] = [];
-  const log = createLog(
-    (line) => said.push(line),
-    () => new Date(),
-  );
+  const log = createLog((line) => said.push(line), Date.now);
   const world: Surroundings = {
     findConnector: async (ref) => foundConnector(ref),
     mayUse: async () => ({ ok: true, value: undefined }),

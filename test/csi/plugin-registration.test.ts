@@ -32,7 +32,7 @@ describe("the CSI driver's registration with the kubelet", () => {
         },
         log: createLog(
           (line) => lines.push(line),
-          () => new Date(0),
+          () => 0,
         ),
       }),
     );

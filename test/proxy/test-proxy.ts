@@ -85,10 +85,7 @@ export async function startTestProxy({
     ],
     leafIssuer: () => issueLeaf,
     sealKeys: () => [surroundings.sealKey],
-    log: createLog(
-      (line) => lines.push(line),
-      () => new Date(),
-    ),
+    log: createLog((line) => lines.push(line), Date.now),
     now: Date.now,
     tunnels: { any: true, hosts: [], domains: [], networks: [], neverNetworks: [] },
     ownAddresses: () => [],

@@ -52,7 +52,7 @@ describe("the audit log", () => {
     const lines: string[] = [];
     const log = createLog(
       (line) => lines.push(line),
-      () => new Date("2026-03-01T09:30:00Z"),
+      () => Date.parse("2026-03-01T09:30:00Z"),
     );
     createProxyObserver(log).requestEnded(report);
     expect(lines).to.have.length(1);

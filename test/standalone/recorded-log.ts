@@ -15,7 +15,7 @@ export function recordedLog(): RecordedLog {
     lines,
     log: createLog(
       (line) => lines.push(line),
-      () => new Date(0),
+      () => 0,
     ),
     count: (...texts) => lines.filter((line) => texts.every((text) => line.includes(text))).length,
   };
