@@ -6,9 +6,9 @@ import type { Connector } from "../connector/connector.ts";
 import type { Result } from "../connector/surroundings.ts";
 
 /**
- * Which addresses may be dialled on behalf of a connector. A registry decides where its redirects and
+ * Decides which addresses may be dialled on behalf of a connector. A registry decides where its redirects and
  * its token realm point, so without this it could make the proxy fetch from the node, the cluster or
- * a cloud's metadata service. Names are judged by what they resolve to, and just that is dialled.
+ * a cloud's metadata service. A name is judged by the addresses that it resolves to, and just those are dialled.
  *
  * - The connector's own hosts, and those that its `spec.params` allow: everywhere but link-local,
  *   metadata and unspecified addresses.
@@ -17,24 +17,31 @@ import type { Result } from "../connector/surroundings.ts";
  * - All others: public addresses.
  */
 export interface AddressGuard {
-  /** For `net.connect`: resolves, and leaves out what may not be dialled. */
+  /** Resolves a name for `net.connect`, and leaves out the addresses that may not be dialled. Where none is left, its error is {@link AddressRefused}. */
   readonly lookup: LookupFunction;
-  /** A host that is an IP address is not looked up, so it is judged here. */
+  /**
+   * Judges a host that is an IP address, which sockets don't look up. Names are fine here: `lookup` judges them.
+   * @param hostname an IPv6 address without brackets
+   */
   checkHost(hostname: string): Result<void>;
 }
 
-/** All addresses of a host, as `dns.lookup` finds them; `options` are those of `net.connect`. */
+/** Finds all addresses of a host as `dns.lookup` does. The options are those that `net.connect` passes on. */
 export type ResolveHost = (
   hostname: string,
   options: { readonly all: true },
   callback: (error: NodeJS.ErrnoException | null, addresses: LookupAddress[]) => void,
 ) => void;
 
+/**
+ * Makes the guard of a connector, by its address and the hosts that its spec allows.
+ * @param lookup finds the addresses of hosts; the system's, where none is given
+ */
 export function createAddressGuard(
   connector: Connector,
   lookup: ResolveHost = systemLookup,
 ): AddressGuard {
-  const own = new Set([
+  const ownHosts = new Set([
     connector.address.hostname,
     ...connector.addressExtensions.map(({ hostname }) => hostname),
     ...connector.allowedRealmHosts,
@@ -44,21 +51,27 @@ export function createAddressGuard(
   const isSibling = (hostname: string): boolean =>
     domain !== undefined && registrableDomain(hostname) === domain;
 
-  const ownKinds = async (hostname: string): Promise<ReadonlySet<string>> => {
+  /** The kinds of address that a host of the registry's own domain may have, beside public ones. */
+  const siblingKinds = async (hostname: string): Promise<ReadonlySet<string>> => {
     if (!isSibling(hostname)) return new Set();
-    const addresses = await resolveHost(lookup, connector.address.hostname, {});
+    const addresses = await lookupAll(lookup, connector.address.hostname, {});
     return new Set(addresses.map(({ address }) => addressKind(address)));
   };
-  const allowed = async (hostname: string, options: object): Promise<readonly LookupAddress[]> => {
-    const addresses = await resolveHost(lookup, hostname, options);
-    const kinds = own.has(hostname) ? undefined : await ownKinds(hostname);
-    const fit = addresses.filter(({ address }) => mayDial(addressKind(address), kinds));
-    if (fit.length === 0) throw new AddressRefused(refusal(hostname, addresses[0]?.address ?? ""));
-    return fit;
+  const lookupDialable = async (
+    hostname: string,
+    options: object,
+  ): Promise<readonly LookupAddress[]> => {
+    const addresses = await lookupAll(lookup, hostname, options);
+    const kinds = ownHosts.has(hostname) ? undefined : await siblingKinds(hostname);
+    const dialable = addresses.filter(({ address }) => isAllowedKind(addressKind(address), kinds));
+    if (dialable.length === 0) {
+      throw new AddressRefused(refusal(hostname, addresses[0]?.address ?? ""));
+    }
+    return dialable;
   };
   return {
     lookup(hostname, options, callback) {
-      allowed(hostname, options).then(
+      lookupDialable(hostname, options).then(
         ([first, ...others]) => {
           if (first === undefined) return;
           if (options.all) callback(null, [first, ...others]);
@@ -69,15 +82,15 @@ export function createAddressGuard(
     },
     checkHost(hostname) {
       if (isIP(hostname) === 0) return { ok: true, value: undefined };
-      const kinds = own.has(hostname) ? undefined : new Set<string>();
-      return mayDial(addressKind(hostname), kinds)
+      const kinds = ownHosts.has(hostname) ? undefined : new Set<string>();
+      return isAllowedKind(addressKind(hostname), kinds)
         ? { ok: true, value: undefined }
         : { ok: false, reason: refusal(hostname, hostname) };
     },
   };
 }
 
-/** A host that resolves to what may not be dialled. Its message says how to allow it. */
+/** The host is at no address that may be dialled. The message says how to allow it. */
 export class AddressRefused extends Error {
   override readonly name = "AddressRefused";
 }
@@ -95,11 +108,11 @@ function refusal(hostname: string, address: string): string {
         "spec.params allowedRedirectHosts or allowedRealmHosts";
 }
 
-/** @param kinds what is allowed beside public addresses; undefined where all but the forbidden is */
-const mayDial = (kind: string, kinds: ReadonlySet<string> | undefined): boolean =>
+/** @param kinds are allowed beside public addresses; undefined where all kinds are, but for the forbidden ones */
+const isAllowedKind = (kind: string, kinds: ReadonlySet<string> | undefined): boolean =>
   !forbiddenKinds.has(kind) && (kind === "unicast" || kinds === undefined || kinds.has(kind));
 
-/** Kinds of address that nobody is ever sent to. */
+/** Kinds of address that are never dialled. */
 export const forbiddenKinds: ReadonlySet<string> = new Set([
   "linkLocal",
   "metadata",
@@ -117,7 +130,10 @@ const metadataAddresses: ReadonlySet<string> = new Set([
   "fd20:ce::254",
 ]);
 
-/** What an address is for, seen through IPv4-mapped (RFC 4291) and NAT64 (RFC 6052) forms; `unicast` is a public one. */
+/**
+ * The kind of an IP address, by the names of ipaddr.js and `metadata`: `unicast` is a public one. IPv4-mapped (RFC 4291)
+ * and NAT64 (RFC 6052) addresses have the kind of the IPv4 address in them. What is no address is `invalid`.
+ */
 export function addressKind(text: string): string {
   if (!ipaddr.isValid(text)) return "invalid";
   const address = ipaddr.process(text);
@@ -130,8 +146,11 @@ export function addressKind(text: string): string {
   return range === "unicast" && !isGlobal ? "reserved" : range;
 }
 
-/** All addresses of a host; an IP address is its own. */
-export function resolveHost(
+/**
+ * Resolves a host to all of its addresses. An IP address is its own.
+ * @throws the error of `lookup`
+ */
+export function lookupAll(
   lookup: ResolveHost,
   hostname: string,
   options: object,

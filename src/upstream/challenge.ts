@@ -1,20 +1,22 @@
-/** A challenge of a registry: RFC 9110, section 11.6.1. */
+/** A challenge of a server, by which it says how it wants to be logged in to (RFC 9110, section 11.6.1). */
 export interface Challenge {
-  /** In lower case: `bearer`, `basic`. */
+  /** The authentication scheme in lower case: `bearer`, `basic`. */
   readonly scheme: string;
-  /** Names in lower case. */
+  /** The parameters, such as `realm`. Names are in lower case. */
   readonly params: ReadonlyMap<string, string>;
 }
 
 const token = /[!#$%&'*+.^_`|~0-9A-Za-z-]+/y;
 const quoted = /"((?:[^"\\]|\\.)*)"/y;
 const separators = /[\s,]*/y;
-/** With the whitespace that RFC 9110, section 11.2, has recipients pass over. */
+/** An equals sign, with the whitespace that RFC 9110, section 11.2, has recipients pass over. */
 const equals = /[ \t]*=[ \t]*/y;
 
 /**
- * Every challenge in the WWW-Authenticate headers of a response: several headers, several challenges
- * in one, quoted texts with commas. What follows something unreadable is left out.
+ * Reads all challenges in the WWW-Authenticate headers of a response: several headers, several challenges
+ * in one, quoted texts with commas. What follows something unreadable in a header is left out.
+ * @example
+ * parseChallenges('Bearer realm="https://auth.test/token",service="harbor"')[0]?.params.get("realm");
  */
 export function parseChallenges(headers: string | readonly string[] | undefined): Challenge[] {
   return [headers ?? []].flat().flatMap(parseHeader);

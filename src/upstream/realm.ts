@@ -1,8 +1,9 @@
 import type { Connector } from "../connector/connector.ts";
+import { withoutBrackets } from "../connector/host-name.ts";
 import type { Result } from "../connector/surroundings.ts";
 import { registrableDomain } from "./address-guard.ts";
 
-/** Registries whose token server is known to be under another domain. */
+/** Token servers that are known to be under another domain than their registry, by the registry's host. */
 const knownRealms: ReadonlyMap<string, string> = new Map([
   ["registry-1.docker.io", "auth.docker.io"],
   ["registry.gitlab.com", "gitlab.com"],
@@ -10,8 +11,10 @@ const knownRealms: ReadonlyMap<string, string> = new Map([
 ]);
 
 /**
- * May the registry's password go to this realm? A registry that could send it anywhere would be all
+ * Checks whether the connector's password may go to a token server. A registry that could send it anywhere would be all
  * that is needed to steal it (CVE-2026-33540, CVE-2026-48978 and others).
+ * @param realm as the registry's challenge names it
+ * @returns the URL of the token server, or why the password must not go there
  */
 export function checkRealm(realm: string, connector: Connector): Result<URL> {
   const { address, allowedRealmHosts } = connector;
@@ -25,9 +28,9 @@ export function checkRealm(realm: string, connector: Connector): Result<URL> {
   if (url.protocol === "http:" && address.scheme === "https") {
     return refuse(`the registry uses https, but its token server ${url.host} does not`);
   }
-  const hostname = url.hostname.replace(/^\[|\]$/g, "");
-  const known = knownRealms.get(address.hostname) === hostname;
-  if (known || isNear(hostname, address.hostname) || allowedRealmHosts.includes(hostname)) {
+  const hostname = withoutBrackets(url.hostname);
+  const isKnown = knownRealms.get(address.hostname) === hostname;
+  if (isKnown || isSameDomain(hostname, address.hostname) || allowedRealmHosts.includes(hostname)) {
     return { ok: true, value: url };
   }
   return refuse(
@@ -36,7 +39,7 @@ export function checkRealm(realm: string, connector: Connector): Result<URL> {
   );
 }
 
-function isNear(hostname: string, registry: string): boolean {
+function isSameDomain(hostname: string, registry: string): boolean {
   const domain = registrableDomain(registry);
   return hostname === registry || (domain !== undefined && registrableDomain(hostname) === domain);
 }

@@ -1,7 +1,7 @@
 import { AddressRefused } from "./address-guard.ts";
 
 /**
- * What keeps a registry from being used.
+ * Why a registry can't be used.
  * - AddressRefused: the address guard allows no connection there
  * - ConnectionFailed: it, or its token server, can't be reached, or answers with an error of its own
  * - CertificateInvalid: its certificate is not trusted, or not its own
@@ -21,8 +21,11 @@ export type UpstreamFault =
   | "AuthRealmRejected"
   | "AuthMethodUnknown";
 
+/** What an {@link UpstreamError} has beside its fault and its message. */
 export interface UpstreamErrorOptions extends ErrorOptions {
+  /** What to do about it. */
   readonly detail?: string;
+  /** How long the registry, or its token server, asks to be left alone. */
   readonly retryAfterMs?: number | undefined;
 }
 
@@ -32,7 +35,7 @@ export class UpstreamError extends Error {
   readonly fault: UpstreamFault;
   /** What to do about it. */
   readonly detail: string | undefined;
-  /** Milliseconds after which it may be asked again, where it has said so. */
+  /** How long the registry, or its token server, asks to be left alone; undefined where it does not say. */
   readonly retryAfterMs: number | undefined;
 
   constructor(
@@ -47,6 +50,7 @@ export class UpstreamError extends Error {
   }
 }
 
+/** By the code of an error. */
 const sentences: Readonly<Record<string, string>> = {
   ECONNREFUSED: "nothing listens there",
   ENOTFOUND: "its name is unknown to DNS",
@@ -72,14 +76,15 @@ const sentences: Readonly<Record<string, string>> = {
     "its certificate is signed by an authority that is not trusted",
 };
 
-/** What another trusted authority may mend; an expired certificate, or one for another name, it does not. */
+/** Codes of errors that another trusted authority may mend. It does not mend an expired certificate, or one for another name. */
 const untrusted = /SELF_SIGNED|^UNABLE_TO/;
 
 const certificateCodes = /CERT|SIGNATURE/;
 
 /**
- * The one place where errors of sockets, DNS, TLS and HTTP clients become words for people.
- * @param who "the registry https://harbor.test"
+ * Makes an error for people of an error of a socket, DNS, TLS or an HTTP client. This is the one place for that.
+ * @param who what could not be reached: "the registry https://harbor.test"
+ * @returns the error itself, where it is an UpstreamError already
  */
 export function unreachable(who: string, error: unknown): UpstreamError {
   if (error instanceof UpstreamError) return error;
@@ -93,12 +98,12 @@ export function unreachable(who: string, error: unknown): UpstreamError {
   return new UpstreamError(fault, `${who} can't be reached: ${why}`, { cause: error, detail });
 }
 
-/** Whether a connection was closed by its other side, before an answer. */
+/** Whether this is the error of a connection that its other side has closed. */
 export const wasClosed = (error: unknown): boolean => closedCodes.has(codeOf(error));
 
 const closedCodes: ReadonlySet<string> = new Set(["ECONNRESET", "EPIPE", "UND_ERR_SOCKET"]);
 
-/** The first code among an error and its causes; several tries at one host are one AggregateError. */
+/** The first code among an error and its causes. Several tries at one host are one AggregateError, whose first error counts. */
 function codeOf(error: unknown): string {
   if (!(error instanceof Error)) return "";
   if (error instanceof AggregateError) return codeOf(error.errors[0]);

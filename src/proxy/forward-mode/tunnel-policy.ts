@@ -7,8 +7,8 @@ import {
   AddressRefused,
   addressKind,
   forbiddenKinds,
+  lookupAll,
   type ResolveHost,
-  resolveHost,
 } from "../../upstream/address-guard.ts";
 
 /** What a policy is made of. */
@@ -80,7 +80,7 @@ export function createTunnelPolicy({
   };
 
   const allowedAddresses = async (host: HostRules, options: object) => {
-    const addresses = await resolveHost(lookup, host.hostname, options);
+    const addresses = await lookupAll(lookup, host.hostname, options);
     const own = currentOwnAddresses();
     const allowed = addresses.filter(({ address }) => denialOf(address, host, own) === undefined);
     const [first] = addresses;
