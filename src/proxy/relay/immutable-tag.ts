@@ -1,7 +1,6 @@
 import { hash } from "node:crypto";
-import { request } from "undici";
 import { showRef } from "../../connector/connector-ref.ts";
-import { unreachable } from "../../upstream/upstream-error.ts";
+import { type FetchedHead, fetchHead } from "../../upstream/fetch-head.ts";
 import type { UpstreamLogin } from "../../upstream/upstream-login.ts";
 import { isImmutableTag } from "../admission.ts";
 import type { AdmittedRequest } from "../admitted.ts";
@@ -56,29 +55,24 @@ async function digestOfTag(
   { upstream, url, scopes }: Pick<UpstreamRequest, "upstream" | "url" | "scopes">,
   login: UpstreamLogin,
 ): Promise<string | undefined> {
-  const attempt = async (): Promise<{ readonly status: number; readonly digest: unknown }> => {
+  const attempt = async (): Promise<FetchedHead> => {
     const authorization = await login.authorization(upstream, scopes);
-    const { statusCode, headers, body } = await request(url, {
+    const head = await fetchHead(upstream, url, {
       method: "HEAD",
-      dispatcher: upstream.dispatcher,
-      headers: { accept: manifestTypes, ...(authorization === undefined ? {} : { authorization }) },
+      headers: { accept: manifestTypes },
+      authorization,
       signal: AbortSignal.timeout(timeoutMs),
     });
-    await body.dump();
-    if (statusCode === 401) {
-      login.learnFromChallenge(upstream, scopes, authorization, headers["www-authenticate"]);
+    if (head.status === 401) {
+      login.learnFromChallenge(upstream, scopes, authorization, head.headers["www-authenticate"]);
     }
-    return { status: statusCode, digest: headers["docker-content-digest"] };
+    return head;
   };
-  const { origin } = upstream.connector.address;
-  const retry = async () => {
-    const first = await attempt();
-    return first.status === 401 ? attempt() : first;
-  };
-  const { status, digest } = await retry().catch((error: unknown) => {
-    throw unreachable(`the registry ${origin}`, error);
-  });
+  const first = await attempt();
+  const { status, headers } = first.status === 401 ? await attempt() : first;
+  const digest = headers["docker-content-digest"];
   if (status === 404) return undefined;
   if (status === 200 && typeof digest === "string") return digest;
+  const { origin } = upstream.connector.address;
   throw unavailable(`the registry ${origin} does not say whether the tag is there (${status})`);
 }
