@@ -2,7 +2,7 @@ import { execFile } from "node:child_process";
 import { readFile, rm } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
 import { promisify } from "node:util";
-import { unescapeOctal } from "../../src/csi/mount-info.ts";
+import { unescapeOctal } from "../../src/csi/volume-mounts.ts";
 
 /**
  * Removes a folder, and before that everything that is mounted in it, also where somebody uses that.

@@ -4,8 +4,8 @@ import {
   namespaceRule,
   parseConnectorRef,
 } from "../connector/connector-ref.ts";
+import type { ServiceAccountRef } from "../connector/platform.ts";
 import type { Checked } from "../connector/problem.ts";
-import type { ServiceAccountRef } from "../connector/service-account.ts";
 import { dnsSubdomain, type Environment } from "./cluster-settings.ts";
 import { problem, readCommandLine } from "./command-line.ts";
 

@@ -1,8 +1,7 @@
 import { type AnyJson, type JsonMap, stringify } from "@iarna/toml";
 import type { ConfigurationSettings } from "./configuration-params.ts";
 import { imagePrefix } from "./proxy-address.ts";
-import { hostsOf, mirrorsByImageHost } from "./tool-hosts.ts";
-import type { VolumeContents } from "./volume-contents.ts";
+import { hostsOf, mirrorsByImageHost, type VolumeContents } from "./volume-contents.ts";
 
 /**
  * `buildkitd.toml`. A host behind TLS says `http = false`, since buildkit takes loopback for plain

@@ -1,6 +1,15 @@
-import type { AccessRule } from "./access-rules.ts";
-import type { ConnectorRef } from "./connector-ref.ts";
-import type { RegistryAddress } from "./registry-address.ts";
+import { type AccessRule, parseAccessRules, parseTagPatterns } from "./access-rules.ts";
+import {
+  type ConnectorRef,
+  connectorNameRule,
+  isConnectorName,
+  isNamespace,
+  namespaceRule,
+} from "./connector-ref.ts";
+import { type DocumentReader, property, readDocument } from "./document.ts";
+import { type Checked, show } from "./problem.ts";
+import { parseRegistryAddress, type RegistryAddress } from "./registry-address.ts";
+import { isRepository } from "./repository.ts";
 
 /** A checked Connector: everything in it is safe to dial, to render and to show. */
 export interface Connector extends ConnectorRef {
@@ -31,3 +40,184 @@ export const connectorApiVersion = "connectors.alauda.io/v1alpha1";
 export const connectorKind = "Connector";
 /** The one connector class there is: registries that speak the OCI distribution protocol. */
 export const connectorClass = "oci";
+
+const secretName = /^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$/;
+
+const secretNameRule = "the name of a Secret (a DNS subdomain of at most 253 characters)";
+
+const hostPattern = /^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$/;
+
+/**
+ * Reads a Connector document as Kubernetes gives it and as people write it. Unknown fields and
+ * parameters are passed over, as Kubernetes does.
+ */
+export function parseConnector(document: unknown): Checked<Connector> {
+  const reader = readDocument(document);
+  if (reader.at("apiVersion") !== connectorApiVersion) {
+    reader.refuse("apiVersion", connectorApiVersion);
+  }
+  if (reader.at("kind") !== connectorKind) reader.refuse("kind", connectorKind);
+  const name = required(reader, "metadata.name", isConnectorName, connectorNameRule);
+  const namespace = required(reader, "metadata.namespace", isNamespace, namespaceRule);
+  const className = required(
+    reader,
+    "spec.connectorClassName",
+    (text) => text === connectorClass,
+    `"${connectorClass}", the only connector class`,
+  );
+  const address = addressAt(reader, "spec.address");
+  const addressExtensions = addressExtensionsOf(reader);
+  const secret = credentialSecretOf(reader, namespace);
+  const caCertSecret = secretAt(reader, "spec.caCertSecretRef");
+  const probeRepository = probeRepositoryOf(reader);
+  const params = reader.list("spec.params");
+  const allowedRealmHosts = hostsIn(reader, params, "allowedRealmHosts");
+  const allowedRedirectHosts = hostsIn(reader, params, "allowedRedirectHosts");
+  const redirects = checkedParam(reader, params, "redirects", parseRedirects);
+  const rules = checkedParam(reader, params, "rules", parseAccessRules);
+  const immutableTags = checkedParam(reader, params, "immutableTags", parseTagPatterns);
+  const uid = reader.text("metadata.uid") || `${namespace}/${name}`;
+  if (!(name && namespace && className && address) || reader.problems.length > 0) {
+    return { ok: false, problems: reader.problems };
+  }
+  return {
+    ok: true,
+    value: {
+      namespace,
+      name,
+      uid,
+      address,
+      addressExtensions,
+      ...(secret === undefined ? {} : { secretName: secret }),
+      ...(caCertSecret === undefined ? {} : { caCertSecretName: caCertSecret }),
+      ...(probeRepository === undefined ? {} : { probeRepository }),
+      allowedRealmHosts,
+      allowedRedirectHosts,
+      ...(redirects === "pass" ? { passesRedirects: true } : {}),
+      ...(rules === undefined ? {} : { rules }),
+      ...(immutableTags === undefined ? {} : { immutableTags }),
+    },
+  };
+}
+
+function required(
+  reader: DocumentReader,
+  path: string,
+  isRight: (text: string) => boolean,
+  wanted: string,
+): string | undefined {
+  const value = reader.at(path);
+  if (typeof value === "string" && isRight(value)) return value;
+  reader.refuse(path, wanted);
+  return undefined;
+}
+
+function addressAt(reader: DocumentReader, path: string): RegistryAddress | undefined {
+  const address = parseRegistryAddress(reader.at(path), path);
+  if (address.ok) return address.value;
+  reader.problems.push(...address.problems);
+  return undefined;
+}
+
+/** Existing manifests write `{name, value}`; the name says nothing here, so a text alone will do. */
+function addressExtensionsOf(reader: DocumentReader): readonly RegistryAddress[] {
+  const path = "spec.addressExtensions";
+  return reader.list(path).flatMap((entry, index) => {
+    const at = typeof entry === "object" ? `${path}.${index}.value` : `${path}.${index}`;
+    return addressAt(reader, at) ?? [];
+  });
+}
+
+/** Undefined for an anonymous connector. A Secret of another namespace would hand one tenant the password of another. */
+function credentialSecretOf(
+  reader: DocumentReader,
+  namespace: string | undefined,
+): string | undefined {
+  if (!reader.hasObject("spec.auth")) return undefined;
+  const method = reader.text("spec.auth.name");
+  if (method !== undefined && method !== "tokenAuth") {
+    reader.refuse("spec.auth.name", '"tokenAuth"');
+  }
+  const owner = reader.text("spec.auth.secretRef.namespace");
+  if (owner !== undefined && owner !== "" && owner !== namespace) {
+    reader.refuse("spec.auth.secretRef.namespace", "nothing, or the Connector's own namespace");
+  }
+  return secretAt(reader, "spec.auth.secretRef");
+}
+
+function secretAt(reader: DocumentReader, path: string): string | undefined {
+  if (!reader.hasObject(path)) return undefined;
+  return required(reader, `${path}.name`, (text) => secretName.test(text), secretNameRule);
+}
+
+function probeRepositoryOf(reader: DocumentReader): string | undefined {
+  const param = paramIn(reader.list("spec.auth.params"), "repository");
+  if (param === undefined || param.value === "") return undefined;
+  if (typeof param.value === "string" && isRepository(param.value)) return param.value;
+  reader.refuse(
+    `spec.auth.params.${param.index}.value`,
+    "the name of a repository, such as library/busybox",
+  );
+  return undefined;
+}
+
+function checkedParam<T>(
+  reader: DocumentReader,
+  params: readonly unknown[],
+  name: string,
+  parse: (value: unknown, path: string) => Checked<T>,
+): T | undefined {
+  const param = paramIn(params, name);
+  if (param === undefined) return undefined;
+  const parsed = parse(param.value, `spec.params.${param.index}.value`);
+  if (parsed.ok) return parsed.value;
+  reader.problems.push(...parsed.problems);
+  return undefined;
+}
+
+function parseRedirects(value: unknown, path: string): Checked<"follow" | "pass"> {
+  if (value === "follow" || value === "pass") return { ok: true, value };
+  const wanted = '"follow" (the proxy does) or "pass" (clients of the forward proxy do)';
+  return { ok: false, problems: [{ path, found: show(value), wanted }] };
+}
+
+/** Host names of a parameter whose value is a list, or a text with commas. */
+function hostsIn(
+  reader: DocumentReader,
+  params: readonly unknown[],
+  name: string,
+): readonly string[] {
+  const param = paramIn(params, name);
+  if (param === undefined) return [];
+  const hosts = hostNames(param.value);
+  if (hosts === undefined) {
+    reader.refuse(
+      `spec.params.${param.index}.value`,
+      "host names without scheme and port, separated by commas: auth.example.com,10.1.2.3",
+    );
+  }
+  return hosts ?? [];
+}
+
+function hostNames(value: unknown): readonly string[] | undefined {
+  const entries = typeof value === "string" ? value.split(",") : value;
+  if (!Array.isArray(entries)) return undefined;
+  const hosts = entries
+    .map((entry) => (typeof entry === "string" ? entry.trim().toLowerCase() : entry))
+    .filter((entry) => entry !== "");
+  return hosts.every(isHostName) ? hosts : undefined;
+}
+
+const isHostName = (value: unknown): value is string =>
+  typeof value === "string" && hostPattern.test(value);
+
+interface Param {
+  readonly index: number;
+  readonly value: unknown;
+}
+
+/** The first parameter of that name; one without a value counts as empty. */
+function paramIn(params: readonly unknown[], name: string): Param | undefined {
+  const index = params.findIndex((param) => property(param, "name") === name);
+  return index < 0 ? undefined : { index, value: property(params[index], "value") ?? "" };
+}

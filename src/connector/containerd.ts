@@ -3,8 +3,12 @@ import type { ConfigurationSettings } from "./configuration-params.ts";
 import { basicCredential } from "./docker-config.ts";
 import { connectorPath } from "./proxy-address.ts";
 import { certificateFolders } from "./registries-conf.ts";
-import { hostsOf, mirrorsByImageHost, type ToolHost } from "./tool-hosts.ts";
-import type { VolumeContents } from "./volume-contents.ts";
+import {
+  hostsOf,
+  mirrorsByImageHost,
+  type ToolHost,
+  type VolumeContents,
+} from "./volume-contents.ts";
 
 const capabilities = ["pull", "resolve", "push"];
 

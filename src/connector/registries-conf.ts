@@ -1,8 +1,12 @@
 import { type JsonMap, stringify } from "@iarna/toml";
 import type { ConfigurationSettings } from "./configuration-params.ts";
 import { imagePrefix } from "./proxy-address.ts";
-import { hostsOf, type Mirror, mirrorsByImageHost } from "./tool-hosts.ts";
-import type { VolumeContents } from "./volume-contents.ts";
+import {
+  hostsOf,
+  type Mirror,
+  mirrorsByImageHost,
+  type VolumeContents,
+} from "./volume-contents.ts";
 
 /**
  * `registries.conf` of containers/image (podman, buildah, skopeo) in its version 2, and the

@@ -1,8 +1,8 @@
 import type { Connector } from "../connector/connector.ts";
 import { showRef } from "../connector/connector-ref.ts";
 import { parseCertificates, parseCredential } from "../connector/credential.ts";
+import type { UpstreamSecrets } from "../connector/platform.ts";
 import { describeProblems } from "../connector/problem.ts";
-import type { UpstreamSecrets } from "../connector/surroundings.ts";
 import type { ApiClient } from "../kube/api-client.ts";
 import { hasStatus } from "../kube/api-error.ts";
 import type { KubeObject } from "../kube/object-store.ts";

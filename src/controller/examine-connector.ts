@@ -1,7 +1,6 @@
-import type { Connector } from "../connector/connector.ts";
-import { parseConnector } from "../connector/parse-connector.ts";
+import { type Connector, parseConnector } from "../connector/connector.ts";
+import type { UpstreamSecrets } from "../connector/platform.ts";
 import { describeProblems, type Problem } from "../connector/problem.ts";
-import type { UpstreamSecrets } from "../connector/surroundings.ts";
 import type { KubeObject } from "../kube/object-store.ts";
 import {
   bad,

@@ -1,5 +1,5 @@
 import type { Connector } from "../connector/connector.ts";
-import type { UpstreamSecrets } from "../connector/surroundings.ts";
+import type { UpstreamSecrets } from "../connector/platform.ts";
 import type { KubeObject } from "../kube/object-store.ts";
 import type { Probe } from "../upstream/probe.ts";
 import {

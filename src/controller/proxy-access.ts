@@ -1,6 +1,6 @@
 import { shareRuns } from "../concurrency.ts";
 import { property } from "../connector/document.ts";
-import type { Result } from "../connector/surroundings.ts";
+import type { Result } from "../connector/platform.ts";
 import type { ApiClient } from "../kube/api-client.ts";
 import { ApiError, hasStatus } from "../kube/api-error.ts";
 import type { KubeObject } from "../kube/object-store.ts";

@@ -1,4 +1,4 @@
-import { parseConnector } from "../connector/parse-connector.ts";
+import { parseConnector } from "../connector/connector.ts";
 import type { KubeObject } from "../kube/object-store.ts";
 import { type DesiredObject, managedLabels } from "./ensure-object.ts";
 

@@ -5,10 +5,9 @@ import { renderVolumeFiles, type VolumeFiles } from "../connector/volume-files.t
 import type { NodePublishVolumeRequest__Output as PublishRequest } from "./generated/csi/v1/NodePublishVolumeRequest.ts";
 import { formatRecord, recordName } from "./publish-record.ts";
 import { invalidArgument, type RpcError } from "./rpc-error.ts";
-import { readServiceAccountToken } from "./service-account-token.ts";
 import { type ConnectorQuestions, findVolumeConnectors } from "./volume-connectors.ts";
 import type { Access } from "./volume-mounts.ts";
-import { parseVolumeRequest } from "./volume-request.ts";
+import { parseVolumeRequest, readServiceAccountToken } from "./volume-request.ts";
 
 export interface RenderOptions extends ConnectorQuestions {
   /** Whom a Pod's token is for. */

@@ -1,5 +1,7 @@
+import { chmod, lstat, mkdtemp, rename, rm, unlink } from "node:fs/promises";
+import { dirname, join } from "node:path";
 import { Server, ServerCredentials } from "@grpc/grpc-js";
-import { placeSocket } from "./socket-file.ts";
+import { unless } from "../error-code.ts";
 
 export interface SocketServerOptions {
   /** Absolute; its folder has to be there. */
@@ -36,4 +38,68 @@ export async function serveOnSocket(options: SocketServerOptions): Promise<Socke
       clearTimeout(timer);
     },
   };
+}
+
+/** unix(7): `sun_path`, without the NUL at its end. */
+const longestPath = 107;
+const { byteLength } = Buffer;
+
+/** A socket's place in the file system. */
+export interface SocketFile {
+  /** Removes the socket, unless another process has put its own there in the meantime. */
+  readonly remove: () => Promise<void>;
+}
+
+/**
+ * Listens under a name of our own and moves the socket into its place. So the place is never empty, whoever
+ * listened there before is replaced, nobody but this user can ever connect, and closing the listener is harmless:
+ * Node and grpc-js unlink the path that they bound, even where it is another process's by then.
+ * @param listen binds the path that it is given
+ * @throws Error where the folder is missing or something else than a socket is at the path
+ */
+export async function placeSocket(
+  path: string,
+  listen: (path: string) => Promise<unknown>,
+): Promise<SocketFile> {
+  await checkSocketPlace(path);
+  // The leading dot keeps the kubelet's plugin watcher away.
+  const folder = await mkdtemp(`${dirname(path)}/.`).catch((error: unknown) => {
+    throw new Error(
+      `${path}: can't create a socket there; check that its folder exists and is writable`,
+      {
+        cause: error,
+      },
+    );
+  });
+  try {
+    const own = join(folder, "s");
+    await listen(own);
+    await chmod(own, 0o600);
+    const { dev, ino } = await lstat(own);
+    await rename(own, path);
+    return {
+      async remove() {
+        const now = await lstat(path).catch(unless(undefined, "ENOENT"));
+        if (now?.dev === dev && now.ino === ino) await unlink(path);
+      },
+    };
+  } finally {
+    await rm(folder, { recursive: true });
+  }
+}
+
+/**
+ * Whether a socket can be placed there, as far as that is known before anything is made. A folder that is missing
+ * yet is no mistake.
+ * @throws Error where the path is too long, or something else than a socket is there
+ */
+export async function checkSocketPlace(path: string): Promise<void> {
+  const length = Math.max(byteLength(path), byteLength(dirname(path)) + "/.XXXXXX/s".length);
+  if (length > longestPath) {
+    throw new Error(`${path}: found a path of ${length} bytes, wanted ${longestPath} at most`);
+  }
+  const present = await lstat(path).catch(unless(undefined, "ENOENT"));
+  if (present !== undefined && !present.isSocket()) {
+    throw new Error(`${path}: found something that is not a socket, wanted nothing: remove it`);
+  }
 }

@@ -1,7 +1,7 @@
 import { status } from "@grpc/grpc-js";
 import { type ConnectorRef, showRef } from "../connector/connector-ref.ts";
+import { type FindConnector, type MayUse, Unavailable } from "../connector/platform.ts";
 import type { ProxyHostsOf } from "../connector/proxy-address.ts";
-import { type FindConnector, type MayUse, Unavailable } from "../connector/surroundings.ts";
 import type { VolumeConnector } from "../connector/volume-contents.ts";
 import { RpcError, unavailable } from "./rpc-error.ts";
 import type { VolumeRequest } from "./volume-request.ts";

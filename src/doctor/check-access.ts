@@ -1,8 +1,14 @@
 import { matches } from "../connector/access-rules.ts";
 import type { Connector } from "../connector/connector.ts";
 import type { ConnectorRef } from "../connector/connector-ref.ts";
-import { type ServiceAccountRef, serviceAccountRequester } from "../connector/service-account.ts";
-import { type MayUse, type Result, Unavailable, type Verb } from "../connector/surroundings.ts";
+import {
+  type MayUse,
+  type Result,
+  type ServiceAccountRef,
+  serviceAccountRequester,
+  Unavailable,
+  type Verb,
+} from "../connector/platform.ts";
 import { type Finding, failure, fine, notChecked, warning } from "./finding.ts";
 import type { Seen } from "./seen.ts";
 

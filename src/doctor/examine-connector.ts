@@ -1,11 +1,8 @@
-import type { Connector } from "../connector/connector.ts";
-import { connectorApiVersion } from "../connector/connector.ts";
+import { type Connector, connectorApiVersion, parseConnector } from "../connector/connector.ts";
 import type { ConnectorRef } from "../connector/connector-ref.ts";
 import { parseCertificates, parseCredential } from "../connector/credential.ts";
-import { parseConnector } from "../connector/parse-connector.ts";
+import type { MayUse, ServiceAccountRef, UpstreamSecrets } from "../connector/platform.ts";
 import { serviceHosts } from "../connector/proxy-address.ts";
-import type { ServiceAccountRef } from "../connector/service-account.ts";
-import type { MayUse, UpstreamSecrets } from "../connector/surroundings.ts";
 import { sharedCaLabel } from "../kube/read-upstream-secrets.ts";
 import type { Probe } from "../upstream/probe.ts";
 import { checkAccess } from "./check-access.ts";

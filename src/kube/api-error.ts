@@ -1,5 +1,5 @@
 import { property } from "../connector/document.ts";
-import { Unavailable } from "../connector/surroundings.ts";
+import { Unavailable } from "../connector/platform.ts";
 
 /** The API server has refused a request, and would refuse it again. */
 export class ApiError extends Error {

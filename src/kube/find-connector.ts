@@ -1,7 +1,7 @@
+import { parseConnector } from "../connector/connector.ts";
 import { type ConnectorRef, showRef } from "../connector/connector-ref.ts";
-import { parseConnector } from "../connector/parse-connector.ts";
+import { type FindConnector, type FoundConnector, Unavailable } from "../connector/platform.ts";
 import { describeProblems } from "../connector/problem.ts";
-import { type FindConnector, type FoundConnector, Unavailable } from "../connector/surroundings.ts";
 import type { KubeObject } from "./object-store.ts";
 import type { WatchedCache } from "./watched-cache.ts";
 

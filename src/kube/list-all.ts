@@ -1,5 +1,5 @@
 import { property } from "../connector/document.ts";
-import { Unavailable } from "../connector/surroundings.ts";
+import { Unavailable } from "../connector/platform.ts";
 import type { ApiClient } from "./api-client.ts";
 import type { KubeObject } from "./object-store.ts";
 

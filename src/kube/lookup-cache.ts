@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import { Unavailable } from "../connector/surroundings.ts";
+import { Unavailable } from "../connector/platform.ts";
 
 /** An answer, and how long it holds. */
 export interface CachedResult<T> {

@@ -6,7 +6,7 @@ import {
   type Result,
   Unavailable,
   type Verb,
-} from "../connector/surroundings.ts";
+} from "../connector/platform.ts";
 import type { ApiClient } from "./api-client.ts";
 import { ApiError } from "./api-error.ts";
 import { createLookupCache, type ObserveLookup } from "./lookup-cache.ts";

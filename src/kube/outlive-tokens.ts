@@ -1,6 +1,6 @@
 import { hash } from "node:crypto";
 import { property } from "../connector/document.ts";
-import { type Identity, Unavailable, type VerifyToken } from "../connector/surroundings.ts";
+import { type Identity, Unavailable, type VerifyToken } from "../connector/platform.ts";
 import type { ApiClient } from "./api-client.ts";
 import { ApiError, hasStatus } from "./api-error.ts";
 import { createLookupCache } from "./lookup-cache.ts";

@@ -1,8 +1,8 @@
 import type { Connector } from "../connector/connector.ts";
 import { showRef } from "../connector/connector-ref.ts";
 import { type Credential, parseCertificates, parseCredential } from "../connector/credential.ts";
+import type { ReadUpstreamSecrets, Result } from "../connector/platform.ts";
 import { describeProblems } from "../connector/problem.ts";
-import type { ReadUpstreamSecrets, Result } from "../connector/surroundings.ts";
 import type { Log } from "../log.ts";
 import type { ApiClient } from "./api-client.ts";
 import { ApiError, hasStatus } from "./api-error.ts";

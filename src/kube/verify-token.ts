@@ -1,12 +1,12 @@
 import { hash } from "node:crypto";
 import { property } from "../connector/document.ts";
-import { show } from "../connector/problem.ts";
 import {
   type Identity,
   type Result,
   Unavailable,
   type VerifyToken,
-} from "../connector/surroundings.ts";
+} from "../connector/platform.ts";
+import { show } from "../connector/problem.ts";
 import type { ApiClient } from "./api-client.ts";
 import { ApiError } from "./api-error.ts";
 import { type CachedResult, createLookupCache, type ObserveLookup } from "./lookup-cache.ts";

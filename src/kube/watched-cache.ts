@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { property } from "../connector/document.ts";
-import { Unavailable } from "../connector/surroundings.ts";
+import { Unavailable } from "../connector/platform.ts";
 import type { Log } from "../log.ts";
 import type { ApiClient } from "./api-client.ts";
 import { errorOfStatus, hasStatus } from "./api-error.ts";

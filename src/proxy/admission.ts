@@ -3,13 +3,7 @@ import type { IncomingMessage } from "node:http";
 import { type Action, isAllowed, matches } from "../connector/access-rules.ts";
 import type { Connector } from "../connector/connector.ts";
 import { type ConnectorRef, showRef } from "../connector/connector-ref.ts";
-import type {
-  FindConnector,
-  Identity,
-  MayUse,
-  Verb,
-  VerifyToken,
-} from "../connector/surroundings.ts";
+import type { FindConnector, Identity, MayUse, Verb, VerifyToken } from "../connector/platform.ts";
 import { denied, RegistryError } from "./registry-error.ts";
 import { basicChallenge, clientToken } from "./request/request-head.ts";
 import type { Endpoint, RepositoryTarget } from "./request/request-target.ts";

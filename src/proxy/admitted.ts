@@ -1,6 +1,6 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Connector } from "../connector/connector.ts";
-import type { Identity } from "../connector/surroundings.ts";
+import type { Identity } from "../connector/platform.ts";
 import type { Patience } from "./relay/patience.ts";
 import type { RepositoryTarget } from "./request/request-target.ts";
 import type { ReportDraft } from "./request-report.ts";

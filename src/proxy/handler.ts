@@ -1,7 +1,7 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Connector } from "../connector/connector.ts";
 import { type ConnectorRef, showRef } from "../connector/connector-ref.ts";
-import type { Identity, ReadUpstreamSecrets } from "../connector/surroundings.ts";
+import type { Identity, ReadUpstreamSecrets } from "../connector/platform.ts";
 import type { Log } from "../log.ts";
 import type { Upstream, Upstreams } from "../upstream/upstream.ts";
 import {

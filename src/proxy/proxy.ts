@@ -1,6 +1,6 @@
 import type { IncomingMessage } from "node:http";
 import type { IssueLeaf } from "../certificate-authority.ts";
-import type { ReadUpstreamSecrets } from "../connector/surroundings.ts";
+import type { ReadUpstreamSecrets } from "../connector/platform.ts";
 import type { TunnelRules } from "../connector/tunnel-rules.ts";
 import type { Log } from "../log.ts";
 import type { ResolveHost } from "../upstream/address-guard.ts";

@@ -1,6 +1,6 @@
 /** Errors as registry clients get them. */
 import type { ServerResponse } from "node:http";
-import { Unavailable } from "../connector/surroundings.ts";
+import { Unavailable } from "../connector/platform.ts";
 import { UpstreamError } from "../upstream/upstream-error.ts";
 
 /** Error codes of the OCI distribution specification 1.1, and the three that docker's registry adds for the server's side. */

@@ -2,7 +2,7 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import type { Action } from "../connector/access-rules.ts";
 import { type ConnectorRef, showRef } from "../connector/connector-ref.ts";
-import type { Identity } from "../connector/surroundings.ts";
+import type { Identity } from "../connector/platform.ts";
 import type { RequestTarget } from "./request/request-target.ts";
 
 /** What became of a request. It becomes a line of the audit log (docs/audit-log.md has the fields) and counts in the metrics. */

@@ -1,8 +1,8 @@
 import { status } from "@grpc/grpc-js";
 import type { CsiSettings, Environment } from "../config/cluster-settings.ts";
+import { Unavailable } from "../connector/platform.ts";
 import { serviceHosts } from "../connector/proxy-address.ts";
 import { caConfigMapKey, caConfigMapName } from "../connector/proxy-keys.ts";
-import { Unavailable } from "../connector/surroundings.ts";
 import { servePluginRegistration } from "../csi/plugin-registration.ts";
 import { toRpcError } from "../csi/rpc-error.ts";
 import { serveCsi } from "../csi/server.ts";

@@ -2,7 +2,7 @@ import { realpath } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import type { MountSettings } from "../config/command.ts";
 import { publishVolume, unpublishVolume } from "../csi/client.ts";
-import { volumeIdOf } from "../standalone/volume-record.ts";
+import { volumeIdOf } from "../standalone/volume-records.ts";
 
 /**
  * Mounts a volume through the standalone process's CSI socket, as a kubelet does.

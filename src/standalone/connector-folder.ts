@@ -1,6 +1,5 @@
 import { shareRuns } from "../concurrency.ts";
 import type { Log } from "../log.ts";
-import { every } from "./every.ts";
 import { type FolderContents, folderContents, folderFindings } from "./folder-contents.ts";
 import { type KeptFile, keepFile, readFolderFiles } from "./folder-file.ts";
 import { watchFolder } from "./folder-watch.ts";
@@ -102,7 +101,7 @@ export async function openConnectorFolder(
     watcher.stop();
     throw new Error(whatToDo(folder, error), { cause: error });
   }
-  const stopRescans = every(rescanMs, () => void rescan());
+  const rescans = setInterval(() => void rescan(), rescanMs).unref();
   return {
     path: folder,
     contents: () => contents,
@@ -113,7 +112,7 @@ export async function openConnectorFolder(
     },
     async stop() {
       stopped = true;
-      stopRescans();
+      clearInterval(rescans);
       watcher.stop();
       await rescan();
     },

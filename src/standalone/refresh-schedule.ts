@@ -1,5 +1,13 @@
 import { describeError, type Log, type LogFields } from "../log.ts";
-import type { Every } from "./every.ts";
+
+/** Runs a task again and again, with so many milliseconds between, until the returned function is called. */
+export type Every = (intervalMs: number, task: () => void) => () => void;
+
+/** The real one. It doesn't keep the process alive. */
+export const every: Every = (intervalMs, task) => {
+  const timer = setInterval(task, intervalMs).unref();
+  return () => clearInterval(timer);
+};
 
 export interface RefreshScheduleOptions {
   /** Brings something up to date, and tells when it is due next: milliseconds, as `now` gives them. */

@@ -1,6 +1,6 @@
 import { createPublicKey, hash, type KeyObject } from "node:crypto";
 import { errors, type JWTPayload, jwtVerify, SignJWT } from "jose";
-import type { Identity, Result, VerifyToken } from "../connector/surroundings.ts";
+import type { Identity, Result, VerifyToken } from "../connector/platform.ts";
 
 /** Whose token it is, and what it opens. */
 export interface TokenHolder {

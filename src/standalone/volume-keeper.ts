@@ -1,21 +1,21 @@
 import { isDeepStrictEqual } from "node:util";
 import { createKeyedQueue } from "../concurrency.ts";
 import { showRef } from "../connector/connector-ref.ts";
+import type { Result } from "../connector/platform.ts";
 import { describeProblems } from "../connector/problem.ts";
-import type { Result } from "../connector/surroundings.ts";
 import { parseVolumeAttributes } from "../connector/volume-attributes.ts";
 import type { Log, LogFields } from "../log.ts";
-import type { Every } from "./every.ts";
 import { namespaceIfAbsent } from "./folder-documents.ts";
-import { recordedVolumes, type UnpublishRequest } from "./recorded-volumes.ts";
-import { refreshSchedule } from "./refresh-schedule.ts";
+import { type Every, refreshSchedule } from "./refresh-schedule.ts";
 import type { SignToken } from "./tokens.ts";
 import {
   isVolumeId,
   type RecordedRequest,
+  recordedVolumes,
+  type UnpublishRequest,
   type VolumeRecord,
   type VolumeRecords,
-} from "./volume-record.ts";
+} from "./volume-records.ts";
 
 export interface VolumeKeeperOptions<Request extends RecordedRequest> {
   /** The csi role's own. A first one that fails undoes what it has begun. */

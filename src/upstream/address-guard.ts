@@ -3,7 +3,7 @@ import { isIP, type LookupFunction } from "node:net";
 import ipaddr from "ipaddr.js";
 import { getDomain } from "tldts";
 import type { Connector } from "../connector/connector.ts";
-import type { Result } from "../connector/surroundings.ts";
+import type { Result } from "../connector/platform.ts";
 
 /**
  * Decides which addresses may be dialled on behalf of a connector. A registry decides where its redirects and

@@ -1,6 +1,6 @@
 import type { Connector } from "../connector/connector.ts";
+import type { UpstreamSecrets } from "../connector/platform.ts";
 import { upstreamRepository } from "../connector/registry-address.ts";
-import type { UpstreamSecrets } from "../connector/surroundings.ts";
 import { apiUrl, fetchHead } from "./fetch-head.ts";
 import { basicAuthorization, fetchToken } from "./token-client.ts";
 import type { Upstream, Upstreams } from "./upstream.ts";

@@ -1,6 +1,6 @@
 import type { Connector } from "../connector/connector.ts";
 import { withoutBrackets } from "../connector/host-name.ts";
-import type { Result } from "../connector/surroundings.ts";
+import type { Result } from "../connector/platform.ts";
 import { registrableDomain } from "./address-guard.ts";
 
 /** Token servers that are known to be under another domain than their registry, by the registry's host. */

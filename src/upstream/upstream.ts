@@ -5,7 +5,7 @@ import { createSecureContext, type SecureContext } from "node:tls";
 import { LRUCache } from "lru-cache";
 import { Agent } from "undici";
 import type { Connector } from "../connector/connector.ts";
-import type { UpstreamSecrets } from "../connector/surroundings.ts";
+import type { UpstreamSecrets } from "../connector/platform.ts";
 import { type AddressGuard, createAddressGuard, type ResolveHost } from "./address-guard.ts";
 import { BufferBudget } from "./http-client/body-buffers.ts";
 import type { SendRequest } from "./http-client/http-exchange.ts";

@@ -5,7 +5,7 @@ import { expect } from "chai";
 import { parse } from "yaml";
 import type { Connector } from "../../src/connector/connector.ts";
 import { property } from "../../src/connector/document.ts";
-import type { UpstreamSecrets } from "../../src/connector/surroundings.ts";
+import type { UpstreamSecrets } from "../../src/connector/platform.ts";
 import { systemClock } from "../../src/controller/clock.ts";
 import { type Condition, readConditions } from "../../src/controller/conditions.ts";
 import {

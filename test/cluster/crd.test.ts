@@ -2,7 +2,7 @@ import { randomBytes } from "node:crypto";
 import { join } from "node:path";
 import { expect } from "chai";
 import { parse } from "yaml";
-import { parseConnector } from "../../src/connector/parse-connector.ts";
+import { parseConnector } from "../../src/connector/connector.ts";
 import { cleanup } from "../support/cleanup.ts";
 import { eventually } from "../support/eventually.ts";
 import { type Cluster, startCluster } from "./cluster.ts";

@@ -5,7 +5,7 @@ import { expect } from "chai";
 import { parse } from "yaml";
 import { createAuthority } from "../../src/certificate-authority.ts";
 import type { Connector } from "../../src/connector/connector.ts";
-import { type Identity, type Result, Unavailable } from "../../src/connector/surroundings.ts";
+import { type Identity, type Result, Unavailable } from "../../src/connector/platform.ts";
 import { type ApiClient, createApiClient } from "../../src/kube/api-client.ts";
 import { connectorsPath, findInCache } from "../../src/kube/find-connector.ts";
 import { inClusterAccess } from "../../src/kube/in-cluster.ts";

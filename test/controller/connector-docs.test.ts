@@ -39,7 +39,7 @@ describe("docs/connector.md", () => {
     const [, types = ""] =
       /const partTypes = \[(.*?)\]/s.exec(await read("src/controller/conditions.ts")) ?? [];
     for (const [, type] of types.matchAll(/"(\w+)"/g)) expect(text).to.contain(`| \`${type}\` | `);
-    const parser = await read("src/connector/parse-connector.ts");
+    const parser = await read("src/connector/connector.ts");
     const params = [...parser.matchAll(/params, "(\w+)"/g)].map(([, name]) => name);
     expect(params).to.have.length.above(3);
     for (const name of params) expect(text).to.contain(`| \`${name}\` | `);

@@ -1,7 +1,7 @@
 import { expect } from "chai";
 import { createAuthority } from "../../src/certificate-authority.ts";
 import { property } from "../../src/connector/document.ts";
-import type { UpstreamSecrets } from "../../src/connector/surroundings.ts";
+import type { UpstreamSecrets } from "../../src/connector/platform.ts";
 import type { Condition } from "../../src/controller/conditions.ts";
 import { readConditions } from "../../src/controller/conditions.ts";
 import {

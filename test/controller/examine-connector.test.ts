@@ -1,5 +1,5 @@
 import { expect } from "chai";
-import { parseConnector } from "../../src/connector/parse-connector.ts";
+import { parseConnector } from "../../src/connector/connector.ts";
 import { documentFindings } from "../../src/controller/examine-connector.ts";
 
 /** What is wrong with a Connector of this spec, as `condition: reason`. */

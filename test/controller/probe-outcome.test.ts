@@ -1,6 +1,6 @@
 import { expect } from "chai";
 import fc from "fast-check";
-import type { UpstreamSecrets } from "../../src/connector/surroundings.ts";
+import type { UpstreamSecrets } from "../../src/connector/platform.ts";
 import { type AuthRefusal, writtenRefusal } from "../../src/controller/auth-refusal.ts";
 import { timestamp } from "../../src/controller/clock.ts";
 import {

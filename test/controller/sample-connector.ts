@@ -1,5 +1,4 @@
-import type { Connector } from "../../src/connector/connector.ts";
-import { parseConnector } from "../../src/connector/parse-connector.ts";
+import { type Connector, parseConnector } from "../../src/connector/connector.ts";
 import type { KubeObject } from "../../src/kube/object-store.ts";
 
 /** A Connector's document, as the API server gives it. */

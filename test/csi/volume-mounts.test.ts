@@ -1,8 +1,17 @@
+import { readFileSync } from "node:fs";
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { status } from "@grpc/grpc-js";
 import { expect } from "chai";
-import { accessFor, createVolumeMounts, systemMounts } from "../../src/csi/volume-mounts.ts";
+import fc from "fast-check";
+import {
+  accessFor,
+  createVolumeMounts,
+  missingMountRight,
+  mountsAt,
+  systemMounts,
+  unescapeOctal,
+} from "../../src/csi/volume-mounts.ts";
 import {
   type Driver,
   makeFolder,
@@ -139,5 +148,79 @@ describe("the mounts of volumes", function () {
       .mount(path, accessFor(undefined), [])
       .catch((reason) => reason);
     expect(error).to.have.property("code", status.UNAVAILABLE);
+  });
+});
+
+/** As the kernel's mangle_path does it. */
+const escapeOctal = (text: string): string =>
+  text.replace(/[ \t\n\\#]/g, (sign) => `\\${sign.charCodeAt(0).toString(8).padStart(3, "0")}`);
+
+const lineFor = (path: string, fsType = "tmpfs", source = "connectors-csi"): string =>
+  `65 44 0:39 / ${escapeOctal(path)} rw,nosuid shared:7 - ${fsType} ${escapeOctal(source)} rw,size=2048k`;
+
+describe("mountsAt(): the kernel's mount info", () => {
+  it("unescapes what the kernel escapes", () => {
+    fc.assert(
+      fc.property(fc.string({ unit: fc.constantFrom(..." \t\n\\#/a0ü1234567") }), (text) => {
+        expect(unescapeOctal(escapeOctal(text))).to.equal(text);
+      }),
+    );
+  });
+
+  it("finds the mounts at exactly one path, the last one last", () => {
+    const path = "/var/lib/kubelet/pods/a b/mount";
+    const lines = [
+      lineFor("/"),
+      lineFor(path, "ext4", "/dev/vd a"),
+      lineFor(`${path}2`),
+      lineFor(`${path}/below`),
+      lineFor(path),
+      "",
+    ];
+    expect(mountsAt(lines.join("\n"), path)).to.deep.equal([
+      { mountPoint: path, fsType: "ext4", source: "/dev/vd a" },
+      { mountPoint: path, fsType: "tmpfs", source: "connectors-csi" },
+    ]);
+  });
+
+  it("reads a line without, and one with several, optional fields", () => {
+    const text = [
+      "1 2 0:3 / /a rw - tmpfs connectors-csi rw",
+      "1 2 0:3 / /a rw shared:1 master:2 unbindable - proc proc rw",
+    ].join("\n");
+    expect(mountsAt(text, "/a").map(({ fsType }) => fsType)).to.deep.equal(["tmpfs", "proc"]);
+  });
+
+  it("passes over what is no line of a mount", () => {
+    for (const text of ["", "\n", "a", "1 2 3 4", "1 2 3 4 /a"]) {
+      expect(mountsAt(text, "/b")).to.deep.equal([]);
+    }
+  });
+
+  it("finds one among ten thousand", () => {
+    const lines = Array.from({ length: 10_000 }, (_, index) => lineFor(`/pods/${index}/mount`));
+    expect(mountsAt(lines.join("\n"), "/pods/9999/mount")).to.have.lengthOf(1);
+  });
+});
+
+describe("missingMountRight(): the right to mount", () => {
+  const status = (user: number, capabilities: string): string =>
+    `Name:\tnode\nUid:\t${user}\t0\t0\t0\nGid:\t0\t0\t0\t0\nCapPrm:\t0\nCapEff:\t${capabilities}\n`;
+
+  it("is root's, with CAP_SYS_ADMIN", () => {
+    expect(missingMountRight(status(0, "0000000000200000"))).to.equal(undefined);
+    expect(missingMountRight(status(0, "000001ffffffffff"))).to.equal(undefined);
+    expect(missingMountRight(readFileSync("/proc/self/status", "utf8"))).to.equal(undefined);
+  });
+
+  it("is nobody else's, and says whose", () => {
+    expect(missingMountRight(status(65534, "000001ffffffffff"))).to.equal(
+      "found user 65534, wanted root",
+    );
+    for (const capabilities of ["0000000000000000", "000001ffffdfffff", "00000000a80425fb"]) {
+      expect(missingMountRight(status(0, capabilities))).to.match(
+        /^found root without CAP_SYS_ADMIN/,
+      );
+    }
   });
 });

@@ -3,7 +3,7 @@ import { mkdir, readdir, readFile, stat, symlink, writeFile } from "node:fs/prom
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { expect } from "chai";
-import { Unavailable } from "../../src/connector/surroundings.ts";
+import { Unavailable } from "../../src/connector/platform.ts";
 import type { NodeGetVolumeStatsResponse__Output as NodeGetVolumeStatsResponse } from "../../src/csi/generated/csi/v1/NodeGetVolumeStatsResponse.ts";
 import { systemMounts } from "../../src/csi/volume-mounts.ts";
 import {

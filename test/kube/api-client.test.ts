@@ -1,5 +1,5 @@
 import { expect } from "chai";
-import { Unavailable } from "../../src/connector/surroundings.ts";
+import { Unavailable } from "../../src/connector/platform.ts";
 import { createApiClient } from "../../src/kube/api-client.ts";
 import { ApiError } from "../../src/kube/api-error.ts";
 import type { ApiCall } from "../../src/kube/api-request.ts";

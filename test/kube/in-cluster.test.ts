@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { inspect } from "node:util";
 import { expect } from "chai";
 import { createAuthority, createLeafIssuer } from "../../src/certificate-authority.ts";
-import { Unavailable } from "../../src/connector/surroundings.ts";
+import { Unavailable } from "../../src/connector/platform.ts";
 import { createApiClient } from "../../src/kube/api-client.ts";
 import { inClusterAccess } from "../../src/kube/in-cluster.ts";
 import { kubeconfigAccess } from "../../src/kube/kubeconfig.ts";

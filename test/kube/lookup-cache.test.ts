@@ -1,6 +1,6 @@
 import { expect } from "chai";
 import fc from "fast-check";
-import { Unavailable } from "../../src/connector/surroundings.ts";
+import { Unavailable } from "../../src/connector/platform.ts";
 import {
   type CachedResult,
   createLookupCache,

@@ -1,5 +1,5 @@
 import { expect } from "chai";
-import { type MayUse, type Result, Unavailable } from "../../src/connector/surroundings.ts";
+import { type MayUse, type Result, Unavailable } from "../../src/connector/platform.ts";
 import { createApiClient } from "../../src/kube/api-client.ts";
 import { type AccessReviewOptions, createAccessReviewer } from "../../src/kube/may-use.ts";
 import { cleanup } from "../support/cleanup.ts";

@@ -1,5 +1,5 @@
 import { expect } from "chai";
-import type { Identity, Result, VerifyToken } from "../../src/connector/surroundings.ts";
+import type { Identity, Result, VerifyToken } from "../../src/connector/platform.ts";
 import { createApiClient } from "../../src/kube/api-client.ts";
 import { outliveTokens } from "../../src/kube/outlive-tokens.ts";
 import { cleanup } from "../support/cleanup.ts";

@@ -4,7 +4,7 @@ import {
   type Result,
   Unavailable,
   type VerifyToken,
-} from "../../src/connector/surroundings.ts";
+} from "../../src/connector/platform.ts";
 import { createApiClient } from "../../src/kube/api-client.ts";
 import { reviewTokens } from "../../src/kube/verify-token.ts";
 import { cleanup } from "../support/cleanup.ts";

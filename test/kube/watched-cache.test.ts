@@ -1,5 +1,5 @@
 import { expect } from "chai";
-import { Unavailable } from "../../src/connector/surroundings.ts";
+import { Unavailable } from "../../src/connector/platform.ts";
 import { createApiClient } from "../../src/kube/api-client.ts";
 import { connectorsPath, findInCache } from "../../src/kube/find-connector.ts";
 import type { KubeObject } from "../../src/kube/object-store.ts";

@@ -4,15 +4,10 @@ import {
   createLeafIssuer,
   type KeyPair,
 } from "../../src/certificate-authority.ts";
-import type { Connector } from "../../src/connector/connector.ts";
+import { type Connector, parseConnector } from "../../src/connector/connector.ts";
 import { showRef } from "../../src/connector/connector-ref.ts";
 import type { Credential } from "../../src/connector/credential.ts";
-import { parseConnector } from "../../src/connector/parse-connector.ts";
-import {
-  type Identity,
-  Unavailable,
-  type UpstreamSecrets,
-} from "../../src/connector/surroundings.ts";
+import { type Identity, Unavailable, type UpstreamSecrets } from "../../src/connector/platform.ts";
 import { createLog } from "../../src/log.ts";
 import { type ProxyOptions, startProxy } from "../../src/proxy/proxy.ts";
 import type { Stoppable } from "../support/cleanup.ts";

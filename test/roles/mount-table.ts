@@ -1,6 +1,6 @@
 import { execFileSync } from "node:child_process";
 import { readFile } from "node:fs/promises";
-import { unescapeOctal } from "../../src/csi/mount-info.ts";
+import { unescapeOctal } from "../../src/csi/volume-mounts.ts";
 
 export interface MountEntry {
   /** The kernel's, another one for each mount. */

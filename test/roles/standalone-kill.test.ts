@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { expect } from "chai";
 import { publishVolume, unpublishVolume } from "../../src/csi/client.ts";
-import { volumeIdOf } from "../../src/standalone/volume-record.ts";
+import { volumeIdOf } from "../../src/standalone/volume-records.ts";
 import { cleanup } from "../support/cleanup.ts";
 import { eventually } from "../support/eventually.ts";
 import { type FakeRegistry, startFakeRegistry } from "../support/fake-registry.ts";

@@ -1,12 +1,12 @@
 import { generateKeyPairSync } from "node:crypto";
-import type { VerifyToken } from "../../src/connector/surroundings.ts";
+import type { VerifyToken } from "../../src/connector/platform.ts";
 import { tokenSigner, tokenVerifier } from "../../src/standalone/tokens.ts";
 import { startVolumeKeeper, type VolumeKeeper } from "../../src/standalone/volume-keeper.ts";
 import {
   type RecordedRequest,
   type VolumeRecords,
   volumeRecords,
-} from "../../src/standalone/volume-record.ts";
+} from "../../src/standalone/volume-records.ts";
 import { type RecordedLog, recordedLog } from "./recorded-log.ts";
 
 /** A request with a part that the keeper doesn't know. */

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { expect } from "chai";
-import type { UpstreamSecrets } from "../../src/connector/surroundings.ts";
+import type { UpstreamSecrets } from "../../src/connector/platform.ts";
 import { createUpstreams, type Upstreams } from "../../src/upstream/upstream.ts";
 import { clientOf } from "../proxy/test-client.ts";
 import { startTestProxy, testConnector } from "../proxy/test-proxy.ts";

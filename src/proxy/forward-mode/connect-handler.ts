@@ -1,6 +1,6 @@
 import type { IncomingMessage } from "node:http";
 import type { Socket } from "node:net";
-import type { Identity } from "../../connector/surroundings.ts";
+import type { Identity } from "../../connector/platform.ts";
 import type { Log } from "../../log.ts";
 import type { AdmissionOptions } from "../admission.ts";
 import type { RequestObserver } from "../handler.ts";

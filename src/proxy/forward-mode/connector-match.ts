@@ -1,8 +1,8 @@
 /** Finds the connectors that a client of forward mode means: it speaks to registries under their own addresses. */
 import type { Connector } from "../../connector/connector.ts";
 import { type ConnectorRef, showRef } from "../../connector/connector-ref.ts";
+import type { Identity } from "../../connector/platform.ts";
 import { isOriginOf, type RegistryAddress } from "../../connector/registry-address.ts";
-import type { Identity } from "../../connector/surroundings.ts";
 import type { AdmissionOptions } from "../admission.ts";
 import { denied } from "../registry-error.ts";
 

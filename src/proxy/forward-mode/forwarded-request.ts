@@ -1,7 +1,7 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { SecureContext } from "node:tls";
 import type { ConnectorRef } from "../../connector/connector-ref.ts";
-import type { Identity } from "../../connector/surroundings.ts";
+import type { Identity } from "../../connector/platform.ts";
 import { authorize } from "../admission.ts";
 import {
   type HandleRequest,

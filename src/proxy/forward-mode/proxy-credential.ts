@@ -5,7 +5,7 @@ import {
   isNamespace,
   showRef,
 } from "../../connector/connector-ref.ts";
-import type { Identity, Result } from "../../connector/surroundings.ts";
+import type { Identity, Result } from "../../connector/platform.ts";
 import { attempt } from "../../error-code.ts";
 import type { AdmissionOptions } from "../admission.ts";
 import { RegistryError } from "../registry-error.ts";

@@ -1,7 +1,7 @@
 import { lookup as systemLookup } from "node:dns";
 import { isIP, type LookupFunction } from "node:net";
 import ipaddr from "ipaddr.js";
-import type { Result } from "../../connector/surroundings.ts";
+import type { Result } from "../../connector/platform.ts";
 import type { ListedHost, TunnelRules } from "../../connector/tunnel-rules.ts";
 import {
   AddressRefused,

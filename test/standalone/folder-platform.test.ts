@@ -4,12 +4,16 @@ import { expect } from "chai";
 import fc from "fast-check";
 import { createAuthority } from "../../src/certificate-authority.ts";
 import type { Connector } from "../../src/connector/connector.ts";
-import type { Result, UpstreamSecrets } from "../../src/connector/surroundings.ts";
+import type { Result, UpstreamSecrets } from "../../src/connector/platform.ts";
 import {
   type ConnectorFolder,
   openConnectorFolder,
 } from "../../src/standalone/connector-folder.ts";
-import { findInFolder, mayUseNamed, secretsInFolder } from "../../src/standalone/surroundings.ts";
+import {
+  findInFolder,
+  mayUseNamed,
+  secretsInFolder,
+} from "../../src/standalone/folder-platform.ts";
 import { cleanup } from "../support/cleanup.ts";
 import { makeTempFolder } from "../support/temp-folder.ts";
 import { connectorYaml, pairYaml, password, secretYaml } from "./manifests.ts";

@@ -7,7 +7,7 @@ import type {
   ReadUpstreamSecrets,
   Result,
   UpstreamSecrets,
-} from "../connector/surroundings.ts";
+} from "../connector/platform.ts";
 import type { ConnectorFolder } from "./connector-folder.ts";
 import {
   credentialOf,

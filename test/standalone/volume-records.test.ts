@@ -2,6 +2,7 @@ import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expect } from "chai";
 import fc from "fast-check";
+import { isVolumeId, volumeIdOf } from "../../src/standalone/volume-records.ts";
 import { makeTempFolder } from "../support/temp-folder.ts";
 import { eventually } from "./eventually.ts";
 import {
@@ -138,4 +139,17 @@ describe("the recorded volumes of a standalone process that is killed", () => {
       "not mounted, then false",
     ]);
   }).timeout(60_000);
+});
+
+describe("volumeIdOf(): the id of a volume in standalone mode", () => {
+  it("follows from the target path alone, however that is written", () => {
+    const id = volumeIdOf("/run/connectors/a");
+    expect(isVolumeId(id)).to.equal(true);
+    expect(volumeIdOf("/run//connectors/./b/../a/")).to.equal(id);
+    expect(volumeIdOf("/run/connectors/b")).not.to.equal(id);
+  });
+
+  it("needs an absolute path", () => {
+    expect(() => volumeIdOf("connectors/a")).to.throw(TypeError, "absolute");
+  });
 });

@@ -4,7 +4,7 @@ import {
   type ProxyHostsOf,
   serviceHosts,
 } from "../../src/connector/proxy-address.ts";
-import { hostsOf, mirrorsByImageHost } from "../../src/connector/tool-hosts.ts";
+import { hostsOf, mirrorsByImageHost } from "../../src/connector/volume-contents.ts";
 import { sampleVolume } from "./sample-volume.ts";
 
 const cluster = serviceHosts("cluster.local");

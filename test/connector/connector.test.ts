@@ -1,9 +1,8 @@
 import { expect } from "chai";
 import fc from "fast-check";
 import { parse } from "yaml";
-import type { Connector } from "../../src/connector/connector.ts";
+import { type Connector, parseConnector } from "../../src/connector/connector.ts";
 import { isConnectorName, isNamespace } from "../../src/connector/connector-ref.ts";
-import { parseConnector } from "../../src/connector/parse-connector.ts";
 import { addressRule } from "../../src/connector/registry-address.ts";
 
 /** The smallest document, with something in place of a part of it. */
