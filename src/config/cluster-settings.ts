@@ -1,5 +1,5 @@
 import { isNamespace, namespaceRule } from "../connector/connector-ref.ts";
-import { parseGoDuration } from "../connector/duration.ts";
+import { parseGoDurationSeconds } from "../connector/duration.ts";
 import { type Checked, type Problem, show } from "../connector/problem.ts";
 import { parseTunnelRules, type TunnelRules } from "../connector/tunnel-rules.ts";
 
@@ -67,7 +67,7 @@ export function readProxySettings(environment: Environment): Checked<ProxySettin
     ...clusterSettings(read),
     separatePush: flag(read, "SEPARATE_PUSH"),
     requireProxyVerb: flag(read, "REQUIRE_PROXY_VERB"),
-    tokenGrace: 1000 * (parseGoDuration(read("TOKEN_GRACE", isGrace, graceRule, "0s")) ?? 0),
+    tokenGrace: 1000 * (parseGoDurationSeconds(read("TOKEN_GRACE", isGrace, graceRule, "0s")) ?? 0),
     nearAddresses: [environment.NODE_IPS ?? "", environment.KUBERNETES_SERVICE_HOST ?? ""]
       .flatMap((addresses) => addresses.split(","))
       .filter((address) => address !== ""),
@@ -93,7 +93,7 @@ export const clusterNoProxy = (clusterDomain: string): readonly string[] => [
 
 const longestGrace = 24 * 60 * 60;
 const isGrace = (text: string): boolean =>
-  (parseGoDuration(text) ?? Number.POSITIVE_INFINITY) <= longestGrace;
+  (parseGoDurationSeconds(text) ?? Number.POSITIVE_INFINITY) <= longestGrace;
 const graceRule = "a duration up to 24h, such as 4h";
 
 const absolutePath = /^(\/[A-Za-z0-9_.-]+)+$/;

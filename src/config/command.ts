@@ -1,5 +1,5 @@
 import { resolve } from "node:path";
-import { parseGoDuration } from "../connector/duration.ts";
+import { parseGoDurationSeconds } from "../connector/duration.ts";
 import type { Checked, Problem } from "../connector/problem.ts";
 import { parseTunnelRules, type TunnelRules } from "../connector/tunnel-rules.ts";
 import {
@@ -24,9 +24,9 @@ export interface StandaloneSettings {
   readonly socket: string;
   readonly listen: readonly ListenSetting[];
   /** Seconds that a volume's token lives, unless the volume says otherwise. */
-  readonly tokenLifetime: number;
+  readonly tokenLifetimeSeconds: number;
   /** Milliseconds that requests under way may take once the process is told to end. */
-  readonly grace: number;
+  readonly graceMs: number;
   /** Where clients may go through the proxy, beside their connectors. */
   readonly tunnels: TunnelRules;
 }
@@ -142,9 +142,9 @@ function readStandalone(args: readonly string[], context: CommandContext): Check
   }
   const listen = listenSettings("--listen", line.texts("listen"), problems);
   const lifetime = { path: "--token-lifetime", text: text("token-lifetime") };
-  const tokenLifetime = seconds({ ...lifetime, least: "10m", most: "8760h" }, problems);
+  const tokenLifetimeSeconds = seconds({ ...lifetime, least: "10m", most: "8760h" }, problems);
   const end = { path: "--grace", text: text("grace") };
-  const grace = seconds({ ...end, least: "0s", most: "24h" }, problems);
+  const graceSeconds = seconds({ ...end, least: "0s", most: "24h" }, problems);
   const tunnels = parseTunnelRules(line.texts("tunnel").join(","), "--tunnel");
   if (!tunnels.ok) problems.push(...tunnels.problems);
   if (!tunnels.ok || problems.length > 0) return { ok: false, problems };
@@ -154,8 +154,8 @@ function readStandalone(args: readonly string[], context: CommandContext): Check
     state,
     socket: socketIn(state),
     listen,
-    tokenLifetime,
-    grace: grace * 1000,
+    tokenLifetimeSeconds,
+    graceMs: graceSeconds * 1000,
     tunnels: tunnels.value,
   };
   return { ok: true, value: { name: "standalone", settings } };
@@ -234,8 +234,9 @@ interface DurationOption {
 }
 
 function seconds({ path, text, least, most }: DurationOption, problems: Problem[]): number {
-  const value = parseGoDuration(text) ?? Number.NaN;
-  const isInside = value >= (parseGoDuration(least) ?? 0) && value <= (parseGoDuration(most) ?? 0);
+  const value = parseGoDurationSeconds(text) ?? Number.NaN;
+  const isInside =
+    value >= (parseGoDurationSeconds(least) ?? 0) && value <= (parseGoDurationSeconds(most) ?? 0);
   if (isInside) return value;
   problems.push(problem(path, text, `a duration from ${least} to ${most}, such as 1h30m`));
   return 0;

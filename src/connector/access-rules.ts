@@ -22,7 +22,7 @@ export interface AccessRule {
 }
 
 /** Somebody who wants to do something. */
-export interface Wish {
+export interface AccessRequest {
   readonly action: Action;
   readonly repository: string;
   /** `system:serviceaccount:team-a:builder`, or another name that no ServiceAccount pattern but `**` fits. */
@@ -30,14 +30,17 @@ export interface Wish {
 }
 
 /** Without rules everything is allowed; with rules, what one of them allows. */
-export function isAllowed(rules: readonly AccessRule[] | undefined, wish: Wish): boolean {
+export function isAllowed(
+  rules: readonly AccessRule[] | undefined,
+  request: AccessRequest,
+): boolean {
   if (rules === undefined) return true;
-  const [, namespace, name] = /^system:serviceaccount:([^:]+):([^:]+)$/.exec(wish.user) ?? [];
-  const account = namespace === undefined ? wish.user : `${namespace}/${name}`;
+  const [, namespace, name] = /^system:serviceaccount:([^:]+):([^:]+)$/.exec(request.user) ?? [];
+  const account = namespace === undefined ? request.user : `${namespace}/${name}`;
   return rules.some(
     ({ verbs, repositories, serviceAccounts }) =>
-      allowsAction(verbs, wish.action) &&
-      repositories.some((pattern) => matches(pattern, wish.repository)) &&
+      allowsAction(verbs, request.action) &&
+      repositories.some((pattern) => matches(pattern, request.repository)) &&
       serviceAccounts.some((pattern) => matches(pattern, account)),
   );
 }
@@ -46,13 +49,13 @@ const allowsAction = (verbs: readonly Action[], action: Action): boolean =>
   verbs.includes(action) || (action === "pull" && verbs.includes("push"));
 
 const patternForm = /^[A-Za-z0-9._*-]+(\/[A-Za-z0-9._*-]+)*$/;
-const longestPattern = 255;
+const maxPatternLength = 255;
 
 export const patternRule =
   'a pattern such as "team-a/*" or "**": components of letters, digits and . _ -, "*" for any part of one, "**" for any number of them';
 
 export const isPattern = (text: string): boolean =>
-  text.length <= longestPattern && patternForm.test(text);
+  text.length <= maxPatternLength && patternForm.test(text);
 
 /** Whether a pattern fits a whole text. */
 export function matches(pattern: string, text: string): boolean {
@@ -89,7 +92,7 @@ function fits(
   return parts.slice(part).every((rest) => rest === star);
 }
 
-const known = ["verbs", "repositories", "serviceAccounts"];
+const ruleFields = ["verbs", "repositories", "serviceAccounts"];
 
 const anybody = ["**"];
 
@@ -110,8 +113,8 @@ export function parseAccessRules(value: unknown, path: string): Checked<readonly
     const at = `${path}.${index}`;
     const keys = typeof rule === "object" && rule !== null ? Object.keys(rule) : [rule];
     for (const key of keys) {
-      if (known.some((other) => other === key)) continue;
-      problems.push({ path: at, found: show(key), wanted: known.join(", ") });
+      if (ruleFields.some((other) => other === key)) continue;
+      problems.push({ path: at, found: show(key), wanted: ruleFields.join(", ") });
     }
     return {
       verbs: verbsOf(property(rule, "verbs"), `${at}.verbs`, problems),

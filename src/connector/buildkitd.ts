@@ -7,7 +7,7 @@ import { hostsOf, mirrorsByImageHost, type VolumeContents } from "./volume-conte
  * `buildkitd.toml`. A host behind TLS says `http = false`, since buildkit takes loopback for plain
  * HTTP otherwise, even with a `ca`.
  */
-export function* buildkitdToml(
+export function* renderBuildkitd(
   { connectors }: VolumeContents,
   settings: ConfigurationSettings,
 ): Generator<readonly [string, string]> {

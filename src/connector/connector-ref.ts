@@ -11,17 +11,17 @@ export interface ConnectorRef {
 const label = /^[a-z0-9]([a-z0-9-]*[a-z0-9])?$/;
 
 /** A connector's Service is called `c-<name>`, and a Service name has 63 characters at most. */
-const longestName = 61;
-const longestNamespace = 63;
+const maxNameLength = 61;
+const maxNamespaceLength = 63;
 
-export const connectorNameRule: string = `a DNS label of at most ${longestName} characters (a-z, 0-9, "-")`;
-export const namespaceRule: string = `a DNS label of at most ${longestNamespace} characters (a-z, 0-9, "-")`;
+export const connectorNameRule: string = `a DNS label of at most ${maxNameLength} characters (a-z, 0-9, "-")`;
+export const namespaceRule: string = `a DNS label of at most ${maxNamespaceLength} characters (a-z, 0-9, "-")`;
 
 export const isConnectorName = (text: string): boolean =>
-  text.length <= longestName && label.test(text);
+  text.length <= maxNameLength && label.test(text);
 
 export const isNamespace = (text: string): boolean =>
-  text.length <= longestNamespace && label.test(text);
+  text.length <= maxNamespaceLength && label.test(text);
 
 /** `namespace/name`, as people write it. */
 export const showRef = ({ namespace, name }: ConnectorRef): string => `${namespace}/${name}`;

@@ -2,7 +2,7 @@ import { type JsonMap, stringify } from "@iarna/toml";
 import type { ConfigurationSettings } from "./configuration-params.ts";
 import { basicCredential } from "./docker-config.ts";
 import { connectorPath } from "./proxy-address.ts";
-import { certificateFolders } from "./registries-conf.ts";
+import { renderCertificateFolders } from "./registries-conf.ts";
 import {
   hostsOf,
   mirrorsByImageHost,
@@ -18,13 +18,13 @@ const capabilities = ["pull", "resolve", "push"];
  * file, since containerd has no other place for it that a mirror would be asked with. The
  * certificate lies beside it, so that a folder works wherever it is mounted.
  */
-export function* containerdHosts(
+export function* renderContainerd(
   { connectors, token, caCertificate }: VolumeContents,
   settings: ConfigurationSettings,
 ): Generator<readonly [string, string]> {
   const header = { authorization: [`Basic ${basicCredential(token)}`] };
   const entry = (host: ToolHost): JsonMap => ({ capabilities, ...certificate(host), header });
-  yield* certificateFolders(connectors, caCertificate);
+  yield* renderCertificateFolders(connectors, caCertificate);
   for (const host of hostsOf(connectors, settings.scheme)) {
     yield hostsToml(host.host, { [url(host)]: entry(host) });
   }

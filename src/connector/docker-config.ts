@@ -11,7 +11,7 @@ export const basicCredential = (token: string): string =>
  * `config.json` of docker and of all that read it. Keys are hosts alone: oras, regctl and buildkit
  * don't read keys with a path.
  */
-export function* dockerConfig({
+export function* renderDockerConfig({
   connectors,
   token,
 }: VolumeContents): Generator<readonly [string, string]> {

@@ -17,7 +17,7 @@ const part = /(\d+(?:\.\d*)?|\.\d+)(ns|us|\u00b5s|\u03bcs|ms|s|m|h)/y;
  * Seconds in a Go duration such as `30m` or `1h15m`, or undefined where the text is not one. Go's
  * `time.ParseDuration`, without a sign and without its limit of 292 years.
  */
-export function parseGoDuration(text: string): number | undefined {
+export function parseGoDurationSeconds(text: string): number | undefined {
   if (text === "0") return 0;
   let nanoseconds = 0;
   part.lastIndex = 0;

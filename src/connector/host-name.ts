@@ -4,7 +4,7 @@ import { isIPv4, isIPv6 } from "node:net";
 const name = /^[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*\.?$/;
 /** Resolvers read `2130706433`, `0x7f.1` and `127.1` as addresses: a name ends in none of these (WHATWG URL, "ends in a number"). */
 const endsInNumber = /(^|\.)(\d+|0x[0-9a-f]*)\.?$/;
-const longestName = 254;
+const maxNameLength = 254;
 
 /**
  * The one spelling of a host that stands in a URL, an authority or a rule: a name without the root's dot, an IP address
@@ -18,7 +18,7 @@ export function hostnameIn(host: string): string | undefined {
     if (!/^[0-9a-f:.]+$/.test(address) || !isIPv6(address)) return undefined;
     return URL.parse(`http://${host}`)?.hostname.slice(1, -1); // one spelling of many
   }
-  if (host.length > longestName || !name.test(host) || endsInNumber.test(host)) return undefined;
+  if (host.length > maxNameLength || !name.test(host) || endsInNumber.test(host)) return undefined;
   return host.replace(/\.$/, ""); // the root of DNS, which is implied
 }
 

@@ -13,7 +13,7 @@ export type Checked<T> =
   | { readonly ok: true; readonly value: T }
   | { readonly ok: false; readonly problems: readonly Problem[] };
 
-const shownLength = 120;
+const maxShownLength = 120;
 
 /**
  * A foreign value as one short line of JSON. What a terminal would act upon (control characters, also
@@ -22,7 +22,7 @@ const shownLength = 120;
 export function show(value: unknown): string {
   if (value === undefined) return "nothing";
   const text = toJson(value);
-  const shown = text.length > shownLength ? `${text.slice(0, shownLength)}…` : text;
+  const shown = text.length > maxShownLength ? `${text.slice(0, maxShownLength)}…` : text;
   return shown.replace(
     /[\p{C}\u2028\u2029]/gu,
     (sign) => `\\u{${sign.codePointAt(0)?.toString(16)}}`,
@@ -31,21 +31,21 @@ export function show(value: unknown): string {
 
 /** YAML has values that JSON has not: by an alias a list can contain itself. */
 function toJson(value: unknown): string {
-  const odd = "something that can't be shown";
+  const unprintable = "something that can't be shown";
   try {
-    return JSON.stringify(value) ?? odd;
+    return JSON.stringify(value) ?? unprintable;
   } catch {
-    return odd;
+    return unprintable;
   }
 }
 
 /** An event has room for 1024 characters, and a gRPC status goes into a header. */
-const describedProblems = 20;
+const maxDescribedProblems = 20;
 
 /** All problems in one sentence, for an event, a condition or a terminal; of very many, the first. */
 export function describeProblems(problems: readonly Problem[]): string {
   const sentences = problems
-    .slice(0, describedProblems)
+    .slice(0, maxDescribedProblems)
     .map(({ path, found, wanted }) => `${path}: found ${found}, wanted ${wanted}`);
   const more = problems.length - sentences.length;
   return [...sentences, ...(more > 0 ? [`and ${more} more problems`] : [])].join("; ");

@@ -37,7 +37,7 @@ export const trustedBundle = ({ authority, next, previous }: ProxyKeys): string 
 export const openingKeys = ({ sealKey, next, previous }: ProxyKeys): readonly Buffer[] =>
   [sealKey, next?.sealKey, previous?.sealKey].filter((key) => key !== undefined);
 
-const sealKeyLength = 32;
+const sealKeyBytes = 32;
 
 /** As the `data` of the Secret: base64. What is undefined is not there. */
 export function proxyKeysData(keys: ProxyKeys): Readonly<Record<DataKey, string | undefined>> {
@@ -110,9 +110,9 @@ function textAt(
 
 function sealKeyAt(secret: unknown, key: DataKey, problems: Problem[]): Buffer {
   const bytes = dataAt(secret, key);
-  if (bytes?.length === sealKeyLength) return bytes;
+  if (bytes?.length === sealKeyBytes) return bytes;
   const found = bytes === undefined ? "nothing" : `${bytes.length} bytes`;
-  problems.push({ path: key, found, wanted: `${sealKeyLength} bytes` });
+  problems.push({ path: key, found, wanted: `${sealKeyBytes} bytes` });
   return Buffer.alloc(0);
 }
 

@@ -12,7 +12,7 @@ import {
  * `registries.conf` of containers/image (podman, buildah, skopeo) in its version 2, and the
  * certificate folders that go with it.
  */
-export function* registriesConf(
+export function* renderRegistriesConf(
   { connectors, caCertificate }: VolumeContents,
   settings: ConfigurationSettings,
 ): Generator<readonly [string, string]> {
@@ -26,7 +26,7 @@ export function* registriesConf(
     }
   }
   yield ["registries.conf", stringify({ registry })];
-  yield* certificateFolders(connectors, caCertificate);
+  yield* renderCertificateFolders(connectors, caCertificate);
 }
 
 /**
@@ -46,7 +46,7 @@ function rewrite(prefix: string, mirrors: readonly Mirror[]): JsonMap {
  * `certs.d/<host>/ca.crt`: containers/image and docker refuse a folder in which a `*.cert` has no
  * `*.key`, and so the volume's root, whose `ca.cert` is part of the contract.
  */
-export function* certificateFolders(
+export function* renderCertificateFolders(
   connectors: VolumeContents["connectors"],
   caCertificate: string,
 ): Generator<readonly [string, string]> {

@@ -34,7 +34,7 @@ const dockerHubNames: ReadonlySet<string> = new Set([
 ]);
 
 /** A host with its port names a folder, whose name has 255 bytes at most. DNS allows a host 253. */
-const longestAuthority = 253;
+const maxAuthorityLength = 253;
 /** Host names, IPv4 and bracketed IPv6. Narrower than a URL's: what passes is safe in every file that we render. */
 const authority =
   /^(\[[0-9a-f:.]+\]|[a-z0-9]([a-z0-9_-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9_-]*[a-z0-9])?)*)(:\d{1,5})?$/i;
@@ -62,7 +62,7 @@ function showAddress(text: unknown): string {
 function readAddress(text: string): RegistryAddress | undefined {
   const match = /^(https?):\/\/([^/]+)(\/.*)?$/i.exec(text);
   const host = match?.[2] ?? "";
-  if (host.length > longestAuthority || !authority.test(host)) return undefined;
+  if (host.length > maxAuthorityLength || !authority.test(host)) return undefined;
   const segments = (match?.[3] ?? "").split("/").filter((segment) => segment !== "");
   if (!segments.every((segment) => pathSegment.test(segment))) return undefined;
   const url = URL.parse(`${match?.[1]}://${host}`);

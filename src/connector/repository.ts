@@ -7,14 +7,14 @@ const repository = /^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(\/[a-z0-9]+((\.|_|__|-+)[
 const tag = /^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$/;
 const digest = /^[a-z0-9]+([+._-][a-z0-9]+)*:[a-zA-Z0-9=_-]+$/;
 
-const longestRepository = 255;
-const longestDigest = 300;
+const maxRepositoryLength = 255;
+const maxDigestLength = 300;
 
 export const isRepository = (text: string): boolean =>
-  text.length <= longestRepository && repository.test(text);
+  text.length <= maxRepositoryLength && repository.test(text);
 
 export const isDigest = (text: string): boolean =>
-  text.length <= longestDigest && digest.test(text);
+  text.length <= maxDigestLength && digest.test(text);
 
 /** A tag or a digest: what may stand behind `/manifests/`. */
 export const isReference = (text: string): boolean => tag.test(text) || isDigest(text);

@@ -48,8 +48,10 @@ export function parseTunnelRules(text: string, path: string): Checked<TunnelRule
     });
   }
   if (problems.length > 0) return { ok: false, problems };
-  const all = <Kind extends Entry["kind"]>(kind: Kind): readonly Extract<Entry, { kind: Kind }>[] =>
-    read.filter((entry): entry is Extract<Entry, { kind: Kind }> => entry?.kind === kind);
+  const all = <Kind extends TunnelEntry["kind"]>(
+    kind: Kind,
+  ): readonly Extract<TunnelEntry, { kind: Kind }>[] =>
+    read.filter((entry): entry is Extract<TunnelEntry, { kind: Kind }> => entry?.kind === kind);
   const value = {
     any: entries.includes("tunnel"),
     hosts: all("host").map(({ listed }) => listed),
@@ -60,7 +62,7 @@ export function parseTunnelRules(text: string, path: string): Checked<TunnelRule
   return { ok: true, value };
 }
 
-type Entry =
+type TunnelEntry =
   | { readonly kind: "word" }
   | { readonly kind: "host" | "domain"; readonly listed: ListedHost }
   | { readonly kind: "network" | "never"; readonly network: string };
@@ -68,7 +70,7 @@ type Entry =
 const hostPattern =
   /^(?<wild>\*\.)?(?:\[(?<ipv6>[0-9a-f:.]+)\]|(?<name>[a-z0-9_.-]*[a-z0-9_-])\.?)(?::(?<port>\d{1,5}))?$/;
 
-function readEntry(text: string): Entry | undefined {
+function readEntry(text: string): TunnelEntry | undefined {
   if (text === "tunnel" || text === "refuse") return { kind: "word" };
   if (text.startsWith("!")) return networkEntry("never", text.slice(1));
   if (text.includes("/")) return networkEntry("network", text);
@@ -83,7 +85,7 @@ function readEntry(text: string): Entry | undefined {
 const isPort = (port: number | undefined): boolean =>
   port === undefined || (port > 0 && port < 65_536);
 
-function networkEntry(kind: "network" | "never", network: string): Entry | undefined {
+function networkEntry(kind: "network" | "never", network: string): TunnelEntry | undefined {
   const [address = "", bits = ""] = network.split("/");
   const isNetwork = isIP(address) !== 0 && /^\d+$/.test(bits) && ipaddr.isValidCIDR(network);
   return isNetwork ? { kind, network } : undefined;

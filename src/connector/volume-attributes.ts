@@ -5,7 +5,7 @@ import {
   parseConfigurationParams,
 } from "./configuration-params.ts";
 import { type ConnectorRef, parseConnectorRef, showRef } from "./connector-ref.ts";
-import { parseGoDuration } from "./duration.ts";
+import { parseGoDurationSeconds } from "./duration.ts";
 import { type Checked, type Problem, show } from "./problem.ts";
 
 /** What a Pod asks of its volume. */
@@ -17,7 +17,7 @@ export interface VolumeAttributes {
   /** Files, or folders, to leave out. */
   readonly leaveOut: readonly string[];
   /** Seconds, at least 600; undefined where the Pod leaves it to the driver. */
-  readonly tokenLifetime: number | undefined;
+  readonly tokenLifetimeSeconds: number | undefined;
 }
 
 /** Attributes that the kubelet adds; they are not the user's. */
@@ -32,10 +32,10 @@ const known = [
   "token.expiration",
 ] as const;
 
-const shortestLifetime = 600;
+const minLifetimeSeconds = 600;
 
 /** All names go into one header of a request to the forward proxy, and 16 KiB is what many programs allow for it. */
-const mostConnectors = 64;
+const maxConnectors = 64;
 
 /**
  * Reads `volumeAttributes`.
@@ -54,12 +54,20 @@ export function parseVolumeAttributes(
   const connectors = keep(parseConnectors(attributes, namespace));
   const names = keep(parseNames(attributes["configuration.names"] ?? ""));
   const params = keep(parseConfigurationParams(attributes["configuration.params"]));
-  const tokenLifetime = keep(parseLifetime(attributes["token.expiration"]));
+  const tokenLifetimeSeconds = keep(parseLifetimeSeconds(attributes["token.expiration"]));
   const [first, ...others] = connectors ?? [];
   if (first === undefined || !names || !params || problems.length > 0) {
     return { ok: false, problems };
   }
-  return { ok: true, value: { connectors: [first, ...others], ...names, params, tokenLifetime } };
+  return {
+    ok: true,
+    value: {
+      connectors: [first, ...others],
+      ...names,
+      params,
+      tokenLifetimeSeconds,
+    },
+  };
 }
 
 /** What is misspelt would be passed over, so it is a problem. Its value is nobody's business. */
@@ -78,8 +86,8 @@ function parseConnectors(
 ): Checked<readonly ConnectorRef[]> {
   const listed = splitList(attributes.connectors ?? "");
   if (listed.length === 0) return parseDeprecatedConnector(attributes, namespace);
-  if (listed.length > mostConnectors) {
-    const wanted = `at most ${mostConnectors} connectors in one volume`;
+  if (listed.length > maxConnectors) {
+    const wanted = `at most ${maxConnectors} connectors in one volume`;
     return { ok: false, problems: [{ path: "connectors", found: `${listed.length}`, wanted }] };
   }
   const parsed = listed.map((text) => parseConnectorRef(text, namespace, "connectors"));
@@ -125,10 +133,10 @@ function parseNames(text: string): Checked<Pick<VolumeAttributes, "configuration
   return { ok: true, value: { configurations: [...configurations], leaveOut } };
 }
 
-function parseLifetime(text: string | undefined): Checked<number | undefined> {
+function parseLifetimeSeconds(text: string | undefined): Checked<number | undefined> {
   if (text === undefined || text === "") return { ok: true, value: undefined };
-  const seconds = parseGoDuration(text);
-  if (seconds !== undefined && seconds >= shortestLifetime && seconds < 2 ** 31) {
+  const seconds = parseGoDurationSeconds(text);
+  if (seconds !== undefined && seconds >= minLifetimeSeconds && seconds < 2 ** 31) {
     return { ok: true, value: Math.floor(seconds) };
   }
   const wanted = "a duration of at least 10m, such as 30m or 1h30m";

@@ -1,11 +1,11 @@
-import { buildkitdToml } from "./buildkitd.ts";
+import { renderBuildkitd } from "./buildkitd.ts";
 import type { ConfigurationName, ConfigurationSettings } from "./configuration-params.ts";
 import { showRef } from "./connector-ref.ts";
-import { containerdHosts } from "./containerd.ts";
-import { dockerConfig } from "./docker-config.ts";
+import { renderContainerd } from "./containerd.ts";
+import { renderDockerConfig } from "./docker-config.ts";
 import { type Checked, type Problem, show } from "./problem.ts";
 import { preferredHost, proxyUrl } from "./proxy-address.ts";
-import { registriesConf } from "./registries-conf.ts";
+import { renderRegistriesConf } from "./registries-conf.ts";
 import type { VolumeAttributes } from "./volume-attributes.ts";
 import type { VolumeContents } from "./volume-contents.ts";
 
@@ -18,10 +18,10 @@ type RenderConfiguration = (
 ) => Iterable<readonly [path: string, content: string]>;
 
 const renderers: Readonly<Record<ConfigurationName, RenderConfiguration>> = {
-  "docker-config": dockerConfig,
-  buildkitd: buildkitdToml,
-  "registries-conf": registriesConf,
-  containerd: containerdHosts,
+  "docker-config": renderDockerConfig,
+  buildkitd: renderBuildkitd,
+  "registries-conf": renderRegistriesConf,
+  containerd: renderContainerd,
 };
 
 const b64token = /^[A-Za-z0-9._~+/-]+=*$/;

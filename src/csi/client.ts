@@ -16,7 +16,7 @@ export interface PublishOptions {
 }
 
 /** As long as the kubelet waits. */
-const patience = 120_000;
+const callTimeoutMs = 120_000;
 
 /**
  * Publishes a volume as the kubelet does.
@@ -68,7 +68,7 @@ async function call(
   const client = new csi.Node(`unix:${socketPath}`, credentials.createInsecure());
   try {
     await new Promise<void>((resolve, reject) => {
-      start(client, new Date(Date.now() + patience), (error) =>
+      start(client, new Date(Date.now() + callTimeoutMs), (error) =>
         error === null ? resolve() : reject(new Error(error.details)),
       );
     });

@@ -14,7 +14,7 @@ import {
 import { basename, join } from "node:path";
 import type { VolumeFiles } from "../connector/volume-files.ts";
 import { attempt, unless } from "../error-code.ts";
-import type { Access } from "./volume-mounts.ts";
+import type { FileAccess } from "./volume-mounts.ts";
 
 /*
  * The files of a volume are swapped as a whole, as the kubelet does it for Secrets:
@@ -47,7 +47,7 @@ export const readCurrent = (root: string, path: string): string | undefined =>
  * @returns false where they were so already, and nothing was written
  * @throws Error with `ENOSPC` where they don't fit; what was there before stays
  */
-export function writeGeneration(root: string, files: VolumeFiles, access: Access): boolean {
+export function writeGeneration(root: string, files: VolumeFiles, access: FileAccess): boolean {
   const current = findGeneration(root);
   const links = new Set([...files.keys()].map(linkName).filter((name) => !isHidden(name)));
   if (current !== undefined && isSame(join(root, current), files)) {
@@ -95,7 +95,7 @@ function isSame(folder: string, files: VolumeFiles): boolean {
 }
 
 /** Modes and owner are set after the fact, since the process's umask takes part in the first ones. */
-function writeFiles(root: string, files: VolumeFiles, access: Access): void {
+function writeFiles(root: string, files: VolumeFiles, access: FileAccess): void {
   const group = access.group ?? 0;
   const adopt = (folder: string): void => {
     chownSync(folder, 0, group);

@@ -14,7 +14,7 @@ export interface PluginRegistrationOptions {
   readonly onRegistered: () => void;
   readonly log: Log;
   /** Milliseconds, as {@link SocketServer.stop} takes them. */
-  readonly gracePeriod: number;
+  readonly graceMs: number;
 }
 
 export interface PluginRegistration extends SocketServer {

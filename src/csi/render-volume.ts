@@ -5,11 +5,11 @@ import { renderVolumeFiles, type VolumeFiles } from "../connector/volume-files.t
 import type { NodePublishVolumeRequest__Output as PublishRequest } from "./generated/csi/v1/NodePublishVolumeRequest.ts";
 import { formatRecord, recordName } from "./publish-record.ts";
 import { invalidArgument, type RpcError } from "./rpc-error.ts";
-import { type ConnectorQuestions, findVolumeConnectors } from "./volume-connectors.ts";
-import type { Access } from "./volume-mounts.ts";
+import { type ConnectorLookups, findVolumeConnectors } from "./volume-connectors.ts";
+import type { FileAccess } from "./volume-mounts.ts";
 import { parseVolumeRequest, readServiceAccountToken } from "./volume-request.ts";
 
-export interface RenderOptions extends ConnectorQuestions {
+export interface RenderOptions extends ConnectorLookups {
   /** Whom a Pod's token is for. */
   readonly audience: string;
   /** The certificates of the proxy's authority, PEM. */
@@ -27,7 +27,7 @@ export interface RenderOptions extends ConnectorQuestions {
 export interface RenderedVolume {
   /** What the Pod sees, and the record. */
   readonly files: VolumeFiles;
-  readonly access: Access;
+  readonly access: FileAccess;
   readonly mountOptions: readonly string[];
   /** Reasons not to publish this volume, and none to leave a published one without a fresh token. */
   readonly objections: readonly RpcError[];

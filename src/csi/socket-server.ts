@@ -8,7 +8,7 @@ export interface SocketServerOptions {
   readonly socketPath: string;
   readonly addServices: (server: Server) => void;
   /** How long, in milliseconds, calls in flight may take once the server is stopped. */
-  readonly gracePeriod: number;
+  readonly graceMs: number;
 }
 
 export interface SocketServer {
@@ -33,7 +33,7 @@ export async function serveOnSocket(options: SocketServerOptions): Promise<Socke
   return {
     async stop() {
       await socket.remove();
-      const timer = setTimeout(() => server.forceShutdown(), options.gracePeriod);
+      const timer = setTimeout(() => server.forceShutdown(), options.graceMs);
       await new Promise<void>((resolve) => server.tryShutdown(() => resolve()));
       clearTimeout(timer);
     },
@@ -41,7 +41,7 @@ export async function serveOnSocket(options: SocketServerOptions): Promise<Socke
 }
 
 /** unix(7): `sun_path`, without the NUL at its end. */
-const longestPath = 107;
+const maxPathBytes = 107;
 const { byteLength } = Buffer;
 
 /** A socket's place in the file system. */
@@ -95,8 +95,8 @@ export async function placeSocket(
  */
 export async function checkSocketPlace(path: string): Promise<void> {
   const length = Math.max(byteLength(path), byteLength(dirname(path)) + "/.XXXXXX/s".length);
-  if (length > longestPath) {
-    throw new Error(`${path}: found a path of ${length} bytes, wanted ${longestPath} at most`);
+  if (length > maxPathBytes) {
+    throw new Error(`${path}: found a path of ${length} bytes, wanted ${maxPathBytes} at most`);
   }
   const present = await lstat(path).catch(unless(undefined, "ENOENT"));
   if (present !== undefined && !present.isSocket()) {

@@ -6,7 +6,7 @@ import type { VolumeConnector } from "../connector/volume-contents.ts";
 import { RpcError, unavailable } from "./rpc-error.ts";
 import type { VolumeRequest } from "./volume-request.ts";
 
-export interface ConnectorQuestions {
+export interface ConnectorLookups {
   readonly findConnector: FindConnector;
   readonly mayUse: MayUse;
   readonly proxyHostsOf: ProxyHostsOf;
@@ -20,11 +20,11 @@ export interface VolumeConnectors {
 
 /** @throws Unavailable where it is not known which connectors there are */
 export async function findVolumeConnectors(
-  questions: ConnectorQuestions,
+  lookups: ConnectorLookups,
   request: VolumeRequest,
 ): Promise<VolumeConnectors> {
   const [first, ...others] = request.attributes.connectors;
-  const look = (ref: ConnectorRef) => findVolumeConnector(questions, request, ref);
+  const look = (ref: ConnectorRef) => findVolumeConnector(lookups, request, ref);
   const found = await Promise.all([look(first), ...others.map(look)]);
   const [one, ...more] = found;
   return {
@@ -34,7 +34,7 @@ export async function findVolumeConnectors(
 }
 
 async function findVolumeConnector(
-  { findConnector, mayUse, proxyHostsOf }: ConnectorQuestions,
+  { findConnector, mayUse, proxyHostsOf }: ConnectorLookups,
   { namespace, requester }: VolumeRequest,
   ref: ConnectorRef,
 ): Promise<{ readonly connector: VolumeConnector; readonly objection: RpcError | undefined }> {
@@ -72,9 +72,9 @@ export async function findUnusable(
   refs: readonly ConnectorRef[],
 ): Promise<readonly string[]> {
   const sentences = refs.map(async (ref) => {
-    const answer = await findConnector(ref).catch(asUnknown);
-    if (answer === undefined || answer.state === "found") return [];
-    return [describeUnusable(ref, answer.reason, answer.state)];
+    const found = await findConnector(ref).catch(unlessUnavailable);
+    if (found === undefined || found.state === "found") return [];
+    return [describeUnusable(ref, found.reason, found.state)];
   });
   return (await Promise.all(sentences)).flat();
 }
@@ -86,6 +86,6 @@ const describeUnusable = (
 ): string =>
   `connector "${showRef(ref)}" ${state === "missing" ? "not found" : "is not valid"}: ${reason}`;
 
-function asUnknown(error: unknown): undefined {
+function unlessUnavailable(error: unknown): undefined {
   if (!(error instanceof Unavailable)) throw error;
 }

@@ -26,7 +26,7 @@ export interface VolumeMounts {
    */
   readonly keepOne: (path: string) => Promise<boolean>;
   /** Mounts an empty tmpfs on the folder. */
-  readonly mount: (path: string, access: Access, options: readonly string[]) => Promise<void>;
+  readonly mount: (path: string, access: FileAccess, options: readonly string[]) => Promise<void>;
   /**
    * Unmounts all of ours at the path; false where there is none.
    * @throws RpcError where something else is mounted there
@@ -37,7 +37,7 @@ export interface VolumeMounts {
 /** Tells our mounts from others, in the mount table's column for the device. */
 const source = "connectors-csi";
 
-export const sizeLimit = "2 MiB and 1024 files";
+export const volumeSizeLimit = "2 MiB and 1024 files";
 const fixedOptions = ["size=2m", "nr_inodes=1024", "nosuid", "nodev", "noexec"];
 
 export function createVolumeMounts({ readMountInfo, run }: MountEffects): VolumeMounts {
@@ -130,7 +130,7 @@ export function missingMountRight(status: string): string | undefined {
  * Who may read a volume. Without a group everybody may, since the kubelet's folder around it is open
  * to root alone and each container sees its own volumes only.
  */
-export interface Access {
+export interface FileAccess {
   /** The owning group of all that is in the volume; undefined: root's. */
   readonly group: number | undefined;
   readonly folderMode: number;
@@ -138,7 +138,7 @@ export interface Access {
 }
 
 /** The group is the Pod's `fsGroup`, which the kubelet gives as `volume_mount_group`. */
-export const accessFor = (group: number | undefined): Access =>
+export const fileAccessFor = (group: number | undefined): FileAccess =>
   group === undefined
     ? { group, folderMode: 0o755, fileMode: 0o444 }
     : { group, folderMode: 0o750, fileMode: 0o440 };

@@ -18,9 +18,14 @@ import {
 } from "./rpc-error.ts";
 import { checkMountPoint, makeMountPoint, removeMountPoint, resolveTarget } from "./target-path.ts";
 import { findUnusable } from "./volume-connectors.ts";
-import { createVolumeMounts, type MountEffects, sizeLimit } from "./volume-mounts.ts";
+import { createVolumeMounts, type MountEffects, volumeSizeLimit } from "./volume-mounts.ts";
 import { podOf } from "./volume-request.ts";
-import { createVolumeTroubles, describeAge, usageOf, type VolumeStats } from "./volume-stats.ts";
+import {
+  createVolumeConditions,
+  describeExpiry,
+  usageOf,
+  type VolumeStats,
+} from "./volume-stats.ts";
 
 /** The volumes of one node. Calls for one target path take place one after the other. */
 export interface VolumeNode {
@@ -39,21 +44,21 @@ export interface VolumeNode {
   stats(request: StatsRequest, signal?: AbortSignal): Promise<VolumeStats>;
 }
 
-export interface NodeOptions extends RenderOptions {
+export interface VolumeNodeOptions extends RenderOptions {
   readonly mounts: MountEffects;
   readonly log: Log;
 }
 
-export function createNode(options: NodeOptions): VolumeNode {
+export function createVolumeNode(options: VolumeNodeOptions): VolumeNode {
   const { findConnector, log, now } = options;
   const mounts = createVolumeMounts(options.mounts);
-  const troubles = createVolumeTroubles(log);
+  const conditions = createVolumeConditions(log);
   const queue = createKeyedQueue();
 
   const withdraw = async (path: string): Promise<boolean> => {
     const wasMounted = await mounts.unmountAll(path);
     await removeMountPoint(path);
-    troubles.forget(path);
+    conditions.forget(path);
     return wasMounted;
   };
 
@@ -95,14 +100,14 @@ export function createNode(options: NodeOptions): VolumeNode {
       if (write(path, volume)) {
         log("info", "volume refreshed", { ...fields, connectors: volume.connectors });
       }
-      troubles.set(
+      conditions.set(
         path,
         volume.objections.map(({ message }) => message),
         fields,
       );
     } catch (error) {
       const { message, cause } = toRpcError(error);
-      troubles.set(path, [`the volume keeps its last files: ${message}`], {
+      conditions.set(path, [`the volume keeps its last files: ${message}`], {
         ...fields,
         error: cause,
       });
@@ -150,11 +155,11 @@ export function createNode(options: NodeOptions): VolumeNode {
         if (!(await mounts.keepOne(path))) throw nothing;
         const record = readRecord(path);
         const found = [
-          ...describeAge(record, now()),
-          ...troubles.of(path),
+          ...describeExpiry(record, now()),
+          ...conditions.of(path),
           ...(await findUnusable(findConnector, record?.connectors ?? [])),
         ];
-        return { ...(await usageOf(path)), troubles: [...new Set(found)] };
+        return { ...(await usageOf(path)), abnormalities: [...new Set(found)] };
       };
       return queue.run(path, statsNow, signal);
     },
@@ -184,7 +189,7 @@ function write(path: string, { files, access }: RenderedVolume): boolean {
     return writeGeneration(path, files, access);
   } catch (error) {
     if (errorCode(error) !== "ENOSPC") throw error;
-    const message = `the files don't fit into the volume (${sizeLimit}, old and new ones together): name fewer connectors or configurations`;
+    const message = `the files don't fit into the volume (${volumeSizeLimit}, old and new ones together): name fewer connectors or configurations`;
     throw new RpcError(status.RESOURCE_EXHAUSTED, message);
   }
 }

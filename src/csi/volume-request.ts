@@ -4,7 +4,7 @@ import { describeProblems, type Problem, show } from "../connector/problem.ts";
 import { parseVolumeAttributes, type VolumeAttributes } from "../connector/volume-attributes.ts";
 import type { NodePublishVolumeRequest__Output as PublishRequest } from "./generated/csi/v1/NodePublishVolumeRequest.ts";
 import { invalidArgument, type RpcError, unavailable } from "./rpc-error.ts";
-import { type Access, accessFor } from "./volume-mounts.ts";
+import { type FileAccess, fileAccessFor } from "./volume-mounts.ts";
 
 /** What a Pod wants, as the kubelet tells it. */
 export interface VolumeRequest {
@@ -12,7 +12,7 @@ export interface VolumeRequest {
   /** Who is going to use the connectors. */
   readonly requester: Requester;
   readonly attributes: VolumeAttributes;
-  readonly access: Access;
+  readonly access: FileAccess;
   /** SELinux contexts, as options of the mount. */
   readonly mountOptions: readonly string[];
 }
@@ -63,7 +63,7 @@ export function parseVolumeRequest(request: PublishRequest): VolumeRequest {
     namespace,
     requester: requesterOf(namespace, podInfo("serviceAccount.name")),
     attributes: attributes.value,
-    access: accessFor(group === "" ? undefined : Number(group)),
+    access: fileAccessFor(group === "" ? undefined : Number(group)),
     mountOptions,
   };
 }

@@ -6,7 +6,7 @@ export interface VolumeStats {
   readonly bytes: Usage;
   readonly inodes: Usage;
   /** What is wrong with the volume, a sentence each; none where all is well. */
-  readonly troubles: readonly string[];
+  readonly abnormalities: readonly string[];
 }
 
 export interface Usage {
@@ -25,7 +25,7 @@ export async function usageOf(path: string): Promise<Pick<VolumeStats, "bytes" |
 }
 
 /** What there is to say against the files, going by their record. */
-export function describeAge(record: PublishRecord | undefined, now: Date): readonly string[] {
+export function describeExpiry(record: PublishRecord | undefined, now: Date): readonly string[] {
   if (record === undefined) return ["the volume has no files, or no record of them"];
   const { tokenExpiresAt } = record;
   if (tokenExpiresAt > now) return [];
@@ -33,17 +33,17 @@ export function describeAge(record: PublishRecord | undefined, now: Date): reado
 }
 
 /** What is wrong with each published volume; a change of it is a line in the log, its lasting is none. */
-export interface VolumeTroubles {
+export interface VolumeConditions {
   readonly of: (path: string) => readonly string[];
   readonly set: (path: string, sentences: readonly string[], fields: LogFields) => void;
   readonly forget: (path: string) => void;
 }
 
-export function createVolumeTroubles(log: Log): VolumeTroubles {
-  const troubles = new Map<string, readonly string[]>();
-  const of = (path: string): readonly string[] => troubles.get(path) ?? [];
+export function createVolumeConditions(log: Log): VolumeConditions {
+  const conditions = new Map<string, readonly string[]>();
+  const of = (path: string): readonly string[] => conditions.get(path) ?? [];
   const forget = (path: string): void => {
-    troubles.delete(path);
+    conditions.delete(path);
   };
   return {
     of,
@@ -55,7 +55,7 @@ export function createVolumeTroubles(log: Log): VolumeTroubles {
         forget(path);
         log("info", "the volume is in order again", fields);
       } else {
-        troubles.set(path, sentences);
+        conditions.set(path, sentences);
         log("warning", "the volume has problems", { ...fields, reason });
       }
     },

@@ -7,7 +7,7 @@ import { servePluginRegistration } from "../csi/plugin-registration.ts";
 import { toRpcError } from "../csi/rpc-error.ts";
 import { serveCsi } from "../csi/server.ts";
 import { systemMounts } from "../csi/volume-mounts.ts";
-import { createNode, type VolumeNode } from "../csi/volume-node.ts";
+import { createVolumeNode, type VolumeNode } from "../csi/volume-node.ts";
 import { connectorsPath, findInCache } from "../kube/find-connector.ts";
 import { createAccessReviewer } from "../kube/may-use.ts";
 import type { KubeObject } from "../kube/object-store.ts";
@@ -22,7 +22,7 @@ import { rootCertificates } from "./root-certificates.ts";
 
 const healthPort = 9808;
 /** As long as the kubelet waits for a call. */
-const gracePeriod = 120_000;
+const graceMs = 120_000;
 /** Both names are fixed: the kubelet refuses a second socket of a driver that it knows. */
 const csiSocket = "csi.sock";
 const registrationSocket = "connectors-csi-reg.sock";
@@ -42,7 +42,7 @@ export async function startCsi(
   const connectors = cluster.watch(connectorsPath);
   const configMaps = `/api/v1/namespaces/${settings.namespace}/configmaps`;
   const authority = cluster.watchOne<AuthorityConfigMap>(configMaps, caConfigMapName);
-  const node = createNode({
+  const node = createVolumeNode({
     findConnector: findInCache(connectors),
     // A push that needs a right of its own is refused by the proxy, at the push.
     mayUse: createAccessReviewer({
@@ -78,14 +78,14 @@ export async function startCsi(
     nodeId: settings.nodeName,
     version,
     isReady: () => connectors.ready,
-    gracePeriod,
+    graceMs,
     log,
   });
   const registration = await servePluginRegistration({
     socketPath: `${settings.registrationFolder}/${registrationSocket}`,
     csiSocketPath: socketPath,
     onRegistered: () => untaint(cluster, settings, log),
-    gracePeriod,
+    graceMs,
     log,
   });
   const health = await serveHealth({

@@ -15,7 +15,7 @@ const neededPrograms = ["mount", "umount", "flock"];
  * @param searchPath the value of `PATH`
  * @throws Error with what to do, where this user may not mount, or a program is missing
  */
-export async function checkMachine(searchPath: string): Promise<void> {
+export async function checkMountSupport(searchPath: string): Promise<void> {
   const missing = missingMountRight(await readFile("/proc/self/status", "utf8"));
   if (missing !== undefined) throw new Error(`volumes can't be mounted: ${missing}`);
   const found = await Promise.all(neededPrograms.map((program) => isProgram(program, searchPath)));

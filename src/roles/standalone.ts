@@ -7,7 +7,7 @@ import { invalidArgument } from "../csi/rpc-error.ts";
 import { serveCsi } from "../csi/server.ts";
 import { checkSocketPlace } from "../csi/socket-server.ts";
 import { systemMounts } from "../csi/volume-mounts.ts";
-import { createNode, type VolumeNode } from "../csi/volume-node.ts";
+import { createVolumeNode, type VolumeNode } from "../csi/volume-node.ts";
 import type { Log } from "../log.ts";
 import { startProxy } from "../proxy/proxy.ts";
 import type { ListenAddress } from "../proxy/server/listener.ts";
@@ -15,15 +15,15 @@ import { openConnectorFolder } from "../standalone/connector-folder.ts";
 import { findInFolder, mayUseNamed, secretsInFolder } from "../standalone/folder-platform.ts";
 import { every } from "../standalone/refresh-schedule.ts";
 import { openStateFolder } from "../standalone/state-folder.ts";
-import { tokenSigner, tokenVerifier } from "../standalone/tokens.ts";
+import { createTokenSigner, createTokenVerifier } from "../standalone/tokens.ts";
 import { startVolumeKeeper, type VolumeKeeper } from "../standalone/volume-keeper.ts";
-import { volumeRecords } from "../standalone/volume-records.ts";
+import { createVolumeRecordStore } from "../standalone/volume-records.ts";
 import { version } from "../version.ts";
 import { interfaceAddresses } from "./own-addresses.ts";
 import { createProxyObserver } from "./proxy-observer.ts";
 import type { Role } from "./role.ts";
 import { rootCertificates } from "./root-certificates.ts";
-import { checkAddresses, checkMachine, explainListening } from "./standalone-checks.ts";
+import { checkAddresses, checkMountSupport, explainListening } from "./standalone-checks.ts";
 
 const audience = "connectors-proxy";
 const nodeId = "standalone";
@@ -42,14 +42,14 @@ export async function startStandalone(settings: StandaloneSettings, log: Log): P
     await stop(0);
     throw error;
   }
-  return { stop: () => stop(settings.grace) };
+  return { stop: () => stop(settings.graceMs) };
 }
 
 /** Ends something that was started; what is under way in it may take so many milliseconds. */
 type Undo = (grace: number) => Promise<unknown>;
 
 async function start(settings: StandaloneSettings, log: Log, undo: Undo[]): Promise<void> {
-  await checkMachine(process.env.PATH ?? "");
+  await checkMountSupport(process.env.PATH ?? "");
   const now = (): Date => new Date();
   const folder = await openConnectorFolder({ folder: settings.connectors, log });
   undo.push(() => folder.stop());
@@ -58,7 +58,7 @@ async function start(settings: StandaloneSettings, log: Log, undo: Undo[]): Prom
     log,
     now,
     pid: process.pid,
-    async beforeMaking() {
+    async beforeCreation() {
       await checkSocketPlace(settings.socket);
       await checkAddresses(settings.listen);
     },
@@ -69,14 +69,14 @@ async function start(settings: StandaloneSettings, log: Log, undo: Undo[]): Prom
   const keeperStarted = Promise.withResolvers<VolumeKeeper<PublishRequest>>();
   let keeper: VolumeKeeper<PublishRequest> | undefined;
   const tokens = { key: state.tokenKey, audience, now };
-  const verify = tokenVerifier({
+  const verify = createTokenVerifier({
     ...tokens,
     isMounted: (volumeId, mount) => keeper?.isMounted(volumeId, mount) ?? false,
   });
-  const surroundings = { findConnector: findInFolder(folder), mayUse: mayUseNamed };
+  const platform = { findConnector: findInFolder(folder), mayUse: mayUseNamed };
   const issueLeaf = await createLeafIssuer(state.authority);
   const proxy = await startProxy({
-    ...surroundings,
+    ...platform,
     listen: settings.listen,
     readUpstreamSecrets: secretsInFolder(folder),
     verifyToken: (token) =>
@@ -94,8 +94,8 @@ async function start(settings: StandaloneSettings, log: Log, undo: Undo[]): Prom
   }).catch(explainListening);
   undo.push((grace) => proxy.stop(grace));
 
-  const node = createNode({
-    ...surroundings,
+  const node = createVolumeNode({
+    ...platform,
     audience,
     proxyHostsOf: listenerHosts(hostsOf(proxy.addresses)),
     caCertificate: () => state.authority.certificate,
@@ -109,12 +109,12 @@ async function start(settings: StandaloneSettings, log: Log, undo: Undo[]): Prom
   keeper = await startVolumeKeeper<PublishRequest>({
     publish: node.publish,
     unpublish: node.unpublish,
-    records: volumeRecords(state.volumesFolder),
-    signToken: tokenSigner({ ...tokens, newTokenId: randomUUID }),
+    records: createVolumeRecordStore(state.volumesFolder),
+    signToken: createTokenSigner({ ...tokens, newTokenId: randomUUID }),
     audience,
-    tokenLifetime: settings.tokenLifetime,
+    tokenLifetimeSeconds: settings.tokenLifetimeSeconds,
     now,
-    newMount: randomUUID,
+    createMountId: randomUUID,
     every,
     log,
   });
@@ -128,7 +128,7 @@ async function start(settings: StandaloneSettings, log: Log, undo: Undo[]): Prom
     nodeId,
     version,
     isReady: () => true,
-    gracePeriod: settings.grace,
+    graceMs: settings.graceMs,
     log,
   });
   undo.push(() => csi.stop());
@@ -142,8 +142,8 @@ async function start(settings: StandaloneSettings, log: Log, undo: Undo[]): Prom
 const keptNode = (node: VolumeNode, keeper: VolumeKeeper<PublishRequest>): VolumeNode => ({
   stats: node.stats,
   async publish(request, signal) {
-    const answer = await keeper.publish(request, signal);
-    if (!answer.ok) throw invalidArgument(answer.reason);
+    const result = await keeper.publish(request, signal);
+    if (!result.ok) throw invalidArgument(result.reason);
   },
   unpublish: keeper.unpublish,
 });

@@ -1,6 +1,6 @@
 import { shareRuns } from "../concurrency.ts";
 import type { Log } from "../log.ts";
-import { type FolderContents, folderContents, folderFindings } from "./folder-contents.ts";
+import { createFolderContents, type FolderContents, folderProblems } from "./folder-contents.ts";
 import { type KeptFile, keepFile, readFolderFiles } from "./folder-file.ts";
 import { watchFolder } from "./folder-watch.ts";
 
@@ -38,8 +38,8 @@ export async function openConnectorFolder(
   const { folder, log, debounceMs = 100, rescanMs = 10_000 } = options;
   const listeners = new Set<ConnectorsChanged>();
   let files: ReadonlyMap<string, KeptFile> = new Map();
-  let contents = folderContents(files);
-  let told: ReadonlySet<string> = new Set();
+  let contents = createFolderContents(files);
+  let reported: ReadonlySet<string> = new Set();
   let unreadable: string | undefined;
   let stopped = false;
 
@@ -48,12 +48,12 @@ export async function openConnectorFolder(
     if (stopped) return;
     const before = contents.connectors;
     files = new Map([...found].map(([name, file]) => [name, keepFile(files.get(name), file)]));
-    contents = folderContents(files);
-    const findings = folderFindings(folder, files, contents);
-    for (const { key, level, message, fields } of findings) {
-      if (!told.has(key)) log(level, message, fields);
+    contents = createFolderContents(files);
+    const problems = folderProblems(folder, files, contents);
+    for (const { key, level, message, fields } of problems) {
+      if (!reported.has(key)) log(level, message, fields);
     }
-    told = new Set(findings.map(({ key }) => key));
+    reported = new Set(problems.map(({ key }) => key));
     const changed = changedKeys(before, contents.connectors);
     if (changed.size === 0) return;
     log("info", "connectors were added, removed or changed", {
@@ -99,7 +99,7 @@ export async function openConnectorFolder(
     await read();
   } catch (error) {
     watcher.stop();
-    throw new Error(whatToDo(folder, error), { cause: error });
+    throw new Error(explainUnreadable(folder, error), { cause: error });
   }
   const rescans = setInterval(() => void rescan(), rescanMs).unref();
   return {
@@ -131,7 +131,7 @@ function changedKeys(
 
 const list = (refs: Iterable<string>): string => [...refs].join(", ");
 
-function whatToDo(folder: string, error: unknown): string {
+function explainUnreadable(folder: string, error: unknown): string {
   const code = error instanceof Error && "code" in error ? error.code : undefined;
   if (code === "ENOENT") {
     return `the connectors folder ${folder} doesn't exist: create it, with a YAML file of Connectors and Secrets in it`;

@@ -15,10 +15,10 @@ export interface FolderContents {
   /** Connectors that are there but wrong, and why. */
   readonly invalid: ReadonlyMap<string, string>;
   /** Objects that a second file holds too, or the same one once more. */
-  readonly repeated: readonly Repeated[];
+  readonly duplicates: readonly DuplicateObject[];
 }
 
-export interface Repeated {
+export interface DuplicateObject {
   readonly object: string;
   /** The file that is not listened to. */
   readonly file: string;
@@ -27,11 +27,11 @@ export interface Repeated {
 }
 
 /** Puts files together. Of an object in two files, the one of the first file counts. */
-export function folderContents(files: ReadonlyMap<string, KeptFile>): FolderContents {
+export function createFolderContents(files: ReadonlyMap<string, KeptFile>): FolderContents {
   const connectors = new Map<string, Connector>();
   const secrets = new Map<string, SecretDocument>();
   const invalid = new Map<string, string>();
-  const repeated: Repeated[] = [];
+  const duplicates: DuplicateObject[] = [];
   const owners = new Map<string, string>();
   for (const [file, kept] of files) {
     const manifest = documentsInUse(kept);
@@ -43,7 +43,7 @@ export function folderContents(files: ReadonlyMap<string, KeptFile>): FolderCont
       const ref = showRef(item);
       const object = `${kind} ${ref}`;
       const firstFile = owners.get(object);
-      if (firstFile !== undefined) repeated.push({ object, file, firstFile });
+      if (firstFile !== undefined) duplicates.push({ object, file, firstFile });
       else {
         owners.set(object, file);
         into.set(ref, item);
@@ -53,7 +53,7 @@ export function folderContents(files: ReadonlyMap<string, KeptFile>): FolderCont
     for (const secret of manifest.secrets) addFirst("Secret", secrets, secret);
     for (const [ref, reason] of kept.latest.invalid) invalid.set(ref, `${file}: ${reason}`);
   }
-  return { connectors, secrets, invalid, repeated };
+  return { connectors, secrets, invalid, duplicates };
 }
 
 /** The credential of a connector, or what its Secret lacks; undefined for an anonymous connector. */
@@ -105,25 +105,29 @@ export interface FolderProblem {
 }
 
 /** Everything there is to say about a folder's files, without a value of a Secret. */
-export function folderFindings(
+export function folderProblems(
   folder: string,
   files: ReadonlyMap<string, KeptFile>,
   contents: FolderContents,
 ): readonly FolderProblem[] {
   return [
-    ...[...files].flatMap(([name, file]) => [...fileFindings(join(folder, name), file)]),
-    ...contents.repeated.map(({ object, file, firstFile }) =>
-      finding("warning", "an object is defined twice; the one in the first file by name is used", {
-        file: join(folder, file),
-        reason: `${object} is in ${firstFile} already: remove one of them`,
-      }),
+    ...[...files].flatMap(([name, file]) => [...fileProblems(join(folder, name), file)]),
+    ...contents.duplicates.map(({ object, file, firstFile }) =>
+      createFolderProblem(
+        "warning",
+        "an object is defined twice; the one in the first file by name is used",
+        {
+          file: join(folder, file),
+          reason: `${object} is in ${firstFile} already: remove one of them`,
+        },
+      ),
     ),
-    ...connectorFindings(contents),
+    ...connectorProblems(contents),
   ];
 }
 
-function* fileFindings(path: string, file: KeptFile): Generator<FolderProblem> {
-  const { problems, passedOver } = file.latest;
+function* fileProblems(path: string, file: KeptFile): Generator<FolderProblem> {
+  const { problems, ignored } = file.latest;
   if (problems.length > 0) {
     const used =
       file.lastGood === undefined
@@ -131,35 +135,42 @@ function* fileFindings(path: string, file: KeptFile): Generator<FolderProblem> {
         : "its last contents stay in use";
     const fields = { file: path, reason: problems.join("; ") };
     const message = `this file has an error; ${used} until it is corrected`;
-    yield finding("error", message, fields, file.digest);
+    yield createFolderProblem("error", message, fields, file.digest);
   }
-  if (passedOver.length > 0) {
-    const fields = { file: path, reason: passedOver.join(", ") };
+  if (ignored.length > 0) {
+    const fields = { file: path, reason: ignored.join(", ") };
     const message = "documents that are neither Connector nor Secret are ignored";
-    yield finding("info", message, fields, file.digest);
+    yield createFolderProblem("info", message, fields, file.digest);
   }
   if (file.openToAll && documentsInUse(file).secrets.length > 0) {
     const message = "every user of this machine can read a file with a Secret";
-    yield finding("warning", message, { file: path, reason: `wanted: chmod o-rwx ${path}` });
+    yield createFolderProblem("warning", message, {
+      file: path,
+      reason: `wanted: chmod o-rwx ${path}`,
+    });
   }
 }
 
-function* connectorFindings(contents: FolderContents): Generator<FolderProblem> {
+function* connectorProblems(contents: FolderContents): Generator<FolderProblem> {
   for (const connector of contents.connectors.values()) {
     const credential = credentialOf(contents, connector);
     if (!credential.ok) {
       const fields = { connector: showRef(connector), reason: credential.reason };
-      yield finding("warning", "this connector has no usable credential", fields);
+      yield createFolderProblem("warning", "this connector has no usable credential", fields);
     }
     const certificates = ownCertificatesOf(contents, connector);
     if (!certificates.ok) {
       const fields = { connector: showRef(connector), reason: certificates.reason };
-      yield finding("warning", "this connector's caCertSecretRef adds no certificate", fields);
+      yield createFolderProblem(
+        "warning",
+        "this connector's caCertSecretRef adds no certificate",
+        fields,
+      );
     }
   }
 }
 
-const finding = (
+const createFolderProblem = (
   level: LogLevel,
   message: string,
   fields: LogFields,

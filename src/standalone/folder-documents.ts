@@ -19,7 +19,7 @@ export interface FolderDocuments {
   /** Everything that is wrong, one sentence for each document. Never a value of a Secret. */
   readonly problems: readonly string[];
   /** Documents of other kinds: what they are, and where. */
-  readonly passedOver: readonly string[];
+  readonly ignored: readonly string[];
 }
 
 export const noDocuments: FolderDocuments = {
@@ -27,7 +27,7 @@ export const noDocuments: FolderDocuments = {
   secrets: [],
   invalid: new Map(),
   problems: [],
-  passedOver: [],
+  ignored: [],
 };
 
 /** A Connector or a Secret that names no namespace is in this one. */
@@ -36,26 +36,26 @@ export const namespaceIfAbsent = "default";
 /** Reads Connectors and Secrets out of YAML text. */
 export function readFolderDocuments(text: string): FolderDocuments {
   const yaml = readYamlDocuments(text);
-  const read = yaml.documents.map(readOne);
+  const read = yaml.documents.map(parseDocument);
   return {
     connectors: read.flatMap(({ connector }) => connector ?? []),
     secrets: read.flatMap(({ secret }) => secret ?? []),
     invalid: new Map(read.flatMap(({ invalid }) => (invalid === undefined ? [] : [invalid]))),
     problems: [...yaml.problems, ...read.flatMap(({ problem }) => problem ?? [])],
-    passedOver: read.flatMap(({ passedOver }) => passedOver ?? []),
+    ignored: read.flatMap(({ ignored }) => ignored ?? []),
   };
 }
 
 /** What one document turned out to be. */
-interface ReadOne {
+interface ParsedDocument {
   readonly connector?: Connector;
   readonly secret?: SecretDocument;
   readonly invalid?: readonly [ref: string, reason: string];
   readonly problem?: string;
-  readonly passedOver?: string;
+  readonly ignored?: string;
 }
 
-function readOne({ line, value }: YamlDocument): ReadOne {
+function parseDocument({ line, value }: YamlDocument): ParsedDocument {
   const kind = kindOf(value);
   if (kind === undefined) {
     const wanted = `apiVersion and kind, such as ${connectorApiVersion} ${connectorKind} or v1 Secret`;
@@ -65,7 +65,7 @@ function readOne({ line, value }: YamlDocument): ReadOne {
   }
   const document = withNamespace(value);
   const ref = refOf(document);
-  const refuse = ({ problems }: Refused): ReadOne & { readonly problem: string } => ({
+  const refuse = ({ problems }: Refused): ParsedDocument & { readonly problem: string } => ({
     problem: `${kind} ${ref ?? "without a name"} in line ${line}: ${describeProblems(problems)}`,
   });
   if (kind === connectorKind) {
@@ -78,7 +78,7 @@ function readOne({ line, value }: YamlDocument): ReadOne {
     const secret = parseSecretDocument(document);
     return secret.ok ? { secret: secret.value } : refuse(secret);
   }
-  return { passedOver: `${kind} in line ${line}` };
+  return { ignored: `${kind} in line ${line}` };
 }
 
 type Refused = Extract<Checked<never>, { readonly ok: false }>;

@@ -16,7 +16,7 @@ export interface FolderFile {
 }
 
 /** Room for thousands of connectors. A longer file is something else that got in by mistake. */
-const longestFile = 1024 * 1024;
+const maxFileBytes = 1024 * 1024;
 
 /**
  * Reads every `*.yaml` and `*.yml` of a folder, by name in the order of their code units. Hidden
@@ -41,7 +41,7 @@ async function readFolderFile(path: string): Promise<FolderFile | undefined> {
     const openToAll = (status.mode & 0o004) !== 0;
     // Reading a pipe or a device may never end.
     if (!status.isFile()) return unreadable("it is not a regular file", openToAll);
-    if (status.size > longestFile) return unreadable("it has more than 1 MiB", openToAll);
+    if (status.size > maxFileBytes) return unreadable("it has more than 1 MiB", openToAll);
     return readable(await readFile(path), openToAll);
   } catch (error) {
     const code = codeOf(error);

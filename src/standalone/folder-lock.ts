@@ -19,7 +19,7 @@ export async function lockFolder(path: string, pid: number): Promise<FolderLock>
   try {
     await file.chmod(0o600);
     const status = await flock(file);
-    if (status !== 0) throw new Error(await whoHasIt(path, file));
+    if (status !== 0) throw new Error(await describeHolder(path, file));
     // For the message above alone: it may be out of date, the lock never is.
     await file.truncate();
     await file.write(`${pid}\n`);
@@ -45,7 +45,7 @@ async function flock(file: FileHandle): Promise<unknown> {
   }
 }
 
-async function whoHasIt(path: string, file: FileHandle): Promise<string> {
+async function describeHolder(path: string, file: FileHandle): Promise<string> {
   const { buffer, bytesRead } = await file.read(Buffer.alloc(16), 0, 16, 0);
   const pid = /^\d+/.exec(buffer.toString("latin1", 0, bytesRead))?.[0];
   const other = pid === undefined ? "another process" : `another process (${pid})`;

@@ -53,10 +53,10 @@ export function secretsInFolder(folder: Folder): ReadUpstreamSecrets {
   return async (connector, options) => {
     if (options?.fresh) await folder.rescan();
     const contents = folder.contents();
-    const answers = known.get(contents) ?? new WeakMap<Connector, Result<UpstreamSecrets>>();
-    const answer = answers.get(connector) ?? secretsIn(contents, connector, folder.path);
-    known.set(contents, answers.set(connector, answer));
-    return answer;
+    const results = known.get(contents) ?? new WeakMap<Connector, Result<UpstreamSecrets>>();
+    const result = results.get(connector) ?? secretsIn(contents, connector, folder.path);
+    known.set(contents, results.set(connector, result));
+    return result;
   };
 }
 

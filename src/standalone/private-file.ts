@@ -2,7 +2,7 @@ import { randomBytes } from "node:crypto";
 import { open, readdir, readFile, rename, rm, stat } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 
-const unfinished = ".unfinished-";
+const unfinishedPrefix = ".unfinished-";
 
 /**
  * Writes a file that its owner alone may read, whatever the umask. A reader sees the old content or
@@ -10,7 +10,7 @@ const unfinished = ".unfinished-";
  */
 export async function writePrivateFile(path: string, content: string | Buffer): Promise<void> {
   const folder = dirname(path);
-  const name = `${unfinished}${basename(path)}-${randomBytes(6).toString("hex")}`;
+  const name = `${unfinishedPrefix}${basename(path)}-${randomBytes(6).toString("hex")}`;
   const temporary = join(folder, name);
   try {
     const file = await open(temporary, "wx", 0o600);
@@ -57,7 +57,7 @@ export async function readPrivateFile(path: string): Promise<Buffer | undefined>
 
 /** Removes what a write has left that was killed before its end. */
 export async function removeUnfinishedFiles(folder: string): Promise<void> {
-  const names = (await readdir(folder)).filter((name) => name.startsWith(unfinished));
+  const names = (await readdir(folder)).filter((name) => name.startsWith(unfinishedPrefix));
   await Promise.all(names.map((name) => rm(join(folder, name), { force: true })));
 }
 

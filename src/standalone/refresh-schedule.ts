@@ -24,7 +24,7 @@ export interface RefreshSchedule {
   /** It has been brought up to date, and is due again at this time. */
   set(id: string, dueAt: number): void;
   /** It is due now. */
-  hurry(id: string): void;
+  expedite(id: string): void;
   forget(id: string): void;
   stop(): void;
 }
@@ -35,35 +35,36 @@ export interface RefreshSchedule {
  */
 const tickMs = 1000;
 const firstRetryMs = 1000;
-const longestRetryMs = 60_000;
+const maxRetryMs = 60_000;
 
-interface Entry {
+interface ScheduledRefresh {
   dueAt: number;
   failures: number;
   /** What is wrong, as it was logged. */
-  trouble: string | undefined;
+  loggedError: string | undefined;
 }
 
-export function refreshSchedule(options: RefreshScheduleOptions): RefreshSchedule {
+export function createRefreshSchedule(options: RefreshScheduleOptions): RefreshSchedule {
   const { refresh, now, log, fieldsOf } = options;
-  const entries = new Map<string, Entry>();
+  const entries = new Map<string, ScheduledRefresh>();
 
-  const attempt = async (id: string, entry: Entry): Promise<void> => {
+  const attempt = async (id: string, entry: ScheduledRefresh): Promise<void> => {
     entry.dueAt = Number.POSITIVE_INFINITY;
     try {
       const next = await refresh(id);
-      if (entry.trouble !== undefined) log("info", "a volume is up to date again", fieldsOf(id));
+      if (entry.loggedError !== undefined)
+        log("info", "a volume is up to date again", fieldsOf(id));
       entry.failures = 0;
-      entry.trouble = undefined;
+      entry.loggedError = undefined;
       entry.dueAt = Math.min(entry.dueAt, next);
     } catch (error) {
       const trouble = describeError(error);
-      if (entry.trouble !== trouble) {
+      if (entry.loggedError !== trouble) {
         const message = "a volume can't be brought up to date, retrying";
         log("error", message, { ...fieldsOf(id), error });
       }
-      entry.trouble = trouble;
-      const retryMs = Math.min(longestRetryMs, firstRetryMs * 2 ** entry.failures++);
+      entry.loggedError = trouble;
+      const retryMs = Math.min(maxRetryMs, firstRetryMs * 2 ** entry.failures++);
       // It may have been hurried in the meantime.
       entry.dueAt = Math.min(entry.dueAt, now() + retryMs);
     }
@@ -73,8 +74,8 @@ export function refreshSchedule(options: RefreshScheduleOptions): RefreshSchedul
   });
 
   return {
-    set: (id, dueAt) => void entries.set(id, { dueAt, failures: 0, trouble: undefined }),
-    hurry(id) {
+    set: (id, dueAt) => void entries.set(id, { dueAt, failures: 0, loggedError: undefined }),
+    expedite(id) {
       const entry = entries.get(id);
       if (entry !== undefined) entry.dueAt = now();
     },

@@ -22,7 +22,7 @@ export interface StateFolderOptions {
    * Runs before anything is made, once it is known that no other process has the folder, and that the folder and what
    * is in it will do. Where it rejects, nothing has been made.
    */
-  readonly beforeMaking?: () => Promise<unknown>;
+  readonly beforeCreation?: () => Promise<unknown>;
 }
 
 /** What standalone mode remembers, and holds for itself alone until it is closed. */
@@ -46,36 +46,36 @@ export interface StateFolder {
  * nothing is ever replaced, since clients trust the authority, and tokens and uploads are bound to the keys
  */
 export async function openStateFolder(options: StateFolderOptions): Promise<StateFolder> {
-  const { folder, pid, log, beforeMaking } = options;
+  const { folder, pid, log, beforeCreation: beforeMaking } = options;
   const volumesFolder = join(folder, "volumes");
   const lockFile = join(folder, "lock");
   const path = (name: string): string => join(folder, name);
-  const authority = authorityAsOf(options.now);
+  const authority = authorityKeyFile(options.now);
 
   // Without a lock file no process has the folder.
   let lock =
-    (await checkPrivateFolder(folder)) && (await isThere(lockFile))
+    (await checkPrivateFolder(folder)) && (await exists(lockFile))
       ? await lockFolder(lockFile, pid)
       : undefined;
   try {
     await checkPrivateFolder(volumesFolder);
-    await readKept({ ...tokenKey, path: path("token.key") });
-    await readKept({ ...authority, path: path("proxy-ca.pem") });
-    await readKept({ ...sealKey, path: path("seal.key") });
+    await readKey({ ...tokenKeyFile, path: path("token.key") });
+    await readKey({ ...authority, path: path("proxy-ca.pem") });
+    await readKey({ ...sealKeyFile, path: path("seal.key") });
     await beforeMaking?.();
 
-    await makePrivateFolder(folder);
+    await createPrivateFolder(folder);
     lock ??= await lockFolder(lockFile, pid);
-    await makePrivateFolder(volumesFolder);
+    await createPrivateFolder(volumesFolder);
     await removeUnfinishedFiles(folder);
     await removeUnfinishedFiles(volumesFolder);
     const held = lock;
     return {
       path: folder,
       // Read again: until the lock was taken, another process may have made them.
-      tokenKey: await readOrMake({ ...tokenKey, path: path("token.key"), log }),
-      authority: await readOrMake({ ...authority, path: path("proxy-ca.pem"), log }),
-      sealKey: await readOrMake({ ...sealKey, path: path("seal.key"), log }),
+      tokenKey: await readOrCreateKey({ ...tokenKeyFile, path: path("token.key"), log }),
+      authority: await readOrCreateKey({ ...authority, path: path("proxy-ca.pem"), log }),
+      sealKey: await readOrCreateKey({ ...sealKeyFile, path: path("seal.key"), log }),
       volumesFolder,
       close: () => held.release(),
     };
@@ -85,13 +85,13 @@ export async function openStateFolder(options: StateFolderOptions): Promise<Stat
   }
 }
 
-const isThere = (path: string): Promise<boolean> =>
+const exists = (path: string): Promise<boolean> =>
   stat(path).then(
     () => true,
     () => false,
   );
 
-async function makePrivateFolder(folder: string): Promise<void> {
+async function createPrivateFolder(folder: string): Promise<void> {
   await mkdir(folder, { recursive: true, mode: 0o700 });
   await checkPrivateFolder(folder);
   const { mode } = await stat(folder);
@@ -127,7 +127,7 @@ async function checkPrivateFolder(folder: string): Promise<boolean> {
 /** @throws Error with what to do, where nothing can be made in the nearest folder above that is there */
 async function checkRoomFor(folder: string): Promise<void> {
   let above = dirname(folder);
-  while (above !== dirname(above) && !(await isThere(above))) above = dirname(above);
+  while (above !== dirname(above) && !(await exists(above))) above = dirname(above);
   const advice = "name another state folder";
   if (!(await stat(above)).isDirectory()) {
     throw new Error(`${folder} can't be made, since ${above} is a file: ${advice}`);
@@ -144,29 +144,29 @@ function unlessMissing(error: NodeJS.ErrnoException): undefined {
 }
 
 /** Something that is made once and kept in a file. */
-interface Kept<T> {
+interface KeyFile<T> {
   readonly what: string;
-  readonly make: () => Promise<string | Buffer> | string | Buffer;
+  readonly create: () => Promise<string | Buffer> | string | Buffer;
   /** @throws where it is damaged */
   readonly parse: (content: Buffer) => T;
   /** What happens to those who rely on it when a new one is made. */
   readonly loss: string;
 }
 
-type Located<T> = Kept<T> & { readonly path: string };
+type LocatedKeyFile<T> = KeyFile<T> & { readonly path: string };
 
-async function readOrMake<T>(kept: Located<T> & { readonly log: Log }): Promise<T> {
+async function readOrCreateKey<T>(kept: LocatedKeyFile<T> & { readonly log: Log }): Promise<T> {
   const { path, what } = kept;
-  const present = await readKept(kept);
+  const present = await readKey(kept);
   if (present !== undefined) return present;
-  const made = await kept.make();
+  const made = await kept.create();
   await writePrivateFile(path, made);
   kept.log("info", `created ${what}`, { file: path });
   return kept.parse(Buffer.from(made));
 }
 
 /** Undefined where it is not made yet. @throws Error with what to do, where it is damaged */
-async function readKept<T>({ path, what, parse, loss }: Located<T>): Promise<T | undefined> {
+async function readKey<T>({ path, what, parse, loss }: LocatedKeyFile<T>): Promise<T | undefined> {
   const content = await readPrivateFile(path);
   if (content === undefined) return undefined;
   try {
@@ -179,9 +179,9 @@ async function readKept<T>({ path, what, parse, loss }: Located<T>): Promise<T |
   }
 }
 
-const tokenKey: Kept<KeyObject> = {
+const tokenKeyFile: KeyFile<KeyObject> = {
   what: "an Ed25519 private key in PEM that signs tokens",
-  make: () =>
+  create: () =>
     generateKeyPairSync("ed25519").privateKey.export({ type: "pkcs8", format: "pem" }).toString(),
   parse(content) {
     const key = createPrivateKey(content);
@@ -192,9 +192,9 @@ const tokenKey: Kept<KeyObject> = {
 };
 
 /** Both parts in one file, so that no kill can part them. */
-const authorityAsOf = (now: () => Date): Kept<KeyPair> => ({
+const authorityKeyFile = (now: () => Date): KeyFile<KeyPair> => ({
   what: "the proxy's certificate authority, a certificate and its private key in PEM",
-  async make() {
+  async create() {
     const { certificate, privateKey } = await createAuthority("oci-connector", now());
     return certificate + privateKey;
   },
@@ -211,12 +211,12 @@ const authorityAsOf = (now: () => Date): Kept<KeyPair> => ({
   loss: "clients that were given the old certificate then don't trust the proxy",
 });
 
-const sealKeyLength = 32;
-const sealKey: Kept<Buffer> = {
-  what: `a key of ${sealKeyLength} bytes that seals upload sessions`,
-  make: () => randomBytes(sealKeyLength),
+const sealKeyBytes = 32;
+const sealKeyFile: KeyFile<Buffer> = {
+  what: `a key of ${sealKeyBytes} bytes that seals upload sessions`,
+  create: () => randomBytes(sealKeyBytes),
   parse(content) {
-    if (content.length !== sealKeyLength) throw new Error("another length");
+    if (content.length !== sealKeyBytes) throw new Error("another length");
     return content;
   },
   loss: "uploads under way must then be started again",

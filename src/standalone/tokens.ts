@@ -21,25 +21,25 @@ export interface TokenOptions {
 
 export interface SignedToken {
   readonly token: string;
-  readonly expires: Date;
+  readonly expiresAt: Date;
 }
 
 /** Signs a token that lives for so many seconds. */
-export type SignToken = (holder: TokenHolder, lifetime: number) => Promise<SignedToken>;
+export type SignToken = (holder: TokenHolder, lifetimeSeconds: number) => Promise<SignedToken>;
 
 const issuer = "oci-connector";
 const algorithm = "EdDSA";
 /** Seconds that this machine's clock may have been set back since a token was signed. */
-const clockTolerance = 5;
+const clockToleranceSeconds = 5;
 
 /** Signs JWTs (RFC 7519) for volumes. */
-export function tokenSigner({
+export function createTokenSigner({
   key,
   audience,
   now,
   newTokenId,
 }: TokenOptions & { readonly newTokenId: () => string }): SignToken {
-  return async ({ volumeId, mount, connectors }, lifetime) => {
+  return async ({ volumeId, mount, connectors }, lifetimeSeconds) => {
     const issuedAt = Math.floor(now().getTime() / 1000);
     const token = await new SignJWT({ mount, connectors })
       .setProtectedHeader({ alg: algorithm })
@@ -47,10 +47,10 @@ export function tokenSigner({
       .setAudience(audience)
       .setSubject(volumeId)
       .setIssuedAt(issuedAt)
-      .setExpirationTime(issuedAt + lifetime)
+      .setExpirationTime(issuedAt + lifetimeSeconds)
       .setJti(newTokenId())
       .sign(key);
-    return { token, expires: new Date((issuedAt + lifetime) * 1000) };
+    return { token, expiresAt: new Date((issuedAt + lifetimeSeconds) * 1000) };
   };
 }
 
@@ -58,7 +58,7 @@ export function tokenSigner({
  * Verifies what `tokenSigner` signs. A token lives no longer than the mount that it was signed for,
  * so an unmount takes back all of its tokens. A refusal shows no part of the token.
  */
-export function tokenVerifier({
+export function createTokenVerifier({
   key,
   audience,
   now,
@@ -74,12 +74,12 @@ export function tokenVerifier({
       algorithms: [algorithm],
       issuer,
       audience,
-      clockTolerance,
+      clockTolerance: clockToleranceSeconds,
       currentDate: now(),
       requiredClaims: ["exp", "iat", "jti", "sub"],
     });
     const holder = holderOf(payload);
-    return holder && { holder, goodUntil: ((payload.exp ?? 0) + clockTolerance) * 1000 };
+    return holder && { holder, goodUntil: ((payload.exp ?? 0) + clockToleranceSeconds) * 1000 };
   };
   const verifyAnew = async (token: string, digest: string): Promise<TokenHolder | undefined> => {
     const found = await verify(token);
@@ -111,11 +111,11 @@ interface VerifiedToken {
 }
 
 /** A build asks thousands of times with one token, and a signature costs a tenth of a millisecond. */
-const mostVerified = 1_000;
+const maxVerifiedTokens = 1_000;
 
 function remember(verified: Map<string, VerifiedToken>, hash: string, token: VerifiedToken): void {
   const [oldest] = verified.keys();
-  if (verified.size >= mostVerified && oldest !== undefined) verified.delete(oldest);
+  if (verified.size >= maxVerifiedTokens && oldest !== undefined) verified.delete(oldest);
   verified.set(hash, token);
 }
 

@@ -6,15 +6,15 @@ import { describeProblems } from "../connector/problem.ts";
 import { parseVolumeAttributes } from "../connector/volume-attributes.ts";
 import type { Log, LogFields } from "../log.ts";
 import { namespaceIfAbsent } from "./folder-documents.ts";
-import { type Every, refreshSchedule } from "./refresh-schedule.ts";
+import { createRefreshSchedule, type Every } from "./refresh-schedule.ts";
 import type { SignToken } from "./tokens.ts";
 import {
+  createRecordedVolumes,
   isVolumeId,
   type RecordedRequest,
-  recordedVolumes,
   type UnpublishRequest,
   type VolumeRecord,
-  type VolumeRecords,
+  type VolumeRecordStore,
 } from "./volume-records.ts";
 
 export interface VolumeKeeperOptions<Request extends RecordedRequest> {
@@ -22,7 +22,7 @@ export interface VolumeKeeperOptions<Request extends RecordedRequest> {
   readonly publish: (request: Request, signal?: AbortSignal) => Promise<void>;
   /** The csi role's own. A volume that isn't mounted is no error. */
   readonly unpublish: (request: UnpublishRequest) => Promise<void>;
-  readonly records: VolumeRecords<Request>;
+  readonly records: VolumeRecordStore<Request>;
   readonly signToken: SignToken;
   /** Under which the csi role looks for its token. */
   readonly audience: string;
@@ -31,10 +31,10 @@ export interface VolumeKeeperOptions<Request extends RecordedRequest> {
    * up, so a tool that reads its token once and never again (buildctl) has three quarters at least.
    * Hours are right: an unmount takes a token back long before, and it opens this proxy alone.
    */
-  readonly tokenLifetime: number;
+  readonly tokenLifetimeSeconds: number;
   readonly now: () => Date;
   /** Random, different each time. */
-  readonly newMount: () => string;
+  readonly createMountId: () => string;
   readonly every: Every;
   readonly log: Log;
 }
@@ -75,20 +75,20 @@ export async function startVolumeKeeper<Request extends RecordedRequest>(
   const now = (): number => options.now().getTime();
   const queue = createKeyedQueue();
 
-  const needsOf = ({ request }: Volume): VolumeNeeds => {
-    const needs = volumeNeeds(request, options.tokenLifetime);
-    if (needs.ok) return needs.value;
-    throw new Error(`the recorded volume can't be mounted any more: ${needs.reason}`);
+  const specOf = ({ request }: Volume): TokenSpec => {
+    const spec = tokenSpecOf(request, options.tokenLifetimeSeconds);
+    if (spec.ok) return spec.value;
+    throw new Error(`the recorded volume can't be mounted any more: ${spec.reason}`);
   };
   /** Asked before the token is signed: its life begins there, however long the publish takes. */
-  const dueAt = (volume: Volume): number => now() + (needsOf(volume).tokenLifetime * 1000) / 4;
+  const dueAt = (volume: Volume): number => now() + (specOf(volume).lifetimeSeconds * 1000) / 4;
 
   const publishWithToken = async (volume: Volume, signal?: AbortSignal): Promise<void> => {
     const { mount, request } = volume;
-    const { connectors, tokenLifetime } = needsOf(volume);
+    const { connectors, lifetimeSeconds } = specOf(volume);
     const holder = { volumeId: request.volumeId, mount, connectors };
-    const { token, expires } = await options.signToken(holder, tokenLifetime);
-    const tokens = { [options.audience]: { token, expirationTimestamp: expires.toISOString() } };
+    const { token, expiresAt } = await options.signToken(holder, lifetimeSeconds);
+    const tokens = { [options.audience]: { token, expirationTimestamp: expiresAt.toISOString() } };
     const secrets = { [tokensKey]: JSON.stringify(tokens) };
     await options.publish({ ...request, secrets }, signal);
   };
@@ -98,7 +98,7 @@ export async function startVolumeKeeper<Request extends RecordedRequest>(
     const message = "a damaged record is ignored: mount its volume again, or remove the file";
     log("error", message, { file });
   }
-  const volumes = recordedVolumes({
+  const volumes = createRecordedVolumes({
     records: options.records,
     recorded: loaded.records,
     publish: publishWithToken,
@@ -126,11 +126,11 @@ export async function startVolumeKeeper<Request extends RecordedRequest>(
       await mount(volume, signal);
     } catch (error) {
       const isGone = volumes.get(old.request.volumeId) === undefined;
-      if (isGone && !old.inDoubt) await mount(old).catch((lost: unknown) => tellOfLoss(old, lost));
+      if (isGone && !old.inDoubt) await mount(old).catch((lost: unknown) => logLoss(old, lost));
       throw error;
     }
   };
-  const tellOfLoss = ({ request }: Volume, error: unknown): void =>
+  const logLoss = ({ request }: Volume, error: unknown): void =>
     log("error", "the volume that was being replaced is lost", { ...fieldsOf(request), error });
 
   const bringUpToDate = async (volumeId: string): Promise<number> => {
@@ -143,7 +143,7 @@ export async function startVolumeKeeper<Request extends RecordedRequest>(
     if (volume !== undefined) await unmount(volume.request);
     return Number.POSITIVE_INFINITY;
   };
-  const schedule = refreshSchedule({
+  const schedule = createRefreshSchedule({
     refresh: (volumeId) => queue.run(volumeId, () => bringUpToDate(volumeId)),
     now,
     every: options.every,
@@ -154,14 +154,14 @@ export async function startVolumeKeeper<Request extends RecordedRequest>(
 
   return {
     async publish(request, signal) {
-      const needs = volumeNeeds(request, options.tokenLifetime);
-      if (!needs.ok) return needs;
-      const asked = withoutSecrets(request);
+      const spec = tokenSpecOf(request, options.tokenLifetimeSeconds);
+      if (!spec.ok) return spec;
+      const recorded = withoutSecrets(request);
       await queue.run(request.volumeId, async () => {
         const known = volumes.get(request.volumeId);
-        const volume = { mount: options.newMount(), inDoubt: false, request: asked };
+        const volume = { mount: options.createMountId(), inDoubt: false, request: recorded };
         if (known === undefined) await mount(volume, signal);
-        else if (known.inDoubt || !isDeepStrictEqual(known.request, asked)) {
+        else if (known.inDoubt || !isDeepStrictEqual(known.request, recorded)) {
           await replace(known, volume, signal);
         } else {
           const due = dueAt(known);
@@ -178,9 +178,9 @@ export async function startVolumeKeeper<Request extends RecordedRequest>(
     },
     connectorsChanged(refs) {
       for (const volume of volumes.all()) {
-        const needs = volumeNeeds(volume.request, options.tokenLifetime);
-        const isMeant = needs.ok && needs.value.connectors.some((ref) => refs.has(ref));
-        if (isMeant) schedule.hurry(volume.request.volumeId);
+        const spec = tokenSpecOf(volume.request, options.tokenLifetimeSeconds);
+        const isMeant = spec.ok && spec.value.connectors.some((ref) => refs.has(ref));
+        if (isMeant) schedule.expedite(volume.request.volumeId);
       }
     },
     async stop() {
@@ -203,24 +203,27 @@ function fieldsOf({ volumeId, targetPath }: Partial<RecordedRequest>): LogFields
 }
 
 /** What a volume's token has to be. */
-export interface VolumeNeeds {
+export interface TokenSpec {
   /** What it opens, as `namespace/name`. */
   readonly connectors: readonly string[];
   /** Seconds. */
-  readonly tokenLifetime: number;
+  readonly lifetimeSeconds: number;
 }
 
 /** Reads them from a request as the csi role does, or says all that is wrong with it. */
-export function volumeNeeds(
+export function tokenSpecOf(
   { volumeId, volumeContext }: RecordedRequest,
-  tokenLifetimeIfAbsent: number,
-): Result<VolumeNeeds> {
+  lifetimeSecondsIfAbsent: number,
+): Result<TokenSpec> {
   if (!isVolumeId(volumeId)) {
     return { ok: false, reason: "volume_id: wanted 1 to 128 letters, digits and . _ -" };
   }
   const namespace = volumeContext["csi.storage.k8s.io/pod.namespace"] || namespaceIfAbsent;
   const attributes = parseVolumeAttributes(volumeContext, namespace);
   if (!attributes.ok) return { ok: false, reason: describeProblems(attributes.problems) };
-  const { connectors, tokenLifetime = tokenLifetimeIfAbsent } = attributes.value;
-  return { ok: true, value: { connectors: connectors.map(showRef), tokenLifetime } };
+  const { connectors, tokenLifetimeSeconds = lifetimeSecondsIfAbsent } = attributes.value;
+  return {
+    ok: true,
+    value: { connectors: connectors.map(showRef), lifetimeSeconds: tokenLifetimeSeconds },
+  };
 }

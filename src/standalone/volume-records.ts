@@ -26,7 +26,7 @@ export interface VolumeRecord<Request extends RecordedRequest> {
 }
 
 /** Records of volumes, in a folder of their own. */
-export interface VolumeRecords<Request extends RecordedRequest> {
+export interface VolumeRecordStore<Request extends RecordedRequest> {
   /** All records, and the files that hold none. */
   load(): Promise<LoadedRecords<Request>>;
   /** Only for what `isVolumeId` allows. */
@@ -44,9 +44,9 @@ export interface LoadedRecords<Request extends RecordedRequest> {
 export const isVolumeId = (text: string): boolean =>
   /^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/.test(text);
 
-export function volumeRecords<Request extends RecordedRequest>(
+export function createVolumeRecordStore<Request extends RecordedRequest>(
   folder: string,
-): VolumeRecords<Request> {
+): VolumeRecordStore<Request> {
   const fileOf = (volumeId: string): string => join(folder, `${volumeId}.json`);
   return {
     async load() {
@@ -116,7 +116,7 @@ export interface UnpublishRequest {
 }
 
 export interface RecordedVolumesOptions<Request extends RecordedRequest> {
-  readonly records: VolumeRecords<Request>;
+  readonly records: VolumeRecordStore<Request>;
   /** What was recorded by an earlier process. */
   readonly recorded: readonly VolumeRecord<Request>[];
   /** One that fails undoes what it has begun. */
@@ -140,7 +140,7 @@ export interface RecordedVolumes<Request extends RecordedRequest> {
  * marked as in doubt, so that the next process can tell a volume that somebody counts on from one whose
  * mount or unmount was cut short.
  */
-export function recordedVolumes<Request extends RecordedRequest>(
+export function createRecordedVolumes<Request extends RecordedRequest>(
   options: RecordedVolumesOptions<Request>,
 ): RecordedVolumes<Request> {
   const { records } = options;

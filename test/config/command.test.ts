@@ -37,8 +37,8 @@ describe("the command line of oci-connector", () => {
         state: "/var/lib/oci-connector",
         socket: "/var/lib/oci-connector/csi.sock",
         listen: [{ scheme: "https", host: "127.0.0.1", port: 5443 }],
-        tokenLifetime: 4 * 3600,
-        grace: 30_000,
+        tokenLifetimeSeconds: 4 * 3600,
+        graceMs: 30_000,
         tunnels: { any: true, hosts: [], domains: [], networks: [], neverNetworks: [] },
       });
       expect(wrong("standalone").found).to.deep.equal(["--connectors: nothing"]);
@@ -54,8 +54,8 @@ describe("the command line of oci-connector", () => {
         state: "/srv/state",
         socket: "/srv/state/csi.sock",
         listen: [{ scheme: "http", host: "localhost", port: 80 }],
-        tokenLifetime: 5400,
-        grace: 90_000,
+        tokenLifetimeSeconds: 5400,
+        graceMs: 90_000,
         tunnels: {
           ...{ any: false, domains: [], networks: [], neverNetworks: [] },
           hosts: [{ host: "github.com", port: 443 }],
@@ -111,10 +111,10 @@ describe("the command line of oci-connector", () => {
     }
 
     it("keeps durations to what tokens and timers can do", () => {
-      expect(settings("--token-lifetime", "10m").tokenLifetime).to.equal(600);
-      expect(settings("--token-lifetime", "8760h").tokenLifetime).to.equal(365 * 24 * 3600);
-      expect(settings("--grace", "0s").grace).to.equal(0);
-      expect(settings("--grace", "24h").grace).to.be.below(2 ** 31);
+      expect(settings("--token-lifetime", "10m").tokenLifetimeSeconds).to.equal(600);
+      expect(settings("--token-lifetime", "8760h").tokenLifetimeSeconds).to.equal(365 * 24 * 3600);
+      expect(settings("--grace", "0s").graceMs).to.equal(0);
+      expect(settings("--grace", "24h").graceMs).to.be.below(2 ** 31);
       for (const [option, text] of [
         ...["9m59s", "8761h", "1000", "", "-1h", "1 h"].map((text) => ["--token-lifetime", text]),
         ...["24h1s", "596h32m", "30", "soon"].map((text) => ["--grace", text]),
@@ -241,7 +241,7 @@ describe("the command line of oci-connector", () => {
             configurations: [],
             params: {},
             leaveOut: [],
-            tokenLifetime: undefined,
+            tokenLifetimeSeconds: undefined,
           },
           ...{ proxy: [], clusterDomain: "cluster.local", imageHosts: [], files: [] },
         },

@@ -107,9 +107,9 @@ describe("access rules", () => {
   });
 
   it("fit no ServiceAccount's pattern to a user that is none", () => {
-    const wish = { action: "pull", repository: "app", user: "volume:team-a" } as const;
-    expect(isAllowed([rule({ serviceAccounts: ["team-a/*", "*/*"] })], wish)).to.equal(false);
-    expect(isAllowed([rule({})], wish)).to.equal(true);
+    const request = { action: "pull", repository: "app", user: "volume:team-a" } as const;
+    expect(isAllowed([rule({ serviceAccounts: ["team-a/*", "*/*"] })], request)).to.equal(false);
+    expect(isAllowed([rule({})], request)).to.equal(true);
   });
 });
 

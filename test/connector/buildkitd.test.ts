@@ -1,6 +1,6 @@
 import { expect } from "chai";
 import { parse } from "smol-toml";
-import { buildkitdToml } from "../../src/connector/buildkitd.ts";
+import { renderBuildkitd } from "../../src/connector/buildkitd.ts";
 import type { ConfigurationSettings } from "../../src/connector/configuration-params.ts";
 import {
   listenerHosts,
@@ -19,7 +19,7 @@ function registries(
   hosts: ProxyHostsOf,
   settings: ConfigurationSettings = {},
 ): unknown {
-  const files = [...buildkitdToml(sampleVolume(connectors, hosts), settings)];
+  const files = [...renderBuildkitd(sampleVolume(connectors, hosts), settings)];
   expect(files.map(([name]) => name)).to.deep.equal(["buildkitd.toml"]);
   const { registry, ...rest } = parse(files[0]?.[1] ?? "");
   expect(rest).to.deep.equal({ "insecure-entitlements": ["network.host", "security.insecure"] });

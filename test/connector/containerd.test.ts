@@ -1,7 +1,7 @@
 import { expect } from "chai";
 import { parse } from "smol-toml";
 import type { ConfigurationSettings } from "../../src/connector/configuration-params.ts";
-import { containerdHosts } from "../../src/connector/containerd.ts";
+import { renderContainerd } from "../../src/connector/containerd.ts";
 import { basicCredential } from "../../src/connector/docker-config.ts";
 import {
   listenerHosts,
@@ -105,7 +105,7 @@ describe("certs.d of containerd", () => {
   ];
   for (const [claim, connectors, hosts, settings, expected] of cases) {
     it(claim, () => {
-      const files = [...containerdHosts(sampleVolume(connectors, hosts), settings)];
+      const files = [...renderContainerd(sampleVolume(connectors, hosts), settings)];
       const tomls = files.filter(([name]) => name.endsWith("/hosts.toml"));
       const read = tomls.map(([name, text]) => [name, parse(text)]);
       // The server keeps containerd from the host that an image names, and is asked for nothing itself.
@@ -137,7 +137,7 @@ describe("certs.d of containerd", () => {
   ];
   for (const [claim, hosts, paths] of certificates) {
     it(claim, () => {
-      const files = new Map(containerdHosts(sampleVolume(one, hosts), { mirror: true }));
+      const files = new Map(renderContainerd(sampleVolume(one, hosts), { mirror: true }));
       expect([...files.keys()].filter((name) => name.endsWith("/ca.crt"))).to.deep.equal(paths);
       for (const name of paths) expect(files.get(name)).to.equal(sampleAuthority);
     });

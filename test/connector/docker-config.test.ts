@@ -1,5 +1,5 @@
 import { expect } from "chai";
-import { basicCredential, dockerConfig } from "../../src/connector/docker-config.ts";
+import { basicCredential, renderDockerConfig } from "../../src/connector/docker-config.ts";
 import {
   listenerHosts,
   type ProxyHostsOf,
@@ -26,7 +26,7 @@ describe("config.json of Docker", () => {
   ];
   for (const [claim, hosts, keys] of cases) {
     it(claim, () => {
-      const files = [...dockerConfig(sampleVolume(connectors, hosts))];
+      const files = [...renderDockerConfig(sampleVolume(connectors, hosts))];
       expect(files.map(([path]) => path)).to.deep.equal(["config.json"]);
       const auth = Buffer.from(`connectors:${sampleToken}`).toString("base64");
       expect(JSON.parse(files[0]?.[1] ?? "")).to.deep.equal({

@@ -1,6 +1,6 @@
 import { expect } from "chai";
 import fc from "fast-check";
-import { parseGoDuration } from "../../src/connector/duration.ts";
+import { parseGoDurationSeconds } from "../../src/connector/duration.ts";
 
 /** What Go 1.26's `time.ParseDuration` makes of each text. */
 const accepted: readonly [text: string, seconds: number][] = [
@@ -33,18 +33,18 @@ const refused: readonly string[] = [
 describe("a Go duration", () => {
   for (const [text, seconds] of accepted) {
     it(`${JSON.stringify(text)} is ${seconds} s`, () => {
-      expect(parseGoDuration(text)).to.equal(seconds);
+      expect(parseGoDurationSeconds(text)).to.equal(seconds);
     });
   }
 
   for (const text of refused) {
     it(`${JSON.stringify(text)} is none`, () => {
-      expect(parseGoDuration(text)).to.equal(undefined);
+      expect(parseGoDurationSeconds(text)).to.equal(undefined);
     });
   }
 
   it("has no sign here, though Go allows one", () => {
-    expect(["-1m", "+1m"].map(parseGoDuration)).to.deep.equal([undefined, undefined]);
+    expect(["-1m", "+1m"].map(parseGoDurationSeconds)).to.deep.equal([undefined, undefined]);
   });
 
   it("is the sum of its parts", () => {
@@ -54,12 +54,12 @@ describe("a Go duration", () => {
       fc.property(fc.array(part, { minLength: 1, maxLength: 6 }), (parts) => {
         const text = parts.map(([count, unit]) => `${count}${unit}`).join("");
         const seconds = parts.reduce((sum, [count, unit]) => sum + count * units[unit], 0);
-        expect(parseGoDuration(text)).to.equal(seconds);
+        expect(parseGoDurationSeconds(text)).to.equal(seconds);
       }),
     );
   }).timeout(20_000);
 
   it("costs linear time: 300,000 digits without a unit are refused before the time limit", () => {
-    expect(parseGoDuration("1".repeat(300_000))).to.equal(undefined);
+    expect(parseGoDurationSeconds("1".repeat(300_000))).to.equal(undefined);
   }).timeout(20_000);
 });

@@ -4,13 +4,13 @@ import { expect } from "chai";
 import { parse } from "smol-toml";
 import { createAuthority, createLeafIssuer } from "../../src/certificate-authority.ts";
 import type { ConfigurationSettings } from "../../src/connector/configuration-params.ts";
-import { dockerConfig } from "../../src/connector/docker-config.ts";
+import { renderDockerConfig } from "../../src/connector/docker-config.ts";
 import {
   listenerHosts,
   type ProxyHostsOf,
   serviceHosts,
 } from "../../src/connector/proxy-address.ts";
-import { registriesConf } from "../../src/connector/registries-conf.ts";
+import { renderRegistriesConf } from "../../src/connector/registries-conf.ts";
 import type { VolumeContents } from "../../src/connector/volume-contents.ts";
 import { cleanup } from "../support/cleanup.ts";
 import { type Clients, prepareClients } from "../support/clients.ts";
@@ -94,13 +94,13 @@ describe("registries.conf", () => {
   ];
   for (const [claim, connectors, hosts, settings, registry] of cases) {
     it(claim, () => {
-      const files = new Map(registriesConf(sampleVolume(connectors, hosts), settings));
+      const files = new Map(renderRegistriesConf(sampleVolume(connectors, hosts), settings));
       expect(parse(files.get("registries.conf") ?? "")).to.deep.equal({ registry });
     });
   }
 
   it("comes with the CA of every host that has TLS, in a folder of its own", () => {
-    const files = new Map(registriesConf(sampleVolume(one, both), {}));
+    const files = new Map(renderRegistriesConf(sampleVolume(one, both), {}));
     expect([...files.keys()]).to.deep.equal(["registries.conf", "certs.d/127.0.0.1:5443/ca.crt"]);
     expect(files.get("certs.d/127.0.0.1:5443/ca.crt")).to.equal(sampleAuthority);
   });
@@ -121,7 +121,10 @@ describe("skopeo and buildah with registries.conf, config.json and certs.d", fun
   /** Writes the files as the driver does. */
   async function mounted(contents: VolumeContents, settings: ConfigurationSettings) {
     const folder = test.add(makeTempFolder("volume")).path;
-    for (const [name, text] of [...registriesConf(contents, settings), ...dockerConfig(contents)]) {
+    for (const [name, text] of [
+      ...renderRegistriesConf(contents, settings),
+      ...renderDockerConfig(contents),
+    ]) {
       await mkdir(dirname(join(folder, name)), { recursive: true });
       await writeFile(join(folder, name), text);
     }

@@ -20,7 +20,7 @@ const smallest = {
   configurations: [],
   params: {},
   leaveOut: [],
-  tokenLifetime: undefined,
+  tokenLifetimeSeconds: undefined,
 };
 
 describe("the attributes of a volume", () => {
@@ -37,7 +37,7 @@ describe("the attributes of a volume", () => {
       configurations: ["docker-config", "buildkitd"],
       params: { buildkitd: { mirror: true } },
       leaveOut: ["context.token"],
-      tokenLifetime: 1800,
+      tokenLifetimeSeconds: 1800,
     });
   });
 
@@ -214,7 +214,7 @@ describe("the lifetime of a volume's token", () => {
     it(`may be ${text}, which is ${seconds} s`, () => {
       expect(harbor({ "token.expiration": text })).to.deep.equal({
         ...smallest,
-        tokenLifetime: seconds,
+        tokenLifetimeSeconds: seconds,
       });
     });
   }

@@ -40,7 +40,7 @@ describe("CSI client", () => {
       nodeId: "node-1",
       version: "1.2.3",
       isReady: () => true,
-      gracePeriod: 1_000,
+      graceMs: 1_000,
       log: () => undefined,
     });
   };

@@ -15,7 +15,7 @@ import { csi } from "../../src/csi/proto.ts";
 import { serveCsi } from "../../src/csi/server.ts";
 import type { SocketServer } from "../../src/csi/socket-server.ts";
 import { systemMounts } from "../../src/csi/volume-mounts.ts";
-import { createNode, type NodeOptions } from "../../src/csi/volume-node.ts";
+import { createVolumeNode, type VolumeNodeOptions } from "../../src/csi/volume-node.ts";
 import { createLog } from "../../src/log.ts";
 
 export const audience = "connectors-proxy";
@@ -127,7 +127,7 @@ export const podInfo: Record<string, string> = {
   "csi.storage.k8s.io/serviceAccount.name": "builder",
 };
 
-type Surroundings = Pick<NodeOptions, "findConnector" | "mayUse" | "caCertificate" | "now">;
+type Surroundings = Pick<VolumeNodeOptions, "findConnector" | "mayUse" | "caCertificate" | "now">;
 
 export interface Driver {
   readonly folder: string;
@@ -146,7 +146,7 @@ export interface Driver {
   readonly end: () => Promise<void>;
 }
 
-export async function startDriver(changes: Partial<NodeOptions> = {}): Promise<Driver> {
+export async function startDriver(changes: Partial<VolumeNodeOptions> = {}): Promise<Driver> {
   const folder = await makeFolder();
   const socketPath = join(folder, "csi.sock");
   const said: string[] = [];
@@ -157,7 +157,7 @@ export async function startDriver(changes: Partial<NodeOptions> = {}): Promise<D
     caCertificate: () => "a certificate\n",
     now: () => start,
   };
-  const node = createNode({
+  const node = createVolumeNode({
     audience,
     proxyHostsOf: serviceHosts("cluster.local"),
     noProxy: ["localhost"],
@@ -177,7 +177,7 @@ export async function startDriver(changes: Partial<NodeOptions> = {}): Promise<D
     nodeId: "node-1",
     version: "1.2.3",
     isReady: () => true,
-    gracePeriod: 5_000,
+    graceMs: 5_000,
     log,
   });
   const client = new csi.Node(`unix:${socketPath}`, credentials.createInsecure());

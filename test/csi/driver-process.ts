@@ -2,12 +2,12 @@
 import { serviceHosts } from "../../src/connector/proxy-address.ts";
 import { serveCsi } from "../../src/csi/server.ts";
 import { systemMounts } from "../../src/csi/volume-mounts.ts";
-import { createNode } from "../../src/csi/volume-node.ts";
+import { createVolumeNode } from "../../src/csi/volume-node.ts";
 import { audience, foundConnector, start } from "./csi-driver.ts";
 
 const [socketPath = ""] = process.argv.slice(2);
 const log = (): void => undefined;
-const node = createNode({
+const node = createVolumeNode({
   audience,
   findConnector: async (ref) => foundConnector(ref),
   mayUse: async () => ({ ok: true, value: undefined }),
@@ -26,7 +26,7 @@ await serveCsi({
   nodeId: "node-1",
   version: "1.2.3",
   isReady: () => true,
-  gracePeriod: 1_000,
+  graceMs: 1_000,
   log,
 });
 process.stdout.write("ready\n");

@@ -4,11 +4,11 @@ import { join } from "node:path";
 import { expect } from "chai";
 import fc from "fast-check";
 import { findGeneration, readCurrent, writeGeneration } from "../../src/csi/generation.ts";
-import { accessFor } from "../../src/csi/volume-mounts.ts";
+import { fileAccessFor } from "../../src/csi/volume-mounts.ts";
 import { attempt, errorCode } from "../../src/error-code.ts";
 import { makeFolder, removeFolder, requireMounts, requireOtherUsers } from "./csi-driver.ts";
 
-const everybody = accessFor(undefined);
+const everybody = fileAccessFor(undefined);
 const files = (content: Record<string, string>): ReadonlyMap<string, string> =>
   new Map(Object.entries(content));
 
@@ -95,7 +95,7 @@ describe("the generation of a volume's files", function () {
     await requireOtherUsers(this);
     const umask = process.umask(0o077);
     try {
-      writeGeneration(root, files({ a: "1", "b/c": "1" }), accessFor(2000));
+      writeGeneration(root, files({ a: "1", "b/c": "1" }), fileAccessFor(2000));
     } finally {
       process.umask(umask);
     }

@@ -26,7 +26,7 @@ describe("the CSI driver's registration with the kubelet", () => {
       await servePluginRegistration({
         socketPath,
         csiSocketPath: "/var/lib/kubelet/plugins/connectors-csi/csi.sock",
-        gracePeriod: 1_000,
+        graceMs: 1_000,
         onRegistered: () => {
           told += 1;
         },

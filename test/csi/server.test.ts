@@ -45,7 +45,7 @@ describe("CSI server", function () {
       nodeId: "node-1",
       version: "1.2.3",
       isReady: () => true,
-      gracePeriod: 2_000,
+      graceMs: 2_000,
       log: () => undefined,
       ...changes,
     });
@@ -196,7 +196,7 @@ describe("CSI server", function () {
     const begun = Promise.withResolvers<void>();
     const aborted = Promise.withResolvers<void>();
     const server = await serve({
-      gracePeriod: 20,
+      graceMs: 20,
       node: {
         ...idle,
         publish: (_request, signal) => {
@@ -214,7 +214,7 @@ describe("CSI server", function () {
   });
 
   it("is not kept from stopping by a connection that says nothing", async () => {
-    const server = await serve({ gracePeriod: 20 });
+    const server = await serve({ graceMs: 20 });
     const socket = createConnection(socketPath);
     await new Promise((resolve) => socket.once("connect", resolve));
     const closed = new Promise((resolve) => socket.once("close", resolve));

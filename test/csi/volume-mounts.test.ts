@@ -5,8 +5,8 @@ import { status } from "@grpc/grpc-js";
 import { expect } from "chai";
 import fc from "fast-check";
 import {
-  accessFor,
   createVolumeMounts,
+  fileAccessFor,
   missingMountRight,
   mountsAt,
   systemMounts,
@@ -57,7 +57,7 @@ describe("the mounts of volumes", function () {
 
   it("keep the files out of the swap where the kernel can", async () => {
     const path = await target("a");
-    await mountsThat(() => false).mount(path, accessFor(undefined), []);
+    await mountsThat(() => false).mount(path, fileAccessFor(undefined), []);
     expect(options[0]).to.equal(`${plainOptions},noswap`);
     const kernelCan = options.length === 1;
     expect((await mountOptionsAt(path)).includes("noswap")).to.equal(kernelCan);
@@ -67,7 +67,7 @@ describe("the mounts of volumes", function () {
     const mounts = mountsThat((option) => option.includes("noswap"));
     for (const name of ["a", "b"]) {
       const path = await target(name);
-      await mounts.mount(path, accessFor(undefined), []);
+      await mounts.mount(path, fileAccessFor(undefined), []);
       expect(await mountIdsAt(path)).to.have.lengthOf(1);
     }
     expect(options).to.deep.equal([`${plainOptions},noswap`, plainOptions, plainOptions]);
@@ -76,7 +76,7 @@ describe("the mounts of volumes", function () {
   it("do without for all that were mounted at once", async () => {
     const mounts = mountsThat((option) => option.includes("noswap"));
     const paths = await Promise.all(["a", "b", "c"].map(target));
-    await Promise.all(paths.map((path) => mounts.mount(path, accessFor(undefined), [])));
+    await Promise.all(paths.map((path) => mounts.mount(path, fileAccessFor(undefined), [])));
     for (const path of paths) expect(await mountIdsAt(path)).to.have.lengthOf(1);
   });
 
@@ -84,11 +84,11 @@ describe("the mounts of volumes", function () {
     let isFailing = true;
     const mounts = mountsThat(() => isFailing);
     const path = await target("a");
-    const error = await mounts.mount(path, accessFor(undefined), []).catch((reason) => reason);
+    const error = await mounts.mount(path, fileAccessFor(undefined), []).catch((reason) => reason);
     expect(error.message).to.match(/^can't mount a tmpfs at .*: bad option$/);
     isFailing = false;
     options = [];
-    await mounts.mount(path, accessFor(undefined), []);
+    await mounts.mount(path, fileAccessFor(undefined), []);
     expect(options[0]).to.include("noswap");
   });
 
@@ -137,7 +137,7 @@ describe("the mounts of volumes", function () {
     const other = createVolumeMounts(systemMounts);
     await mountsAfterwards((at) =>
       systemMounts.run("mount", ["-t", "tmpfs", "connectors-csi", at]),
-    ).mount(path, accessFor(undefined), []);
+    ).mount(path, fileAccessFor(undefined), []);
     expect(await mountIdsAt(path)).to.have.lengthOf(1);
     expect(await other.keepOne(path)).to.equal(true);
   });
@@ -145,7 +145,7 @@ describe("the mounts of volumes", function () {
   it("fail where somebody else unmounts at the same time", async () => {
     const path = await target("a");
     const error = await mountsAfterwards((at) => systemMounts.run("umount", [at]))
-      .mount(path, accessFor(undefined), [])
+      .mount(path, fileAccessFor(undefined), [])
       .catch((reason) => reason);
     expect(error).to.have.property("code", status.UNAVAILABLE);
   });

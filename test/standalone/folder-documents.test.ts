@@ -44,7 +44,7 @@ describe("readManifest(): the manifest in a file's text", function () {
   it("passes over other kinds, and says which and where", () => {
     const text = `${secretYaml("a")}---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\n`;
     const manifest = readFolderDocuments(text);
-    expect(manifest.passedOver).to.deep.equal(["ConfigMap in line 7"]);
+    expect(manifest.ignored).to.deep.equal(["ConfigMap in line 7"]);
     expect(manifest.problems).to.deep.equal([]);
   });
 
@@ -128,10 +128,10 @@ describe("readManifest(): the manifest in a file's text", function () {
           "\0",
         ),
         (at, cut, put) => {
-          const { problems, passedOver } = readFolderDocuments(
+          const { problems, ignored } = readFolderDocuments(
             text.slice(0, at) + put + text.slice(at + cut),
           );
-          const told = JSON.stringify([problems, passedOver]);
+          const told = JSON.stringify([problems, ignored]);
           expect(told).not.to.include("horse");
         },
       ),

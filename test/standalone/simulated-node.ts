@@ -1,11 +1,11 @@
 import { generateKeyPairSync } from "node:crypto";
 import type { VerifyToken } from "../../src/connector/platform.ts";
-import { tokenSigner, tokenVerifier } from "../../src/standalone/tokens.ts";
+import { createTokenSigner, createTokenVerifier } from "../../src/standalone/tokens.ts";
 import { startVolumeKeeper, type VolumeKeeper } from "../../src/standalone/volume-keeper.ts";
 import {
+  createVolumeRecordStore,
   type RecordedRequest,
-  type VolumeRecords,
-  volumeRecords,
+  type VolumeRecordStore,
 } from "../../src/standalone/volume-records.ts";
 import { type RecordedLog, recordedLog } from "./recorded-log.ts";
 
@@ -52,11 +52,11 @@ export interface RunningKeeper extends VolumeKeeper<Request> {
   tick(): Promise<void>;
 }
 
-export const tokenLifetime = 3600;
+export const tokenLifetimeSeconds = 3600;
 
 export function simulatedNode(recordsFolder: string): SimulatedNode {
   const { privateKey: key } = generateKeyPairSync("ed25519");
-  const records = volumeRecords<Request>(recordsFolder);
+  const records = createVolumeRecordStore<Request>(recordsFolder);
   const { promise: death, resolve: die } = Promise.withResolvers<void>();
   let ids = 0;
 
@@ -89,7 +89,7 @@ export function simulatedNode(recordsFolder: string): SimulatedNode {
       const result = await act();
       return dies() ? never : result;
     };
-    const dying: VolumeRecords<Request> = {
+    const dying: VolumeRecordStore<Request> = {
       load: () => records.load(),
       save: (record) => effect(() => records.save(record)),
       remove: (volumeId) => effect(() => records.remove(volumeId)),
@@ -112,11 +112,11 @@ export function simulatedNode(recordsFolder: string): SimulatedNode {
           node.mounts.delete(targetPath);
         }),
       records: dying,
-      signToken: tokenSigner({ ...options, newTokenId: () => `jti-${++ids}` }),
+      signToken: createTokenSigner({ ...options, newTokenId: () => `jti-${++ids}` }),
       audience: options.audience,
-      tokenLifetime,
+      tokenLifetimeSeconds,
       now,
-      newMount: () => `mount-${++ids}`,
+      createMountId: () => `mount-${++ids}`,
       every: (_ms, task) => {
         tasks.push(task);
         return () => {
@@ -127,7 +127,7 @@ export function simulatedNode(recordsFolder: string): SimulatedNode {
     });
     return {
       ...keeper,
-      verify: tokenVerifier({ ...options, isMounted: keeper.isMounted }),
+      verify: createTokenVerifier({ ...options, isMounted: keeper.isMounted }),
       async tick() {
         node.time += 1000;
         for (const task of tasks) task();

@@ -189,7 +189,7 @@ describe("the state folder of standalone mode", function () {
         log: log.log,
         now: () => new Date(),
         pid: process.pid,
-        beforeMaking: () => Promise.reject(new Error("not today")),
+        beforeCreation: () => Promise.reject(new Error("not today")),
       }).catch(String);
       expect(outcome).to.equal("Error: not today");
     };

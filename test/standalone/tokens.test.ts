@@ -3,11 +3,11 @@ import { expect } from "chai";
 import fc from "fast-check";
 import { SignJWT } from "jose";
 import {
+  createTokenSigner,
+  createTokenVerifier,
   type SignToken,
   type TokenHolder,
   type TokenOptions,
-  tokenSigner,
-  tokenVerifier,
 } from "../../src/standalone/tokens.ts";
 
 describe("the tokens of volumes in standalone mode", function () {
@@ -24,8 +24,8 @@ describe("the tokens of volumes in standalone mode", function () {
   let ids = 0;
   const options: TokenOptions = { key, audience: "connectors-proxy", now: () => new Date(time) };
   const signer = (changed: Partial<TokenOptions> = {}): SignToken =>
-    tokenSigner({ ...options, ...changed, newTokenId: () => `id-${++ids}` });
-  const verify = tokenVerifier({
+    createTokenSigner({ ...options, ...changed, newTokenId: () => `id-${++ids}` });
+  const verify = createTokenVerifier({
     ...options,
     isMounted: (volumeId, mount) => `${volumeId}/${mount}` === mounted,
   });
@@ -46,8 +46,8 @@ describe("the tokens of volumes in standalone mode", function () {
   });
 
   it("name the volume, the mount and the connectors", async () => {
-    const { token, expires } = await signer()(holder, 600);
-    expect(expires).to.deep.equal(new Date(start + 600_000));
+    const { token, expiresAt } = await signer()(holder, 600);
+    expect(expiresAt).to.deep.equal(new Date(start + 600_000));
     expect(await verify(token)).to.deep.equal({
       ok: true,
       value: {

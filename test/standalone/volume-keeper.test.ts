@@ -12,7 +12,7 @@ import {
   type SimulatedNode,
   simulatedNode,
   tokenIn,
-  tokenLifetime,
+  tokenLifetimeSeconds,
 } from "./simulated-node.ts";
 
 describe("the keeper of volumes in standalone mode", function () {
@@ -77,7 +77,7 @@ describe("the keeper of volumes in standalone mode", function () {
     const context = { connectors: "harbor", "csi.storage.k8s.io/pod.namespace": "team-a" };
     await keeper.publish(requestFor("v1", context));
     expect(decodeJwt(tokenAt("v1")).connectors).to.deep.equal(["team-a/harbor"]);
-    expect(decodeJwt(tokenAt("v1")).exp).to.equal(node.time / 1000 + tokenLifetime);
+    expect(decodeJwt(tokenAt("v1")).exp).to.equal(node.time / 1000 + tokenLifetimeSeconds);
   });
 
   it("refuses a request that can't be right, and does nothing", async () => {
@@ -168,7 +168,7 @@ describe("the keeper of volumes in standalone mode", function () {
   it("renews a token when a quarter of its lifetime is used up", async () => {
     await keeper.publish(requestFor("v1"));
     const first = tokenAt("v1");
-    await pass(tokenLifetime / 4 - 1);
+    await pass(tokenLifetimeSeconds / 4 - 1);
     expect(node.calls).to.have.length(1);
     await pass(2);
     await eventually(() => node.calls.length === 2);
@@ -176,7 +176,7 @@ describe("the keeper of volumes in standalone mode", function () {
     expect(second).not.to.equal(first);
     expect(await opens(first)).to.equal(true);
     expect(decodeJwt(second).mount).to.equal(decodeJwt(first).mount);
-    await pass(tokenLifetime / 4 + 1);
+    await pass(tokenLifetimeSeconds / 4 + 1);
     await eventually(() => node.calls.length === 3);
   });
 
