@@ -20,7 +20,8 @@ export interface RenderOptions extends ConnectorLookups {
   readonly noProxy: readonly string[];
   /** Whether tools see the volume at its target path, so that its files can name each other. */
   readonly toolsSeeTargetPath: boolean;
-  readonly now: () => Date;
+  /** Milliseconds since 1970. */
+  readonly now: () => number;
 }
 
 /** All that a volume is to be, worked out before anything is mounted or written. */

@@ -111,7 +111,7 @@ export function createVolumeNode(options: VolumeNodeOptions): VolumeNode {
         ...fields,
         error: cause,
       });
-      if (record !== undefined && record.tokenExpiresAt > now()) return;
+      if (record !== undefined && record.tokenExpiresAt.getTime() > now()) return;
       throw unavailable(`the volume's files are out of date: ${message}`);
     }
   };

@@ -107,7 +107,7 @@ const key = "csi.storage.k8s.io/serviceAccount.tokens";
 export function readServiceAccountToken(
   request: Pick<PublishRequest, "secrets" | "volumeContext">,
   audience: string,
-  now: Date,
+  now: number,
 ): ServiceAccountToken {
   const text = property(request.secrets, key) ?? property(request.volumeContext, key);
   const entry = property(parseJson(text), audience);
@@ -116,7 +116,7 @@ export function readServiceAccountToken(
   if (typeof token !== "string" || token === "" || Number.isNaN(expiresAt.getTime())) {
     throw missing(audience);
   }
-  if (expiresAt <= now) throw expired(audience, expiresAt);
+  if (expiresAt.getTime() <= now) throw expired(audience, expiresAt);
   return { token, expiresAt };
 }
 

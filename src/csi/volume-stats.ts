@@ -25,10 +25,10 @@ export async function usageOf(path: string): Promise<Pick<VolumeStats, "bytes" |
 }
 
 /** What there is to say against the files, going by their record. */
-export function describeExpiry(record: PublishRecord | undefined, now: Date): readonly string[] {
+export function describeExpiry(record: PublishRecord | undefined, now: number): readonly string[] {
   if (record === undefined) return ["the volume has no files, or no record of them"];
   const { tokenExpiresAt } = record;
-  if (tokenExpiresAt > now) return [];
+  if (tokenExpiresAt.getTime() > now) return [];
   return [`the token in the volume expired at ${tokenExpiresAt.toISOString()}`];
 }
 

@@ -68,7 +68,7 @@ export async function startCsi(
     noProxy: settings.noProxy,
     toolsSeeTargetPath: false,
     mounts: systemMounts,
-    now: () => new Date(),
+    now: Date.now,
     log,
   });
   const socketPath = `${settings.pluginFolder}/${csiSocket}`;

@@ -50,7 +50,7 @@ type Undo = (grace: number) => Promise<unknown>;
 
 async function start(settings: StandaloneSettings, log: Log, undo: Undo[]): Promise<void> {
   await checkMountSupport(process.env.PATH ?? "");
-  const now = (): Date => new Date();
+  const now = Date.now;
   const folder = await openConnectorFolder({ folder: settings.connectors, log });
   undo.push(() => folder.stop());
   const state = await openStateFolder({
@@ -88,7 +88,7 @@ async function start(settings: StandaloneSettings, log: Log, undo: Undo[]): Prom
     sealKeys: () => [state.sealKey],
     tunnels: settings.tunnels,
     ownAddresses: interfaceAddresses,
-    now: Date.now,
+    now,
     observer: createProxyObserver(log),
     log,
   }).catch(explainListening);

@@ -16,7 +16,8 @@ import { readPrivateFile, removeUnfinishedFiles, writePrivateFile } from "./priv
 export interface StateFolderOptions {
   readonly folder: string;
   readonly log: Log;
-  readonly now: () => Date;
+  /** Milliseconds since 1970. */
+  readonly now: () => number;
   readonly pid: number;
   /**
    * Runs before anything is made, once it is known that no other process has the folder, and that the folder and what
@@ -192,10 +193,10 @@ const tokenKeyFile: KeyFile<KeyObject> = {
 };
 
 /** Both parts in one file, so that no kill can part them. */
-const authorityKeyFile = (now: () => Date): KeyFile<KeyPair> => ({
+const authorityKeyFile = (now: () => number): KeyFile<KeyPair> => ({
   what: "the proxy's certificate authority, a certificate and its private key in PEM",
   async create() {
-    const { certificate, privateKey } = await createAuthority("oci-connector", now());
+    const { certificate, privateKey } = await createAuthority("oci-connector", new Date(now()));
     return certificate + privateKey;
   },
   parse(content) {

@@ -16,7 +16,8 @@ export interface TokenOptions {
   readonly key: KeyObject;
   /** Who is meant to accept the tokens. */
   readonly audience: string;
-  readonly now: () => Date;
+  /** Milliseconds since 1970. */
+  readonly now: () => number;
 }
 
 export interface SignedToken {
@@ -40,7 +41,7 @@ export function createTokenSigner({
   newTokenId,
 }: TokenOptions & { readonly newTokenId: () => string }): SignToken {
   return async ({ volumeId, mount, connectors }, lifetimeSeconds) => {
-    const issuedAt = Math.floor(now().getTime() / 1000);
+    const issuedAt = Math.floor(now() / 1000);
     const token = await new SignJWT({ mount, connectors })
       .setProtectedHeader({ alg: algorithm })
       .setIssuer(issuer)
@@ -75,7 +76,7 @@ export function createTokenVerifier({
       issuer,
       audience,
       clockTolerance: clockToleranceSeconds,
-      currentDate: now(),
+      currentDate: new Date(now()),
       requiredClaims: ["exp", "iat", "jti", "sub"],
     });
     const holder = holderOf(payload);
@@ -88,7 +89,7 @@ export function createTokenVerifier({
   };
   const knownHolder = (digest: string): TokenHolder | undefined => {
     const known = verified.get(digest);
-    return known !== undefined && known.goodUntil > now().getTime() ? known.holder : undefined;
+    return known !== undefined && known.goodUntil > now() ? known.holder : undefined;
   };
   return async (token) => {
     const digest = hash("sha256", token, "base64");

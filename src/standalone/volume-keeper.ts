@@ -32,7 +32,8 @@ export interface VolumeKeeperOptions<Request extends RecordedRequest> {
    * Hours are right: an unmount takes a token back long before, and it opens this proxy alone.
    */
   readonly tokenLifetimeSeconds: number;
-  readonly now: () => Date;
+  /** Milliseconds since 1970. */
+  readonly now: () => number;
   /** Random, different each time. */
   readonly createMountId: () => string;
   readonly every: Every;
@@ -71,8 +72,7 @@ export async function startVolumeKeeper<Request extends RecordedRequest>(
   options: VolumeKeeperOptions<Request>,
 ): Promise<VolumeKeeper<Request>> {
   type Volume = VolumeRecord<Request>;
-  const { log } = options;
-  const now = (): number => options.now().getTime();
+  const { log, now } = options;
   const queue = createKeyedQueue();
 
   const specOf = ({ request }: Volume): TokenSpec => {

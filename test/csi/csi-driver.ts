@@ -155,7 +155,7 @@ export async function startDriver(changes: Partial<VolumeNodeOptions> = {}): Pro
     findConnector: async (ref) => foundConnector(ref),
     mayUse: async () => ({ ok: true, value: undefined }),
     caCertificate: () => "a certificate\n",
-    now: () => start,
+    now: () => start.getTime(),
   };
   const node = createVolumeNode({
     audience,

@@ -17,7 +17,7 @@ const node = createVolumeNode({
   noProxy: [],
   toolsSeeTargetPath: false,
   mounts: systemMounts,
-  now: () => start,
+  now: () => start.getTime(),
   log,
 });
 await serveCsi({

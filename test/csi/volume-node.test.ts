@@ -383,7 +383,7 @@ describe("the CSI volume node", function () {
     });
 
     it("asks for another attempt where the token has expired", async () => {
-      driver.world.now = () => tokenExpiry;
+      driver.world.now = () => tokenExpiry.getTime();
       await refused({}, "UNAVAILABLE", tokenExpiry.toISOString());
     });
 
@@ -533,14 +533,14 @@ describe("the CSI volume node", function () {
         expect(driver.logged("the volume has problems")).to.have.lengthOf(1);
         expect(await condition()).to.have.property("abnormal", true);
 
-        driver.world.now = () => tokenExpiry;
+        driver.world.now = () => tokenExpiry.getTime();
         const error = await driver.failure(driver.publish(request));
         expect(error.code).to.equal("UNAVAILABLE");
         expect(error.details).to.include("out of date");
         expect((await condition())?.message).to.include("expired at 2026-01-01T01:00:00.000Z");
         expect(await read("..data/.env")).to.equal(last);
 
-        driver.world.now = () => later;
+        driver.world.now = () => later.getTime();
         driver.world.findConnector = async (ref) => foundConnector(ref);
         driver.world.caCertificate = () => "a certificate\n";
         await driver.publish(publishRequest(target, renewed(`${tokenMark}-3`)));

@@ -94,7 +94,7 @@ export function simulatedNode(recordsFolder: string): SimulatedNode {
       save: (record) => effect(() => records.save(record)),
       remove: (volumeId) => effect(() => records.remove(volumeId)),
     };
-    const now = (): Date => new Date(node.time);
+    const now = (): number => node.time;
     const options = { key, audience: "connectors-proxy", now };
     const keeper = await startVolumeKeeper<Request>({
       publish: (request) =>

@@ -36,7 +36,7 @@ describe("the state folder of standalone mode", function () {
     const state = await openStateFolder({
       folder: path,
       log: log.log,
-      now: () => new Date(),
+      now: Date.now,
       pid: process.pid,
     });
     resources.defer(() => state.close().catch(() => {}));
@@ -187,7 +187,7 @@ describe("the state folder of standalone mode", function () {
       const outcome = await openStateFolder({
         folder: path,
         log: log.log,
-        now: () => new Date(),
+        now: Date.now,
         pid: process.pid,
         beforeCreation: () => Promise.reject(new Error("not today")),
       }).catch(String);
@@ -231,7 +231,7 @@ describe("the state folder of standalone mode", function () {
   it("is free at once when its process is killed", async () => {
     const script = `
       import { openStateFolder } from ${JSON.stringify(resolve("src/standalone/state-folder.ts"))};
-      await openStateFolder({ folder: ${JSON.stringify(path)}, log: () => {}, now: () => new Date(), pid: process.pid });
+      await openStateFolder({ folder: ${JSON.stringify(path)}, log: () => {}, now: Date.now, pid: process.pid });
       console.log("open");
       setInterval(() => {}, 1000);`;
     const holder = resources.add(

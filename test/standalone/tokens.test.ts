@@ -22,7 +22,7 @@ describe("the tokens of volumes in standalone mode", function () {
   let time: number;
   let mounted: string | undefined;
   let ids = 0;
-  const options: TokenOptions = { key, audience: "connectors-proxy", now: () => new Date(time) };
+  const options: TokenOptions = { key, audience: "connectors-proxy", now: () => time };
   const signer = (changed: Partial<TokenOptions> = {}): SignToken =>
     createTokenSigner({ ...options, ...changed, newTokenId: () => `id-${++ids}` });
   const verify = createTokenVerifier({
