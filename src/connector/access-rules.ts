@@ -1,4 +1,4 @@
-import { listOf, property } from "./document.ts";
+import { listOf, parseJson, property } from "./document.ts";
 import { type Checked, type Problem, show } from "./problem.ts";
 
 /**
@@ -154,11 +154,6 @@ function patternsOf(value: unknown, path: string, problems: Problem[]): readonly
 }
 
 function asList(value: unknown): readonly unknown[] | undefined {
-  if (typeof value !== "string") return Array.isArray(value) ? value : undefined;
-  try {
-    const parsed: unknown = JSON.parse(value);
-    return Array.isArray(parsed) ? parsed : undefined;
-  } catch {
-    return undefined;
-  }
+  const list = typeof value === "string" ? parseJson(value) : value;
+  return Array.isArray(list) ? list : undefined;
 }

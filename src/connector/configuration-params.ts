@@ -1,3 +1,4 @@
+import { parseJson } from "./document.ts";
 import { type Checked, type Problem, show } from "./problem.ts";
 
 /** A configuration that can be added to a volume. */
@@ -79,8 +80,8 @@ const path = "configuration.params";
 /** Reads `{"<configuration>": {"<setting>": …}, …}` from its JSON text. */
 export function parseConfigurationParams(text: string | undefined): Checked<ConfigurationParams> {
   if (text === undefined || text.trim() === "") return { ok: true, value: {} };
-  const document = parseObject(text);
-  if (document === undefined) {
+  const document = parseJson(text);
+  if (!isObject(document)) {
     const wanted = `a JSON object such as {"buildkitd": {"mountPath": "/connector"}}`;
     return { ok: false, problems: [{ path, found: show(text), wanted }] };
   }
@@ -122,15 +123,6 @@ function readSettings(
       problems.push({ path: `${at}.${name}`, found: show(given), wanted: settings[known].wanted });
   }
   return read;
-}
-
-function parseObject(text: string): object | undefined {
-  try {
-    const value: unknown = JSON.parse(text);
-    return isObject(value) ? value : undefined;
-  } catch {
-    return undefined;
-  }
 }
 
 const isObject = (value: unknown): value is object =>

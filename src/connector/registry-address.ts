@@ -1,3 +1,4 @@
+import { withoutBrackets } from "./host-name.ts";
 import { type Checked, show } from "./problem.ts";
 
 /** Where a registry is, as far as requests and image names care. */
@@ -72,7 +73,7 @@ function readAddress(text: string): RegistryAddress | undefined {
   return {
     origin: url.origin,
     scheme,
-    hostname: url.hostname.replace(/^\[|\]$/g, ""),
+    hostname: withoutBrackets(url.hostname),
     port: url.port === "" ? defaultPort(scheme) : Number(url.port),
     basePath: segments.map((segment) => `/${segment}`).join(""),
     imageHost: url.host,

@@ -1,5 +1,5 @@
 import { type ConnectorRef, parseConnectorRef, showRef } from "../connector/connector-ref.ts";
-import { property } from "../connector/document.ts";
+import { parseJson, property } from "../connector/document.ts";
 import { readCurrent } from "./generation.ts";
 
 /** What has to be known of a volume later on, also by a driver that was started after it was published. */
@@ -40,12 +40,4 @@ function parseRecord(text: string): PublishRecord | undefined {
     connectors: refs.flatMap((ref) => (ref.ok ? [ref.value] : [])),
     tokenExpiresAt,
   };
-}
-
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
-  }
 }

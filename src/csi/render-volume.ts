@@ -48,7 +48,9 @@ export async function renderVolume(
   const files = renderVolumeFiles(
     wanted.attributes,
     {
-      ...{ connectors, token, noProxy: options.noProxy },
+      connectors,
+      token,
+      noProxy: options.noProxy,
       caCertificate: options.caCertificate(),
       rootCertificates: options.rootCertificates(),
     },

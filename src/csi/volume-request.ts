@@ -1,4 +1,4 @@
-import { property } from "../connector/document.ts";
+import { parseJson, property } from "../connector/document.ts";
 import { type Requester, serviceAccountRequester } from "../connector/platform.ts";
 import { describeProblems, type Problem, show } from "../connector/problem.ts";
 import { parseVolumeAttributes, type VolumeAttributes } from "../connector/volume-attributes.ts";
@@ -110,7 +110,7 @@ export function readServiceAccountToken(
   now: number,
 ): ServiceAccountToken {
   const text = property(request.secrets, key) ?? property(request.volumeContext, key);
-  const entry = property(parseJson(text), audience);
+  const entry = property(parseJson(typeof text === "string" ? text : undefined), audience);
   const token = property(entry, "token");
   const expiresAt = new Date(String(property(entry, "expirationTimestamp")));
   if (typeof token !== "string" || token === "" || Number.isNaN(expiresAt.getTime())) {
@@ -118,15 +118,6 @@ export function readServiceAccountToken(
   }
   if (expiresAt.getTime() <= now) throw expired(audience, expiresAt);
   return { token, expiresAt };
-}
-
-/** An error of JSON.parse quotes its input, and so a token. */
-function parseJson(text: unknown): unknown {
-  try {
-    return JSON.parse(String(text));
-  } catch {
-    return undefined;
-  }
 }
 
 const missing = (audience: string): RpcError =>

@@ -2,6 +2,7 @@ import { realpath } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import type { MountSettings } from "../config/command.ts";
 import { publishVolume, unpublishVolume } from "../csi/client.ts";
+import { errorCode } from "../error-code.ts";
 import { volumeIdOf } from "../standalone/volume-records.ts";
 
 /**
@@ -31,9 +32,9 @@ export async function unmount(settings: Pick<MountSettings, "socket" | "target">
 
 /** The id of a volume follows from its path, so the path is the real one, whichever way a person names it. */
 async function resolveTarget(target: string): Promise<string> {
-  const parent = await realpath(dirname(target)).catch((error: NodeJS.ErrnoException) => {
+  const parent = await realpath(dirname(target)).catch((error: unknown) => {
     throw new Error(
-      `${dirname(target)} can't be accessed (${error.code}): create that folder first`,
+      `${dirname(target)} can't be accessed (${String(errorCode(error))}): create that folder first`,
     );
   });
   return join(parent, basename(target));

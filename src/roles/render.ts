@@ -1,6 +1,7 @@
 import { clusterNoProxy } from "../config/cluster-settings.ts";
 import type { ListenSetting } from "../config/listen-setting.ts";
 import type { RenderSettings } from "../config/render-command.ts";
+import { withBrackets } from "../connector/host-name.ts";
 import { describeProblems, show } from "../connector/problem.ts";
 import { listenerHosts, type ProxyHostsOf, serviceHosts } from "../connector/proxy-address.ts";
 import type { VolumeContents } from "../connector/volume-contents.ts";
@@ -45,21 +46,22 @@ function contentsOf({
   const hostsOf = isCluster ? serviceHosts(clusterDomain) : hostsAt(proxy);
   const [first, ...others] = attributes.connectors;
   const connector = (ref: typeof first, index: number): VolumeContents["connectors"][0] => ({
-    ...{ ref, proxy: hostsOf(ref), imageHost: imageHosts[index] ?? unusedHost },
+    ref,
+    proxy: hostsOf(ref),
+    imageHost: imageHosts[index] ?? unusedHost,
   });
   return {
     connectors: [connector(first, 0), ...others.map((ref, index) => connector(ref, index + 1))],
     noProxy: isCluster ? clusterNoProxy(clusterDomain) : ["localhost", "127.0.0.1", "::1"],
-    ...{ token, caCertificate, rootCertificates },
+    token,
+    caCertificate,
+    rootCertificates,
   };
 }
 
 const hostsAt = (proxy: readonly ListenSetting[]): ProxyHostsOf =>
   listenerHosts(
     Object.fromEntries(
-      proxy.map(({ scheme, host, port }) => [
-        scheme,
-        `${host.includes(":") ? `[${host}]` : host}:${port}`,
-      ]),
+      proxy.map(({ scheme, host, port }) => [scheme, `${withBrackets(host)}:${port}`]),
     ),
   );

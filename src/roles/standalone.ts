@@ -1,6 +1,7 @@
 import { randomUUID } from "node:crypto";
 import { createLeafIssuer } from "../certificate-authority.ts";
 import type { StandaloneSettings } from "../config/command.ts";
+import { withBrackets } from "../connector/host-name.ts";
 import { listenerHosts, type ProxyHosts } from "../connector/proxy-address.ts";
 import type { NodePublishVolumeRequest__Output as PublishRequest } from "../csi/generated/csi/v1/NodePublishVolumeRequest.ts";
 import { invalidArgument } from "../csi/rpc-error.ts";
@@ -151,7 +152,6 @@ const keptNode = (node: VolumeNode, keeper: VolumeKeeper<PublishRequest>): Volum
 const hostsOf = (addresses: readonly ListenAddress[]): Pick<ProxyHosts, "http" | "https"> =>
   Object.fromEntries(addresses.map((address) => [address.scheme, hostAndPort(address)]));
 
-const hostAndPort = ({ host, port }: ListenAddress): string =>
-  `${host.includes(":") ? `[${host}]` : host}:${port}`;
+const hostAndPort = ({ host, port }: ListenAddress): string => `${withBrackets(host)}:${port}`;
 
 const urlOf = (address: ListenAddress): string => `${address.scheme}://${hostAndPort(address)}`;

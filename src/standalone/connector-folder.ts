@@ -1,4 +1,5 @@
 import { shareRuns } from "../concurrency.ts";
+import { errorCode } from "../error-code.ts";
 import type { Log } from "../log.ts";
 import { createFolderContents, type FolderContents, folderProblems } from "./folder-contents.ts";
 import { type KeptFile, keepFile, readFolderFiles } from "./folder-file.ts";
@@ -132,7 +133,7 @@ function changedKeys(
 const list = (refs: Iterable<string>): string => [...refs].join(", ");
 
 function explainUnreadable(folder: string, error: unknown): string {
-  const code = error instanceof Error && "code" in error ? error.code : undefined;
+  const code = errorCode(error);
   if (code === "ENOENT") {
     return `the connectors folder ${folder} doesn't exist: create it, with a YAML file of Connectors and Secrets in it`;
   }

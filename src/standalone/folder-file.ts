@@ -1,6 +1,7 @@
 import { createHash } from "node:crypto";
 import { readdir, readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
+import { errorCode } from "../error-code.ts";
 import { type FolderDocuments, noDocuments, readFolderDocuments } from "./folder-documents.ts";
 
 /** What lies in one file of the folder now. */
@@ -44,7 +45,7 @@ async function readFolderFile(path: string): Promise<FolderFile | undefined> {
     if (status.size > maxFileBytes) return unreadable("it has more than 1 MiB", openToAll);
     return readable(await readFile(path), openToAll);
   } catch (error) {
-    const code = codeOf(error);
+    const code = errorCode(error) ?? error;
     return code === "ENOENT" ? undefined : unreadable(`it can't be read: ${code}`, false);
   }
 }
@@ -64,9 +65,6 @@ const unreadable = (reason: string, openToAll: boolean): FolderFile => ({
   digest: reason,
   openToAll,
 });
-
-const codeOf = (error: unknown): string =>
-  error instanceof Error && "code" in error ? String(error.code) : String(error);
 
 /** A file of the folder as it is used, which may be older than what it holds now. */
 export interface KeptFile {

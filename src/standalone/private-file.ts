@@ -1,6 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { open, readdir, readFile, rename, rm, stat } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
+import { unless } from "../error-code.ts";
 
 const unfinishedPrefix = ".unfinished-";
 
@@ -40,19 +41,15 @@ export async function removePrivateFile(path: string): Promise<void> {
  * @throws where it can't be read, or others than its owner may
  */
 export async function readPrivateFile(path: string): Promise<Buffer | undefined> {
-  try {
-    const { mode } = await stat(path);
-    if ((mode & 0o077) !== 0) {
-      const found = (mode & 0o777).toString(8);
-      throw new Error(
-        `${path} must be accessible to its owner only, found mode ${found}: chmod 600 ${path}`,
-      );
-    }
-    return await readFile(path);
-  } catch (error) {
-    if (error instanceof Error && "code" in error && error.code === "ENOENT") return undefined;
-    throw error;
+  const status = await stat(path).catch(unless(undefined, "ENOENT"));
+  if (status === undefined) return undefined;
+  if ((status.mode & 0o077) !== 0) {
+    const found = (status.mode & 0o777).toString(8);
+    throw new Error(
+      `${path} must be accessible to its owner only, found mode ${found}: chmod 600 ${path}`,
+    );
   }
+  return readFile(path).catch(unless(undefined, "ENOENT"));
 }
 
 /** Removes what a write has left that was killed before its end. */

@@ -9,6 +9,7 @@ import { constants } from "node:fs";
 import { access, chmod, mkdir, readdir, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { createAuthority, type KeyPair } from "../certificate-authority.ts";
+import { errorCode, unless } from "../error-code.ts";
 import type { Log } from "../log.ts";
 import { lockFolder } from "./folder-lock.ts";
 import { readPrivateFile, removeUnfinishedFiles, writePrivateFile } from "./private-file.ts";
@@ -105,7 +106,7 @@ async function createPrivateFolder(folder: string): Promise<void> {
  * @throws Error with what to do
  */
 async function checkPrivateFolder(folder: string): Promise<boolean> {
-  const status = await stat(folder).catch(unlessMissing);
+  const status = await stat(folder).catch(unless(undefined, "ENOENT", "ENOTDIR"));
   if (status === undefined) {
     await checkRoomFor(folder);
     return false;
@@ -133,15 +134,12 @@ async function checkRoomFor(folder: string): Promise<void> {
   if (!(await stat(above)).isDirectory()) {
     throw new Error(`${folder} can't be made, since ${above} is a file: ${advice}`);
   }
-  await access(above, constants.W_OK).catch((error: NodeJS.ErrnoException) => {
+  await access(above, constants.W_OK).catch((error: unknown) => {
     const wanted = `wanted ${above} to be writable: make it so, or ${advice}`;
-    throw new Error(`${folder} can't be made (${error.code}), ${wanted}`, { cause: error });
+    throw new Error(`${folder} can't be made (${String(errorCode(error))}), ${wanted}`, {
+      cause: error,
+    });
   });
-}
-
-/** A path below a file is none that is there, either. */
-function unlessMissing(error: NodeJS.ErrnoException): undefined {
-  if (error.code !== "ENOENT" && error.code !== "ENOTDIR") throw error;
 }
 
 /** Something that is made once and kept in a file. */

@@ -1,5 +1,6 @@
 import { createPublicKey, hash, type KeyObject } from "node:crypto";
 import { errors, type JWTPayload, jwtVerify, SignJWT } from "jose";
+import { LRUCache } from "lru-cache";
 import type { Identity, Result, VerifyToken } from "../connector/platform.ts";
 
 /** Whose token it is, and what it opens. */
@@ -68,7 +69,7 @@ export function createTokenVerifier({
   readonly isMounted: (volumeId: string, mount: string) => boolean;
 }): VerifyToken {
   const publicKey = createPublicKey(key);
-  const verified = new Map<string, VerifiedToken>();
+  const verified = new LRUCache<string, VerifiedToken>({ max: maxVerifiedTokens });
   const verify = async (token: string): Promise<VerifiedToken | undefined> => {
     if (!endsCanonically(token)) return undefined;
     const { payload } = await jwtVerify(token, publicKey, {
@@ -80,16 +81,16 @@ export function createTokenVerifier({
       requiredClaims: ["exp", "iat", "jti", "sub"],
     });
     const holder = holderOf(payload);
-    return holder && { holder, goodUntil: ((payload.exp ?? 0) + clockToleranceSeconds) * 1000 };
+    return holder && { holder, validUntil: ((payload.exp ?? 0) + clockToleranceSeconds) * 1000 };
   };
   const verifyAnew = async (token: string, digest: string): Promise<TokenHolder | undefined> => {
     const found = await verify(token);
-    if (found !== undefined) remember(verified, digest, found);
+    if (found !== undefined) verified.set(digest, found);
     return found?.holder;
   };
   const knownHolder = (digest: string): TokenHolder | undefined => {
     const known = verified.get(digest);
-    return known !== undefined && known.goodUntil > now() ? known.holder : undefined;
+    return known !== undefined && known.validUntil > now() ? known.holder : undefined;
   };
   return async (token) => {
     const digest = hash("sha256", token, "base64");
@@ -108,17 +109,11 @@ export function createTokenVerifier({
 interface VerifiedToken {
   readonly holder: TokenHolder;
   /** Milliseconds since 1970. */
-  readonly goodUntil: number;
+  readonly validUntil: number;
 }
 
 /** A build asks thousands of times with one token, and a signature costs a tenth of a millisecond. */
 const maxVerifiedTokens = 1_000;
-
-function remember(verified: Map<string, VerifiedToken>, hash: string, token: VerifiedToken): void {
-  const [oldest] = verified.keys();
-  if (verified.size >= maxVerifiedTokens && oldest !== undefined) verified.delete(oldest);
-  verified.set(hash, token);
-}
 
 const readItAgain = "read it from the mounted volume (context.token, config.json)";
 const notOurs = `this is not a token of this connector proxy: ${readItAgain}`;

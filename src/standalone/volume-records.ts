@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
 import { readdir } from "node:fs/promises";
 import { isAbsolute, join, resolve } from "node:path";
-import { property } from "../connector/document.ts";
+import { parseJson, property } from "../connector/document.ts";
 import { readPrivateFile, removePrivateFile, writePrivateFile } from "./private-file.ts";
 
 /** What the keeper knows of a request to publish; the rest of it is kept as it is. */
@@ -75,12 +75,8 @@ export function createVolumeRecordStore<Request extends RecordedRequest>(
 function parseRecord<Request extends RecordedRequest>(
   content: Buffer | undefined,
 ): VolumeRecord<Request> | undefined {
-  try {
-    const record: unknown = JSON.parse(content?.toString("utf8") ?? "");
-    return isRecord<Request>(record) ? record : undefined;
-  } catch {
-    return undefined;
-  }
+  const record = parseJson(content?.toString("utf8"));
+  return isRecord<Request>(record) ? record : undefined;
 }
 
 /** The parts of the request that the keeper does not know are taken as they were saved. */
