@@ -1,7 +1,7 @@
 import { type AnyJson, type JsonMap, stringify } from "@iarna/toml";
 import type { ConfigurationSettings } from "./configuration-params.ts";
 import { imagePrefix } from "./proxy-address.ts";
-import { hostsOf, mirrorsByImageHost, type VolumeContents } from "./volume-contents.ts";
+import { mirrorsByImageHost, toolHostsOf, type VolumeContents } from "./volume-contents.ts";
 
 /**
  * `buildkitd.toml`. A host behind TLS says `http = false`, since buildkit takes loopback for plain
@@ -12,7 +12,7 @@ export function* renderBuildkitd(
   settings: ConfigurationSettings,
 ): Generator<readonly [string, string]> {
   const registry: JsonMap = {};
-  for (const { host, tls } of hostsOf(connectors, settings.scheme)) {
+  for (const { host, tls } of toolHostsOf(connectors, settings.scheme)) {
     registry[host] = tls ? { http: false, ...caFile(settings.mountPath) } : { http: true };
   }
   if (settings.mirror) {

@@ -4,9 +4,9 @@ import { basicCredential } from "./docker-config.ts";
 import { connectorPath } from "./proxy-address.ts";
 import { renderCertificateFolders } from "./registries-conf.ts";
 import {
-  hostsOf,
   mirrorsByImageHost,
   type ToolHost,
+  toolHostsOf,
   type VolumeContents,
 } from "./volume-contents.ts";
 
@@ -25,7 +25,7 @@ export function* renderContainerd(
   const header = { authorization: [`Basic ${basicCredential(token)}`] };
   const entry = (host: ToolHost): JsonMap => ({ capabilities, ...certificate(host), header });
   yield* renderCertificateFolders(connectors, caCertificate);
-  for (const host of hostsOf(connectors, settings.scheme)) {
+  for (const host of toolHostsOf(connectors, settings.scheme)) {
     yield hostsToml(host.host, { [url(host)]: entry(host) });
   }
   if (!settings.mirror) return;

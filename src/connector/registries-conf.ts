@@ -2,9 +2,9 @@ import { type JsonMap, stringify } from "@iarna/toml";
 import type { ConfigurationSettings } from "./configuration-params.ts";
 import { imagePrefix } from "./proxy-address.ts";
 import {
-  hostsOf,
   type Mirror,
   mirrorsByImageHost,
+  toolHostsOf,
   type VolumeContents,
 } from "./volume-contents.ts";
 
@@ -16,7 +16,7 @@ export function* renderRegistriesConf(
   { connectors, caCertificate }: VolumeContents,
   settings: ConfigurationSettings,
 ): Generator<readonly [string, string]> {
-  const hosts = hostsOf(connectors, settings.scheme);
+  const hosts = toolHostsOf(connectors, settings.scheme);
   const registry: JsonMap[] = hosts
     .filter(({ tls }) => !tls)
     .map(({ host }) => ({ location: host, insecure: true }));

@@ -37,7 +37,7 @@ export interface Mirror extends ToolHost {
  * The hosts of the proxy, each once. Where both schemes share a host, a tool can be told of one: the
  * wanted scheme, or the one that the proxy prefers.
  */
-export function hostsOf(
+export function toolHostsOf(
   connectors: readonly VolumeConnector[],
   scheme: "http" | "https" | undefined,
 ): readonly ToolHost[] {

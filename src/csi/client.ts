@@ -5,22 +5,25 @@ import { errorCode } from "../error-code.ts";
 import type { NodeClient } from "./generated/csi/v1/Node.ts";
 import { csi } from "./proto.ts";
 
+/** The volume to publish, as the kubelet names it. */
 export interface PublishOptions {
   readonly volumeId: string;
   readonly targetPath: string;
-  /** Where connectors are that are named without a namespace. */
+  /** The namespace of connectors that the attributes name without one. */
   readonly namespace: string;
+  /** The `volumeAttributes` of a Pod's inline volume. */
   readonly attributes: Readonly<Record<string, string>>;
-  /** The number of the group that may read the volume; without it everybody may. */
+  /** The number of the group that may read the volume; every user may read it where this is undefined. */
   readonly mountGroup?: string;
 }
 
-/** As long as the kubelet waits. */
+/** The kubelet waits as long for a call. */
 const callTimeoutMs = 120_000;
 
 /**
  * Publishes a volume as the kubelet does.
- * @throws Error whose message is the driver's, or says that there is no driver
+ * @param socketPath the driver's CSI socket
+ * @throws Error with the driver's message, or with what to do where no driver listens
  */
 export function publishVolume(socketPath: string, options: PublishOptions): Promise<void> {
   const { volumeId, targetPath, namespace, attributes, mountGroup } = options;
@@ -44,8 +47,9 @@ export function publishVolume(socketPath: string, options: PublishOptions): Prom
 }
 
 /**
- * Takes a volume away as the kubelet does.
- * @throws Error, as {@link publishVolume}
+ * Unpublishes a volume as the kubelet does.
+ * @param socketPath the driver's CSI socket
+ * @throws Error with the driver's message, or with what to do where no driver listens
  */
 export function unpublishVolume(
   socketPath: string,
@@ -77,7 +81,7 @@ async function call(
   }
 }
 
-/** grpc-js goes on trying where nobody listens, and says little in the end. */
+/** Connects once beforehand: grpc-js retries where nobody listens, and its last error does not say why. */
 async function checkListener(socketPath: string): Promise<void> {
   const socket = connect(socketPath);
   try {

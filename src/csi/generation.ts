@@ -1,3 +1,15 @@
+/*
+ * Swaps the files of a volume as a whole, as the kubelet does for Secrets:
+ *
+ *   ..aB3xYz/config.json      one generation
+ *   ..data -> ..aB3xYz        the current generation, replaced by rename(2)
+ *   config.json -> ..data/config.json
+ *
+ * A file is therefore always there and complete, and all files read through one resolved `..data` belong together.
+ *
+ * The calls are synchronous, since all of it lies in a tmpfs, which never waits: a hundred of them take a
+ * millisecond in all, and ten milliseconds each by way of the thread pool.
+ */
 import {
   chmodSync,
   chownSync,
@@ -16,25 +28,13 @@ import type { VolumeFiles } from "../connector/volume-files.ts";
 import { attempt, unless } from "../error-code.ts";
 import type { FileAccess } from "./volume-mounts.ts";
 
-/*
- * The files of a volume are swapped as a whole, as the kubelet does it for Secrets:
- *
- *   ..aB3xYz/config.json      one generation
- *   ..data -> ..aB3xYz        the one that counts, replaced by rename(2)
- *   config.json -> ..data/config.json
- *
- * So a file is always there and whole, and files that are read through one look at `..data` belong together.
- *
- * All of it lies in a tmpfs, which never waits: a hundred calls at once take a millisecond, and each by way of
- * the thread pool ten.
- */
 const currentLink = "..data";
 
-/** The folder of the current generation; undefined where there is none. Where there is one, it is complete. */
+/** The name of the current generation's folder, or undefined before the first one. A current generation is complete. */
 export const findGeneration = (root: string): string | undefined =>
   attempt(() => readlinkSync(join(root, currentLink)), unless(undefined, "ENOENT"));
 
-/** A file of the current generation, undefined where there is none. */
+/** The text of a file of the current generation, or undefined where there is no such file. */
 export const readCurrent = (root: string, path: string): string | undefined =>
   attempt(
     () => readFileSync(join(root, currentLink, path), "utf8"),
@@ -43,9 +43,10 @@ export const readCurrent = (root: string, path: string): string | undefined =>
 
 /**
  * Makes these the files of the volume.
- * The generation before stays until the next change, for readers that are on their way to it.
- * @returns false where they were so already, and nothing was written
- * @throws Error with `ENOSPC` where they don't fit; what was there before stays
+ * The previous generation stays until the next change, for readers that have resolved `..data` already.
+ * @param root the folder that the volume is mounted on
+ * @returns false where the volume had exactly these files already, and nothing was written
+ * @throws Error with the code `ENOSPC` where they don't fit; the previous files stay then
  */
 export function writeGeneration(root: string, files: VolumeFiles, access: FileAccess): boolean {
   const current = findGeneration(root);
@@ -78,7 +79,7 @@ export function writeGeneration(root: string, files: VolumeFiles, access: FileAc
 
 const linkName = (path: string): string => path.split("/", 1)[0] ?? "";
 
-/** Names of our own; a file's name can begin so, too, and is then seen through `..data` only. */
+/** Whether a name is one of the driver's own. A volume's file with such a name is visible through `..data` only. */
 const isHidden = (name: string): boolean => name.startsWith("..");
 
 function isSame(folder: string, files: VolumeFiles): boolean {
@@ -94,7 +95,7 @@ function isSame(folder: string, files: VolumeFiles): boolean {
   return true;
 }
 
-/** Modes and owner are set after the fact, since the process's umask takes part in the first ones. */
+/** Sets modes and owners after creation, since the process's umask restricts the modes of creation. */
 function writeFiles(root: string, files: VolumeFiles, access: FileAccess): void {
   const group = access.group ?? 0;
   const adopt = (folder: string): void => {
@@ -144,7 +145,7 @@ function removeOtherLinks(root: string, names: ReadonlySet<string>): void {
   }
 }
 
-/** All but these, and what writers left that were killed. */
+/** Removes all generations but those kept, and what killed writers have left. */
 function removeGenerations(root: string, kept: readonly (string | undefined)[]): void {
   for (const name of readdirSync(root)) {
     if (isHidden(name) && name !== currentLink && !kept.includes(name)) {

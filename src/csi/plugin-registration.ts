@@ -5,26 +5,29 @@ import { driverName } from "./server.ts";
 import { type SocketServer, serveOnSocket } from "./socket-server.ts";
 import { createUnary } from "./unary.ts";
 
+/** What registers the driver with the kubelet. */
 export interface PluginRegistrationOptions {
-  /** In the folder that the kubelet watches. */
+  /** The socket to listen on, in the folder that the kubelet watches. */
   readonly socketPath: string;
-  /** Where CSI is served, as the kubelet sees the path. */
+  /** The socket that serves CSI, by the path under which the kubelet sees it. */
   readonly csiSocketPath: string;
-  /** The kubelet knows the driver now. */
+  /** Called whenever the kubelet has registered the driver. */
   readonly onRegistered: () => void;
   readonly log: Log;
-  /** Milliseconds, as {@link SocketServer.stop} takes them. */
+  /** How long, in milliseconds, calls in flight may take once the server is stopped. */
   readonly graceMs: number;
 }
 
+/** A running server of the kubelet's plugin registration API. */
 export interface PluginRegistration extends SocketServer {
-  /** Whether the kubelet has said that it knows the driver: before that, volumes fail. */
+  /** Whether the kubelet has registered the driver. Volumes fail before that. */
   readonly isRegistered: () => boolean;
 }
 
 /**
- * Registers the driver with the kubelet (its plugin registration API), which asks as soon as the socket is
- * there, and again whenever it starts anew.
+ * Registers the driver with the kubelet by its plugin registration API. The kubelet calls as soon as it sees the
+ * socket, and again after each of its own restarts.
+ * @throws Error where the socket can't be placed
  */
 export async function servePluginRegistration(
   options: PluginRegistrationOptions,

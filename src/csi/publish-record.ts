@@ -2,16 +2,17 @@ import { type ConnectorRef, parseConnectorRef, showRef } from "../connector/conn
 import { parseJson, property } from "../connector/document.ts";
 import { readCurrent } from "./generation.ts";
 
-/** What has to be known of a volume later on, also by a driver that was started after it was published. */
+/** What a driver needs to know of a published volume later on, even one that was started after the publish. */
 export interface PublishRecord {
   readonly volumeId: string;
   readonly connectors: readonly ConnectorRef[];
   readonly tokenExpiresAt: Date;
 }
 
-/** The record's file, a part of each generation that no link at the top leads to. */
+/** The record's file in each generation of a volume. No link at the volume's root leads to it. */
 export const recordName = "..volume.json";
 
+/** The content of the record's file. */
 export function formatRecord({ volumeId, connectors, tokenExpiresAt }: PublishRecord): string {
   const document = {
     volumeId,
@@ -21,7 +22,7 @@ export function formatRecord({ volumeId, connectors, tokenExpiresAt }: PublishRe
   return `${JSON.stringify(document)}\n`;
 }
 
-/** The record of the volume that is mounted here; undefined where there is none that can be read. */
+/** The record of the volume that is mounted at a path, or undefined where there is none or it is damaged. */
 export function readRecord(root: string): PublishRecord | undefined {
   const text = readCurrent(root, recordName);
   return text === undefined ? undefined : parseRecord(text);

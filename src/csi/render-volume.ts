@@ -9,14 +9,15 @@ import { type ConnectorLookups, findVolumeConnectors } from "./volume-connectors
 import type { FileAccess } from "./volume-mounts.ts";
 import { parseVolumeRequest, readServiceAccountToken } from "./volume-request.ts";
 
+/** What a volume is rendered from, beside the request to publish it. */
 export interface RenderOptions extends ConnectorLookups {
-  /** Whom a Pod's token is for. */
+  /** The audience of the Pods' tokens. */
   readonly audience: string;
   /** The certificates of the proxy's authority, PEM. */
   readonly caCertificate: () => string;
-  /** Those that tools trust by themselves, PEM. */
+  /** The certificates that tools trust by default, PEM. */
   readonly rootCertificates: () => string;
-  /** Hosts that tools ask directly, beside the proxy. */
+  /** Hosts that tools connect to directly, past the proxy: the entries of `no_proxy`. */
   readonly noProxy: readonly string[];
   /** Whether tools see the volume at its target path, so that its files can name each other. */
   readonly toolsSeeTargetPath: boolean;
@@ -24,29 +25,33 @@ export interface RenderOptions extends ConnectorLookups {
   readonly now: () => number;
 }
 
-/** All that a volume is to be, worked out before anything is mounted or written. */
+/** A volume's files and mount, computed before anything is mounted or written. */
 export interface RenderedVolume {
-  /** What the Pod sees, and the record. */
+  /** The files that the Pod sees, and the record. */
   readonly files: VolumeFiles;
   readonly access: FileAccess;
   readonly mountOptions: readonly string[];
-  /** Reasons not to publish this volume, and none to leave a published one without a fresh token. */
+  /** Reasons not to publish this volume. A published volume is refreshed in spite of them. */
   readonly objections: readonly RpcError[];
-  /** `team-a/harbor,team-b/ghcr` */
+  /** The volume's connectors for a log line: `team-a/harbor,team-b/ghcr`. */
   readonly connectors: string;
 }
 
-/** @throws RpcError, Unavailable */
+/**
+ * Computes a volume from the request to publish it.
+ * @throws RpcError where the request is invalid, or has no valid token
+ * @throws Unavailable where connectors can't be looked up now
+ */
 export async function renderVolume(
   options: RenderOptions,
   request: PublishRequest,
 ): Promise<RenderedVolume> {
-  const wanted = parseVolumeRequest(request);
+  const volume = parseVolumeRequest(request);
   const { token, expiresAt } = readServiceAccountToken(request, options.audience, options.now());
-  const { connectors, objections } = await findVolumeConnectors(options, wanted);
+  const { connectors, objections } = await findVolumeConnectors(options, volume);
   const refs = connectors.map(({ ref }) => ref);
   const files = renderVolumeFiles(
-    wanted.attributes,
+    volume.attributes,
     {
       connectors,
       token,
@@ -66,8 +71,8 @@ export async function renderVolume(
   });
   return {
     files: new Map([...files.value, [recordName, record]]),
-    access: wanted.access,
-    mountOptions: wanted.mountOptions,
+    access: volume.access,
+    mountOptions: volume.mountOptions,
     objections,
     connectors: refs.map(showRef).join(","),
   };

@@ -3,20 +3,25 @@ import { dirname, join } from "node:path";
 import { Server, ServerCredentials } from "@grpc/grpc-js";
 import { unless } from "../error-code.ts";
 
+/** What serves gRPC on a Unix socket. */
 export interface SocketServerOptions {
-  /** Absolute; its folder has to be there. */
+  /** The absolute path of the socket. Its folder has to exist. */
   readonly socketPath: string;
   readonly addServices: (server: Server) => void;
   /** How long, in milliseconds, calls in flight may take once the server is stopped. */
   readonly graceMs: number;
 }
 
+/** A running server. */
 export interface SocketServer {
-  /** Takes no new calls, waits for those in flight and ends what is still there after the grace period. */
+  /** Removes the socket, waits for calls in flight, and cancels those that outlast the grace period. */
   readonly stop: () => Promise<void>;
 }
 
-/** Serves gRPC on a Unix socket that only this process's user can open. */
+/**
+ * Serves gRPC on a Unix socket that only this process's user can open.
+ * @throws Error where the socket can't be placed
+ */
 export async function serveOnSocket(options: SocketServerOptions): Promise<SocketServer> {
   const server = new Server();
   options.addServices(server);
@@ -40,22 +45,23 @@ export async function serveOnSocket(options: SocketServerOptions): Promise<Socke
   };
 }
 
-/** unix(7): `sun_path`, without the NUL at its end. */
+/** The bytes of `sun_path` without the NUL at its end, by unix(7). */
 const maxPathBytes = 107;
 const { byteLength } = Buffer;
 
-/** A socket's place in the file system. */
+/** A listening socket in its place in the file system. */
 export interface SocketFile {
   /** Removes the socket, unless another process has put its own there in the meantime. */
   readonly remove: () => Promise<void>;
 }
 
 /**
- * Listens under a name of our own and moves the socket into its place. So the place is never empty, whoever
- * listened there before is replaced, nobody but this user can ever connect, and closing the listener is harmless:
- * Node and grpc-js unlink the path that they bound, even where it is another process's by then.
+ * Listens under a temporary name and moves the socket into its place. The place is therefore never empty, a previous
+ * listener is replaced, nobody but this user can ever connect, and closing the listener is harmless: Node and
+ * grpc-js unlink the path that they bound, even where another process listens there by then.
+ * @param path where the socket goes
  * @param listen binds the path that it is given
- * @throws Error where the folder is missing or something else than a socket is at the path
+ * @throws Error where the folder is missing, or something other than a socket is at the path
  */
 export async function placeSocket(
   path: string,
@@ -89,9 +95,8 @@ export async function placeSocket(
 }
 
 /**
- * Whether a socket can be placed there, as far as that is known before anything is made. A folder that is missing
- * yet is no mistake.
- * @throws Error where the path is too long, or something else than a socket is there
+ * Checks that a socket can be placed at a path, before anything is made. A folder that is missing yet is no mistake.
+ * @throws Error where the path is too long, or something other than a socket is there
  */
 export async function checkSocketPlace(path: string): Promise<void> {
   const length = Math.max(byteLength(path), byteLength(dirname(path)) + "/.XXXXXX/s".length);

@@ -7,7 +7,8 @@ import { failedPrecondition, invalidArgument } from "./rpc-error.ts";
 /**
  * The path as the kernel's mount table has it: without symbolic links in its parents. A path that
  * only looks different would be mounted once more on every republish (spiffe/spiffe-csi#331).
- * Undefined where the parent is no folder, and so nothing at the path either.
+ * @param field the request's field that holds the path, for the error
+ * @returns undefined where the parent is no folder, so that nothing can be at the path
  * @throws RpcError where it is no absolute, normalised path
  */
 export async function resolveTarget(field: string, path: string): Promise<string | undefined> {
@@ -23,8 +24,8 @@ export async function resolveTarget(field: string, path: string): Promise<string
 }
 
 /**
- * Makes the folder that is mounted on, unless it is there.
- * @throws RpcError where something else is there
+ * Makes the folder to mount on, unless it exists.
+ * @throws RpcError where something other than a folder is there
  */
 export async function makeMountPoint(path: string): Promise<void> {
   await mkdir(path, { mode: 0o750 }).catch(unless(undefined, "EEXIST"));
@@ -32,7 +33,7 @@ export async function makeMountPoint(path: string): Promise<void> {
 }
 
 /**
- * A folder can be mounted on, and a missing one can be made.
+ * Checks that a folder or nothing is at the path.
  * @throws RpcError where something else is there: mount(8) would follow a symbolic link
  */
 export async function checkMountPoint(path: string): Promise<void> {
@@ -44,7 +45,7 @@ export async function checkMountPoint(path: string): Promise<void> {
   );
 }
 
-/** Removes the folder if it is there and empty. What else may be there is not ours. */
+/** Removes the folder if it exists and is empty. Anything else at the path is not the driver's, and stays. */
 export async function removeMountPoint(path: string): Promise<void> {
   await rmdir(path).catch(unless(undefined, "ENOENT", "ENOTDIR", "ENOTEMPTY", "EEXIST"));
 }

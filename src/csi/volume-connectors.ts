@@ -6,19 +6,24 @@ import type { VolumeConnector } from "../connector/volume-contents.ts";
 import { RpcError, unavailable } from "./rpc-error.ts";
 import type { VolumeRequest } from "./volume-request.ts";
 
+/** What is asked about each connector of a volume. */
 export interface ConnectorLookups {
   readonly findConnector: FindConnector;
   readonly mayUse: MayUse;
   readonly proxyHostsOf: ProxyHostsOf;
 }
 
-/** The connectors of a volume, and what speaks against them: reasons not to begin, none to stop. */
+/** The connectors of a volume, in its order, and what is wrong with them. */
 export interface VolumeConnectors {
   readonly connectors: readonly [VolumeConnector, ...VolumeConnector[]];
+  /** Reasons not to publish the volume. A published volume is refreshed in spite of them. */
   readonly objections: readonly RpcError[];
 }
 
-/** @throws Unavailable where it is not known which connectors there are */
+/**
+ * Looks up the connectors of a volume, all at once.
+ * @throws Unavailable where connectors can't be looked up now
+ */
 export async function findVolumeConnectors(
   lookups: ConnectorLookups,
   request: VolumeRequest,
@@ -49,7 +54,7 @@ async function findVolumeConnector(
     found.state === "missing"
       ? new RpcError(status.NOT_FOUND, describeUnusable(ref, found.reason, found.state))
       : undefined;
-  // Which connectors another namespace has is told only to those who may use them.
+  // Only those who may use them learn which connectors another namespace has.
   const objection = ref.namespace === namespace ? (absence ?? refusal) : (refusal ?? absence);
   const imageHost = found.state === "found" ? found.connector.address.imageHost : undefined;
   return { connector: { ref, proxy: proxyHostsOf(ref), imageHost }, objection };
@@ -58,14 +63,15 @@ async function findVolumeConnector(
 const refused = (ref: ConnectorRef, reason: string): RpcError =>
   new RpcError(status.PERMISSION_DENIED, `connector "${showRef(ref)}": ${reason}`);
 
-/** A renewed token has to reach a volume even while nobody can say what its holder may do. */
+/** An access review that fails becomes an objection, since a renewed token has to reach a volume all the same. */
 function undecided(error: unknown): RpcError {
   if (error instanceof Unavailable) return unavailable(error.message);
   throw error;
 }
 
 /**
- * What is wrong with these connectors, as far as can be told now: one sentence each.
+ * Finds the connectors that are missing or invalid.
+ * @returns one sentence for each; none for a connector that can't be looked up now
  */
 export async function findUnusable(
   findConnector: FindConnector,

@@ -4,42 +4,50 @@ import { promisify } from "node:util";
 import { status } from "@grpc/grpc-js";
 import { failedPrecondition, RpcError, unavailable } from "./rpc-error.ts";
 
-/** What is asked of the operating system, since Node has no mount(2). */
+/** The calls to the operating system that mounts need. Node has no mount(2), so programs do it. */
 export interface MountEffects {
   /** The text of `/proc/self/mountinfo`. */
   readonly readMountInfo: () => Promise<string>;
-  /** Runs mount(8) or umount(8); rejects with what it said to stderr as `stderr`. */
+  /** Runs mount(8) or umount(8). Rejects with an error whose `stderr` is what the program wrote there. */
   readonly run: (program: "mount" | "umount", args: readonly string[]) => Promise<unknown>;
 }
 
+/** The calls to this machine's operating system. */
 export const systemMounts: MountEffects = {
   readMountInfo: () => readFile("/proc/self/mountinfo", "utf8"),
   run: promisify(execFile),
 };
 
-/** The volumes of this driver as mounts: a tmpfs each, at the target path. */
+/** Mounts and unmounts the volumes of this driver: a tmpfs each, at the target path. */
 export interface VolumeMounts {
   /**
-   * Leaves one tmpfs of ours at the path, and tells whether there is any. More than one there may be
-   * where a driver was killed and its mount(8) ran on.
+   * Leaves one of this driver's mounts at the path. There may be more where a driver was killed and its mount(8) ran on.
+   * @returns whether there is one
    * @throws RpcError where something else is mounted there
    */
   readonly keepOne: (path: string) => Promise<boolean>;
-  /** Mounts an empty tmpfs on the folder. */
+  /**
+   * Mounts an empty tmpfs on the folder.
+   * @param options further options of the mount: SELinux contexts
+   * @throws RpcError where the mount fails, or another process has removed it by then
+   */
   readonly mount: (path: string, access: FileAccess, options: readonly string[]) => Promise<void>;
   /**
-   * Unmounts all of ours at the path; false where there is none.
+   * Unmounts all of this driver's mounts at the path.
+   * @returns false where there was none
    * @throws RpcError where something else is mounted there
    */
   readonly unmountAll: (path: string) => Promise<boolean>;
 }
 
-/** Tells our mounts from others, in the mount table's column for the device. */
-const source = "connectors-csi";
+/** The mount table's column for the device, by which this driver's mounts are known. */
+const mountSource = "connectors-csi";
 
+/** How much fits into a volume, for messages. */
 export const volumeSizeLimit = "2 MiB and 1024 files";
 const fixedOptions = ["size=2m", "nr_inodes=1024", "nosuid", "nodev", "noexec"];
 
+/** Creates the mounts and unmounts of volumes over the calls that they need. */
 export function createVolumeMounts({ readMountInfo, run }: MountEffects): VolumeMounts {
   // Linux before 6.4 does not know the option, and a user namespace may not use it.
   let swapOptions: readonly string[] = ["noswap"];
@@ -53,7 +61,7 @@ export function createVolumeMounts({ readMountInfo, run }: MountEffects): Volume
     );
   };
 
-  /** The number of mounts that are left: fewer where somebody else unmounts, too. */
+  /** Unmounts until so many are left. Returns how many are left: fewer where another process unmounts, too. */
   const unmountDownTo = async (wanted: number, path: string): Promise<number> => {
     let count = await countOwn(path);
     while (count > wanted) {
@@ -64,7 +72,7 @@ export function createVolumeMounts({ readMountInfo, run }: MountEffects): Volume
   };
 
   const mountTmpfs = (path: string, options: readonly string[]) =>
-    run("mount", ["-t", "tmpfs", "-o", options.join(","), source, path]);
+    run("mount", ["-t", "tmpfs", "-o", options.join(","), mountSource, path]);
 
   return {
     keepOne: async (path) => (await unmountDownTo(1, path)) > 0,
@@ -80,7 +88,7 @@ export function createVolumeMounts({ readMountInfo, run }: MountEffects): Volume
         ...(group === undefined ? [] : [`gid=${group}`]),
         ...options,
       ];
-      const swap = swapOptions; // others may learn in the meantime that it has to be empty
+      const swap = swapOptions; // a concurrent mount may find out that it has to be empty
       await mountTmpfs(path, [...all, ...swap])
         .catch(async (error: unknown) => {
           if (swap.length === 0) throw error;
@@ -96,7 +104,8 @@ export function createVolumeMounts({ readMountInfo, run }: MountEffects): Volume
   };
 }
 
-const isOwn = (mount: MountEntry): boolean => mount.fsType === "tmpfs" && mount.source === source;
+const isOwn = (mount: MountEntry): boolean =>
+  mount.fsType === "tmpfs" && mount.source === mountSource;
 
 function explain(what: string): (error: unknown) => never {
   return (error) => {
@@ -108,13 +117,13 @@ function explain(what: string): (error: unknown) => never {
   };
 }
 
-/** Of capabilities(7), the one that mount(2) asks for. */
-const sysAdmin = 21n;
+/** The number of CAP_SYS_ADMIN in capabilities(7), which mount(2) requires. */
+const sysAdminCapability = 21n;
 
 /**
- * What is missing for this process to mount volumes, undefined where nothing is: mount(8) wants both the user and the
- * capability.
+ * What this process lacks to mount volumes. mount(8) requires both root and the capability.
  * @param status the text of `/proc/self/status`
+ * @returns what was found and wanted, or undefined where nothing is missing
  */
 export function missingMountRight(status: string): string | undefined {
   const field = (name: string): string =>
@@ -122,28 +131,31 @@ export function missingMountRight(status: string): string | undefined {
   const user = field("Uid");
   if (user !== "0") return `found user ${user}, wanted root`;
   const capabilities = BigInt(`0x${field("CapEff")}`);
-  if ((capabilities >> sysAdmin) % 2n === 1n) return undefined;
+  if ((capabilities >> sysAdminCapability) % 2n === 1n) return undefined;
   return "found root without CAP_SYS_ADMIN, wanted root with it (in a container: --cap-add=SYS_ADMIN)";
 }
 
 /**
- * Who may read a volume. Without a group everybody may, since the kubelet's folder around it is open
- * to root alone and each container sees its own volumes only.
+ * The owner and the modes of a volume's files. Without a group every user may read them, since the kubelet's folder
+ * around the volume is open to root alone and each container sees its own volumes only.
  */
 export interface FileAccess {
-  /** The owning group of all that is in the volume; undefined: root's. */
+  /** The owning group of all that is in the volume; root's where undefined. */
   readonly group: number | undefined;
   readonly folderMode: number;
   readonly fileMode: number;
 }
 
-/** The group is the Pod's `fsGroup`, which the kubelet gives as `volume_mount_group`. */
+/**
+ * The owner and the modes of a volume's files for a group.
+ * @param group the Pod's `fsGroup`, which the kubelet passes as `volume_mount_group`
+ */
 export const fileAccessFor = (group: number | undefined): FileAccess =>
   group === undefined
     ? { group, folderMode: 0o755, fileMode: 0o444 }
     : { group, folderMode: 0o750, fileMode: 0o440 };
 
-/** One line of `/proc/<pid>/mountinfo`, proc_pid_mountinfo(5), as far as it matters here. */
+/** One mount of `/proc/<pid>/mountinfo` (proc_pid_mountinfo(5)), with the fields that are used here. */
 export interface MountEntry {
   readonly mountPoint: string;
   readonly fsType: string;
@@ -151,8 +163,9 @@ export interface MountEntry {
 }
 
 /**
- * The mounts at exactly this path, the one that is seen last. The rest of a line is only read where
- * the path is right, since a node may have ten thousand of them.
+ * The mounts at exactly this path. The last one is on top. Only matching lines are parsed further, since a node may
+ * have ten thousand mounts.
+ * @param mountInfo the text of `/proc/<pid>/mountinfo`
  */
 export function mountsAt(mountInfo: string, path: string): readonly MountEntry[] {
   const mounts: MountEntry[] = [];
@@ -178,7 +191,7 @@ function fieldAt(line: string, index: number): string {
   return end < 0 ? line.slice(start) : line.slice(start, end);
 }
 
-/** The kernel writes space, tab, newline, backslash and `#` as `\ooo`. */
+/** Decodes `\ooo`, which the kernel writes for a space, a tab, a newline, a backslash and a `#`. */
 export const unescapeOctal = (text: string): string =>
   text.includes("\\")
     ? text.replace(/\\([0-7]{3})/g, (_, digits: string) =>

@@ -27,35 +27,43 @@ import {
   type VolumeStats,
 } from "./volume-stats.ts";
 
-/** The volumes of one node. Calls for one target path take place one after the other. */
+/** The volumes of one node. Calls for one target path run one after the other. */
 export interface VolumeNode {
   /**
-   * Mounts a volume and writes its files; for one that is mounted, brings the files up to date. A published volume
-   * keeps its last good files whatever happens, and that is no failure until their token has expired.
-   * @throws RpcError, Unavailable; whatever a first publish has begun is undone by then
+   * Mounts a volume and writes its files, or refreshes the files of a mounted volume. A published volume keeps its last
+   * good files whatever happens, and a refresh that fails is no failure of the call until their token has expired.
+   * @throws RpcError or Unavailable; a first publish that fails is undone by then
    */
   publish(request: PublishRequest, signal?: AbortSignal): Promise<void>;
   /**
-   * Takes a volume away; one that is not there is done already.
-   * @throws RpcError
+   * Unmounts a volume. One that is not mounted is no error.
+   * @throws RpcError where something else is mounted at the path
    */
   unpublish(request: UnpublishRequest, signal?: AbortSignal): Promise<void>;
-  /** @throws RpcError */
+  /**
+   * How full a volume is, and what is abnormal with it.
+   * @throws RpcError with NOT_FOUND where no volume is mounted at the path
+   */
   stats(request: StatsRequest, signal?: AbortSignal): Promise<VolumeStats>;
 }
 
+/** What the volumes of a node are made with. */
 export interface VolumeNodeOptions extends RenderOptions {
   readonly mounts: MountEffects;
   readonly log: Log;
 }
 
+/**
+ * Creates the volumes of a node. It keeps no state but the volumes' conditions, so a driver that was restarted goes on
+ * with the volumes of the previous one.
+ */
 export function createVolumeNode(options: VolumeNodeOptions): VolumeNode {
   const { findConnector, log, now } = options;
   const mounts = createVolumeMounts(options.mounts);
   const conditions = createVolumeConditions(log);
   const queue = createKeyedQueue();
 
-  const withdraw = async (path: string): Promise<boolean> => {
+  const remove = async (path: string): Promise<boolean> => {
     const wasMounted = await mounts.unmountAll(path);
     await removeMountPoint(path);
     conditions.forget(path);
@@ -81,7 +89,7 @@ export function createVolumeNode(options: VolumeNodeOptions): VolumeNode {
       log("info", "volume published", { ...fields, connectors: volume.connectors });
     } catch (error) {
       // After a final error the kubelet never calls unpublish, so nothing may stay behind.
-      await withdraw(path).catch((error: unknown) =>
+      await remove(path).catch((error: unknown) =>
         log("error", "a failed publish could not be undone", { ...fields, error }),
       );
       throw error;
@@ -138,7 +146,7 @@ export function createVolumeNode(options: VolumeNodeOptions): VolumeNode {
       requireVolumeId(request);
       const path = await resolveTarget("target_path", request.targetPath);
       if (path === undefined) return;
-      const wasMounted = await queue.run(path, () => withdraw(path), signal);
+      const wasMounted = await queue.run(path, () => remove(path), signal);
       const fields = { volume: request.volumeId, target: path };
       if (wasMounted) log("info", "volume unpublished", fields);
     },
@@ -176,14 +184,18 @@ const fieldsOf = (path: string, request: PublishRequest): LogFields => ({
   pod: podOf(request),
 });
 
-/** @throws RpcError that has the first objection's code and all sentences */
+/** @throws RpcError with the first objection's code and the sentences of all, unless there are none */
 function refuse(objections: readonly RpcError[]): void {
   const [first] = objections;
   if (first === undefined) return;
   throw new RpcError(first.code, objections.map(({ message }) => message).join("; "));
 }
 
-/** @throws RpcError where the files don't fit */
+/**
+ * Writes the files of a volume.
+ * @returns false where nothing has changed
+ * @throws RpcError where the files don't fit
+ */
 function write(path: string, { files, access }: RenderedVolume): boolean {
   try {
     return writeGeneration(path, files, access);

@@ -6,18 +6,22 @@ import type { NodePublishVolumeRequest__Output as PublishRequest } from "./gener
 import { invalidArgument, type RpcError, unavailable } from "./rpc-error.ts";
 import { type FileAccess, fileAccessFor } from "./volume-mounts.ts";
 
-/** What a Pod wants, as the kubelet tells it. */
+/** A checked request to publish a volume. */
 export interface VolumeRequest {
+  /** The Pod's own namespace. */
   readonly namespace: string;
-  /** Who is going to use the connectors. */
+  /** The Pod's ServiceAccount, which is going to use the connectors. */
   readonly requester: Requester;
   readonly attributes: VolumeAttributes;
   readonly access: FileAccess;
-  /** SELinux contexts, as options of the mount. */
+  /** Further options of the mount: SELinux contexts. */
   readonly mountOptions: readonly string[];
 }
 
-/** @throws RpcError with everything that is wrong, since it is read in the Pod's events */
+/**
+ * Checks a request to publish a volume.
+ * @throws RpcError with everything that is wrong, since people read it in the Pod's events
+ */
 export function parseVolumeRequest(request: PublishRequest): VolumeRequest {
   const podInfo = (key: string): string => podInfoOf(request, key);
   const namespace = podInfo("pod.namespace");
@@ -68,11 +72,11 @@ export function parseVolumeRequest(request: PublishRequest): VolumeRequest {
   };
 }
 
-/** The Pod as a log line names it: `team-a/build-1`. */
+/** The Pod's namespace and name for a log line: `team-a/build-1`. */
 export const podOf = (request: PublishRequest): string =>
   `${podInfoOf(request, "pod.namespace")}/${podInfoOf(request, "pod.name")}`;
 
-/** What the kubelet adds to a volume's context where the CSIDriver says podInfoOnMount. */
+/** A value that the kubelet adds to the volume's context where the CSIDriver has podInfoOnMount; empty where it is missing. */
 function podInfoOf(request: PublishRequest, key: string): string {
   const value = property(request.volumeContext, `csi.storage.k8s.io/${key}`);
   return typeof value === "string" ? value : "";
@@ -81,51 +85,52 @@ function podInfoOf(request: PublishRequest, key: string): string {
 const requesterOf = (namespace: string, name: string): Requester =>
   name === "" ? { user: "", groups: [] } : serviceAccountRequester({ namespace, name });
 
-/** A context may hold commas (`s0:c1,c2`), so it goes between quotes, as the kubelet writes it. */
+/** An SELinux option of the mount. A context may hold commas (`s0:c1,c2`), so it goes between quotes, as the kubelet writes it. */
 function seLinuxOption(flag: string): string | undefined {
   const match = /^((?:fs|def|root)?context)=("?)([\w.:,-]+)\2$/.exec(flag);
   return match === null ? undefined : `${match[1]}="${match[3]}"`;
 }
 
-/** 2³² - 1 stands for "no group" in chown(2). */
+/** Whether a text is empty or a group's number. 2³² - 1 means "no group" in chown(2). */
 const isGroup = (text: string): boolean =>
   text === "" || (/^\d{1,10}$/.test(text) && Number(text) < 2 ** 32 - 1);
 
-/** What the Pod shows to the proxy. */
+/** The Pod's token, which tools present to the proxy. */
 export interface ServiceAccountToken {
   readonly token: string;
   readonly expiresAt: Date;
 }
 
-const key = "csi.storage.k8s.io/serviceAccount.tokens";
+const tokensKey = "csi.storage.k8s.io/serviceAccount.tokens";
 
 /**
- * The Pod's token for the audience, as the kubelet gives it: in the secrets since Kubernetes 1.35
- * (KEP-5538), in the volume's context before.
- * @throws RpcError that asks for another attempt, where there is none that is still valid
+ * Reads the Pod's token from a request to publish a volume: from the secrets since Kubernetes 1.35 (KEP-5538), from
+ * the volume's context before.
+ * @param now milliseconds since 1970
+ * @throws RpcError with UNAVAILABLE where there is no valid token for the audience
  */
 export function readServiceAccountToken(
   request: Pick<PublishRequest, "secrets" | "volumeContext">,
   audience: string,
   now: number,
 ): ServiceAccountToken {
-  const text = property(request.secrets, key) ?? property(request.volumeContext, key);
+  const text = property(request.secrets, tokensKey) ?? property(request.volumeContext, tokensKey);
   const entry = property(parseJson(typeof text === "string" ? text : undefined), audience);
   const token = property(entry, "token");
   const expiresAt = new Date(String(property(entry, "expirationTimestamp")));
   if (typeof token !== "string" || token === "" || Number.isNaN(expiresAt.getTime())) {
-    throw missing(audience);
+    throw missingToken(audience);
   }
-  if (expiresAt.getTime() <= now) throw expired(audience, expiresAt);
+  if (expiresAt.getTime() <= now) throw expiredToken(audience, expiresAt);
   return { token, expiresAt };
 }
 
-const missing = (audience: string): RpcError =>
+const missingToken = (audience: string): RpcError =>
   unavailable(
     `the kubelet gave no token for the audience "${audience}": set tokenRequests: [{audience: "${audience}"}] and requiresRepublish: true in the spec of this driver's CSIDriver`,
   );
 
-const expired = (audience: string, at: Date): RpcError =>
+const expiredToken = (audience: string, at: Date): RpcError =>
   unavailable(
     `the token that the kubelet gave for the audience "${audience}" expired at ${at.toISOString()}: check the node's clock and the kubelet's connection to the API server`,
   );

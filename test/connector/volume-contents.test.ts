@@ -4,7 +4,7 @@ import {
   type ProxyHostsOf,
   serviceHosts,
 } from "../../src/connector/proxy-address.ts";
-import { hostsOf, mirrorsByImageHost } from "../../src/connector/volume-contents.ts";
+import { mirrorsByImageHost, toolHostsOf } from "../../src/connector/volume-contents.ts";
 import { sampleVolume } from "./sample-volume.ts";
 
 const cluster = serviceHosts("cluster.local");
@@ -48,7 +48,7 @@ describe("the hosts that a tool is told of", () => {
     ];
   for (const [claim, hosts, scheme, expected] of cases) {
     it(claim, () => {
-      const found = hostsOf(sampleVolume(connectors, hosts).connectors, scheme);
+      const found = toolHostsOf(sampleVolume(connectors, hosts).connectors, scheme);
       expect(found.map(({ host, tls }) => `${tls ? "https" : "http"}://${host}`)).to.have.members(
         expected,
       );
