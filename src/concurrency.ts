@@ -1,16 +1,17 @@
-/** What may run at the same time, and what waits for what. */
+/** Queues, shared runs and waits: what of asynchronous work may run at the same time. */
 
-/** Tasks of one key run one after the other, in the order in which they came. */
+/** Runs tasks of one key one after the other, in the order of their calls. Tasks of different keys run at the same time. */
 export interface KeyedQueue {
   /**
-   * A task whose signal is aborted while it waits leaves the queue and rejects with the signal's
-   * reason; once it runs, it is waited for.
+   * Runs a task when all earlier ones of its key have ended. A task whose signal is aborted while it waits leaves the
+   * queue, and the call rejects with the signal's reason. A task that has begun runs to its end.
    */
   run<T>(key: string, task: () => Promise<T>, signal?: AbortSignal): Promise<T>;
   /** Settles when all tasks so far have ended. */
   idle(): Promise<void>;
 }
 
+/** Creates an empty queue. */
 export function createKeyedQueue(): KeyedQueue {
   const tails = new Map<string, Promise<unknown>>();
   return {

@@ -2,7 +2,12 @@
 export const errorCode = (error: unknown): unknown =>
   error instanceof Error && "code" in error ? error.code : undefined;
 
-/** For what fails with one of these codes as an expected outcome: `promise.catch(unless(…))`, `attempt(action, unless(…))`. */
+/**
+ * A handler for errors with expected codes: it returns a value for them, and throws every other error again.
+ * @example
+ * const status = await lstat(path).catch(unless(undefined, "ENOENT"));
+ * const text = attempt(() => readFileSync(path, "utf8"), unless("", "ENOENT"));
+ */
 export const unless =
   <T>(value: T, ...codes: readonly string[]) =>
   (error: unknown): T => {
@@ -10,7 +15,10 @@ export const unless =
     throw error;
   };
 
-/** What an action returns, or else what is made of its error. */
+/**
+ * Runs a synchronous action.
+ * @returns what the action returns, or what `otherwise` returns for its error
+ */
 export function attempt<T, U>(action: () => T, otherwise: (error: unknown) => U): T | U {
   try {
     return action();

@@ -1,19 +1,19 @@
+/**
+ * What may be done with a connector's one account, beyond whether it may be used at all. The account's own rights are
+ * up to the registry, and often wider than any one build needs.
+ */
 import { listOf, parseJson, property } from "./document.ts";
 import { type Checked, type Problem, show } from "./problem.ts";
-
-/**
- * What may be done with a connector's one account, beyond whether it may be used at all: the account's
- * own rights are the registry's affair, and often wider than any one build needs.
- */
 
 /** What a request does to a repository. */
 export type Action = "pull" | "push" | "delete";
 
+/** All actions, in the order in which messages list them. */
 export const actions: readonly Action[] = ["pull", "push", "delete"];
 
-/** Allows these actions, in these repositories, to these ServiceAccounts. */
+/** A rule that allows actions in repositories to ServiceAccounts. */
 export interface AccessRule {
-  /** A push has to look at what is there, so it brings `pull` along. */
+  /** The allowed actions. `push` includes `pull`, since a push has to look at what is there. */
   readonly verbs: readonly Action[];
   /** Patterns: `*` stands for any part of one component, `**` for any number of components. */
   readonly repositories: readonly string[];
@@ -21,7 +21,7 @@ export interface AccessRule {
   readonly serviceAccounts: readonly string[];
 }
 
-/** Somebody who wants to do something. */
+/** Who wants to do what in which repository. */
 export interface AccessRequest {
   readonly action: Action;
   readonly repository: string;
@@ -29,7 +29,7 @@ export interface AccessRequest {
   readonly user: string;
 }
 
-/** Without rules everything is allowed; with rules, what one of them allows. */
+/** Whether the rules allow a request. Without rules everything is allowed; with rules, only what one of them allows. */
 export function isAllowed(
   rules: readonly AccessRule[] | undefined,
   request: AccessRequest,
@@ -51,13 +51,21 @@ const allowsAction = (verbs: readonly Action[], action: Action): boolean =>
 const patternForm = /^[A-Za-z0-9._*-]+(\/[A-Za-z0-9._*-]+)*$/;
 const maxPatternLength = 255;
 
+/** What a pattern looks like, for messages. */
 export const patternRule =
   'a pattern such as "team-a/*" or "**": components of letters, digits and . _ -, "*" for any part of one, "**" for any number of them';
 
+/** Whether a text is a valid pattern of repositories, tags or ServiceAccounts. */
 export const isPattern = (text: string): boolean =>
   text.length <= maxPatternLength && patternForm.test(text);
 
-/** Whether a pattern fits a whole text. */
+/**
+ * Whether a pattern matches a whole text, component by component.
+ * @example
+ * matches("team-a/*", "team-a/web"); // true
+ * matches("team-a/*", "team-a/web/base"); // false
+ * matches("team-a/**", "team-a/web/base"); // true
+ */
 export function matches(pattern: string, text: string): boolean {
   const fitsComponent = (part: string, component: string): boolean =>
     fits([...part], [...component], "*", (one, other) => one === other);
@@ -65,8 +73,8 @@ export function matches(pattern: string, text: string): boolean {
 }
 
 /**
- * Whether parts fit items one by one, where `star` fits any number of them. Only the last star is ever
- * tried again, so it takes no longer than parts times items, whatever a pattern looks like.
+ * Whether parts match items one by one, where `star` matches any number of items. Only the last star is ever retried,
+ * so the time is at most parts times items, whatever the pattern.
  */
 function fits(
   parts: readonly string[],

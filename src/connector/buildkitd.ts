@@ -4,8 +4,8 @@ import { imagePrefix } from "./proxy-address.ts";
 import { mirrorsByImageHost, toolHostsOf, type VolumeContents } from "./volume-contents.ts";
 
 /**
- * `buildkitd.toml`. A host behind TLS says `http = false`, since buildkit takes loopback for plain
- * HTTP otherwise, even with a `ca`.
+ * Renders `buildkitd.toml`, the configuration of BuildKit's daemon. A host behind TLS gets `http = false`, since
+ * BuildKit takes loopback for plain HTTP otherwise, even with a `ca`.
  */
 export function* renderBuildkitd(
   { connectors }: VolumeContents,

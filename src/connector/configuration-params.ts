@@ -1,10 +1,10 @@
 import { parseJson } from "./document.ts";
 import { type Checked, type Problem, show } from "./problem.ts";
 
-/** A configuration that can be added to a volume. */
+/** The name of a tool's configuration that can be added to a volume. */
 export type ConfigurationName = "docker-config" | "buildkitd" | "registries-conf" | "containerd";
 
-/** Every name that people may write, and the configuration that it stands for. */
+/** Every name that people may write for a configuration, and the configuration that it means. */
 export const configurationNames: ReadonlyMap<string, ConfigurationName> = new Map([
   ["docker-config", "docker-config"],
   ["registry-config", "docker-config"],
@@ -13,7 +13,7 @@ export const configurationNames: ReadonlyMap<string, ConfigurationName> = new Ma
   ["containerd", "containerd"],
 ]);
 
-/** What settings can be for: a configuration, or the `.env` that every volume has. */
+/** What can have settings: a configuration, or the `.env` that every volume has. */
 export type Configurable = ConfigurationName | "env";
 
 const configurables: ReadonlyMap<string, Configurable> = new Map<string, Configurable>([
@@ -21,31 +21,32 @@ const configurables: ReadonlyMap<string, Configurable> = new Map<string, Configu
   ["env", "env"],
 ]);
 
-/** What can be said about one configuration. */
+/** The settings of one configuration. */
 export interface ConfigurationSettings {
-  /** Where the container mounts the volume: needed by files that name another one by its path. */
+  /** Where the container mounts the volume. Files that name another file by its path need it. */
   readonly mountPath?: string;
-  /** Also serve the registry's own name, so that images that are pulled need no new names. */
+  /** Whether the proxy also serves the registry's own name, so that images can be pulled under their own names. */
   readonly mirror?: boolean;
-  /** Point the tool at this scheme instead of the one that the proxy prefers. */
+  /** The scheme for the tool to use, instead of the one that the proxy prefers. */
   readonly scheme?: "http" | "https";
 }
 
+/** The settings of each configuration that has any. */
 export type ConfigurationParams = Readonly<Partial<Record<Configurable, ConfigurationSettings>>>;
 
-/** Which settings each configuration has a use for. */
+/** The settings that each configuration accepts. */
 const settingsOf: Readonly<Record<Configurable, readonly (keyof ConfigurationSettings)[]>> = {
   "docker-config": [],
   buildkitd: ["mountPath", "mirror", "scheme"],
   "registries-conf": ["mirror", "scheme"],
-  // No path in its files is absolute, so mountPath changes nothing, and is no mistake either.
+  // Its files hold no absolute path, so mountPath changes nothing here. It is accepted all the same.
   containerd: ["mountPath", "mirror", "scheme"],
   env: ["mountPath"],
 };
 
 interface Setting {
   readonly wanted: string;
-  /** The checked value, or undefined where it is none. */
+  /** The checked value, or undefined where the value is invalid. */
   readonly read: (value: unknown) => string | boolean | undefined;
 }
 
@@ -64,20 +65,21 @@ const settings: Readonly<Record<keyof ConfigurationSettings, Setting>> = {
   },
 };
 
-/** Existing manifests write booleans as text. */
+/** The spellings of booleans. Existing manifests write them as text. */
 const booleans: ReadonlyMap<unknown, boolean> = new Map<unknown, boolean>([
   [true, true],
   [false, false],
   ["true", true],
   ["false", false],
 ]);
-/** What can stand in a file of any configuration as it is. */
+
+/** Whether a text is an absolute path that needs no escaping in any configuration's file. */
 export const isMountPath = (text: string): boolean => absolutePath.test(text);
 
 const absolutePath = /^(\/[A-Za-z0-9_.-]+)+$/;
 const path = "configuration.params";
 
-/** Reads `{"<configuration>": {"<setting>": …}, …}` from its JSON text. */
+/** Parses the volume attribute `configuration.params`: the JSON text of `{"<configuration>": {"<setting>": …}, …}`. */
 export function parseConfigurationParams(text: string | undefined): Checked<ConfigurationParams> {
   if (text === undefined || text.trim() === "") return { ok: true, value: {} };
   const document = parseJson(text);

@@ -11,7 +11,7 @@ import { type Checked, show } from "./problem.ts";
 import { parseRegistryAddress, type RegistryAddress } from "./registry-address.ts";
 import { isRepository } from "./repository.ts";
 
-/** A checked Connector: everything in it is safe to dial, to render and to show. */
+/** A checked Connector. Everything in it is safe to dial, to render and to show. */
 export interface Connector extends ConnectorRef {
   /** Differs between two connectors of one name that were made one after the other. */
   readonly uid: string;
@@ -28,15 +28,17 @@ export interface Connector extends ConnectorRef {
   readonly allowedRealmHosts: readonly string[];
   /** Hosts with private addresses to which this registry may redirect. */
   readonly allowedRedirectHosts: readonly string[];
-  /** Whether clients of forward mode go to the hosts themselves to which this registry redirects for a blob. */
+  /** Whether clients of forward mode follow this registry's redirects for blobs themselves. */
   readonly passesRedirects?: boolean;
-  /** What may be done with the account; without them, everything. */
+  /** What may be done with the account. Without rules, everything is allowed. */
   readonly rules?: readonly AccessRule[];
-  /** Patterns of tags that a push may make and not change. */
+  /** Patterns of tags that a push may create but not change. */
   readonly immutableTags?: readonly string[];
 }
 
+/** The `apiVersion` of a Connector document. */
 export const connectorApiVersion = "connectors.alauda.io/v1alpha1";
+/** The `kind` of a Connector document. */
 export const connectorKind = "Connector";
 /** The one connector class there is: registries that speak the OCI distribution protocol. */
 export const connectorClass = "oci";
@@ -48,8 +50,9 @@ const secretNameRule = "the name of a Secret (a DNS subdomain of at most 253 cha
 const hostPattern = /^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$/;
 
 /**
- * Reads a Connector document as Kubernetes gives it and as people write it. Unknown fields and
- * parameters are passed over, as Kubernetes does.
+ * Parses a Connector document as Kubernetes returns it and as people write it. Unknown fields and
+ * parameters are ignored, as Kubernetes does.
+ * @returns the connector, or every problem of the document
  */
 export function parseConnector(document: unknown): Checked<Connector> {
   const reader = readDocument(document);
@@ -119,7 +122,7 @@ function addressAt(reader: DocumentReader, path: string): RegistryAddress | unde
   return undefined;
 }
 
-/** Existing manifests write `{name, value}`; the name says nothing here, so a text alone will do. */
+/** The further addresses. Existing manifests write `{name, value}`. The name means nothing, so a plain text will do. */
 function addressExtensionsOf(reader: DocumentReader): readonly RegistryAddress[] {
   const path = "spec.addressExtensions";
   return reader.list(path).flatMap((entry, index) => {
@@ -128,7 +131,10 @@ function addressExtensionsOf(reader: DocumentReader): readonly RegistryAddress[]
   });
 }
 
-/** Undefined for an anonymous connector. A Secret of another namespace would hand one tenant the password of another. */
+/**
+ * The name of the Secret with the credential, or undefined for an anonymous connector. A Secret of another namespace is
+ * a problem, since it would hand one tenant the password of another.
+ */
 function credentialSecretOf(
   reader: DocumentReader,
   namespace: string | undefined,
@@ -216,7 +222,7 @@ interface Param {
   readonly value: unknown;
 }
 
-/** The first parameter of that name; one without a value counts as empty. */
+/** The first parameter of a name. A parameter without a value counts as empty. */
 function paramIn(params: readonly unknown[], name: string): Param | undefined {
   const index = params.findIndex((param) => property(param, "name") === name);
   return index < 0 ? undefined : { index, value: property(params[index], "value") ?? "" };

@@ -13,10 +13,10 @@ import {
 const capabilities = ["pull", "resolve", "push"];
 
 /**
- * `certs.d/<host>/hosts.toml` of containerd and nerdctl: one for each host of the proxy and, for
- * mirrors, one for each registry's own name, which serves pushes too. The credential stands in the
- * file, since containerd has no other place for it that a mirror would be asked with. The
- * certificate lies beside it, so that a folder works wherever it is mounted.
+ * Renders `certs.d/<host>/hosts.toml` of containerd and nerdctl: one for each host of the proxy and, for
+ * mirrors, one for each registry's own name, which serves pushes too. The credential is in the
+ * file, since containerd sends a mirror no credential from any other place. The
+ * certificate is beside it, so that a folder works wherever it is mounted.
  */
 export function* renderContainerd(
   { connectors, token, caCertificate }: VolumeContents,
@@ -41,13 +41,13 @@ export function* renderContainerd(
 
 const url = ({ host, tls }: ToolHost): string => `${tls ? "https" : "http"}://${host}`;
 
-/** containerd takes a relative path as one from the folder of the hosts.toml. */
+/** The certificate's path for a host behind TLS. containerd resolves a relative path from the folder of the hosts.toml. */
 const certificate = ({ tls }: ToolHost): JsonMap => (tls ? { ca: "ca.crt" } : {});
 
 /**
- * Without a `server`, containerd goes on from entries that fail to the host that the image names:
- * past the proxy, and without a login. This one is asked for nothing, since it can only push, and the
- * entries before it do that. (containerd 1 reads no file without an entry, so it can't be the only one.)
+ * Renders one hosts.toml. Without a `server`, containerd goes on from entries that fail to the host that the image
+ * names, past the proxy and without a login. The `server` given here never gets a request, since it can only push, and
+ * the entries before it do that. (containerd 1 reads no file without an entry, so it can't be the only one.)
  */
 function hostsToml(host: string, entries: JsonMap): readonly [string, string] {
   const [server = ""] = Object.keys(entries);

@@ -3,19 +3,20 @@ import { X509Certificate } from "node:crypto";
 import { property } from "./document.ts";
 import { type Checked, type Problem, show } from "./problem.ts";
 
-/** What a registry wants to hear. Never logged, never part of an error. */
+/** The user and the password for a registry. They never reach a log or an error. */
 export interface Credential {
   readonly username: string;
   readonly password: string;
 }
 
+/** The types of Secrets that hold a credential. */
 export const credentialSecretTypes: readonly string[] = [
   "cpaas.io/distribution-registry-token",
   "kubernetes.io/basic-auth",
 ];
 
 /**
- * The credential in a Secret document, from `data` (base64) or `stringData`. Problems tell what is
+ * Parses the credential in a Secret document, from `data` (base64) or `stringData`. Problems say what is
  * wrong with a value and never show it.
  */
 export function parseCredential(secret: unknown): Checked<Credential> {
@@ -57,14 +58,13 @@ function whatIsWrongWith(value: Buffer): string | undefined {
 const pemCertificate = /-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----/g;
 
 /**
- * Every PEM certificate in a Secret document whose key ends in `.crt` or `.pem`, or whose value is
- * PEM. What looks like one and can't be read is left out, since TLS would pass over it in silence.
+ * Every PEM certificate in the values of a Secret document, whatever their keys. A certificate that can't be parsed is
+ * left out, since TLS would ignore it without a word.
  */
 export function parseCertificates(secret: unknown): readonly string[] {
   const keys = new Set(
     ["data", "stringData"].flatMap((part) => Object.keys(property(secret, part) ?? {})),
   );
-  // A key that ends in .crt but holds no PEM has nothing to give, so looking at values finds them all.
   const values = [...keys].map((key) => secretValue(secret, key));
   return values.flatMap((value) => value.toString().match(pemCertificate) ?? []).filter(isReadable);
 }
@@ -79,7 +79,7 @@ function isReadable(certificate: string): boolean {
 
 const notBase64 = "a value under data that is not base64 (plain text belongs under stringData)";
 
-/** The bytes under a key, or why there are none. `stringData` wins over `data`, as on the API server. */
+/** The bytes under a key, or why there are none. `stringData` takes precedence over `data`, as on the API server. */
 function secretValue(secret: unknown, key: string): Buffer | string {
   const plain = property(property(secret, "stringData"), key) ?? undefined;
   if (typeof plain === "string") return Buffer.from(plain);

@@ -1,15 +1,15 @@
 import type { VolumeContents } from "./volume-contents.ts";
 
-/** Any user does, as long as there is one: containerd and oras refuse an empty name. */
+/** The user name that tools send. Any name will do but an empty one, which containerd and oras refuse. */
 const user = "connectors";
 
-/** The credential that tools send to the proxy, as `auth` in a docker config and behind `Basic`. */
+/** The credential that tools send to the proxy, in base64: the `auth` of a docker config and the value after `Basic`. */
 export const basicCredential = (token: string): string =>
   Buffer.from(`${user}:${token}`).toString("base64");
 
 /**
- * `config.json` of docker and of all that read it. Keys are hosts alone: oras, regctl and buildkit
- * don't read keys with a path.
+ * Renders `config.json` of docker, which many tools read. Keys are hosts without a path, since oras, regctl and buildkit
+ * don't read keys with one.
  */
 export function* renderDockerConfig({
   connectors,

@@ -1,23 +1,24 @@
 import { type Problem, show } from "./problem.ts";
 
 /**
- * Reads fields out of a document of unknown shape and remembers everything that is wrong with them,
- * so that a person learns of all problems at once.
+ * Reads fields of a document of unknown shape and collects every problem with them, so that a person learns of all
+ * problems at once.
  */
 export interface DocumentReader {
   readonly problems: Problem[];
-  /** The value at a path such as `spec.auth.name`, undefined where nothing is there. */
+  /** The value at a path such as `spec.auth.name`, or undefined where there is none. */
   at(path: string): unknown;
-  /** The text at a path; undefined where there is none. Something that is no text is a problem. */
+  /** The text at a path, or undefined where there is none. Any other value is a problem. */
   text(path: string): string | undefined;
-  /** The list at a path, empty where there is none. Something that is no list is a problem. */
+  /** The list at a path, empty where there is none. Any other value is a problem. */
   list(path: string): readonly unknown[];
-  /** Whether there is an object at a path. Something that is no object is a problem. */
+  /** Whether there is an object at a path. Any other value is a problem. */
   hasObject(path: string): boolean;
-  /** Remembers a problem at a path, showing what stands there. */
+  /** Adds a problem with the value at a path, and shows that value. */
   refuse(path: string, wanted: string): void;
 }
 
+/** Creates a reader of a document. */
 export function readDocument(document: unknown): DocumentReader {
   const problems: Problem[] = [];
   const at = (path: string): unknown =>
@@ -58,7 +59,7 @@ export function property(value: unknown, key: string): unknown {
     : undefined;
 }
 
-/** A list; an empty one for anything else. */
+/** A value that is a list, or an empty list for any other value. */
 export const listOf = (value: unknown): readonly unknown[] => (Array.isArray(value) ? value : []);
 
 /**

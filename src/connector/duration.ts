@@ -1,4 +1,4 @@
-/** Micro is written with either of two letters, U+00B5 and U+03BC. */
+/** The units of a Go duration. The sign for micro is either of two letters, U+00B5 and U+03BC. */
 const nanosecondsPerUnit: Readonly<Record<string, number>> = {
   ns: 1,
   us: 1e3,
@@ -10,12 +10,16 @@ const nanosecondsPerUnit: Readonly<Record<string, number>> = {
   h: 3600e9,
 };
 
-/** Nowhere do two quantifiers compete for the same digits: a long text that is no duration costs linear time. */
+/** One number and its unit. No two quantifiers compete for the same digits, so any text takes linear time. */
 const part = /(\d+(?:\.\d*)?|\.\d+)(ns|us|\u00b5s|\u03bcs|ms|s|m|h)/y;
 
 /**
- * Seconds in a Go duration such as `30m` or `1h15m`, or undefined where the text is not one. Go's
- * `time.ParseDuration`, without a sign and without its limit of 292 years.
+ * Parses a Go duration as `time.ParseDuration` does, but without a sign and without its limit of 292 years.
+ * @returns seconds, or undefined where the text is no duration
+ * @example
+ * parseGoDurationSeconds("1h15m"); // 4500
+ * parseGoDurationSeconds("1.5s"); // 1.5
+ * parseGoDurationSeconds("10"); // undefined
  */
 export function parseGoDurationSeconds(text: string): number | undefined {
   if (text === "0") return 0;

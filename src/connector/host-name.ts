@@ -1,15 +1,16 @@
 import { isIPv4, isIPv6 } from "node:net";
 
-/** What a name can be made of; others would be read by one resolver and not by the next. */
+/** A name that all resolvers read in the same way. */
 const name = /^[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*\.?$/;
-/** Resolvers read `2130706433`, `0x7f.1` and `127.1` as addresses: a name ends in none of these (WHATWG URL, "ends in a number"). */
+/** Resolvers read `2130706433`, `0x7f.1` and `127.1` as addresses, so a name does not end in a number (WHATWG URL, "ends in a number"). */
 const endsInNumber = /(^|\.)(\d+|0x[0-9a-f]*)\.?$/;
 const maxNameLength = 254;
 
 /**
- * The one spelling of a host that stands in a URL, an authority or a rule: a name without the root's dot, an IP address
- * without brackets; undefined for anything that could be read in two ways.
- * @param host in lower case
+ * The canonical spelling of a host in a URL, an authority or a rule: a name without the root's dot, or an IP address
+ * without brackets.
+ * @param host in lower case; an IPv6 address in brackets
+ * @returns undefined for a host that could be read in two ways
  */
 export function hostnameIn(host: string): string | undefined {
   if (isIPv4(host)) return host;

@@ -1,33 +1,33 @@
 /**
- * What a role asks of the world it runs in. Each question is one function, so that a role knows
- * neither Kubernetes nor a folder of YAML, and a test answers it in a line.
+ * What a role requires of the platform that it runs on: function types that `kube/` implements by the Kubernetes API,
+ * and `standalone/` by a folder of YAML. So a role knows neither, and a test implements each function in a line.
  */
 import type { Connector } from "./connector.ts";
 import type { ConnectorRef } from "./connector-ref.ts";
 import type { Credential } from "./credential.ts";
 
-/** An answer that may be a refusal: expected, with a sentence that a person can act on. */
+/** A value, or an expected refusal with a sentence that a person can act on. */
 export type Result<T> =
   | { readonly ok: true; readonly value: T }
   | { readonly ok: false; readonly reason: string };
 
-/** The question could not be answered now, and may be answered later: the API server is away. */
+/** Thrown where the platform can't say now and may say later, such as while the API server is away. */
 export class Unavailable extends Error {
   override readonly name = "Unavailable";
 }
 
 /**
- * The connector of that name.
- * A refusal says that there is none, or what is wrong with its document.
- * @throws Unavailable
+ * Looks up a connector.
+ * @throws Unavailable where the platform can't say now
  */
 export type FindConnector = (ref: ConnectorRef) => Promise<FoundConnector>;
 
+/** The outcome of a look-up: the connector, or why there is none or what is wrong with its document. */
 export type FoundConnector =
   | { readonly state: "found"; readonly connector: Connector }
   | { readonly state: "missing" | "invalid"; readonly reason: string };
 
-/** What a connector's Secrets say. */
+/** The contents of a connector's Secrets. */
 export interface UpstreamSecrets {
   /** Undefined for an anonymous connector. */
   readonly credential: Credential | undefined;
@@ -36,50 +36,52 @@ export interface UpstreamSecrets {
 }
 
 /**
- * Reads the Secrets of a connector. `fresh` asks past any cache, after the registry has refused what was given before.
- * @throws Unavailable
+ * Reads the Secrets of a connector. `fresh` bypasses any cache, for use after the registry has refused a credential. A
+ * refusal says which Secret is missing or invalid.
+ * @throws Unavailable where the platform can't say now
  */
 export type ReadUpstreamSecrets = (
   connector: Connector,
   options?: { readonly fresh: boolean },
 ) => Promise<Result<UpstreamSecrets>>;
 
-/** Who holds a token. */
+/** The holder of a token. */
 export interface Identity {
-  /** `system:serviceaccount:team-a:builder`, or `volume:<id>` without Kubernetes. */
+  /** The user's name: `system:serviceaccount:team-a:builder`, or `volume:<id>` without Kubernetes. */
   readonly user: string;
   readonly groups: readonly string[];
   /**
-   * What outlives a renewed token and dies with its holder: the Pod, or the volume. An upload that
-   * was begun with one token may be finished with the next one of the same subject.
+   * Identifies the Pod or the mounted volume behind all of its tokens. An upload that
+   * was begun with one token may be finished with another one of the same subject.
    */
   readonly subject: string;
   /** The connectors that this token opens, as `namespace/name`; undefined where access reviews decide. */
   readonly connectors?: readonly string[];
   /** The Pod that the token is bound to. */
   readonly pod?: { readonly namespace: string; readonly name: string };
-  /** Whether the token has expired, and is taken all the same. */
+  /** Whether the token has expired and is accepted all the same. */
   readonly isExpired?: boolean;
 }
 
 /**
- * Who holds this token? A refusal says why it is none of ours.
- * @throws Unavailable
+ * Finds the holder of a token. A refusal says why the token is invalid.
+ * @throws Unavailable where the platform can't say now
  */
 export type VerifyToken = (token: string) => Promise<Result<Identity>>;
 
-/** What somebody wants to do with a connector. */
+/** A use of a connector that needs a right. */
 export type Verb = "pull" | "push";
 
+/** Whoever wants to use a connector. */
 export type Requester = Pick<Identity, "user" | "groups" | "connectors">;
 
 /**
- * May they? A refusal names the right that is missing.
- * @throws Unavailable
+ * Decides whether a requester may use a connector. A refusal names the right that is missing.
+ * @throws Unavailable where the platform can't say now
  */
 export type MayUse = (who: Requester, connector: ConnectorRef, verb: Verb) => Promise<Result<void>>;
 
-/** As whom a Pod acts. */
+/** A reference to the ServiceAccount of a Pod. */
 export interface ServiceAccountRef {
   readonly namespace: string;
   readonly name: string;

@@ -1,10 +1,10 @@
 /** One thing that is wrong with what a person wrote. */
 export interface Problem {
-  /** Where it stands, as in the document: `spec.auth.secretRef.namespace`. */
+  /** The place in the document: `spec.auth.secretRef.namespace`. */
   readonly path: string;
-  /** What stands there, already fit to be shown: never a secret, see {@link show}. */
+  /** What is there, in a form that can be shown: never a secret, see {@link show}. */
   readonly found: string;
-  /** What would be right there. */
+  /** What would be valid there. */
   readonly wanted: string;
 }
 
@@ -16,8 +16,9 @@ export type Checked<T> =
 const maxShownLength = 120;
 
 /**
- * A foreign value as one short line of JSON. What a terminal would act upon (control characters, also
- * those above ASCII, and signs that turn the direction of text) is written as its code. Never throws.
+ * Formats a foreign value as one short line of JSON for a message. Characters that a terminal would act upon (control
+ * characters, also those above ASCII, and characters that change the direction of text) are written as their codes.
+ * Never throws.
  */
 export function show(value: unknown): string {
   if (value === undefined) return "nothing";
@@ -29,7 +30,7 @@ export function show(value: unknown): string {
   );
 }
 
-/** YAML has values that JSON has not: by an alias a list can contain itself. */
+/** The JSON of a value. Some values of YAML have none: by an alias, a list can contain itself. */
 function toJson(value: unknown): string {
   const unprintable = "something that can't be shown";
   try {
@@ -39,10 +40,10 @@ function toJson(value: unknown): string {
   }
 }
 
-/** An event has room for 1024 characters, and a gRPC status goes into a header. */
+/** A bound, since an event has room for 1024 characters, and a gRPC status goes into a header. */
 const maxDescribedProblems = 20;
 
-/** All problems in one sentence, for an event, a condition or a terminal; of very many, the first. */
+/** Describes problems in one sentence for an event, a condition or a terminal. Of very many, it names the first. */
 export function describeProblems(problems: readonly Problem[]): string {
   const sentences = problems
     .slice(0, maxDescribedProblems)

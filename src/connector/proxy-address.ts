@@ -1,8 +1,8 @@
 import { type ConnectorRef, isConnectorName, isNamespace } from "./connector-ref.ts";
 
 /**
- * Under which hosts the proxy answers for a connector. In a cluster both schemes share the host of
- * the connector's Service; a listener on one machine has a port for each scheme.
+ * The hosts under which the proxy serves a connector. In a cluster both schemes share the host of
+ * the connector's Service. A listener on one machine has a port for each scheme.
  */
 export interface ProxyHosts {
   /** `host[:port]` for plain HTTP, or undefined where it is not served. */
@@ -13,10 +13,10 @@ export interface ProxyHosts {
   readonly preferred: "http" | "https";
 }
 
-/** How the surroundings of a role name the proxy: by the connector's Service, or by a listener. */
+/** Finds the proxy's hosts for a connector: the connector's Service in a cluster, or else a listener. */
 export type ProxyHostsOf = (ref: ConnectorRef) => ProxyHosts;
 
-/** The connector's Service, which the controller creates: `c-<name>.<namespace>.svc.<cluster domain>`. */
+/** Finds the connector's Service, which the controller creates: `c-<name>.<namespace>.svc.<cluster domain>`. */
 export function serviceHosts(clusterDomain: string): ProxyHostsOf {
   return ({ namespace, name }) => {
     const host = `c-${name}.${namespace}.svc.${clusterDomain}`;
@@ -25,8 +25,8 @@ export function serviceHosts(clusterDomain: string): ProxyHostsOf {
 }
 
 /**
- * The connector whose Service a host is, with or without its port and the cluster's domain; undefined
- * for any other host. The short form `c-<name>` says nothing of the namespace.
+ * The connector whose Service has a host name, given with or without a port and the cluster's domain.
+ * @returns undefined for any other host, also for the short form `c-<name>`, which has no namespace
  */
 export function connectorOfServiceHost(
   host: string,
@@ -40,27 +40,36 @@ export function connectorOfServiceHost(
   return isConnectorName(name) && isNamespace(namespace) ? { namespace, name } : undefined;
 }
 
-/** One listener for all connectors; TLS is preferred where both schemes are served. */
+/** Finds the same listener for all connectors. TLS is preferred where both schemes are served. */
 export function listenerHosts(listener: Pick<ProxyHosts, "http" | "https">): ProxyHostsOf {
   const hosts: ProxyHosts = { ...listener, preferred: listener.https ? "https" : "http" };
   return () => hosts;
 }
 
-/** What stands before the repository in an image name and behind `/v2/` in a request. */
+/** The path before the repository in an image name, which follows `/v2/` in a request. */
 export const connectorPath = ({ namespace, name }: ConnectorRef): string =>
   `namespaces/${namespace}/connectors/${name}`;
 
-/** The host of the scheme that tools are pointed at. */
+/**
+ * The host of the preferred scheme.
+ * @throws Error where there is none
+ */
 export function preferredHost(hosts: ProxyHosts): string {
   const host = hosts[hosts.preferred];
   if (host === undefined) throw new Error(`the proxy has no ${hosts.preferred} host`);
   return host;
 }
 
-/** `http://c-harbor.team-a.svc.cluster.local/namespaces/team-a/connectors/harbor` */
+/**
+ * The URL of a connector at the proxy.
+ * @example
+ * const ref = { namespace: "team-a", name: "harbor" };
+ * proxyUrl(ref, serviceHosts("cluster.local")(ref));
+ * // http://c-harbor.team-a.svc.cluster.local/namespaces/team-a/connectors/harbor
+ */
 export const proxyUrl = (ref: ConnectorRef, hosts: ProxyHosts): string =>
   `${hosts.preferred}://${preferredHost(hosts)}/${connectorPath(ref)}`;
 
-/** What a mirror or an image name starts with: the proxy's host and the connector's path. */
+/** The start of an image name or a mirror's location: the proxy's host and the connector's path. */
 export const imagePrefix = (ref: ConnectorRef, host: string): string =>
   `${host}/${connectorPath(ref)}`;

@@ -2,44 +2,45 @@ import { createPrivateKey, X509Certificate } from "node:crypto";
 import { property } from "./document.ts";
 import type { Checked, Problem } from "./problem.ts";
 
-/** The Secret, in the install namespace, with the keys that all proxies share. */
+/** The name of the Secret, in the install namespace, with the keys that all proxies share. */
 export const keysSecretName = "connectors-proxy-keys";
-/** The ConfigMap beside it with the certificates that clients of the proxy trust, under `ca.crt`. */
+/** The name of the ConfigMap, in the install namespace, with the certificates that clients of the proxy trust. */
 export const caConfigMapName = "connectors-proxy-ca";
+/** The key of those certificates in the ConfigMap. */
 export const caConfigMapKey = "ca.crt";
 
-/** An authority: its certificate and its private key, PEM. */
+/** A certificate authority: its certificate and its private key, PEM. */
 export interface AuthorityPair {
   readonly certificate: string;
   readonly privateKey: string;
 }
 
-/** What the proxies sign and seal with. */
+/** The keys with which the proxies sign certificates and seal upload sessions. */
 export interface ProxyKeys {
   /** Signs the proxy's certificates. */
   readonly authority: AuthorityPair;
   /** Seals upload sessions: 32 bytes. */
   readonly sealKey: Buffer;
-  /** What takes over in a rotation: known to all, and used by nobody yet. */
+  /** The keys that the next rotation brings into use. All proxies know them already, and none uses them. */
   readonly next: Pick<ProxyKeys, "authority" | "sealKey"> | undefined;
-  /** What was used before a rotation, and is still trusted. */
+  /** The keys of before the last rotation, which are still trusted. */
   readonly previous: { readonly certificate: string; readonly sealKey: Buffer } | undefined;
 }
 
-/** The certificates to trust, that of today's authority first, as one PEM text. */
+/** The certificates to trust as one PEM text, with that of the current authority first. */
 export const trustedBundle = ({ authority, next, previous }: ProxyKeys): string =>
   [authority.certificate, next?.authority.certificate, previous?.certificate]
     .filter((certificate) => certificate !== undefined)
     .map((certificate) => `${certificate.trim()}\n`)
     .join("");
 
-/** The keys that open an upload session, that which seals new ones first. */
+/** The keys that open an upload session, with the one that seals new sessions first. */
 export const openingKeys = ({ sealKey, next, previous }: ProxyKeys): readonly Buffer[] =>
   [sealKey, next?.sealKey, previous?.sealKey].filter((key) => key !== undefined);
 
 const sealKeyBytes = 32;
 
-/** As the `data` of the Secret: base64. What is undefined is not there. */
+/** The keys as the `data` of their Secret, in base64. A key that there is not is undefined. */
 export function proxyKeysData(keys: ProxyKeys): Readonly<Record<DataKey, string | undefined>> {
   const { authority, sealKey, next, previous } = keys;
   const base64 = (value: string | Buffer | undefined): string | undefined =>
@@ -60,7 +61,7 @@ type DataKey =
   | `${"" | "next-"}${"ca.crt" | "ca.key" | "seal.key"}`
   | `previous-${"ca.crt" | "seal.key"}`;
 
-/** Reads the Secret. Problems tell what is wrong with a value and never show it. */
+/** Parses the Secret with the keys. Problems say what is wrong with a value and never show it. */
 export function parseProxyKeys(secret: unknown): Checked<ProxyKeys> {
   const problems: Problem[] = [];
   const has = (key: DataKey): boolean => dataAt(secret, key) !== undefined;
@@ -124,7 +125,7 @@ const isPrivateKey = (text: string): boolean => works(() => createPrivateKey(tex
 const isPair = ({ certificate, privateKey }: AuthorityPair): boolean =>
   works(() => new X509Certificate(certificate).checkPrivateKey(createPrivateKey(privateKey)));
 
-/** What the parsers say is left out: it may quote a key. */
+/** Whether a test returns true and does not throw. Errors of parsers are dropped, since they may quote a key. */
 function works(test: () => boolean): boolean {
   try {
     return test();

@@ -9,7 +9,7 @@ import {
 } from "./volume-contents.ts";
 
 /**
- * `registries.conf` of containers/image (podman, buildah, skopeo) in its version 2, and the
+ * Renders `registries.conf` of containers/image (podman, buildah, skopeo) in its version 2, and the
  * certificate folders that go with it.
  */
 export function* renderRegistriesConf(
@@ -30,8 +30,8 @@ export function* renderRegistriesConf(
 }
 
 /**
- * The last connector takes the place of the registry itself, and earlier ones are its mirrors: mirrors are
- * asked first, so the order of the volume holds and nothing is asked of the registry directly.
+ * The entry for a registry's own name. The last connector takes the place of the registry itself, and earlier ones are
+ * its mirrors. Mirrors are tried first, so the order of the volume holds, and no request goes to the registry directly.
  */
 function rewrite(prefix: string, mirrors: readonly Mirror[]): JsonMap {
   const locations = mirrors.map(({ ref, host, tls }) => ({
@@ -43,8 +43,8 @@ function rewrite(prefix: string, mirrors: readonly Mirror[]): JsonMap {
 }
 
 /**
- * `certs.d/<host>/ca.crt`: containers/image and docker refuse a folder in which a `*.cert` has no
- * `*.key`, and so the volume's root, whose `ca.cert` is part of the contract.
+ * Renders `certs.d/<host>/ca.crt` for each host behind TLS. The volume's root can't serve as that folder: docker and
+ * containers/image refuse a folder in which a `*.cert` has no `*.key`, and the root's `ca.cert` is part of the contract.
  */
 export function* renderCertificateFolders(
   connectors: VolumeContents["connectors"],

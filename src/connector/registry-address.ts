@@ -1,7 +1,7 @@
 import { withoutBrackets } from "./host-name.ts";
 import { type Checked, show } from "./problem.ts";
 
-/** Where a registry is, as far as requests and image names care. */
+/** The address of a registry, in the parts that requests and image names need. */
 export interface RegistryAddress {
   /** `https://harbor.example.com:8443`: scheme, host and, unless it is the scheme's own, port. */
   readonly origin: string;
@@ -9,7 +9,7 @@ export interface RegistryAddress {
   /** Host without port; an IPv6 address without its brackets. */
   readonly hostname: string;
   readonly port: number;
-  /** What stands before `/v2/`: empty, or `/artifactory/api/docker/x` without a slash at the end. */
+  /** The path before `/v2/`: empty, or `/artifactory/api/docker/x` without a slash at the end. */
   readonly basePath: string;
   /** The registry's part of an image name: `harbor.example.com:8443`, `docker.io`. */
   readonly imageHost: string;
@@ -34,17 +34,21 @@ const dockerHubNames: ReadonlySet<string> = new Set([
   dockerHub.hostname,
 ]);
 
-/** A host with its port names a folder, whose name has 255 bytes at most. DNS allows a host 253. */
+/** A host with its port is the name of a folder, and so has 255 bytes at most. DNS allows a host 253. */
 const maxAuthorityLength = 253;
-/** Host names, IPv4 and bracketed IPv6. Narrower than a URL's: what passes is safe in every file that we render. */
+/** Host names, IPv4 and bracketed IPv6. Narrower than in a URL, so that the host needs no escaping in any file of a volume. */
 const authority =
   /^(\[[0-9a-f:.]+\]|[a-z0-9]([a-z0-9_-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9_-]*[a-z0-9])?)*)(:\d{1,5})?$/i;
 const pathSegment = /^[A-Za-z0-9_-][A-Za-z0-9._~-]*$/;
 
+/** What a registry's address looks like, for messages. */
 export const addressRule =
   "an http:// or https:// URL of a host, with an optional port and base path, and no user, query or fragment";
 
-/** Reads `https://host[:port][/base/path]`. Docker Hub's names all lead to its one API host. */
+/**
+ * Parses `https://host[:port][/base/path]`. All names of Docker Hub lead to its one API host.
+ * @param path of the text in its document, for problems
+ */
 export function parseRegistryAddress(text: unknown, path: string): Checked<RegistryAddress> {
   const value = typeof text === "string" ? readAddress(text) : undefined;
   if (value !== undefined) return { ok: true, value };
@@ -52,8 +56,8 @@ export function parseRegistryAddress(text: unknown, path: string): Checked<Regis
 }
 
 /**
- * An address may carry `user:password@`, put there by mistake, perhaps without a scheme or with a slash
- * in the password: nothing between the scheme and the last `@` is shown, and nothing that is no text.
+ * Formats an invalid address for a message. It may contain `user:password@` by mistake, perhaps without a scheme or
+ * with a slash in the password, so nothing between the scheme and the last `@` is shown, and no value other than a text.
  */
 function showAddress(text: unknown): string {
   if (typeof text === "string") return show(text.replace(/^(https?:\/\/)?.*@/is, "$1…@"));
@@ -82,22 +86,23 @@ function readAddress(text: string): RegistryAddress | undefined {
 
 const defaultPort = (scheme: "http" | "https"): number => (scheme === "http" ? 80 : 443);
 
-/** The names under which clients ask Docker Hub's registry API: crane says `index.docker.io`. */
+/** The origins under which clients reach Docker Hub's registry API. crane uses `index.docker.io`. */
 const dockerHubOrigins: ReadonlySet<string> = new Set(
   ["registry-1.docker.io", "index.docker.io", "registry.hub.docker.com", "docker.io"].map(
     (host) => `https://${host}`,
   ),
 );
 
-/** Whether a client that speaks to this origin (`https://harbor.example.com:8443`) means this registry. */
+/** Whether requests to an origin (`https://harbor.example.com:8443`) are for this registry. */
 export const isOriginOf = (origin: string, address: RegistryAddress): boolean =>
   origin === address.origin || (isDockerHub(address) && dockerHubOrigins.has(origin));
 
+/** Whether an address is that of Docker Hub. */
 export const isDockerHub = (address: RegistryAddress): boolean =>
   address.imageHost === dockerHub.imageHost;
 
 /**
- * The repository as the registry itself calls it. Docker Hub keeps its official images, whose names
+ * The registry's own name of a repository. Docker Hub keeps its official images, whose names
  * have one component, under `library/`.
  */
 export function upstreamRepository(address: RegistryAddress, repository: string): string {

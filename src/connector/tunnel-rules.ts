@@ -3,24 +3,25 @@ import ipaddr from "ipaddr.js";
 import { hostnameIn } from "./host-name.ts";
 import { type Checked, type Problem, show } from "./problem.ts";
 
-/** Where clients may go through the proxy, beside their connectors. */
+/** The hosts that clients may reach through the forward proxy, beside their connectors. */
 export interface TunnelRules {
-  /** Whether a host that is not listed may be gone to, at a public address. */
+  /** Whether every host is allowed at a public address. */
   readonly any: boolean;
-  /** These may be gone to wherever they are, but at addresses for no host (link-local, metadata and the like). */
+  /** Hosts that are allowed at public and private addresses, but never at special ones (link-local, metadata and the like). */
   readonly hosts: readonly ListedHost[];
-  /** Names below these may be gone to at public addresses: `example.com` for `*.example.com`. */
+  /** Domains whose subdomains are allowed at public addresses: `example.com` for `*.example.com`. */
   readonly domains: readonly ListedHost[];
-  /** Any host at an address of these networks may be gone to: `10.1.0.0/16`. */
+  /** Networks in which every host is allowed: `10.1.0.0/16`. */
   readonly networks: readonly string[];
-  /** No host at an address of these, unless it is listed itself. */
+  /** Networks in which no host is allowed unless it is listed itself. */
   readonly neverNetworks: readonly string[];
 }
 
+/** A host or domain of a rule. */
 export interface ListedHost {
-  /** In lower case; an IP address without brackets. */
+  /** In lower case. An IP address has no brackets. */
   readonly host: string;
-  /** Undefined for any. */
+  /** The one port that is allowed, or undefined for every port. */
   readonly port: number | undefined;
 }
 
@@ -29,9 +30,9 @@ const wanted =
   "github.com:443, *.example.com, 10.1.0.0/16, and !10.96.0.0/12 for a network that is closed";
 
 /**
- * Reads `tunnel`, `refuse`, or a list of hosts that may be gone to. A list with `tunnel` in it adds to the public hosts; one
- * without it is all there is.
- * @param path the name under which problems show
+ * Parses `tunnel`, `refuse`, or a list of allowed hosts. A list with `tunnel` in it adds to the public hosts. Without it,
+ * only the listed hosts are allowed.
+ * @param path of the setting, for problems
  */
 export function parseTunnelRules(text: string, path: string): Checked<TunnelRules> {
   const entries = text.split(",").map((entry) => entry.trim().toLowerCase());

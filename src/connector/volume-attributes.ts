@@ -8,19 +8,19 @@ import { type ConnectorRef, parseConnectorRef, showRef } from "./connector-ref.t
 import { parseGoDurationSeconds } from "./duration.ts";
 import { type Checked, type Problem, show } from "./problem.ts";
 
-/** What a Pod asks of its volume. */
+/** The checked `volumeAttributes` of a Pod's volume. */
 export interface VolumeAttributes {
   readonly connectors: readonly [ConnectorRef, ...ConnectorRef[]];
-  /** Configurations to add to the built-in files, each once. */
+  /** The configurations to add to the built-in files, each once. */
   readonly configurations: readonly ConfigurationName[];
   readonly params: ConfigurationParams;
-  /** Files, or folders, to leave out. */
+  /** The files or folders to leave out. */
   readonly leaveOut: readonly string[];
-  /** Seconds, at least 600; undefined where the Pod leaves it to the driver. */
+  /** The lifetime of the volume's token, at least 600; undefined where the Pod leaves it to the driver. */
   readonly tokenLifetimeSeconds: number | undefined;
 }
 
-/** Attributes that the kubelet adds; they are not the user's. */
+/** The start of the names of attributes that the kubelet adds. */
 const kubeletPrefix = "csi.storage.k8s.io/";
 
 const known = [
@@ -34,12 +34,13 @@ const known = [
 
 const minLifetimeSeconds = 600;
 
-/** All names go into one header of a request to the forward proxy, and 16 KiB is what many programs allow for it. */
+/** All names go into one header of a request to the forward proxy, and many programs allow 16 KiB for it. */
 const maxConnectors = 64;
 
 /**
- * Reads `volumeAttributes`.
- * @param namespace the Pod's own, for connectors that are named without one
+ * Parses `volumeAttributes`.
+ * @param namespace the Pod's own namespace, for connectors that are named without one
+ * @returns the attributes, or every problem with them
  */
 export function parseVolumeAttributes(
   attributes: Readonly<Record<string, string>>,
@@ -70,7 +71,7 @@ export function parseVolumeAttributes(
   };
 }
 
-/** What is misspelt would be passed over, so it is a problem. Its value is nobody's business. */
+/** Unknown attributes are problems, since a misspelt one would be ignored. Their values are not shown. */
 const unknownAttributes = (attributes: Readonly<Record<string, string>>): readonly Problem[] =>
   Object.keys(attributes)
     .filter((name) => !name.startsWith(kubeletPrefix) && !known.some((other) => other === name))
@@ -97,7 +98,7 @@ function parseConnectors(
   return { ok: true, value: uniqueBy(refs, showRef) };
 }
 
-/** The spelling of old: one connector, in its own attributes. Manifests leave the namespace empty. */
+/** Parses the deprecated spelling: one connector, in two attributes of its own. Manifests leave the namespace empty. */
 function parseDeprecatedConnector(
   attributes: Readonly<Record<string, string>>,
   podNamespace: string,
@@ -143,7 +144,7 @@ function parseLifetimeSeconds(text: string | undefined): Checked<number | undefi
   return { ok: false, problems: [{ path: "token.expiration", found: show(text), wanted }] };
 }
 
-/** Entries between commas, without the white space around them; empty ones don't count. */
+/** The entries of a list with commas, without white space around them and without empty ones. */
 const splitList = (text: string): readonly string[] =>
   text
     .split(",")

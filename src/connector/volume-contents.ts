@@ -1,41 +1,42 @@
 import type { ConnectorRef } from "./connector-ref.ts";
 import type { ProxyHosts } from "./proxy-address.ts";
 
-/** A connector as the files of a volume show it. */
+/** A connector as the files of a volume need it. */
 export interface VolumeConnector {
   readonly ref: ConnectorRef;
   readonly proxy: ProxyHosts;
-  /** The registry's part of image names; undefined where the connector is gone, and so has no registry. */
+  /** The registry's part of image names, or undefined where the connector is missing. */
   readonly imageHost: string | undefined;
 }
 
-/** What the files of one volume are made of. */
+/** What the files of one volume are rendered from. */
 export interface VolumeContents {
   readonly connectors: readonly [VolumeConnector, ...VolumeConnector[]];
-  /** What the Pod shows to the proxy. RFC 6750, section 2.1: `b64token`. */
+  /** The token that tools present to the proxy: a `b64token` of RFC 6750, section 2.1. */
   readonly token: string;
   /** The certificates of the proxy's own authority, PEM. */
   readonly caCertificate: string;
-  /** Those that tools trust by themselves, PEM: a file that is named to them takes their place. */
+  /** The certificates that tools trust by default, PEM. A file with certificates replaces them, so it has to contain them. */
   readonly rootCertificates: string;
-  /** Hosts that tools ask directly, beside the proxy: the entries of `no_proxy`. */
+  /** Hosts that tools connect to directly, past the proxy: the entries of `no_proxy`. */
   readonly noProxy: readonly string[];
 }
 
-/** A host of the proxy that a tool is to be told about. */
+/** A host of the proxy in a tool's configuration. */
 export interface ToolHost {
   readonly host: string;
+  /** Whether the host is behind TLS. */
   readonly tls: boolean;
 }
 
-/** A connector that stands in for a registry's own name. */
+/** A host of the proxy that serves a registry's own name through a connector. */
 export interface Mirror extends ToolHost {
   readonly ref: ConnectorRef;
 }
 
 /**
- * The hosts of the proxy, each once. Where both schemes share a host, a tool can be told of one: the
- * wanted scheme, or the one that the proxy prefers.
+ * The hosts of the proxy for a tool's configuration, each once. A configuration holds one entry for a host, so where
+ * both schemes share a host, it gets the wanted scheme, or else the one that the proxy prefers.
  */
 export function toolHostsOf(
   connectors: readonly VolumeConnector[],
@@ -53,7 +54,7 @@ export function toolHostsOf(
   return [...hosts.values()];
 }
 
-/** For each registry's own name, the connectors that lead to it, in the order of the volume. */
+/** The mirrors for each registry's own name, in the order of the volume's connectors. */
 export function mirrorsByImageHost(
   connectors: readonly VolumeConnector[],
   scheme: "http" | "https" | undefined,
@@ -67,7 +68,7 @@ export function mirrorsByImageHost(
   return mirrors;
 }
 
-/** The host of the wanted scheme, where it is served, else the preferred one. */
+/** The host of the wanted scheme where that is served, or else of the preferred one. */
 function toolHost(proxy: ProxyHosts, scheme: "http" | "https" | undefined): ToolHost {
   const chosen = scheme !== undefined && proxy[scheme] !== undefined ? scheme : proxy.preferred;
   return { host: proxy[chosen] ?? "", tls: chosen === "https" };

@@ -9,7 +9,7 @@ import { renderRegistriesConf } from "./registries-conf.ts";
 import type { VolumeAttributes } from "./volume-attributes.ts";
 import type { VolumeContents } from "./volume-contents.ts";
 
-/** Relative path → content. */
+/** The files of a volume: their contents by relative path. */
 export type VolumeFiles = ReadonlyMap<string, string>;
 
 type RenderConfiguration = (
@@ -27,11 +27,11 @@ const renderers: Readonly<Record<ConfigurationName, RenderConfiguration>> = {
 const b64token = /^[A-Za-z0-9._~+/-]+=*$/;
 
 /**
- * Every file of a volume. Host names, connector names and paths come from checked values, none of
+ * Renders every file of a volume. Host names, connector names and paths come from checked values, none of
  * which can hold a quote, a newline or a control character.
- * @param settingsIfAbsent what holds for every configuration unless its own settings say otherwise
- * @returns a problem where a file to leave out does not exist: a misspelt one would stay in the volume
- * @throws TypeError where the token is none that a header can carry
+ * @param settingsIfAbsent the settings of every configuration that has no settings of its own
+ * @returns the files, or a problem where a file to leave out does not exist: a misspelt one would stay in the volume
+ * @throws TypeError where the token is no b64token, and so can't be sent in a header
  */
 export function renderVolumeFiles(
   attributes: Pick<VolumeAttributes, "configurations" | "params" | "leaveOut">,
@@ -46,19 +46,19 @@ export function renderVolumeFiles(
       files.set(path, content);
     }
   }
-  // The files of a mirror go with its connector, and a name for them is none the worse for that.
+  // The files of a mirror are missing while its connector is, so a name for them is no mistake then.
   const isWhole = contents.connectors.every(({ imageHost }) => imageHost !== undefined);
   const missing = isWhole ? missingFrom(files, attributes.leaveOut) : [];
   if (missing.length > 0) return { ok: false, problems: missing };
   return { ok: true, value: without(files, attributes.leaveOut) };
 }
 
-/** What makes tools trust the proxy where it stands in for a registry, each for tools of its own. */
+/** The variables by which various tools find the certificates to trust, and so trust the proxy in a registry's place. */
 const trustVariables = [
   "SSL_CERT_FILE", // Go, OpenSSL, Ruby
   "CURL_CA_BUNDLE",
   "GIT_SSL_CAINFO",
-  "GIT_PROXY_SSL_CAINFO", // for a proxy that is spoken to by TLS; of the others, Go's and Python's is for both
+  "GIT_PROXY_SSL_CAINFO", // for a proxy behind TLS; the variables of Go and Python cover that, too
   "REQUESTS_CA_BUNDLE", // Python
   "AWS_CA_BUNDLE",
 ];
@@ -77,7 +77,7 @@ function builtInFiles(
   ] as const;
   const trust = (at: string): string[] => [
     ...trustVariables.map((name) => `${name}=${at}/${bundle}`),
-    `NODE_EXTRA_CA_CERTS=${at}/ca.crt`, // beside Node's own
+    `NODE_EXTRA_CA_CERTS=${at}/ca.crt`, // Node trusts these beside its own
   ];
   const lines = [
     ...variables.flatMap(([name, value]) => [`${name}=${value}`, `${name.toUpperCase()}=${value}`]),
@@ -98,7 +98,7 @@ function builtInFiles(
 
 const bundle = "ca-bundle.crt";
 
-/** `http://team-a%2Fharbor,team-b%2Fghcr:<token>@<proxy host>`; the token needs no escaping but for its few signs. */
+/** The URL of the forward proxy: `http://team-a%2Fharbor,team-b%2Fghcr:<token>@<proxy host>`. */
 function forwardProxy({ connectors, token }: VolumeContents): string {
   const last = connectors.at(-1) ?? connectors[0];
   const scheme = last.proxy.http === undefined ? "https" : "http";
@@ -120,6 +120,6 @@ function missingFrom(files: VolumeFiles, names: readonly string[]): readonly Pro
 const without = (files: VolumeFiles, names: readonly string[]): VolumeFiles =>
   new Map([...files].filter(([path]) => !names.some((name) => covers(name, path))));
 
-/** A name stands for a file, or for a folder and all in it. */
+/** Whether a name means a file: it is the file's path, or that of a folder around it. */
 const covers = (name: string, path: string): boolean =>
   path === name || path.startsWith(`${name}/`);
