@@ -21,9 +21,9 @@ import type { Role } from "./role.ts";
 import { rootCertificates } from "./root-certificates.ts";
 
 const healthPort = 9808;
-/** As long as the kubelet waits for a call. */
+/** How long calls in flight may take at the end: as long as the kubelet waits for one. */
 const graceMs = 120_000;
-/** Both names are fixed: the kubelet refuses a second socket of a driver that it knows. */
+/** The names of the sockets, which never change: the kubelet refuses a second socket of a driver that it knows. */
 const csiSocket = "csi.sock";
 const registrationSocket = "connectors-csi-reg.sock";
 
@@ -31,7 +31,7 @@ interface AuthorityConfigMap extends KubeObject {
   readonly data?: Readonly<Record<string, string>>;
 }
 
-/** The csi role on a node of a cluster. */
+/** Starts the csi role on a node of a cluster. */
 export async function startCsi(
   settings: CsiSettings,
   environment: Environment,
@@ -44,13 +44,13 @@ export async function startCsi(
   const authority = cluster.watchOne<AuthorityConfigMap>(configMaps, caConfigMapName);
   const node = createVolumeNode({
     findConnector: findInCache(connectors),
-    // A push that needs a right of its own is refused by the proxy, at the push.
+    // Only pulls are reviewed here. The proxy refuses a push that needs a right of its own.
     mayUse: createAccessReviewer({
       client: cluster.client,
       now: Date.now,
       separatePush: false,
       requireProxyVerb: settings.requireProxyVerb,
-      allowedMs: 10 * 60_000, // asked at every republish, while the proxy is who decides
+      allowedMs: 10 * 60_000, // long, since it is reviewed at every republish, and the proxy decides anyway
       tell: metrics.api.access,
     }),
     proxyHostsOf: serviceHosts(settings.clusterDomain),
@@ -106,7 +106,7 @@ export async function startCsi(
   };
 }
 
-/** Lets Pods onto a node that was kept free of them until volumes work there. */
+/** Removes the taint that keeps Pods from a node until volumes work there. */
 function untaint(
   { client }: ClusterConnection,
   { nodeName, startupTaint }: CsiSettings,
@@ -125,7 +125,7 @@ function untaint(
   );
 }
 
-/** The same volumes, counted, with their calls. Those that are there already show at their next republish. */
+/** Counts volumes and calls. Volumes of an earlier process are counted from their next republish on. */
 function metered(node: VolumeNode, metrics: CsiMetrics): VolumeNode {
   const volumes = new Set<string>();
   const measure = async (

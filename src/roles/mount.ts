@@ -22,7 +22,12 @@ export async function mount(settings: MountSettings): Promise<string> {
   return `mounted ${targetPath}\n`;
 }
 
-/** Unmounts what `mount` has mounted; from then on the volume's token is refused. A target that is not mounted is none either way. */
+/**
+ * Unmounts what `mount` has mounted. From then on the volume's token is refused. A target that is not mounted is no
+ * error.
+ * @returns what to tell the person
+ * @throws Error with the driver's message
+ */
 export async function unmount(settings: Pick<MountSettings, "socket" | "target">): Promise<string> {
   // A job's folder may be gone already, and its volume has to be forgotten all the same.
   const targetPath = await resolveTarget(settings.target).catch(() => settings.target);
@@ -30,7 +35,7 @@ export async function unmount(settings: Pick<MountSettings, "socket" | "target">
   return `unmounted ${targetPath}\n`;
 }
 
-/** The id of a volume follows from its path, so the path is the real one, whichever way a person names it. */
+/** The target without symbolic links in its parents, since the id of a volume depends on its path. */
 async function resolveTarget(target: string): Promise<string> {
   const parent = await realpath(dirname(target)).catch((error: unknown) => {
     throw new Error(

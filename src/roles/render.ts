@@ -15,12 +15,12 @@ const caCertificate = `-----BEGIN CERTIFICATE-----
 
 const rootCertificates = "(the system's roots)\n";
 
-/** Mirrors alone show it, and they have their own. */
+/** Stands in for the registry's host where no mirror is rendered, and so no file shows it. */
 const unusedHost = "registry.example.com";
 
 /**
- * The files of a volume, as people look at them: one alone as it is, several with their names.
- * @throws Error that names those there are, where one is wanted that is none
+ * Renders the files of a volume as text for people: a single file as it is, several with their names.
+ * @throws Error with the names of all files, where a wanted one does not exist
  */
 export function render({ files, ...settings }: RenderSettings): string {
   const rendered = renderVolumeFiles(settings.attributes, contentsOf(settings));

@@ -1,11 +1,11 @@
 import { X509Certificate } from "node:crypto";
 import { trustedRoots } from "../upstream/trusted-roots.ts";
 
-let known: string | undefined;
+let cached: string | undefined;
 
-/** Node's own roots and the system's, PEM, each once. Some 200 KB, which take a tenth of a second to find. */
+/** The roots of Node and of the system as one PEM text, each once. Computed once: it takes a tenth of a second for some 200 KB. */
 export function rootCertificates(): string {
-  known ??= [
+  cached ??= [
     ...new Map(
       [...trustedRoots()].map((certificate) => [
         new X509Certificate(certificate).fingerprint256,
@@ -13,5 +13,5 @@ export function rootCertificates(): string {
       ]),
     ).values(),
   ].join("");
-  return known;
+  return cached;
 }

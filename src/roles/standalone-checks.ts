@@ -1,4 +1,4 @@
-/** What can be known before the standalone process writes anything: a start that fails by it leaves nothing behind. */
+/** Checks that run before the standalone process writes anything, so that a start that fails by them leaves nothing behind. */
 import { once } from "node:events";
 import { constants } from "node:fs";
 import { access, readFile } from "node:fs/promises";
@@ -7,11 +7,11 @@ import { join } from "node:path";
 import type { ListenSetting } from "../config/listen-setting.ts";
 import { missingMountRight } from "../csi/volume-mounts.ts";
 
-/** Programs of util-linux that do for us what Node can't: mount(2), umount(2) and flock(2). */
+/** Programs of util-linux for calls that Node lacks: mount(2), umount(2) and flock(2). */
 const neededPrograms = ["mount", "umount", "flock"];
 
 /**
- * Whether volumes can be mounted here at all.
+ * Checks that volumes can be mounted on this machine.
  * @param searchPath the value of `PATH`
  * @throws Error with what to do, where this user may not mount, or a program is missing
  */
@@ -35,8 +35,9 @@ async function isProgram(name: string, searchPath: string): Promise<boolean> {
 }
 
 /**
- * Listens at all addresses at once, for a moment. Another process may still take one before the proxy does.
- * @throws Error with what to do, where an address can't be had
+ * Checks that all addresses are free, by listening on all of them for a moment. Another process may still take one
+ * before the proxy does.
+ * @throws Error with what to do, where an address is not available
  */
 export async function checkAddresses(addresses: readonly ListenSetting[]): Promise<void> {
   const servers = [];
@@ -62,7 +63,10 @@ const listenFailures: Readonly<Record<string, string>> = {
   EAI_AGAIN: "DNS does not answer",
 };
 
-/** @throws Error with what to do, where an address can't be had */
+/**
+ * Adds what to do to an error of listening.
+ * @throws Error always: with what to do for a known code, or else the error itself
+ */
 export function explainListening(error: NodeJS.ErrnoException): never {
   const advice = listenFailures[error.code ?? ""];
   if (advice === undefined) throw error;

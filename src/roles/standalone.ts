@@ -28,14 +28,17 @@ import { checkAddresses, checkMountSupport, explainListening } from "./standalon
 
 const audience = "connectors-proxy";
 const nodeId = "standalone";
-/** Hosts that tools on this machine ask directly, whatever the proxy variables say. */
+/** Hosts that tools on this machine connect to directly, past the proxy. */
 const noProxy = ["localhost", "127.0.0.1", "::1"];
 
-/** csi and proxy in one process, over a folder of YAML. @throws Error with what to do, where it can't start */
+/**
+ * Starts csi and proxy in one process, over a folder of YAML.
+ * @throws Error with what to do, where it can't start; whatever had been started is stopped again by then
+ */
 export async function startStandalone(settings: StandaloneSettings, log: Log): Promise<Role> {
   const undo: Undo[] = [];
-  const stop = async (grace: number): Promise<void> => {
-    for (const action of undo.splice(0).reverse()) await action(grace);
+  const stop = async (graceMs: number): Promise<void> => {
+    for (const action of undo.splice(0).reverse()) await action(graceMs);
   };
   try {
     await start(settings, log, undo);
@@ -46,8 +49,8 @@ export async function startStandalone(settings: StandaloneSettings, log: Log): P
   return { stop: () => stop(settings.graceMs) };
 }
 
-/** Ends something that was started; what is under way in it may take so many milliseconds. */
-type Undo = (grace: number) => Promise<unknown>;
+/** Stops something that was started. What is under way in it may take the given time. */
+type Undo = (graceMs: number) => Promise<unknown>;
 
 async function start(settings: StandaloneSettings, log: Log, undo: Undo[]): Promise<void> {
   await checkMountSupport(process.env.PATH ?? "");
@@ -64,9 +67,9 @@ async function start(settings: StandaloneSettings, log: Log, undo: Undo[]): Prom
       await checkAddresses(settings.listen);
     },
   });
-  undo.unshift(() => state.close()); // last of all: whoever has the state folder then finds nothing of ours at work
+  undo.unshift(() => state.close()); // last of all, so that whoever locks the state folder next finds nothing of this process at work
 
-  // The proxy has to be there before volumes can name it, and asks the keeper of volumes about tokens.
+  // Volumes need the proxy's addresses, so the proxy starts first. Its verifier of tokens waits for the keeper.
   const keeperStarted = Promise.withResolvers<VolumeKeeper<PublishRequest>>();
   let keeper: VolumeKeeper<PublishRequest> | undefined;
   const tokens = { key: state.tokenKey, audience, now };
@@ -93,7 +96,7 @@ async function start(settings: StandaloneSettings, log: Log, undo: Undo[]): Prom
     observer: createProxyObserver(log),
     log,
   }).catch(explainListening);
-  undo.push((grace) => proxy.stop(grace));
+  undo.push((graceMs) => proxy.stop(graceMs));
 
   const node = createVolumeNode({
     ...platform,
@@ -139,7 +142,7 @@ async function start(settings: StandaloneSettings, log: Log, undo: Undo[]): Prom
   });
 }
 
-/** The csi role's volumes, with the keeper in the kubelet's place. */
+/** The csi room's volumes, with the keeper in the kubelet's place. */
 const keptNode = (node: VolumeNode, keeper: VolumeKeeper<PublishRequest>): VolumeNode => ({
   stats: node.stats,
   async publish(request, signal) {

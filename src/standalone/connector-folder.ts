@@ -5,33 +5,37 @@ import { createFolderContents, type FolderContents, folderProblems } from "./fol
 import { type KeptFile, keepFile, readFolderFiles } from "./folder-file.ts";
 import { watchFolder } from "./folder-watch.ts";
 
+/** How a folder of connectors is read. */
 export interface ConnectorFolderOptions {
   readonly folder: string;
   readonly log: Log;
-  /** How long a folder must be quiet before it is read: 100 ms unless told. */
+  /** How long the folder must be without events before it is read; 100 by default. */
   readonly debounceMs?: number;
-  /** How often it is read without any event, since network file systems send none: 10 s unless told. */
+  /** How often the folder is read without any event, since network file systems send none; 10,000 by default. */
   readonly rescanMs?: number;
 }
 
-/** The Connectors and Secrets of a folder, as they are now. */
+/** The Connectors and Secrets of a folder, kept up to date. */
 export interface ConnectorFolder {
   readonly path: string;
+  /** The folder's objects as of the last reading. */
   contents(): FolderContents;
-  /** Settles when all that lies in the folder at the time of the call has been read. Never rejects. */
+  /** Reads the folder, and settles when everything in it at the time of the call has been read. Never rejects. */
   rescan(): Promise<void>;
-  /** Tells which connectors (`namespace/name`) came, went or changed. Returns how to stop listening. */
+  /** Calls a listener after each change of connectors. Returns a function that removes the listener. */
   onChange(listener: ConnectorsChanged): () => void;
+  /** Ends the reading. */
   stop(): Promise<void>;
 }
 
+/** A listener that gets the connectors (`namespace/name`) that were added, removed or changed. */
 export type ConnectorsChanged = (refs: ReadonlySet<string>) => void;
 
 /**
- * Reads a folder and keeps reading it. What is wrong in it is logged, once for each change, and what
- * was right before stays in use (see `keepFile`); the objects of a deleted file go. A folder that
- * can't be read any more keeps everything.
- * @throws where the folder isn't there, or can't be read, at the start
+ * Reads a folder and keeps reading it. Problems in its files are logged, once for each change, and what
+ * was valid before stays in use (see `keepFile`). The objects of a deleted file are removed. While the folder
+ * can't be read, everything stays in use.
+ * @throws Error with what to do, where the folder is missing or can't be read at the start
  */
 export async function openConnectorFolder(
   options: ConnectorFolderOptions,
@@ -95,7 +99,7 @@ export async function openConnectorFolder(
   });
 
   try {
-    // Watched first, so that no change falls between.
+    // The watch comes first, so that no change is missed in between.
     await watcher.follow();
     await read();
   } catch (error) {

@@ -8,25 +8,29 @@ import type { LogFields, LogLevel } from "../log.ts";
 import { documentsInUse, type KeptFile } from "./folder-file.ts";
 import type { SecretDocument } from "./secret-document.ts";
 
-/** All objects of a folder, by `namespace/name`. */
+/** All objects of a folder. */
 export interface FolderContents {
+  /** Connectors by `namespace/name`. */
   readonly connectors: ReadonlyMap<string, Connector>;
+  /** Secrets by `namespace/name`. */
   readonly secrets: ReadonlyMap<string, SecretDocument>;
-  /** Connectors that are there but wrong, and why. */
+  /** What is wrong with each invalid Connector, by `namespace/name`. */
   readonly invalid: ReadonlyMap<string, string>;
-  /** Objects that a second file holds too, or the same one once more. */
+  /** Objects that are ignored since a file before, or the same file, has the same object. */
   readonly duplicates: readonly DuplicateObject[];
 }
 
+/** An object that is in the folder twice. */
 export interface DuplicateObject {
+  /** The kind and `namespace/name`. */
   readonly object: string;
-  /** The file that is not listened to. */
+  /** The file whose object is ignored. */
   readonly file: string;
-  /** The file that holds what counts. */
+  /** The file whose object is in use. */
   readonly firstFile: string;
 }
 
-/** Puts files together. Of an object in two files, the one of the first file counts. */
+/** Combines the objects of all files. Of an object in two files, that of the first file by name is in use. */
 export function createFolderContents(files: ReadonlyMap<string, KeptFile>): FolderContents {
   const connectors = new Map<string, Connector>();
   const secrets = new Map<string, SecretDocument>();
@@ -56,7 +60,7 @@ export function createFolderContents(files: ReadonlyMap<string, KeptFile>): Fold
   return { connectors, secrets, invalid, duplicates };
 }
 
-/** The credential of a connector, or what its Secret lacks; undefined for an anonymous connector. */
+/** The credential of a connector, undefined for an anonymous one, or what is wrong with its Secret. */
 export function credentialOf(
   { secrets }: Pick<FolderContents, "secrets">,
   { namespace, secretName }: Connector,
@@ -73,7 +77,7 @@ export function credentialOf(
   return { ok: false, reason: `Secret ${ref}: ${describeProblems(credential.problems)}` };
 }
 
-/** The certificates of the connector's own Secret, or why there are none. */
+/** The certificates of the Secret that a connector names, or why there are none. */
 export function ownCertificatesOf(
   { secrets }: Pick<FolderContents, "secrets">,
   { namespace, caCertSecretName }: Connector,
@@ -87,7 +91,7 @@ export function ownCertificatesOf(
   return { ok: false, reason: `Secret ${ref} holds no PEM certificate` };
 }
 
-/** The certificates that are trusted for every connector. */
+/** The certificates of the Secrets that are trusted for every connector. */
 export const sharedCertificates = ({
   secrets,
 }: Pick<FolderContents, "secrets">): readonly string[] =>
@@ -95,16 +99,16 @@ export const sharedCertificates = ({
     .filter(({ trustedByAll }) => trustedByAll)
     .flatMap(({ document }) => parseCertificates(document));
 
-/** Something about the folder that a person should know. */
+/** Something in a folder that a person should know of, as a log line. */
 export interface FolderProblem {
   readonly level: LogLevel;
   readonly message: string;
   readonly fields: LogFields;
-  /** Two findings with one key are the same, and are told once. */
+  /** Two problems with the same key are the same, and are logged once. */
   readonly key: string;
 }
 
-/** Everything there is to say about a folder's files, without a value of a Secret. */
+/** Everything that is wrong with a folder's files, or ignored in them. No value of a Secret is shown. */
 export function folderProblems(
   folder: string,
   files: ReadonlyMap<string, KeptFile>,

@@ -10,18 +10,19 @@ import { property } from "../connector/document.ts";
 import { type Checked, describeProblems } from "../connector/problem.ts";
 import { parseSecretDocument, type SecretDocument } from "./secret-document.ts";
 
-/** What the text of one file says. */
+/** The objects in the text of one file. */
 export interface FolderDocuments {
   readonly connectors: readonly Connector[];
   readonly secrets: readonly SecretDocument[];
-  /** Connectors that are there but wrong: `namespace/name`, and why. */
+  /** What is wrong with each invalid Connector, by `namespace/name`. */
   readonly invalid: ReadonlyMap<string, string>;
-  /** Everything that is wrong, one sentence for each document. Never a value of a Secret. */
+  /** What is wrong with the file, one sentence for each document. Never a value of a Secret. */
   readonly problems: readonly string[];
-  /** Documents of other kinds: what they are, and where. */
+  /** Documents of other kinds: the kind and the line of each. */
   readonly ignored: readonly string[];
 }
 
+/** The objects of an empty file. */
 export const noDocuments: FolderDocuments = {
   connectors: [],
   secrets: [],
@@ -30,10 +31,10 @@ export const noDocuments: FolderDocuments = {
   ignored: [],
 };
 
-/** A Connector or a Secret that names no namespace is in this one. */
+/** The namespace of a Connector or Secret that names none. */
 export const namespaceIfAbsent = "default";
 
-/** Reads Connectors and Secrets out of YAML text. */
+/** Parses the Connectors and Secrets in a YAML text. */
 export function readFolderDocuments(text: string): FolderDocuments {
   const yaml = readYamlDocuments(text);
   const read = yaml.documents.map(parseDocument);
@@ -46,7 +47,7 @@ export function readFolderDocuments(text: string): FolderDocuments {
   };
 }
 
-/** What one document turned out to be. */
+/** What one document holds. */
 interface ParsedDocument {
   readonly connector?: Connector;
   readonly secret?: SecretDocument;
@@ -83,7 +84,7 @@ function parseDocument({ line, value }: YamlDocument): ParsedDocument {
 
 type Refused = Extract<Checked<never>, { readonly ok: false }>;
 
-/** A half-written file may end within a kind or before it; such text is not repeated. */
+/** The kind of a document that looks like an object of Kubernetes. Other text is not shown: it may be part of a half-written file. */
 function kindOf(value: unknown): string | undefined {
   const kind = property(value, "kind");
   const version = property(value, "apiVersion");
@@ -108,23 +109,23 @@ function refOf(document: unknown): string | undefined {
 }
 
 /** One document of a YAML text, and where it begins. */
-export interface YamlDocument {
+interface YamlDocument {
   /** The line of its first content, from 1. */
   readonly line: number;
   readonly value: unknown;
 }
 
-export interface YamlDocuments {
+interface YamlDocuments {
   readonly documents: readonly YamlDocument[];
   /** One sentence for each document that can't be read, and why. */
   readonly problems: readonly string[];
 }
 
 /**
- * Reads every document of a YAML 1.2 text; empty ones don't count. What the parser says is not
- * passed on beyond a position and a code, since it quotes the text, and the text may hold a password.
+ * Parses every document of a YAML 1.2 text, without empty ones. Of the parser's messages, only positions and codes are
+ * shown, since they quote the text, and the text may hold a password.
  */
-export function readYamlDocuments(text: string): YamlDocuments {
+function readYamlDocuments(text: string): YamlDocuments {
   const lines = new LineCounter();
   // The parser prints warnings, with keys in them, unless the level is "error".
   const parsed = parseAllDocuments(text, {
@@ -135,14 +136,14 @@ export function readYamlDocuments(text: string): YamlDocuments {
   const documents: YamlDocument[] = [];
   const problems: string[] = [];
   for (const document of parsed) {
-    const read = readDocument(document, lines);
+    const read = readYamlDocument(document, lines);
     if (typeof read === "string") problems.push(read);
     else if (read.value !== null) documents.push(read);
   }
   return { documents, problems };
 }
 
-function readDocument(document: Document.Parsed, lines: LineCounter): YamlDocument | string {
+function readYamlDocument(document: Document.Parsed, lines: LineCounter): YamlDocument | string {
   const [error] = document.errors;
   if (error !== undefined) {
     const { line, col } = lines.linePos(error.pos[0]);

@@ -4,25 +4,26 @@ import { join } from "node:path";
 import { errorCode } from "../error-code.ts";
 import { type FolderDocuments, noDocuments, readFolderDocuments } from "./folder-documents.ts";
 
-/** What lies in one file of the folder now. */
+/** What is in one file of the folder now. */
 export interface FolderFile {
-  /** Its text, or why there is none. */
+  /** The file's text, or why there is none. */
   readonly content:
     | { readonly ok: true; readonly text: string }
     | { readonly ok: false; readonly reason: string };
   /** Differs whenever the content does. */
   readonly digest: string;
-  /** Every user of the machine may read it. */
+  /** Whether every user of the machine may read the file. */
   readonly openToAll: boolean;
 }
 
-/** Room for thousands of connectors. A longer file is something else that got in by mistake. */
+/** Room for thousands of connectors. A larger file is not meant to be here. */
 const maxFileBytes = 1024 * 1024;
 
 /**
- * Reads every `*.yaml` and `*.yml` of a folder, by name in the order of their code units. Hidden
- * files are left out, since editors keep their own there, and so are folders and links to nothing.
- * @throws where the folder itself can't be read
+ * Reads every `*.yaml` and `*.yml` of a folder, sorted by the code units of the names. Hidden files are left out,
+ * since editors make some, and so are folders and links to nothing.
+ * @returns the files by name
+ * @throws the system's error where the folder itself can't be read
  */
 export async function readFolderFiles(folder: string): Promise<ReadonlyMap<string, FolderFile>> {
   const names = (await readdir(folder)).filter((name) => /^[^.].*\.ya?ml$/.test(name)).sort();
@@ -66,26 +67,26 @@ const unreadable = (reason: string, openToAll: boolean): FolderFile => ({
   openToAll,
 });
 
-/** A file of the folder as it is used, which may be older than what it holds now. */
+/** A file of the folder as it is in use. What is in use may be older than what the file holds now. */
 export interface KeptFile {
   readonly digest: string;
   readonly openToAll: boolean;
-  /** What the file says now. */
+  /** The objects that the file holds now. */
   readonly latest: FolderDocuments;
-  /** What it said when last nothing was wrong with it. */
+  /** The objects that it held when it was last valid as a whole, or undefined where it never was. */
   readonly lastGood: FolderDocuments | undefined;
 }
 
 /**
- * What becomes of a file that may have changed.
+ * Combines what was known of a file with what it holds now.
  *
- * A file with anything wrong in it keeps what it last held as a whole, since a Connector and its
- * Secret are edited together, and a slip of the pen must not stop a running host. A file that was
- * never right in this process gives its valid documents: then a host with one bad document comes up
- * with all the others, and each further edit of that file counts at once.
+ * A file with any problem keeps everything that it held when it was last valid, since a Connector and its
+ * Secret are edited together, and a slip of the pen must not stop a running host. Of a file that was
+ * never valid in this process, the valid documents are in use: a host with one bad document starts
+ * with all the others, and each further edit of that file takes effect at once.
  *
- * A file without a single character counts as wrong, unless it was so from the start: that is how a
- * file looks that is truncated and about to be written. To take its objects away, delete it.
+ * An empty file is a problem unless it was empty from the start, since a file that is truncated and about to be written
+ * looks like that. Deleting the file removes its objects.
  */
 export function keepFile(previous: KeptFile | undefined, file: FolderFile): KeptFile {
   if (previous?.digest === file.digest) return { ...previous, openToAll: file.openToAll };
@@ -112,6 +113,6 @@ function readLatest(
 const hasObjects = ({ connectors, secrets }: FolderDocuments): boolean =>
   connectors.length + secrets.length > 0;
 
-/** The part of a file that counts. */
+/** The objects of a file that are in use. */
 export const documentsInUse = ({ latest, lastGood }: KeptFile): FolderDocuments =>
   lastGood ?? latest;

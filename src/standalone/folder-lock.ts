@@ -2,17 +2,19 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { type FileHandle, open } from "node:fs/promises";
 
-/** Held by this process alone, until it is released or the process ends, however it ends. */
+/** A lock that this process holds until it releases the lock or ends, however it ends. */
 export interface FolderLock {
   release(): Promise<void>;
 }
 
 /**
- * Locks a folder by an flock(2) on a file in it. The kernel gives such a lock up with the process, so
+ * Locks a folder by an flock(2) on a file in it. The kernel releases such a lock with the process, so
  * a kill -9 leaves nothing behind, and two processes that start at once can't both have it. Node has
- * no flock(2), so flock(1) takes the lock on a file that we have open: the lock belongs to the open
+ * no flock(2), so flock(1) takes the lock on a file that this process has open. The lock belongs to the open
  * file, and stays when flock(1) has ended.
- * @throws where another process has it, or flock(1) is missing
+ * @param path of the lock file
+ * @param pid this process's id, which is written to the file for the message to others
+ * @throws Error with what to do, where another process has the lock or flock(1) is missing
  */
 export async function lockFolder(path: string, pid: number): Promise<FolderLock> {
   const file = await open(path, "a+", 0o600);
@@ -20,7 +22,7 @@ export async function lockFolder(path: string, pid: number): Promise<FolderLock>
     await file.chmod(0o600);
     const status = await flock(file);
     if (status !== 0) throw new Error(await describeHolder(path, file));
-    // For the message above alone: it may be out of date, the lock never is.
+    // Only the message reads it. It may be out of date, while the lock never is.
     await file.truncate();
     await file.write(`${pid}\n`);
   } catch (error) {

@@ -1,3 +1,4 @@
+/** What roles require of their platform, implemented by a folder of YAML: see `connector/platform.ts`. */
 import type { Connector } from "../connector/connector.ts";
 import { type ConnectorRef, showRef } from "../connector/connector-ref.ts";
 import type {
@@ -19,8 +20,8 @@ import {
 type Folder = Pick<ConnectorFolder, "path" | "contents" | "rescan">;
 
 /**
- * Finds connectors in a folder. One that is not there is looked for anew: a script writes a file and
- * mounts a volume in the next line.
+ * Finds connectors in a folder. The folder is read again before a connector counts as missing, since a script may write
+ * a file and mount a volume in the next line.
  */
 export const findInFolder =
   (folder: Folder): FindConnector =>
@@ -44,9 +45,8 @@ function lookUp(folder: Folder, ref: ConnectorRef): FoundConnector {
 }
 
 /**
- * Reads Secrets in a folder, each once for what the folder holds now; `fresh` reads the folder anew.
- * A CA Secret that is missing adds nothing, as in a cluster, where it doesn't make a connector unready
- * either; the folder's log tells of it.
+ * Reads the Secrets of connectors in a folder. The results are kept until the folder is read again, which `fresh`
+ * does at once. A missing CA Secret adds no certificates and is no refusal, as in a cluster. The folder's log names it.
  */
 export function secretsInFolder(folder: Folder): ReadUpstreamSecrets {
   const known = new WeakMap<FolderContents, WeakMap<Connector, Result<UpstreamSecrets>>>();
@@ -73,8 +73,8 @@ function secretsIn(
 }
 
 /**
- * A volume's token opens the connectors that the volume names, for pulls and pushes alike. Who has
- * no such list asks for a volume that is about to be mounted, and whoever may mount may name any.
+ * Allows a volume's token to use the connectors that the volume names, for pulls and pushes alike. A requester without
+ * such a list is about to mount a volume, and whoever may mount may name any connector.
  */
 export const mayUseNamed: MayUse = async ({ connectors }, connector) => {
   const ref = showRef(connector);

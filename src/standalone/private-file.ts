@@ -6,8 +6,8 @@ import { unless } from "../error-code.ts";
 const unfinishedPrefix = ".unfinished-";
 
 /**
- * Writes a file that its owner alone may read, whatever the umask. A reader sees the old content or
- * the new one, also after a power cut.
+ * Writes a file with mode 0600, whatever the umask. A reader sees either the old content or the new one, also after a
+ * power cut.
  */
 export async function writePrivateFile(path: string, content: string | Buffer): Promise<void> {
   const folder = dirname(path);
@@ -30,15 +30,16 @@ export async function writePrivateFile(path: string, content: string | Buffer): 
   await syncFolder(folder);
 }
 
-/** Removes a file for good; one that isn't there is no error. */
+/** Removes a file so that the removal outlives a power cut. A missing file is no error. */
 export async function removePrivateFile(path: string): Promise<void> {
   await rm(path, { force: true });
   await syncFolder(dirname(path));
 }
 
 /**
- * The content of a private file; undefined where there is none.
- * @throws where it can't be read, or others than its owner may
+ * Reads a file that its owner alone may read.
+ * @returns undefined where there is no file
+ * @throws Error where it can't be read, or users other than its owner can
  */
 export async function readPrivateFile(path: string): Promise<Buffer | undefined> {
   const status = await stat(path).catch(unless(undefined, "ENOENT"));
@@ -52,13 +53,13 @@ export async function readPrivateFile(path: string): Promise<Buffer | undefined>
   return readFile(path).catch(unless(undefined, "ENOENT"));
 }
 
-/** Removes what a write has left that was killed before its end. */
+/** Removes the temporary files of writes that were killed. */
 export async function removeUnfinishedFiles(folder: string): Promise<void> {
   const names = (await readdir(folder)).filter((name) => name.startsWith(unfinishedPrefix));
   await Promise.all(names.map((name) => rm(join(folder, name), { force: true })));
 }
 
-/** A rename or a removal outlives a power cut only when its folder is written too. */
+/** Writes a folder to the disk: a rename or a removal in it outlives a power cut only after that. */
 async function syncFolder(folder: string): Promise<void> {
   const handle = await open(folder, "r");
   try {

@@ -1,36 +1,40 @@
 import { describeError, type Log, type LogFields } from "../log.ts";
 
-/** Runs a task again and again, with so many milliseconds between, until the returned function is called. */
+/** Runs a task at an interval in milliseconds, until the returned function is called. */
 export type Every = (intervalMs: number, task: () => void) => () => void;
 
-/** The real one. It doesn't keep the process alive. */
+/** Runs a task at an interval by a timer, which doesn't keep the process alive. */
 export const every: Every = (intervalMs, task) => {
   const timer = setInterval(task, intervalMs).unref();
   return () => clearInterval(timer);
 };
 
+/** What a schedule refreshes, and by which clock. */
 export interface RefreshScheduleOptions {
-  /** Brings something up to date, and tells when it is due next: milliseconds, as `now` gives them. */
+  /** Refreshes a volume. Returns when it is due next, in milliseconds since 1970. */
   readonly refresh: (id: string) => Promise<number>;
+  /** Milliseconds since 1970. */
   readonly now: () => number;
   readonly every: Every;
   readonly log: Log;
-  /** What a log line says of it. */
+  /** The fields of a log line about a volume. */
   readonly fieldsOf: (id: string) => LogFields;
 }
 
-/** What is due when. One that takes its time, or fails, holds up no other. */
+/** When each volume is to be refreshed. A refresh that is slow or fails does not delay the others. */
 export interface RefreshSchedule {
-  /** It has been brought up to date, and is due again at this time. */
+  /** Sets when a volume is due next, in milliseconds since 1970. */
   set(id: string, dueAt: number): void;
-  /** It is due now. */
+  /** Makes a volume due now. */
   expedite(id: string): void;
+  /** Removes a volume. */
   forget(id: string): void;
+  /** Starts no further refreshes. */
   stop(): void;
 }
 
 /**
- * The clock is looked at each second, instead of a timer for each due time: timers stand still while
+ * How often the clock is read. There is no timer for each due time: timers stop while
  * a machine sleeps, and fire at once where the time is more than 24 days away.
  */
 const tickMs = 1000;
@@ -38,12 +42,14 @@ const firstRetryMs = 1000;
 const maxRetryMs = 60_000;
 
 interface ScheduledRefresh {
+  /** Milliseconds since 1970; infinite while a refresh runs. */
   dueAt: number;
   failures: number;
-  /** What is wrong, as it was logged. */
+  /** The error of the last refresh, which was logged; undefined after a refresh without one. */
   loggedError: string | undefined;
 }
 
+/** Creates an empty schedule, and starts to read the clock. */
 export function createRefreshSchedule(options: RefreshScheduleOptions): RefreshSchedule {
   const { refresh, now, log, fieldsOf } = options;
   const entries = new Map<string, ScheduledRefresh>();
@@ -58,14 +64,14 @@ export function createRefreshSchedule(options: RefreshScheduleOptions): RefreshS
       entry.loggedError = undefined;
       entry.dueAt = Math.min(entry.dueAt, next);
     } catch (error) {
-      const trouble = describeError(error);
-      if (entry.loggedError !== trouble) {
+      const described = describeError(error);
+      if (entry.loggedError !== described) {
         const message = "a volume can't be brought up to date, retrying";
         log("error", message, { ...fieldsOf(id), error });
       }
-      entry.loggedError = trouble;
+      entry.loggedError = described;
       const retryMs = Math.min(maxRetryMs, firstRetryMs * 2 ** entry.failures++);
-      // It may have been hurried in the meantime.
+      // It may have been made due in the meantime.
       entry.dueAt = Math.min(entry.dueAt, now() + retryMs);
     }
   };

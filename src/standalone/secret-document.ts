@@ -2,15 +2,17 @@ import { isNamespace, namespaceRule } from "../connector/connector-ref.ts";
 import { property, readDocument } from "../connector/document.ts";
 import type { Checked, Problem } from "../connector/problem.ts";
 
-/** A Secret as it stands in a file. What its values are good for is decided by whoever reads them. */
+/** A Secret of a file. Its values are checked by whoever reads them. */
 export interface SecretDocument {
   readonly namespace: string;
   readonly name: string;
-  /** Its certificates are trusted for every connector. */
+  /** Whether its certificates are trusted for every connector. */
   readonly trustedByAll: boolean;
+  /** The whole document. */
   readonly document: unknown;
 }
 
+/** The label of a Secret whose certificates are trusted for every connector. */
 export const trustedByAllLabel = "connectors.cpaas.io/ca-cert";
 
 const secretName = /^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$/;
@@ -19,8 +21,8 @@ const knownKeys: ReadonlySet<string> = new Set(["username", "password", "ca.crt"
 const base64 = /^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$/;
 
 /**
- * Checks what the API server would check, since here nobody else does. A slip of indentation or a
- * lost quote can make anything of a password, even a name or a key, so problems show no text at all.
+ * Checks what the API server would check. A slip of indentation or a lost quote can turn a password into anything, even
+ * a name or a key, so problems show no text of the document.
  */
 export function parseSecretDocument(document: unknown): Checked<SecretDocument> {
   const reader = readDocument(document);

@@ -14,38 +14,42 @@ import type { Log } from "../log.ts";
 import { lockFolder } from "./folder-lock.ts";
 import { readPrivateFile, removeUnfinishedFiles, writePrivateFile } from "./private-file.ts";
 
+/** How the state folder is opened. */
 export interface StateFolderOptions {
   readonly folder: string;
   readonly log: Log;
   /** Milliseconds since 1970. */
   readonly now: () => number;
+  /** This process's id, for the message to others that find the folder locked. */
   readonly pid: number;
   /**
-   * Runs before anything is made, once it is known that no other process has the folder, and that the folder and what
-   * is in it will do. Where it rejects, nothing has been made.
+   * Runs before anything is created, after it is known that no other process has the folder, and that the folder and
+   * its files are valid. Where it rejects, nothing has been created.
    */
   readonly beforeCreation?: () => Promise<unknown>;
 }
 
-/** What standalone mode remembers, and holds for itself alone until it is closed. */
+/** The keys and records that standalone mode keeps across restarts. The folder is locked until it is closed. */
 export interface StateFolder {
   readonly path: string;
-  /** Signs tokens: Ed25519. */
+  /** The Ed25519 key that signs tokens. */
   readonly tokenKey: KeyObject;
-  /** Signs the proxy's certificates. */
+  /** The authority that signs the proxy's certificates. */
   readonly authority: KeyPair;
-  /** Seals upload sessions: 32 bytes. */
+  /** The key of 32 bytes that seals upload sessions. */
   readonly sealKey: Buffer;
-  /** Where volumes are recorded. */
+  /** The folder of the volumes' records. */
   readonly volumesFolder: string;
+  /** Unlocks the folder. */
   close(): Promise<void>;
 }
 
 /**
- * Opens the state folder, and makes whatever is missing in it. It is its owner's alone: the folder
- * has mode 0700, and every file 0600.
- * @throws where another process has it, others may enter it, or a file is damaged, and then nothing has been made;
- * nothing is ever replaced, since clients trust the authority, and tokens and uploads are bound to the keys
+ * Opens the state folder, and creates whatever is missing in it. It is its owner's alone: the folder
+ * has mode 0700, and every file 0600. Nothing is ever replaced, since clients trust the authority, and tokens and
+ * uploads are bound to the keys.
+ * @throws Error with what to do, where another process has the folder, other users may enter it, or a file is damaged;
+ * nothing has been created then
  */
 export async function openStateFolder(options: StateFolderOptions): Promise<StateFolder> {
   const { folder, pid, log, beforeCreation: beforeMaking } = options;
@@ -54,7 +58,7 @@ export async function openStateFolder(options: StateFolderOptions): Promise<Stat
   const path = (name: string): string => join(folder, name);
   const authority = authorityKeyFile(options.now);
 
-  // Without a lock file no process has the folder.
+  // Without a lock file, no process has the folder.
   let lock =
     (await checkPrivateFolder(folder)) && (await exists(lockFile))
       ? await lockFolder(lockFile, pid)
@@ -74,7 +78,7 @@ export async function openStateFolder(options: StateFolderOptions): Promise<Stat
     const held = lock;
     return {
       path: folder,
-      // Read again: until the lock was taken, another process may have made them.
+      // Read again, since another process may have created them before the lock was taken.
       tokenKey: await readOrCreateKey({ ...tokenKeyFile, path: path("token.key"), log }),
       authority: await readOrCreateKey({ ...authority, path: path("proxy-ca.pem"), log }),
       sealKey: await readOrCreateKey({ ...sealKeyFile, path: path("seal.key"), log }),
@@ -101,8 +105,9 @@ async function createPrivateFolder(folder: string): Promise<void> {
 }
 
 /**
- * Whether a folder is there. A missing one has to be one that can be made, and one that is there its owner's alone, or
- * empty.
+ * Checks a folder of the state without changing anything. A missing folder has to be one that can be created, and an
+ * existing one has to be its owner's alone, or empty.
+ * @returns whether the folder exists
  * @throws Error with what to do
  */
 async function checkPrivateFolder(folder: string): Promise<boolean> {
@@ -118,7 +123,7 @@ async function checkPrivateFolder(folder: string): Promise<boolean> {
       `${folder} belongs to user ${uid}: wanted a state folder of the user who runs this process`,
     );
   }
-  // A folder with something in it may be anything, say /tmp, so its mode is its owner's affair.
+  // A folder that is not empty may be anything, such as /tmp, so its mode is not changed.
   if ((mode & 0o777) !== 0o700 && (await readdir(folder)).length > 0) {
     const found = (mode & 0o777).toString(8);
     throw new Error(`${folder} holds keys, found mode ${found}: chmod 700 ${folder}`);
@@ -126,7 +131,10 @@ async function checkPrivateFolder(folder: string): Promise<boolean> {
   return true;
 }
 
-/** @throws Error with what to do, where nothing can be made in the nearest folder above that is there */
+/**
+ * Checks that a missing folder can be created.
+ * @throws Error with what to do, where the nearest existing folder above is not writable
+ */
 async function checkRoomFor(folder: string): Promise<void> {
   let above = dirname(folder);
   while (above !== dirname(above) && !(await exists(above))) above = dirname(above);
@@ -142,13 +150,14 @@ async function checkRoomFor(folder: string): Promise<void> {
   });
 }
 
-/** Something that is made once and kept in a file. */
+/** A key, or a pair of keys, that is created once and kept in a file. */
 interface KeyFile<T> {
+  /** What the file holds, for messages. */
   readonly what: string;
   readonly create: () => Promise<string | Buffer> | string | Buffer;
-  /** @throws where it is damaged */
+  /** @throws Error where the content is damaged */
   readonly parse: (content: Buffer) => T;
-  /** What happens to those who rely on it when a new one is made. */
+  /** What happens to those who rely on the key when a new one is created. */
   readonly loss: string;
 }
 
@@ -164,14 +173,18 @@ async function readOrCreateKey<T>(kept: LocatedKeyFile<T> & { readonly log: Log 
   return kept.parse(Buffer.from(made));
 }
 
-/** Undefined where it is not made yet. @throws Error with what to do, where it is damaged */
+/**
+ * Reads a key from its file.
+ * @returns undefined where there is no file
+ * @throws Error with what to do, where the file is damaged
+ */
 async function readKey<T>({ path, what, parse, loss }: LocatedKeyFile<T>): Promise<T | undefined> {
   const content = await readPrivateFile(path);
   if (content === undefined) return undefined;
   try {
     return parse(content);
   } catch {
-    // What the parsers say is left out: it may quote a key.
+    // The parser's message is dropped, since it may quote a key.
     throw new Error(
       `${path} is damaged, wanted ${what}: restore it from a backup, or remove it so that a new one is created (${loss})`,
     );
@@ -190,7 +203,7 @@ const tokenKeyFile: KeyFile<KeyObject> = {
   loss: "tokens that tools hold are then refused",
 };
 
-/** Both parts in one file, so that no kill can part them. */
+/** The authority. Both parts are in one file, so that a killed process can't leave one without the other. */
 const authorityKeyFile = (now: () => number): KeyFile<KeyPair> => ({
   what: "the proxy's certificate authority, a certificate and its private key in PEM",
   async create() {

@@ -3,38 +3,40 @@ import { errors, type JWTPayload, jwtVerify, SignJWT } from "jose";
 import { LRUCache } from "lru-cache";
 import type { Identity, Result, VerifyToken } from "../connector/platform.ts";
 
-/** Whose token it is, and what it opens. */
+/** The mounted volume that a token is signed for, and the connectors that the token opens. */
 export interface TokenHolder {
   readonly volumeId: string;
-  /** Random, and another one each time the volume is mounted. */
+  /** A random id of the mount, different each time the volume is mounted. */
   readonly mount: string;
-  /** `namespace/name` */
+  /** The connectors as `namespace/name`. */
   readonly connectors: readonly string[];
 }
 
+/** What signing and verifying have in common. */
 export interface TokenOptions {
-  /** Ed25519, private. */
+  /** The private Ed25519 key. */
   readonly key: KeyObject;
-  /** Who is meant to accept the tokens. */
+  /** The audience of the tokens. */
   readonly audience: string;
   /** Milliseconds since 1970. */
   readonly now: () => number;
 }
 
+/** A token, and when it expires. */
 export interface SignedToken {
   readonly token: string;
   readonly expiresAt: Date;
 }
 
-/** Signs a token that lives for so many seconds. */
+/** Signs a token with a lifetime in seconds. */
 export type SignToken = (holder: TokenHolder, lifetimeSeconds: number) => Promise<SignedToken>;
 
 const issuer = "oci-connector";
 const algorithm = "EdDSA";
-/** Seconds that this machine's clock may have been set back since a token was signed. */
+/** How far this machine's clock may have been set back since a token was signed. */
 const clockToleranceSeconds = 5;
 
-/** Signs JWTs (RFC 7519) for volumes. */
+/** Creates a signer of JWTs (RFC 7519) for volumes. */
 export function createTokenSigner({
   key,
   audience,
@@ -57,8 +59,8 @@ export function createTokenSigner({
 }
 
 /**
- * Verifies what `tokenSigner` signs. A token lives no longer than the mount that it was signed for,
- * so an unmount takes back all of its tokens. A refusal shows no part of the token.
+ * Creates a verifier of the tokens that `createTokenSigner` signs. A token is valid no longer than the mount that it was
+ * signed for, so an unmount revokes all of its tokens. A refusal shows no part of the token.
  */
 export function createTokenVerifier({
   key,
@@ -112,7 +114,7 @@ interface VerifiedToken {
   readonly validUntil: number;
 }
 
-/** A build asks thousands of times with one token, and a signature costs a tenth of a millisecond. */
+/** How many verified tokens are kept. A build sends one token thousands of times, and a signature costs a tenth of a millisecond. */
 const maxVerifiedTokens = 1_000;
 
 const readItAgain = "read it from the mounted volume (context.token, config.json)";
@@ -130,7 +132,7 @@ const reasons: Readonly<Record<string, string>> = {
 
 const refuse = (reason: string): Result<never> => ({ ok: false, reason });
 
-/** The last character of a signature in base64url has bits that mean nothing: one spelling is enough. */
+/** Whether the signature has its canonical spelling: in base64url, its last character has bits that mean nothing. */
 function endsCanonically(token: string): boolean {
   const signature = token.slice(token.lastIndexOf(".") + 1);
   return Buffer.from(signature, "base64url").toString("base64url") === signature;

@@ -17,56 +17,57 @@ import {
   type VolumeRecordStore,
 } from "./volume-records.ts";
 
+/** What a keeper of volumes works with. */
 export interface VolumeKeeperOptions<Request extends RecordedRequest> {
-  /** The csi role's own. A first one that fails undoes what it has begun. */
+  /** The publish of the csi room. A first publish that fails undoes what it has begun. */
   readonly publish: (request: Request, signal?: AbortSignal) => Promise<void>;
-  /** The csi role's own. A volume that isn't mounted is no error. */
+  /** The unpublish of the csi room. A volume that isn't mounted is no error. */
   readonly unpublish: (request: UnpublishRequest) => Promise<void>;
   readonly records: VolumeRecordStore<Request>;
   readonly signToken: SignToken;
-  /** Under which the csi role looks for its token. */
+  /** The audience under which the csi room looks for the token. */
   readonly audience: string;
   /**
-   * Seconds, for volumes without a `token.expiration`. A token is renewed when a quarter of it is used
-   * up, so a tool that reads its token once and never again (buildctl) has three quarters at least.
-   * Hours are right: an unmount takes a token back long before, and it opens this proxy alone.
+   * The lifetime of tokens of volumes without a `token.expiration`. A token is renewed when a quarter of its lifetime
+   * has passed, so a tool that reads its token only once (buildctl) has three quarters at least.
+   * Hours are safe: an unmount revokes a token long before, and it opens this proxy alone.
    */
   readonly tokenLifetimeSeconds: number;
   /** Milliseconds since 1970. */
   readonly now: () => number;
-  /** Random, different each time. */
+  /** Creates a random id, different each time. */
   readonly createMountId: () => string;
   readonly every: Every;
   readonly log: Log;
 }
 
-/** The part of the kubelet: it gives volumes their tokens, and keeps fresh what is mounted. */
+/** Does the kubelet's part: it passes volumes their tokens, and refreshes mounted volumes. */
 export interface VolumeKeeper<Request extends RecordedRequest> {
   /**
-   * Mounts a volume, or brings a mounted one up to date. Another request for a mounted volume
-   * replaces it: that is an unmount and a new mount, so tokens of the old one are refused; where the
-   * new one fails, the old one is put back. A refusal says what is wrong with the request.
-   * @throws what the csi role throws; then nothing has changed
+   * Mounts a volume, or refreshes a mounted one. A different request for a mounted volume
+   * replaces it by an unmount and a new mount, so tokens of the old mount are refused. Where the
+   * new mount fails, the old one is restored. A refusal says what is wrong with the request.
+   * @throws the error of the csi room; nothing has changed then
    */
   publish(request: Request, signal?: AbortSignal): Promise<Result<void>>;
   /**
-   * Unmounts a volume, mounted or not, and from then on its tokens are refused.
-   * @throws what the csi role throws; then the volume stays
+   * Unmounts a volume, and from then on its tokens are refused. A volume that isn't mounted is no error.
+   * @throws the error of the csi room; the volume stays then
    */
   unpublish(request: UnpublishRequest): Promise<void>;
-  /** Whether a token of this mount may still be accepted. */
+  /** Whether tokens of a mount are still valid. */
   isMounted(volumeId: string, mount: string): boolean;
-  /** Brings the volumes of these connectors (`namespace/name`) up to date. */
+  /** Refreshes the volumes of changed connectors (`namespace/name`). */
   connectorsChanged(refs: ReadonlySet<string>): void;
-  /** Refreshes nothing any more. Volumes stay mounted, for the next process to go on with. */
+  /** Ends the refreshes. Volumes stay mounted, and the next process takes them over. */
   stop(): Promise<void>;
 }
 
 const tokensKey = "csi.storage.k8s.io/serviceAccount.tokens";
 
 /**
- * Takes up all recorded volumes again, as the mounts that their tokens name, and goes on keeping
- * them; what a killed process has left in doubt is unmounted.
+ * Takes over all recorded volumes, under the mount ids that their tokens name, and refreshes them from then on. Volumes
+ * that a killed process has left in doubt are unmounted.
  */
 export async function startVolumeKeeper<Request extends RecordedRequest>(
   options: VolumeKeeperOptions<Request>,
@@ -80,7 +81,7 @@ export async function startVolumeKeeper<Request extends RecordedRequest>(
     if (spec.ok) return spec.value;
     throw new Error(`the recorded volume can't be mounted any more: ${spec.reason}`);
   };
-  /** Asked before the token is signed: its life begins there, however long the publish takes. */
+  /** When a token that is signed now is due for renewal. Called before the publish, which may take its time. */
   const dueAt = (volume: Volume): number => now() + (specOf(volume).lifetimeSeconds * 1000) / 4;
 
   const publishWithToken = async (volume: Volume, signal?: AbortSignal): Promise<void> => {
@@ -190,7 +191,7 @@ export async function startVolumeKeeper<Request extends RecordedRequest>(
   };
 }
 
-/** The request as it reads from a record, so that the two can be compared. */
+/** The request without secrets and as JSON has it, so that it can be compared with a recorded one. */
 function withoutSecrets<Request extends RecordedRequest>(request: Request): Request {
   return JSON.parse(JSON.stringify({ ...request, secrets: {} }));
 }
@@ -202,15 +203,14 @@ function fieldsOf({ volumeId, targetPath }: Partial<RecordedRequest>): LogFields
   };
 }
 
-/** What a volume's token has to be. */
+/** What a volume's token has to be like. */
 export interface TokenSpec {
-  /** What it opens, as `namespace/name`. */
+  /** The connectors that the token opens, as `namespace/name`. */
   readonly connectors: readonly string[];
-  /** Seconds. */
   readonly lifetimeSeconds: number;
 }
 
-/** Reads them from a request as the csi role does, or says all that is wrong with it. */
+/** The token that a request needs, by the same attributes as in the csi room, or everything that is wrong with the request. */
 export function tokenSpecOf(
   { volumeId, volumeContext }: RecordedRequest,
   lifetimeSecondsIfAbsent: number,

@@ -4,7 +4,7 @@ import { isAbsolute, join, resolve } from "node:path";
 import { parseJson, property } from "../connector/document.ts";
 import { readPrivateFile, removePrivateFile, writePrivateFile } from "./private-file.ts";
 
-/** What the keeper knows of a request to publish; the rest of it is kept as it is. */
+/** The fields of a request to publish that are used here. The others are kept as they are. */
 export interface RecordedRequest {
   readonly volumeId: string;
   readonly targetPath: string;
@@ -12,38 +12,41 @@ export interface RecordedRequest {
   readonly secrets: Readonly<Record<string, string>>;
 }
 
-/** A volume as it is remembered across restarts. */
+/** A volume as it is recorded across restarts. */
 export interface VolumeRecord<Request extends RecordedRequest> {
-  /** Names this mount in its tokens. */
+  /** The id of this mount in its tokens. */
   readonly mount: string;
   /**
-   * A mount or an unmount was begun and has not ended. Whoever asked for it has no answer yet, and
-   * gets none from a process that was killed, so the next one ends it by an unmount.
+   * Whether a mount or an unmount has begun and not ended. Its caller has no response yet, and gets none from a process
+   * that was killed, so the next process unmounts the volume.
    */
   readonly inDoubt: boolean;
-  /** Without secrets. */
+  /** The request, without secrets. */
   readonly request: Request;
 }
 
-/** Records of volumes, in a folder of their own. */
+/** Keeps the records of volumes in a folder of their own. */
 export interface VolumeRecordStore<Request extends RecordedRequest> {
-  /** All records, and the files that hold none. */
+  /** Reads all records, and finds the files that are damaged. */
   load(): Promise<LoadedRecords<Request>>;
-  /** Only for what `isVolumeId` allows. */
+  /** Writes a record. The volume's id has to be one that `isVolumeId` allows. */
   save(record: VolumeRecord<Request>): Promise<void>;
-  /** One that isn't there is no error. */
+  /** Removes a record. A missing one is no error. */
   remove(volumeId: string): Promise<void>;
 }
 
+/** The records in a folder. */
 export interface LoadedRecords<Request extends RecordedRequest> {
   readonly records: readonly VolumeRecord<Request>[];
+  /** The paths of files that hold no valid record. */
   readonly damaged: readonly string[];
 }
 
-/** Volume ids are file names here. */
+/** Whether a volume's id can be recorded. It becomes a file's name. */
 export const isVolumeId = (text: string): boolean =>
   /^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/.test(text);
 
+/** Creates the store of records in an existing folder. */
 export function createVolumeRecordStore<Request extends RecordedRequest>(
   folder: string,
 ): VolumeRecordStore<Request> {
@@ -79,7 +82,7 @@ function parseRecord<Request extends RecordedRequest>(
   return isRecord<Request>(record) ? record : undefined;
 }
 
-/** The parts of the request that the keeper does not know are taken as they were saved. */
+/** Checks the fields that are used here. The others are taken as they were saved. */
 function isRecord<Request extends RecordedRequest>(value: unknown): value is VolumeRecord<Request> {
   const request = property(value, "request");
   const context = property(request, "volumeContext");
@@ -97,8 +100,8 @@ function isRecord<Request extends RecordedRequest>(value: unknown): value is Vol
 }
 
 /**
- * The id of the volume at a target path: whoever unmounts knows the path alone. Symbolic links are
- * not followed, so both sides have to resolve those in the path's parents first.
+ * The id of the volume at a target path, which depends on nothing else, since whoever unmounts knows the path alone.
+ * Symbolic links are not followed, so all callers have to resolve those in the path's parents first.
  * @throws TypeError for a relative path, which means another place in another process
  */
 export function volumeIdOf(targetPath: string): string {
@@ -106,35 +109,39 @@ export function volumeIdOf(targetPath: string): string {
   return createHash("sha256").update(resolve(targetPath)).digest("hex").slice(0, 32);
 }
 
+/** A request to unpublish a volume. */
 export interface UnpublishRequest {
   readonly volumeId: string;
   readonly targetPath: string;
 }
 
+/** What recorded volumes work with. */
 export interface RecordedVolumesOptions<Request extends RecordedRequest> {
   readonly records: VolumeRecordStore<Request>;
-  /** What was recorded by an earlier process. */
+  /** The records that an earlier process has left. */
   readonly recorded: readonly VolumeRecord<Request>[];
-  /** One that fails undoes what it has begun. */
+  /** Mounts a volume. A call that fails undoes what it has begun. */
   readonly publish: (record: VolumeRecord<Request>, signal?: AbortSignal) => Promise<void>;
-  /** A volume that isn't mounted is no error. */
+  /** Unmounts a volume. One that isn't mounted is no error. */
   readonly unpublish: (request: UnpublishRequest) => Promise<void>;
 }
 
-/** Mounted volumes and their records, which agree whenever the process may be killed. */
+/** Mounted volumes and their records, which stay consistent whenever the process is killed. */
 export interface RecordedVolumes<Request extends RecordedRequest> {
+  /** The record of a volume, or undefined where it is unknown. */
   get(volumeId: string): VolumeRecord<Request> | undefined;
+  /** The records of all volumes. */
   all(): Iterable<VolumeRecord<Request>>;
-  /** Mounts a volume that isn't known. Where that fails it is unknown again, or in doubt. */
+  /** Mounts a volume that isn't known. Where that fails, the volume is unknown again, or in doubt. */
   mount(record: VolumeRecord<Request>, signal?: AbortSignal): Promise<void>;
-  /** Unmounts a volume, known or not. Where that fails it stays as it is. */
+  /** Unmounts a volume, known or not. Where that fails, the volume stays as it is. */
   unmount(request: UnpublishRequest): Promise<void>;
 }
 
 /**
- * A record is written before its volume is mounted, and removed after it is unmounted. Meanwhile it is
- * marked as in doubt, so that the next process can tell a volume that somebody counts on from one whose
- * mount or unmount was cut short.
+ * Creates the recorded volumes. A record is written before its volume is mounted, and removed after the volume is
+ * unmounted. In between it is marked as in doubt, so that the next process can tell a volume that is in use from one
+ * whose mount or unmount was interrupted.
  */
 export function createRecordedVolumes<Request extends RecordedRequest>(
   options: RecordedVolumesOptions<Request>,
@@ -154,7 +161,7 @@ export function createRecordedVolumes<Request extends RecordedRequest>(
     async mount(record, signal) {
       const { volumeId } = record.request;
       await records.save({ ...record, inDoubt: true });
-      // A tool may show its token before the publish has ended.
+      // A tool may use its token before the publish has ended.
       volumes.set(volumeId, record);
       try {
         await options.publish(record, signal);
@@ -163,7 +170,7 @@ export function createRecordedVolumes<Request extends RecordedRequest>(
         throw error;
       }
       try {
-        // Whoever has gone by now takes it for failed.
+        // A caller that is gone by now takes the mount for failed.
         signal?.throwIfAborted();
         await records.save(record);
       } catch (error) {
