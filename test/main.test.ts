@@ -20,10 +20,14 @@ describe("main.ts: a role in a cluster", () => {
     const missing = join(folder, "missing");
     const { status, stderr } = await runProgram(process.execPath, [main, "csi"], {
       env: {
-        ...{ KUBERNETES_SERVICE_HOST: "127.0.0.1", KUBERNETES_SERVICE_PORT: "1" },
-        ...{ POD_NAMESPACE: "connectors-system", NODE_NAME: "node1" },
-        ...{ AUDIENCE: "connectors-proxy", CLUSTER_DOMAIN: "cluster.local" },
-        ...{ KUBELET_PLUGIN: missing, KUBELET_REGISTRATION: folder },
+        KUBERNETES_SERVICE_HOST: "127.0.0.1",
+        KUBERNETES_SERVICE_PORT: "1",
+        POD_NAMESPACE: "connectors-system",
+        NODE_NAME: "node1",
+        AUDIENCE: "connectors-proxy",
+        CLUSTER_DOMAIN: "cluster.local",
+        KUBELET_PLUGIN: missing,
+        KUBELET_REGISTRATION: folder,
       },
     });
     expect(status).to.equal(1);

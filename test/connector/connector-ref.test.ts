@@ -34,7 +34,10 @@ describe("the name of a connector", () => {
 
   it("is shorter than a namespace may be", () => {
     expect([61, 62, 63, 64].map((length) => isNamespace("a".repeat(length)))).to.deep.equal([
-      ...[true, true, true, false],
+      true,
+      true,
+      true,
+      false,
     ]);
   });
 });

@@ -63,7 +63,8 @@ status:
     const { address, addressExtensions, ...rest } = accepted(document);
     expect(address.origin + address.basePath).to.equal("https://harbor.example.com:8443/base/path");
     expect(addressExtensions.map(({ origin }) => origin)).to.deep.equal([
-      ...["https://mirror.example.com", "http://10.1.2.3:5000"],
+      "https://mirror.example.com",
+      "http://10.1.2.3:5000",
     ]);
     expect(rest).to.deep.equal({
       name: "harbor",

@@ -26,8 +26,26 @@ const accepted: readonly [text: string, seconds: number][] = [
 ];
 
 const refused: readonly string[] = [
-  ...["", "m", "1", "10", "00", "1d", "1M", "1hm", ".", ".s", "1..5s", "1.5.5s", "1e3s", "1,5h"],
-  ...["1m 1s", " 1m", "1m ", "1m\n", "0x10s", "\u0663m"],
+  "",
+  "m",
+  "1",
+  "10",
+  "00",
+  "1d",
+  "1M",
+  "1hm",
+  ".",
+  ".s",
+  "1..5s",
+  "1.5.5s",
+  "1e3s",
+  "1,5h",
+  "1m 1s",
+  " 1m",
+  "1m ",
+  "1m\n",
+  "0x10s",
+  "\u0663m",
 ];
 
 describe("a Go duration", () => {

@@ -142,8 +142,12 @@ describe("skopeo and buildah with registries.conf, config.json and certs.d", fun
     const proxy = options.network && `http://${options.network.host}`;
     return await clients.skopeo(
       [
-        ...["inspect", "--raw", "--registries-conf", join(folder, "registries.conf")],
-        ...["--authfile", join(folder, "config.json")],
+        "inspect",
+        "--raw",
+        "--registries-conf",
+        join(folder, "registries.conf"),
+        "--authfile",
+        join(folder, "config.json"),
         ...(options.certificatesOf
           ? ["--cert-dir", join(folder, "certs.d", options.certificatesOf)]
           : []),

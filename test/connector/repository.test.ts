@@ -129,7 +129,9 @@ describe("names of repositories, references and digests that are long and hostil
   for (const [shape, text] of hostile) {
     it(`of ${shape} are refused before the time limit`, () => {
       expect([isRepository(text), isReference(text), isDigest(text)]).to.deep.equal([
-        ...[false, false, false],
+        false,
+        false,
+        false,
       ]);
     });
   }

@@ -26,12 +26,36 @@ describe("tunnel rules: the setting of where clients may go", () => {
   }
 
   for (const text of [
-    ...["", "tunnel,", "refuse,github.com", "https://github.com", "github.com/", "a b"],
-    ...["github.com:0", "github.com:65536", "github.com:http", "user@github.com", "*", "a*.com"],
-    ...["*.10.1.2.3", "*.[::1]", "[10.1.2.3]", "::1", "[::1%lo]", "10.0.0.0/33", "10.0.0/8", "!x"],
+    "",
+    "tunnel,",
+    "refuse,github.com",
+    "https://github.com",
+    "github.com/",
+    "a b",
+    "github.com:0",
+    "github.com:65536",
+    "github.com:http",
+    "user@github.com",
+    "*",
+    "a*.com",
+    "*.10.1.2.3",
+    "*.[::1]",
+    "[10.1.2.3]",
+    "::1",
+    "[::1%lo]",
+    "10.0.0.0/33",
+    "10.0.0/8",
+    "!x",
     // Spellings of 127.0.0.1 that a resolver would take for an address.
-    ...["127.1", "2130706433", "0x7f.1", "0x7f000001", "0177.0.0.1"],
-    ...["ex..com", "-a.com", "a.com-", "a/b"],
+    "127.1",
+    "2130706433",
+    "0x7f.1",
+    "0x7f000001",
+    "0177.0.0.1",
+    "ex..com",
+    "-a.com",
+    "a.com-",
+    "a/b",
   ]) {
     it(`is not ${JSON.stringify(text)}, and says what would be`, () => {
       const read = parseTunnelRules(text, "--tunnel");

@@ -58,8 +58,10 @@ describe("the hosts that a tool is told of", () => {
 
 describe("the mirrors of a registry's own name", () => {
   const connectors = [
-    ...["team-a/harbor=harbor.example.com", "team-b/other=harbor.example.com"],
-    ...["team-a/gone", "team-a/hub=docker.io"],
+    "team-a/harbor=harbor.example.com",
+    "team-b/other=harbor.example.com",
+    "team-a/gone",
+    "team-a/hub=docker.io",
   ] as unknown as readonly [string];
 
   const mirrors = (hosts: ProxyHostsOf, scheme?: "http" | "https") =>

@@ -192,8 +192,21 @@ describe("the CSI volume node under many calls", function () {
   it("survives any attributes, and writes nowhere but into the volume", async () => {
     const names = ["connectors", "connector.name", "configuration.names", "configuration.params"];
     const part = fc.constantFrom(
-      ...["harbor", "team-b/ghcr", "..", "/", ",", "!", "!..data", "!../x", "!/etc", "{}", "\0"],
-      ...['{"buildkitd":{"mountPath":"/../x"}}', "__proto__", "..volume.json", "!certs.d"],
+      "harbor",
+      "team-b/ghcr",
+      "..",
+      "/",
+      ",",
+      "!",
+      "!..data",
+      "!../x",
+      "!/etc",
+      "{}",
+      "\0",
+      '{"buildkitd":{"mountPath":"/../x"}}',
+      "__proto__",
+      "..volume.json",
+      "!certs.d",
       ...configurationNames.keys(),
     );
     const value = fc.oneof(

@@ -129,8 +129,13 @@ describe("the CSI volume node", function () {
       );
       const as = (group: string, path: string) =>
         run("setpriv", [
-          ...["--reuid", "65534", "--regid", group, "--clear-groups"],
-          ...["cat", join(target, path)],
+          "--reuid",
+          "65534",
+          "--regid",
+          group,
+          "--clear-groups",
+          "cat",
+          join(target, path),
         ]).then(
           ({ stdout }) => stdout,
           ({ stderr }) => stderr,
@@ -176,7 +181,8 @@ describe("the CSI volume node", function () {
 
     it("takes the token from the volume's context where the secrets have none", async () => {
       const volumeContext = {
-        ...{ connectors: "harbor", ...podInfo },
+        connectors: "harbor",
+        ...podInfo,
         [tokensKey]: tokensJson(`${tokenMark}-2`, tokenExpiry),
       };
       await driver.publish(publishRequest(target, { volumeContext, secrets: {} }));
@@ -185,7 +191,8 @@ describe("the CSI volume node", function () {
 
     it("takes the token from the secrets where both have one", async () => {
       const volumeContext = {
-        ...{ connectors: "harbor", ...podInfo },
+        connectors: "harbor",
+        ...podInfo,
         [tokensKey]: tokensJson(`${tokenMark}-2`, tokenExpiry),
       };
       await driver.publish(publishRequest(target, { volumeContext }));

@@ -132,7 +132,10 @@ function createHost(
       .filter((line) => texts.every((text) => line.includes(text)));
 
   const host: CiHost = {
-    ...{ folder, state, connectors, program, logged },
+    folder,
+    state,
+    connectors,
+    program,
     get http() {
       return http;
     },
@@ -141,8 +144,18 @@ function createHost(
     },
     async start() {
       const commandLine = [
-        ...[...nodeArgs, main, "standalone", "--connectors", connectors, "--state", state],
-        ...["--listen", `http://${http}`, "--listen", `https://${https}`, ...args],
+        ...nodeArgs,
+        main,
+        "standalone",
+        "--connectors",
+        connectors,
+        "--state",
+        state,
+        "--listen",
+        `http://${http}`,
+        "--listen",
+        `https://${https}`,
+        ...args,
       ];
       const started = await startProgram(process.execPath, commandLine, { env: environment });
       resources.add(started);

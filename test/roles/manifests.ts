@@ -44,6 +44,9 @@ export function connectorYaml({
 }
 
 const secret = (metadata: object, type: string, stringData: object): object => ({
-  ...{ apiVersion: "v1", kind: "Secret" },
-  ...{ metadata, type, stringData },
+  apiVersion: "v1",
+  kind: "Secret",
+  metadata,
+  type,
+  stringData,
 });

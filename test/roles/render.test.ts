@@ -34,8 +34,11 @@ describe("oci-connector render: what a volume would hold", () => {
 
   it("names the proxy of a machine, and mirrors, as a CI host has them", () => {
     const text = rendered(
-      ...["--configuration=registries-conf", "--proxy=http://[::1]:5080", "--proxy=[::1]:5443"],
-      ...['--params={"registries-conf":{"mirror":true}}', "--image-host=harbor.example.com"],
+      "--configuration=registries-conf",
+      "--proxy=http://[::1]:5080",
+      "--proxy=[::1]:5443",
+      '--params={"registries-conf":{"mirror":true}}',
+      "--image-host=harbor.example.com",
       "registries.conf",
     );
     expect(text).to.contain('prefix = "harbor.example.com"');

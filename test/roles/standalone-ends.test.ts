@@ -123,7 +123,11 @@ describe("standalone mode: its end", function () {
     expect(await mountsBelow(host.folder)).to.deep.equal(before);
     expect(await volume.read("context.token")).to.equal(volume.token);
     expect(await readdir(host.state)).to.have.members([
-      ...["lock", "proxy-ca.pem", "seal.key", "token.key", "volumes"],
+      "lock",
+      "proxy-ca.pem",
+      "seal.key",
+      "token.key",
+      "volumes",
     ]);
 
     await host.start();
@@ -167,7 +171,11 @@ describe("standalone mode: its end", function () {
       // Until Node runs our code, the signal's own action ends it.
       expect(host.program().status()).to.be.oneOf([0, undefined]);
       expect(await readdir(host.state)).to.have.members([
-        ...["lock", "proxy-ca.pem", "seal.key", "token.key", "volumes"],
+        "lock",
+        "proxy-ca.pem",
+        "seal.key",
+        "token.key",
+        "volumes",
       ]);
     }
     await host.start();
@@ -191,8 +199,14 @@ describe("standalone mode: its start", function () {
   after(resources.stop);
 
   const args = (...more: readonly string[]): readonly string[] => [
-    ...["standalone", "--connectors", join(folder, "connectors"), "--state", join(folder, "state")],
-    ...["--listen", "127.0.0.1:0", ...more],
+    "standalone",
+    "--connectors",
+    join(folder, "connectors"),
+    "--state",
+    join(folder, "state"),
+    "--listen",
+    "127.0.0.1:0",
+    ...more,
   ];
   /** It says just this, after what it has to log, and leaves no socket and no lock. */
   function expectRefusal({ status, stderr, timedOut }: Outcome, ...words: readonly string[]): void {
@@ -218,7 +232,11 @@ describe("standalone mode: its start", function () {
     const port = typeof address === "object" ? address?.port : undefined;
     const refuse = async (name: string, ...listen: readonly string[]): Promise<string> => {
       const outcome = await runCommand([
-        ...["standalone", "--connectors", host.connectors, "--state", join(folder, name)],
+        "standalone",
+        "--connectors",
+        host.connectors,
+        "--state",
+        join(folder, name),
         ...listen.flatMap((listened) => ["--listen", listened]),
       ]);
       expectRefusal(outcome, "oci-connector: --listen: ");
@@ -240,8 +258,11 @@ describe("standalone mode: its start", function () {
   it("is refused to users who may not mount, whatever else they may", async () => {
     const mayRead = "+dac_override,+dac_read_search";
     const asNobody = [
-      ...["--reuid", "65534", "--clear-groups"],
-      ...[`--inh-caps=${mayRead}`, `--ambient-caps=${mayRead}`],
+      "--reuid",
+      "65534",
+      "--clear-groups",
+      `--inh-caps=${mayRead}`,
+      `--ambient-caps=${mayRead}`,
     ];
     const withoutCapability = ["--bounding-set=-sys_admin", "--inh-caps=-sys_admin"];
     const refuse = async (privileges: readonly string[], found: string): Promise<void> => {

@@ -65,7 +65,10 @@ describe("standalone mode that is killed", function () {
       host.mount("three", "team-a/hub,team-b/hub", "--group", "12345"),
       host.mount(
         ...(["four", "team-a/hub", "--configuration", "buildkitd"] as const),
-        ...["--params", '{"buildkitd": {"mirror": true}}', "--token-expiration", "10m"],
+        "--params",
+        '{"buildkitd": {"mirror": true}}',
+        "--token-expiration",
+        "10m",
       ),
     ]);
     const [one, two, three, four] = volumes;

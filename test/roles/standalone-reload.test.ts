@@ -59,7 +59,8 @@ describe("standalone mode: changes of its folder", function () {
     await host.write("hub.yaml", original());
     volume = await host.mount(
       ...(["volume", ref, "--configuration", "docker-config,buildkitd"] as const),
-      ...["--params", JSON.stringify({ buildkitd: { mirror: true } })],
+      "--params",
+      JSON.stringify({ buildkitd: { mirror: true } }),
     );
     expect(await pull()).to.equal("first");
     expect(await volume.read("buildkitd.toml")).to.include(`[registry."${first.host}"]`);

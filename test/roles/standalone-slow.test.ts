@@ -51,9 +51,13 @@ const pushTakes = tokenLifetime + leeway + 30;
     const began = performance.now();
     const { status, stderr } = await clients.skopeo(
       [
-        ...["copy", "--authfile", join(volume.path, "config.json")],
-        ...["--dest-cert-dir", join(volume.path, "certs.d", host.https)],
-        ...[image.reference, `docker://${host.https}/namespaces/team-a/connectors/hub/large:1`],
+        "copy",
+        "--authfile",
+        join(volume.path, "config.json"),
+        "--dest-cert-dir",
+        join(volume.path, "certs.d", host.https),
+        image.reference,
+        `docker://${host.https}/namespaces/team-a/connectors/hub/large:1`,
       ],
       { timeout: 500_000 },
     );
@@ -63,8 +67,13 @@ const pushTakes = tokenLifetime + leeway + 30;
       tokenLifetime + leeway,
     );
     const inspected = await clients.skopeo([
-      ...["inspect", "--tls-verify=false", "--creds", `${username}:${password}`],
-      ...["--format", "{{.Digest}}", `docker://${registry.host}/large:1`],
+      "inspect",
+      "--tls-verify=false",
+      "--creds",
+      `${username}:${password}`,
+      "--format",
+      "{{.Digest}}",
+      `docker://${registry.host}/large:1`,
     ]);
     expect(inspected.stdout.trim()).to.equal(image.digest);
     const pushes = tokens.requests.filter(({ url }) => url.search.includes("push")).length;

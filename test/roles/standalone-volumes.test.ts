@@ -74,7 +74,8 @@ describe("standalone mode: volumes", function () {
   it("name every connector in their files, the last one as the proxy's address", async () => {
     const volume = await host.mount(
       ...(["both", "team-a/hub,team-b/hub", "--configuration", "docker-config,buildkitd"] as const),
-      ...["--params", JSON.stringify({ buildkitd: { mirror: true } })],
+      "--params",
+      JSON.stringify({ buildkitd: { mirror: true } }),
     );
     expect(await volume.read("connector.status.proxyAddress")).to.equal(
       `https://${host.https}/namespaces/team-b/connectors/hub`,
@@ -155,8 +156,12 @@ describe("standalone mode: volumes", function () {
       const [head, payload, signature] = volume.token.split(".");
       const none = Buffer.from('{"alg":"none"}').toString("base64url");
       for (const forged of [
-        ...[`${head}.${payload}.`, `${none}.${payload}.`, `${none}.${payload}.${signature}`],
-        ...[volume.token.slice(0, -4), "nonsense-of-a-length", `${volume.token}x`],
+        `${head}.${payload}.`,
+        `${none}.${payload}.`,
+        `${none}.${payload}.${signature}`,
+        volume.token.slice(0, -4),
+        "nonsense-of-a-length",
+        `${volume.token}x`,
       ]) {
         expect(await withToken(forged)).to.match(/^401 .*(is not a token|another key)/);
       }
@@ -228,19 +233,33 @@ describe("standalone mode: volumes", function () {
       ),
       refuses(
         ["mount", "v2", "--connectors", "team-a/hub", "--configuration", "docker,!x y"],
-        ...['"docker"', '"!x y"', "docker-config, registry-config, buildkitd"],
+        '"docker"',
+        '"!x y"',
+        "docker-config, registry-config, buildkitd",
       ),
       refuses(
         [
-          ...["mount", "v3", "--connectors", "a/b/c", "--params", "{", "--namespace", "A_B"],
-          ...["--token-expiration", "1m", "--group", "4294967295"],
+          "mount",
+          "v3",
+          "--connectors",
+          "a/b/c",
+          "--params",
+          "{",
+          "--namespace",
+          "A_B",
+          "--token-expiration",
+          "1m",
+          "--group",
+          "4294967295",
         ],
-        ...["connectors: ", "configuration.params: ", "token.expiration: "],
+        "connectors: ",
+        "configuration.params: ",
+        "token.expiration: ",
       ),
       refuses(["mount", "v4"], "connectors: found nothing"),
       refuses(
         ["mount", "no/folder/volume", "--connectors", "team-a/hub"],
-        ...[`${at("no/folder")} can't be accessed (ENOENT): create that folder first`],
+        `${at("no/folder")} can't be accessed (ENOENT): create that folder first`,
       ),
       refuses(["mount", "file", "--connectors", "team-a/hub"], "found a file, wanted a folder"),
       refuses(

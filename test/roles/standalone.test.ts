@@ -35,7 +35,8 @@ describe("standalone mode: the main job", function () {
     host.keepSecret("the registry's password", password);
     volume = await host.mount(
       ...(["volume", "team-a/hub", "--configuration", "docker-config,registries-conf"] as const),
-      ...["--params", JSON.stringify({ "registries-conf": { mirror: true, scheme: "https" } })],
+      "--params",
+      JSON.stringify({ "registries-conf": { mirror: true, scheme: "https" } }),
     );
     const path = "namespaces/team-a/connectors/hub";
     prefix = { http: `${host.http}/${path}`, https: `${host.https}/${path}` };
@@ -63,8 +64,11 @@ describe("standalone mode: the main job", function () {
   }
   const push = (image: string, name: string): Promise<Outcome> =>
     skopeo(
-      ...["copy", ...authfile(), ...certDir("--dest-cert-dir")],
-      ...[image, `docker://${prefix.https}/${name}`],
+      "copy",
+      ...authfile(),
+      ...certDir("--dest-cert-dir"),
+      image,
+      `docker://${prefix.https}/${name}`,
     );
   const succeeds = ({ status, stderr }: Outcome): void =>
     void expect({ status, stderr: status === 0 ? "" : stderr }).to.deep.equal({
@@ -75,8 +79,13 @@ describe("standalone mode: the main job", function () {
   async function digestInRegistry(repository: string, tag: string): Promise<string> {
     const { username, password } = registry;
     const { stdout } = await clients.skopeo([
-      ...["inspect", "--tls-verify=false", "--creds", `${username}:${password}`],
-      ...["--format", "{{.Digest}}", `docker://${registry.host}/${repository}:${tag}`],
+      "inspect",
+      "--tls-verify=false",
+      "--creds",
+      `${username}:${password}`,
+      "--format",
+      "{{.Digest}}",
+      `docker://${registry.host}/${repository}:${tag}`,
     ]);
     return stdout.trim();
   }
