@@ -146,11 +146,11 @@ describe("configuration.params", () => {
   }
 
   it("are params or problems whatever the JSON, never an exception", () => {
-    const odd = fc.oneof(fc.jsonValue(), fc.constant({ toString: 1 }));
-    const setting = fc.dictionary(fc.constantFrom("mirror", "mountPath", "scheme", "x"), odd);
+    const value = fc.oneof(fc.jsonValue(), fc.constant({ toString: 1 }));
+    const setting = fc.dictionary(fc.constantFrom("mirror", "mountPath", "scheme", "x"), value);
     const configuration = fc.constantFrom("buildkitd", "containerd", "registry-config", "y");
     fc.assert(
-      fc.property(fc.dictionary(configuration, fc.oneof(setting, odd)), (document) => {
+      fc.property(fc.dictionary(configuration, fc.oneof(setting, value)), (document) => {
         const params = parseConfigurationParams(JSON.stringify(document));
         if (!params.ok) expect(params.problems).not.to.deep.equal([]);
       }),

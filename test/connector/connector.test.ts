@@ -212,8 +212,8 @@ describe("a Connector document with mistakes", () => {
       "spec.address: nothing",
     ];
     const inherited: unknown = Object.create(Object(withSpec({})));
-    const odd = { spec: "x", metadata: [] };
-    for (const document of [undefined, null, 7, "Connector", [], {}, odd, inherited]) {
+    const value = { spec: "x", metadata: [] };
+    for (const document of [undefined, null, 7, "Connector", [], {}, value, inherited]) {
       expect(problems(document), JSON.stringify(document)).to.deep.equal(all);
     }
   });
@@ -399,12 +399,12 @@ status:
 
 describe("a Connector document, whatever it holds", () => {
   /** A right document in which some values are replaced by any others. */
-  const odd = fc.oneof(
+  const value = fc.oneof(
     fc.jsonValue(),
     fc.constantFrom<unknown>("a.test", { toString: 1, valueOf: 1 }, [], "", { name: "s" }),
   );
   const maybe = <T>(right: T) =>
-    fc.option(fc.oneof(fc.constant<unknown>(right), odd), { nil: undefined });
+    fc.option(fc.oneof(fc.constant<unknown>(right), value), { nil: undefined });
   const param = fc.record({
     name: maybe("allowedRealmHosts"),
     value: maybe("a.test,b.test"),
@@ -414,22 +414,22 @@ describe("a Connector document, whatever it holds", () => {
     kind: fc.constant("Connector"),
     metadata: fc.oneof(
       fc.record({ name: maybe("harbor"), namespace: maybe("team-a"), uid: maybe("u") }),
-      odd,
+      value,
     ),
     spec: fc.record({
       connectorClassName: maybe("oci"),
       address: maybe("https://harbor.example.com"),
-      addressExtensions: fc.oneof(fc.array(maybe({ name: "a", value: "http://b" })), odd),
+      addressExtensions: fc.oneof(fc.array(maybe({ name: "a", value: "http://b" })), value),
       auth: fc.oneof(
         fc.record({
           name: maybe("tokenAuth"),
           secretRef: maybe({ name: "s", namespace: "team-a" }),
           params: maybe([{ name: "repository", value: "a/b" }]),
         }),
-        odd,
+        value,
       ),
       caCertSecretRef: maybe({ name: "ca" }),
-      params: fc.oneof(fc.array(param), odd),
+      params: fc.oneof(fc.array(param), value),
     }),
   });
 

@@ -185,8 +185,11 @@ describe("a credential", () => {
   }).timeout(20_000);
 
   it("is looked for in any document without an exception", () => {
-    const odd = fc.oneof(fc.jsonValue(), fc.constant({ toString: 1 }));
-    const document = fc.record({ type: odd, data: fc.oneof(odd, fc.record({ username: odd })) });
+    const value = fc.oneof(fc.jsonValue(), fc.constant({ toString: 1 }));
+    const document = fc.record({
+      type: value,
+      data: fc.oneof(value, fc.record({ username: value })),
+    });
     fc.assert(
       fc.property(fc.oneof(document, fc.jsonValue()), (any) => {
         expect(parseCredential(any).ok).to.equal(false);

@@ -3,7 +3,7 @@ import fc from "fast-check";
 import { describeProblems, show } from "../../src/connector/problem.ts";
 
 describe("show(): what a person is shown of a foreign value", () => {
-  const odd = "something that can't be shown";
+  const unprintable = "something that can't be shown";
   const circular: unknown[] = [];
   circular.push(circular);
   const deep: unknown = JSON.parse("[".repeat(100_000) + "]".repeat(100_000));
@@ -19,10 +19,10 @@ describe("show(): what a person is shown of a foreign value", () => {
     ["letters of any language stay readable", "größe 値 🐳", '"größe 値 🐳"'],
     ["a value of 120 signs is shown whole", "x".repeat(118), `"${"x".repeat(118)}"`],
     ["a long value is cut", "x".repeat(500), `"${"x".repeat(119)}…`],
-    ["a list that contains itself can't be shown", circular, odd],
-    ["nor can one that is too deep for JSON", deep, odd],
-    ["nor can a big integer", 1n, odd],
-    ["nor can a function", () => 1, odd],
+    ["a list that contains itself can't be shown", circular, unprintable],
+    ["nor can one that is too deep for JSON", deep, unprintable],
+    ["nor can a big integer", 1n, unprintable],
+    ["nor can a function", () => 1, unprintable],
   ];
   for (const [claim, value, shown] of cases) {
     it(claim, () => {

@@ -48,7 +48,7 @@ export async function startRecordingRegistry(
     const login = encoded === undefined ? undefined : Buffer.from(encoded, "base64").toString();
     requests.push({ line, host, login });
   };
-  const answer: RequestListener = ({ method, url = "", headers }, response) => {
+  const onRequest: RequestListener = ({ method, url = "", headers }, response) => {
     record(`${method} ${url}`, headers.host, headers.authorization);
     const path = URL.parse(url, "http://registry")?.pathname ?? "";
     if (headers.authorization === undefined) {
@@ -64,8 +64,8 @@ export async function startRecordingRegistry(
     }
   };
   const server: Server = tls
-    ? createHttps({ cert: tls.certificate, key: tls.privateKey }, answer)
-    : createHttp(answer);
+    ? createHttps({ cert: tls.certificate, key: tls.privateKey }, onRequest)
+    : createHttp(onRequest);
   server.on("connect", ({ url, headers }, socket) => {
     record(`CONNECT ${url}`, headers.host, headers["proxy-authorization"]);
     socket.end("HTTP/1.1 502 Bad Gateway\r\n\r\n");

@@ -193,7 +193,7 @@ describe("skopeo and buildah with registries.conf, config.json and certs.d", fun
   });
 
   it("asks connectors of one registry in the volume's order until one has the image", async () => {
-    const proxy = test.add(await startRecordingRegistry((asked) => asked.includes("/other/")));
+    const proxy = test.add(await startRecordingRegistry((path) => path.includes("/other/")));
     const network = test.add(await startRecordingRegistry());
     const volume = sampleVolume(shared, listenerHosts({ http: proxy.host }));
     const image = "harbor.example.com/app:1";

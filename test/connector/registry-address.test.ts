@@ -32,7 +32,7 @@ describe("the address of a registry", () => {
     });
   });
 
-  const longest = `${"a.".repeat(126)}b`;
+  const longestHost = `${"a.".repeat(126)}b`;
   const origins: readonly [claim: string, address: string, origin: string][] = [
     ["keeps http where it is written", "http://reg.example.com", "http://reg.example.com"],
     ["leaves out the port that https has anyway", "https://r.test:443", "https://r.test"],
@@ -48,7 +48,7 @@ describe("the address of a registry", () => {
     ["may be an IPv4 address", "https://10.0.0.7:5000", "https://10.0.0.7:5000"],
     ["reads an odd IPv4 address as what is dialled", "https://0x7f.1", "https://127.0.0.1"],
     ["may be an IPv6 address", "https://[2001:DB8::7]:5000", "https://[2001:db8::7]:5000"],
-    ["may be as long as DNS allows", `http://${longest}`, `http://${longest}`],
+    ["may be as long as DNS allows", `http://${longestHost}`, `http://${longestHost}`],
     ["may end in a slash", "https://r.test/", "https://r.test"],
   ];
   for (const [claim, address, origin] of origins) {
@@ -122,7 +122,7 @@ describe("the address of a registry", () => {
     ["a host with two dots in a row", "https://a..b"],
     ["a host that ends in a dot", "https://r.test."],
     ["a host that begins with a dash", "https://-r.test"],
-    ["a host that is longer than DNS allows", `https://${longest}b`],
+    ["a host that is longer than DNS allows", `https://${longestHost}b`],
     ["an IPv4 address that is none", "https://1.2.3.400"],
     ["an IPv6 address that is none", "https://[::zz]"],
     ["an IPv6 address without brackets", "https://2001:db8::7"],

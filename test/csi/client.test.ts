@@ -15,13 +15,13 @@ describe("CSI client", () => {
   let socketPath: string;
   let server: SocketServer | undefined;
   const requests: (PublishRequest | UnpublishRequest)[] = [];
-  let answer: () => Promise<void>;
+  let handle: () => Promise<void>;
 
   beforeEach(async () => {
     folder = await makeFolder();
     socketPath = join(folder, "csi.sock");
     requests.length = 0;
-    answer = async () => undefined;
+    handle = async () => undefined;
     server = undefined;
   });
   afterEach(async () => {
@@ -32,7 +32,7 @@ describe("CSI client", () => {
   const serve = async () => {
     const take = (request: PublishRequest | UnpublishRequest) => {
       requests.push(request);
-      return answer();
+      return handle();
     };
     server = await serveCsi({
       socketPath,
@@ -75,7 +75,7 @@ describe("CSI client", () => {
 
   it("fails with what the driver says", async () => {
     await serve();
-    answer = () => Promise.reject(unavailable('connector "a" is away: wait'));
+    handle = () => Promise.reject(unavailable('connector "a" is away: wait'));
     expect(await messageOf(publish())).to.equal('connector "a" is away: wait');
   });
 

@@ -15,7 +15,7 @@ import { makeTempFolder } from "../support/temp-folder.ts";
 describe("the CSI driver's registration with the kubelet", () => {
   const resources = cleanup();
   const lines: string[] = [];
-  let told: number;
+  let registrations: number;
   let registration: PluginRegistration;
   let kubelet: RegistrationClient;
 
@@ -28,7 +28,7 @@ describe("the CSI driver's registration with the kubelet", () => {
         csiSocketPath: "/var/lib/kubelet/plugins/connectors-csi/csi.sock",
         graceMs: 1_000,
         onRegistered: () => {
-          told += 1;
+          registrations += 1;
         },
         log: createLog(
           (line) => lines.push(line),
@@ -42,7 +42,7 @@ describe("the CSI driver's registration with the kubelet", () => {
     );
     resources.defer(() => kubelet.close());
     lines.length = 0;
-    told = 0;
+    registrations = 0;
   });
   afterEach(resources.stop);
 
@@ -69,10 +69,10 @@ describe("the CSI driver's registration with the kubelet", () => {
   it("counts once the kubelet has said so, and not because it was asked", async () => {
     await getInfo();
     expect(registration.isRegistered()).to.equal(false);
-    expect(told).to.equal(0);
+    expect(registrations).to.equal(0);
     await notify(true);
     expect(registration.isRegistered()).to.equal(true);
-    expect(told).to.equal(1);
+    expect(registrations).to.equal(1);
   });
 
   it("logs why the kubelet has refused to register the driver, and each change once", async () => {

@@ -49,18 +49,18 @@ async function kill(child: ChildProcess): Promise<void> {
 }
 
 /** Looks at the mounts of a path all the while, and tells the highest number there was. */
-async function mostMounts(path: string, during: () => Promise<void>): Promise<number> {
+async function maxMounts(path: string, during: () => Promise<void>): Promise<number> {
   let goesOn = true;
   const watch = async (): Promise<number> => {
-    let most = 0;
-    while (goesOn) most = Math.max(most, (await mountIdsAt(path)).length);
-    return most;
+    let max = 0;
+    while (goesOn) max = Math.max(max, (await mountIdsAt(path)).length);
+    return max;
   };
   const stop = (): void => {
     goesOn = false;
   };
-  const [most] = await Promise.all([watch(), during().finally(stop)]);
-  return most;
+  const [max] = await Promise.all([watch(), during().finally(stop)]);
+  return max;
 }
 
 /** Runs a number of tasks, some at a time. */
@@ -92,12 +92,12 @@ describe("the CSI volume node under many calls", function () {
   afterEach(() => driver.end());
 
   it("mounts once, however often and however concurrently it is asked", async () => {
-    const most = await mostMounts(target, () =>
+    const max = await maxMounts(target, () =>
       inParallel(200, 20, (index) =>
         driver.publish(publishRequest(target, { token: `${tokenMark}-${index % 3}` })),
       ),
     );
-    expect(most).to.equal(1);
+    expect(max).to.equal(1);
     expect(await mountIdsAt(target)).to.have.lengthOf(1);
     await driver.unpublish(target);
     expect(await mountIdsAt(target)).to.deep.equal([]);
@@ -105,12 +105,12 @@ describe("the CSI volume node under many calls", function () {
   });
 
   it("takes publish and unpublish one after the other", async () => {
-    const most = await mostMounts(target, () =>
+    const max = await maxMounts(target, () =>
       inParallel(80, 20, (index) =>
         index % 2 === 0 ? driver.publish(publishRequest(target)) : driver.unpublish(target),
       ),
     );
-    expect(most).to.equal(1);
+    expect(max).to.equal(1);
     await driver.unpublish(target);
     expect(await mountIdsAt(target)).to.deep.equal([]);
   });

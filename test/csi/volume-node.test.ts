@@ -151,9 +151,9 @@ describe("the CSI volume node", function () {
     });
 
     it("asks for what the Pod's ServiceAccount may do", async () => {
-      const asked: unknown[] = [];
+      const reviewed: unknown[] = [];
       driver.world.mayUse = async (...question) => {
-        asked.push(question);
+        reviewed.push(question);
         return { ok: true, value: undefined };
       };
       await driver.publish(publishRequest(target, { attributes: { connectors: "team-b/ghcr" } }));
@@ -164,19 +164,19 @@ describe("the CSI volume node", function () {
         "system:authenticated",
       ];
       const ref = { namespace: "team-b", name: "ghcr" };
-      expect(asked).to.deep.equal([[{ user, groups }, ref, "pull"]]);
+      expect(reviewed).to.deep.equal([[{ user, groups }, ref, "pull"]]);
     });
 
     it("asks for nobody where there is no ServiceAccount", async () => {
-      const asked: string[] = [];
+      const reviewed: string[] = [];
       driver.world.mayUse = async ({ user }) => {
-        asked.push(user);
+        reviewed.push(user);
         return { ok: true, value: undefined };
       };
       const { "csi.storage.k8s.io/serviceAccount.name": _, ...others } = podInfo;
       const volumeContext = { connectors: "harbor", ...others };
       await driver.publish(publishRequest(target, { volumeContext }));
-      expect(asked).to.deep.equal([""]);
+      expect(reviewed).to.deep.equal([""]);
     });
 
     it("takes the token from the volume's context where the secrets have none", async () => {
@@ -216,10 +216,10 @@ describe("the CSI volume node", function () {
     });
 
     it("knows its mount under a path with signs that the kernel escapes", async () => {
-      const odd = join(driver.folder, "a b\t#\\040\nü");
-      await driver.publish(publishRequest(odd));
-      await driver.publish(publishRequest(odd));
-      await driver.unpublish(odd);
+      const target = join(driver.folder, "a b\t#\\040\nü");
+      await driver.publish(publishRequest(target));
+      await driver.publish(publishRequest(target));
+      await driver.unpublish(target);
       expect(await readdir(driver.folder)).to.deep.equal(["csi.sock"]);
     });
 

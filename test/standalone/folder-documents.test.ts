@@ -90,9 +90,9 @@ describe("readManifest(): the manifest in a file's text", function () {
     ["a text alone", password, "the document in line 1: found none"],
     ["a tag that runs code elsewhere", `!!js/function "${password}"`, "found none"],
   ];
-  for (const [claim, text, told] of wrong) {
+  for (const [claim, text, problem] of wrong) {
     it(`tells of ${claim}, and shows no value`, () => {
-      expect(everything(text).replaceAll('\\"', '"')).to.include(told).and.not.include(password);
+      expect(everything(text).replaceAll('\\"', '"')).to.include(problem).and.not.include(password);
     });
   }
 
@@ -131,8 +131,8 @@ describe("readManifest(): the manifest in a file's text", function () {
           const { problems, ignored } = readFolderDocuments(
             text.slice(0, at) + put + text.slice(at + cut),
           );
-          const told = JSON.stringify([problems, ignored]);
-          expect(told).not.to.include("horse");
+          const shown = JSON.stringify([problems, ignored]);
+          expect(shown).not.to.include("horse");
         },
       ),
       { numRuns: 500 },

@@ -68,9 +68,9 @@ describe("the surroundings of standalone mode: a folder", function () {
   it("say what is wrong with a connector, and in which file", async () => {
     await write("b.yaml", connectorYaml("bad", "nowhere"));
     await folder.rescan();
-    const answer = await findInFolder(folder)({ namespace: "default", name: "bad" });
-    expect(answer).to.have.property("state", "invalid");
-    expect(answer)
+    const result = await findInFolder(folder)({ namespace: "default", name: "bad" });
+    expect(result).to.have.property("state", "invalid");
+    expect(result)
       .to.have.property("reason")
       .that.includes(join(path, "b.yaml"))
       .and.includes("spec.address: found");
@@ -129,16 +129,16 @@ ${JSON.stringify({
       .that.includes(`in ${path}: there is no Secret default/ghcr`);
     await write("c.yaml", secretYaml("ghcr").replace("robot", "ro:bot"));
     await folder.rescan();
-    const answer = await secretsOf("ghcr");
-    expect(answer).to.have.property("reason").that.includes('username: found a ":"');
-    expect(JSON.stringify(answer)).not.to.include(password);
+    const result = await secretsOf("ghcr");
+    expect(result).to.have.property("reason").that.includes('username: found a ":"');
+    expect(JSON.stringify(result)).not.to.include(password);
   });
 
   it("parse Secrets once for all requests until the folder is read again", async () => {
     const read = secretsInFolder(folder);
     const connector = await connectorCalled("harbor");
-    const answer = await read(connector);
-    expect(await read(connector)).to.equal(answer);
+    const result = await read(connector);
+    expect(await read(connector)).to.equal(result);
     await write("a.yaml", pairYaml("harbor").replace(password, "new"));
     await folder.rescan();
     expect(await read(connector)).to.have.nested.property("value.credential.password", "new");
@@ -146,8 +146,8 @@ ${JSON.stringify({
 
   it("read the folder anew when asked for fresh Secrets", async () => {
     await write("a.yaml", pairYaml("harbor").replace("robot", "robot2"));
-    const usernames = [await secretsOf("harbor"), await secretsOf("harbor", true)].map((answer) =>
-      answer.ok ? answer.value.credential?.username : answer.reason,
+    const usernames = [await secretsOf("harbor"), await secretsOf("harbor", true)].map((result) =>
+      result.ok ? result.value.credential?.username : result.reason,
     );
     expect(usernames).to.deep.equal(["robot", "robot2"]);
   });
@@ -167,8 +167,8 @@ ${JSON.stringify({
         const secrets =
           found.state === "found" ? await secretsInFolder(mutant)(found.connector) : found;
         await mutant.stop();
-        const told = JSON.stringify([lines, "reason" in secrets && secrets.reason]);
-        expect(told).not.to.include("horse");
+        const shown = JSON.stringify([lines, "reason" in secrets && secrets.reason]);
+        expect(shown).not.to.include("horse");
       }),
       { numRuns: 300 },
     );
@@ -189,11 +189,11 @@ ${JSON.stringify({
   });
 
   it("let whoever mounts a volume name any connector", async () => {
-    const answer = await mayUseNamed(
+    const result = await mayUseNamed(
       { user: "", groups: [] },
       { namespace: "a", name: "b" },
       "push",
     );
-    expect(answer).to.have.property("ok", true);
+    expect(result).to.have.property("ok", true);
   });
 });

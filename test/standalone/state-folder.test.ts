@@ -145,13 +145,13 @@ describe("the state folder of standalone mode", function () {
         await (await open()).close();
         const damaged = await content();
         await writeFile(join(path, name), damaged);
-        const told = await failure();
-        expect(told)
+        const message = await failure();
+        expect(message)
           .to.include(`${join(path, name)} is damaged`)
           .and.include("remove it");
-        expect(told).not.to.include("nonsense");
+        expect(message).not.to.include("nonsense");
         expect(Buffer.from(damaged).equals(await readFile(join(path, name)))).to.equal(true);
-        expect(await failure(), "the lock is free again").to.equal(told);
+        expect(await failure(), "the lock is free again").to.equal(message);
       });
     }
 

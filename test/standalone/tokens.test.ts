@@ -32,12 +32,12 @@ describe("the tokens of volumes in standalone mode", function () {
   const sign = async (lifetime = 600): Promise<string> => (await signer()(holder, lifetime)).token;
   /** Why a token is refused. The sentence may hold no part of it. */
   const refusal = async (token: string): Promise<string | undefined> => {
-    const answer = await verify(token);
-    if (answer.ok) return undefined;
+    const result = await verify(token);
+    if (result.ok) return undefined;
     // A shorter part may be a word of the sentence by chance.
     const parts = token.split(".").filter((part) => part.length >= 8);
-    for (const part of parts) expect(answer.reason).not.to.include(part);
-    return answer.reason;
+    for (const part of parts) expect(result.reason).not.to.include(part);
+    return result.reason;
   };
 
   beforeEach(() => {

@@ -12,11 +12,12 @@ import {
   simulatedNode,
 } from "./simulated-node.ts";
 
-/** What somebody has asked for, and what they know of it by now. */
-interface Wish {
+/** A call for a volume. */
+interface Operation {
   readonly volumeId: string;
   readonly act: "mount" | "mount otherwise" | "mount in vain" | "unmount";
 }
+/** What the caller knows of a volume by now. */
 interface Known {
   readonly state: "mounted" | "not mounted" | "no answer";
   /** What a tool has read from the volume. */
@@ -24,22 +25,22 @@ interface Known {
 }
 
 describe("the recorded volumes of a standalone process that is killed", () => {
-  const wish: fc.Arbitrary<Wish> = fc.record({
+  const operation: fc.Arbitrary<Operation> = fc.record({
     volumeId: fc.constantFrom("a", "b"),
     act: fc.constantFrom("mount", "mount otherwise", "mount in vain", "unmount"),
   });
   const tokenAt = (node: SimulatedNode, volumeId: string): string =>
     node.mounts.get(`/target/${volumeId}`) ?? "none";
 
-  /** Asks until the process dies, one thing after the other. */
-  async function askAll(
+  /** Makes one call after the other until the process dies. */
+  async function runAll(
     node: SimulatedNode,
     keeper: RunningKeeper,
-    wishes: readonly Wish[],
+    operations: readonly Operation[],
   ): Promise<ReadonlyMap<string, Known>> {
     const known = new Map<string, Known>();
     const dead = node.death.then(() => "no answer" as const);
-    for (const { volumeId, act } of wishes) {
+    for (const { volumeId, act } of operations) {
       node.before = (call) => {
         if (act === "mount in vain" && call === `publish ${volumeId}`) throw new Error("in vain");
       };
@@ -47,13 +48,13 @@ describe("the recorded volumes of a standalone process that is killed", () => {
       const request = requestFor(volumeId, {
         connectors: act === "mount otherwise" ? "ghcr" : "harbor",
       });
-      const asked = act === "unmount" ? keeper.unpublish(request) : keeper.publish(request);
-      const answered = asked.then(
+      const call = act === "unmount" ? keeper.unpublish(request) : keeper.publish(request);
+      const outcome = call.then(
         () => (act === "unmount" ? "not mounted" : "mounted"),
         // What fails for a mounted volume leaves it, unless it was to be replaced: then both have failed.
         () => (node.mounts.has(request.targetPath) ? was : "not mounted"),
       );
-      const state = await Promise.race([answered, dead]);
+      const state = await Promise.race([outcome, dead]);
       known.set(volumeId, { state, token: tokenAt(node, volumeId) });
       if (state === "no answer") break;
     }
@@ -67,9 +68,9 @@ describe("the recorded volumes of a standalone process that is killed", () => {
     const first = await node.start();
     if (ask === "unmount") await first.publish(requestFor("a"));
     node.life = nth;
-    const asked =
+    const call =
       ask === "mount" ? first.publish(requestFor("a")) : first.unpublish(requestFor("a"));
-    await Promise.race([asked, node.death]);
+    await Promise.race([call, node.death]);
     node.life = Number.POSITIVE_INFINITY;
     const second = await node.start();
     const settled = node.calls.length;
@@ -97,14 +98,14 @@ describe("the recorded volumes of a standalone process that is killed", () => {
 
   it("are those that somebody counts on, and no others, whenever that happens", async () => {
     const outcomes = new Set<string>();
-    const wishes = fc.array(wish, { minLength: 1, maxLength: 5 });
+    const operations = fc.array(operation, { minLength: 1, maxLength: 5 });
     await fc.assert(
-      fc.asyncProperty(wishes, fc.integer({ min: 1, max: 40 }), async (asked, life) => {
+      fc.asyncProperty(operations, fc.integer({ min: 1, max: 40 }), async (planned, life) => {
         const folder = makeTempFolder("killed");
         const node = simulatedNode(folder.path);
         const first = await node.start();
         node.life = life;
-        const known = await askAll(node, first, asked);
+        const known = await runAll(node, first, planned);
 
         node.life = Number.POSITIVE_INFINITY;
         node.before = () => {};
