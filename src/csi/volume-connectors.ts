@@ -29,11 +29,11 @@ export async function findVolumeConnectors(
   request: VolumeRequest,
 ): Promise<VolumeConnectors> {
   const [first, ...others] = request.attributes.connectors;
-  const look = (ref: ConnectorRef) => findVolumeConnector(lookups, request, ref);
-  const found = await Promise.all([look(first), ...others.map(look)]);
-  const [one, ...more] = found;
+  const find = (ref: ConnectorRef) => findVolumeConnector(lookups, request, ref);
+  const found = await Promise.all([find(first), ...others.map(find)]);
+  const [firstFound, ...othersFound] = found;
   return {
-    connectors: [one.connector, ...more.map(({ connector }) => connector)],
+    connectors: [firstFound.connector, ...othersFound.map(({ connector }) => connector)],
     objections: found.flatMap(({ objection }) => objection ?? []),
   };
 }
