@@ -15,7 +15,7 @@ export const actions: readonly Action[] = ["pull", "push", "delete"];
 export interface AccessRule {
   /** The allowed actions. `push` includes `pull`, since a push has to look at what is there. */
   readonly verbs: readonly Action[];
-  /** Patterns: `*` stands for any part of one component, `**` for any number of components. */
+  /** Patterns, in which `*` matches any part of one component, and `**` any number of components. */
   readonly repositories: readonly string[];
   /** Patterns of `namespace/name`. */
   readonly serviceAccounts: readonly string[];

@@ -22,7 +22,7 @@ export interface Connector extends ConnectorRef {
   readonly secretName?: string;
   /** The Secret with certificates to trust for this registry, in the connector's own namespace. */
   readonly caCertSecretName?: string;
-  /** The repository that the authentication probe asks a token for. */
+  /** The repository for which the authentication probe requests a token. */
   readonly probeRepository?: string;
   /** Hosts, beside its own domain, to which this registry may send for a token. */
   readonly allowedRealmHosts: readonly string[];

@@ -59,7 +59,7 @@ export function writeGeneration(root: string, files: VolumeFiles, access: FileAc
   const folder = mkdtempSync(`${root}/..`); // join() would go up
   try {
     writeFiles(folder, files, access);
-    // Links come before the swap, so that whoever sees `..data` knows that all is there.
+    // Links come before the swap, so that all files are there when `..data` changes.
     placeLinks(root, links);
     const next = `${folder}${currentLink}`;
     symlinkSync(basename(folder), next);

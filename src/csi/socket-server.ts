@@ -47,7 +47,6 @@ export async function serveOnSocket(options: SocketServerOptions): Promise<Socke
 
 /** The bytes of `sun_path` without the NUL at its end, by unix(7). */
 const maxPathBytes = 107;
-const { byteLength } = Buffer;
 
 /** A listening socket in its place in the file system. */
 export interface SocketFile {
@@ -99,7 +98,10 @@ export async function placeSocket(
  * @throws Error where the path is too long, or something other than a socket is there
  */
 export async function checkSocketPlace(path: string): Promise<void> {
-  const length = Math.max(byteLength(path), byteLength(dirname(path)) + "/.XXXXXX/s".length);
+  const length = Math.max(
+    Buffer.byteLength(path),
+    Buffer.byteLength(dirname(path)) + "/.XXXXXX/s".length,
+  );
   if (length > maxPathBytes) {
     throw new Error(`${path}: found a path of ${length} bytes, wanted ${maxPathBytes} at most`);
   }

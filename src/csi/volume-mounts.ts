@@ -61,7 +61,7 @@ export function createVolumeMounts({ readMountInfo, run }: MountEffects): Volume
     );
   };
 
-  /** Unmounts until so many are left. Returns how many are left: fewer where another process unmounts, too. */
+  /** Unmounts until at most the wanted number is left. Returns how many are left, which may be fewer. */
   const unmountDownTo = async (wanted: number, path: string): Promise<number> => {
     let count = await countOwn(path);
     while (count > wanted) {
