@@ -144,7 +144,7 @@ function readStandalone(args: readonly string[], context: CommandContext): Check
   const lifetime = { path: "--token-lifetime", text: text("token-lifetime") };
   const tokenLifetimeSeconds = seconds({ ...lifetime, least: "10m", most: "8760h" }, problems);
   const end = { path: "--grace", text: text("grace") };
-  const graceSeconds = seconds({ ...end, least: "0s", most: "24h" }, problems);
+  const grace = seconds({ ...end, least: "0s", most: "24h" }, problems);
   const tunnels = parseTunnelRules(line.texts("tunnel").join(","), "--tunnel");
   if (!tunnels.ok) problems.push(...tunnels.problems);
   if (!tunnels.ok || problems.length > 0) return { ok: false, problems };
@@ -155,7 +155,7 @@ function readStandalone(args: readonly string[], context: CommandContext): Check
     socket: socketIn(state),
     listen,
     tokenLifetimeSeconds,
-    graceMs: graceSeconds * 1000,
+    graceMs: grace * 1000,
     tunnels: tunnels.value,
   };
   return { ok: true, value: { name: "standalone", settings } };

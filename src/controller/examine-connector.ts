@@ -1,4 +1,5 @@
-import { type Connector, parseConnector } from "../connector/connector.ts";
+import type { Connector } from "../connector/connector.ts";
+import { parseConnector } from "../connector/connector.ts";
 import type { UpstreamSecrets } from "../connector/platform.ts";
 import { describeProblems, type Problem } from "../connector/problem.ts";
 import type { KubeObject } from "../kube/object-store.ts";

@@ -1,4 +1,5 @@
 import { property } from "../connector/document.ts";
+import { errorCode } from "../error-code.ts";
 import { type Finding, failure, fine, notChecked, warning } from "./finding.ts";
 import { judge, type Seen } from "./seen.ts";
 
@@ -67,7 +68,7 @@ export async function checkDns(
       "wait about 30 s, since DNS servers cache",
     );
   } catch (error) {
-    const code = (error as NodeJS.ErrnoException).code ?? String(error);
+    const code = errorCode(error) ?? String(error);
     return failure(
       subject,
       `${host} can't be resolved (${code})`,

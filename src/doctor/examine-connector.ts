@@ -1,4 +1,5 @@
-import { type Connector, connectorApiVersion, parseConnector } from "../connector/connector.ts";
+import type { Connector } from "../connector/connector.ts";
+import { connectorApiVersion, parseConnector } from "../connector/connector.ts";
 import type { ConnectorRef } from "../connector/connector-ref.ts";
 import { parseCertificates, parseCredential } from "../connector/credential.ts";
 import type { MayUse, ServiceAccountRef, UpstreamSecrets } from "../connector/platform.ts";

@@ -1,4 +1,5 @@
 import type { IncomingMessage } from "node:http";
+import { parseJson } from "../connector/document.ts";
 import { errorOfConnection, errorOfStatus } from "./api-error.ts";
 import { type ApiAccess, type ApiCall, sendApiRequest } from "./api-request.ts";
 
@@ -84,6 +85,7 @@ async function answeredBy<T>(ask: () => Promise<T>): Promise<T> {
   }
 }
 
+/** The JSON of a body; undefined where it is none: some errors of the API server, and of a proxy before it, are plain text. */
 async function readJson(response: IncomingMessage): Promise<unknown> {
   const chunks: Buffer[] = [];
   let length = 0;
@@ -94,15 +96,6 @@ async function readJson(response: IncomingMessage): Promise<unknown> {
       throw new RangeError(`its response is longer than ${longestAnswer} bytes`);
   }
   return parseJson(Buffer.concat(chunks).toString("utf8"));
-}
-
-/** What is no JSON is nothing: some errors of the API server, and of what stands before it, are plain text. The text may hold a Secret. */
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
-  }
 }
 
 /**

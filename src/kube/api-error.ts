@@ -32,6 +32,18 @@ export function errorOfStatus(status: number, body: unknown): ApiError | Unavail
   return new ApiError(status, message);
 }
 
+/**
+ * What a refusal is where it is no fault of whoever asks us, since our own rights or requests are wrong: the question can't
+ * be answered now. Other errors stay as they are. To be used as `promise.catch(refusedAsUnavailable("tokens can't be reviewed"))`.
+ * @param what what can't be done, in a sentence
+ */
+export const refusedAsUnavailable =
+  (what: string) =>
+  (error: unknown): never => {
+    if (!(error instanceof ApiError)) throw error;
+    throw new Unavailable(`${what}: ${error.message}`, { cause: error });
+  };
+
 /** The error that a request which got no answer stands for. */
 export function errorOfConnection(error: unknown): Unavailable {
   const detail = isTimeout(error) ? "the request timed out" : describe(error);

@@ -1,6 +1,7 @@
 import { readFile } from "node:fs/promises";
 import { Agent } from "node:https";
 import { join } from "node:path";
+import { withBrackets } from "../connector/host-name.ts";
 import type { ApiAccess } from "./api-request.ts";
 
 export interface InClusterOptions {
@@ -21,7 +22,7 @@ export const serviceAccountFolder = "/var/run/secrets/kubernetes.io/serviceaccou
  * 69, gRPC and undici 77, KubeConfig alone 124. A role that runs on each node has 90 for all.
  */
 export function inClusterAccess({ host, port, folder }: InClusterOptions): ApiAccess {
-  const server = new URL(`https://${host.includes(":") ? `[${host}]` : host}:${port}`);
+  const server = new URL(`https://${withBrackets(host)}:${port}`);
   let agent: { readonly ca: string; readonly agent: Agent } | undefined;
   const agentFor = (ca: string): Agent => {
     if (agent?.ca !== ca) agent = { ca, agent: new Agent({ keepAlive: true, ca }) };

@@ -1,4 +1,5 @@
 import type { RequestOptions } from "node:https";
+import { errorCode } from "../error-code.ts";
 import type { ApiAccess } from "./api-request.ts";
 
 export interface KubeconfigOptions {
@@ -46,15 +47,11 @@ const assumedServer = "http://localhost:8080";
 
 /** An error of YAML quotes the file, with the tokens in it. */
 const whyUnread = (error: unknown): string =>
-  error instanceof Error && "code" in error
-    ? String(error.code)
-    : "its content is not a kubeconfig";
+  String(errorCode(error) ?? "its content is not a kubeconfig");
 
 /** It is an optional dependency, since images leave it out. */
 function explainMissing(error: unknown): never {
-  const isMissing =
-    error instanceof Error && "code" in error && error.code === "ERR_MODULE_NOT_FOUND";
-  if (!isMissing) throw error;
+  if (errorCode(error) !== "ERR_MODULE_NOT_FOUND") throw error;
   throw new Error(
     "reading a kubeconfig requires the library @kubernetes/client-node, which is not installed: outside a cluster, install the program with its optional dependencies (npm ci); inside a cluster, KUBERNETES_SERVICE_HOST must be set",
     { cause: error },

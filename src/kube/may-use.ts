@@ -1,14 +1,8 @@
 import type { ConnectorRef } from "../connector/connector-ref.ts";
 import { property } from "../connector/document.ts";
-import {
-  type MayUse,
-  type Requester,
-  type Result,
-  Unavailable,
-  type Verb,
-} from "../connector/platform.ts";
+import type { MayUse, Requester, Result, Verb } from "../connector/platform.ts";
 import type { ApiClient } from "./api-client.ts";
-import { ApiError } from "./api-error.ts";
+import { refusedAsUnavailable } from "./api-error.ts";
 import { createLookupCache, type ObserveLookup } from "./lookup-cache.ts";
 
 export interface AccessReviewOptions {
@@ -95,14 +89,10 @@ async function review(
     },
   };
   const path = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
-  const answer = await client.request({ method: "POST", path, body }).catch(asUnavailable);
+  const answer = await client
+    .request({ method: "POST", path, body })
+    .catch(refusedAsUnavailable("access can't be reviewed"));
   return property(property(answer, "status"), "allowed") === true;
-}
-
-/** We may not ask, which is not the fault of whoever wants to use the connector. */
-function asUnavailable(error: unknown): never {
-  if (!(error instanceof ApiError)) throw error;
-  throw new Unavailable(`access can't be reviewed: ${error.message}`, { cause: error });
 }
 
 /** The sentence ends in the rules of the Role that is missing, to be pasted. */

@@ -1,8 +1,8 @@
 import { hash } from "node:crypto";
 import { property } from "../connector/document.ts";
-import { type Identity, Unavailable, type VerifyToken } from "../connector/platform.ts";
+import type { Identity, VerifyToken } from "../connector/platform.ts";
 import type { ApiClient } from "./api-client.ts";
-import { ApiError, hasStatus } from "./api-error.ts";
+import { hasStatus, refusedAsUnavailable } from "./api-error.ts";
 import { createLookupCache } from "./lookup-cache.ts";
 import { readClaims } from "./token-claims.ts";
 
@@ -64,8 +64,7 @@ async function runs(
   const path = `/api/v1/namespaces/${pod?.namespace}/pods/${pod?.name}`;
   const found = await client.request({ path }).catch((error: unknown) => {
     if (hasStatus(error, 404)) return undefined;
-    if (!(error instanceof ApiError)) throw error;
-    throw new Unavailable(`Pods can't be read: ${error.message}`, { cause: error });
+    return refusedAsUnavailable("Pods can't be read")(error);
   });
   const metadata = property(found, "metadata");
   return (

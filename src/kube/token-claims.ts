@@ -1,4 +1,4 @@
-import { property } from "../connector/document.ts";
+import { parseJson, property } from "../connector/document.ts";
 
 /** What a token says of itself. Nothing of it is proved. */
 export interface TokenClaims {
@@ -13,7 +13,10 @@ const compactForm = /^[A-Za-z0-9_-]+\.([A-Za-z0-9_-]+)\.[A-Za-z0-9_-]+$/;
 /** The claims of a JWT; undefined for anything else. */
 export function readClaims(token: string): TokenClaims | undefined {
   const payload = compactForm.exec(token)?.[1];
-  const claims = payload === undefined ? undefined : parseJson(payload);
+  const claims =
+    payload === undefined
+      ? undefined
+      : parseJson(Buffer.from(payload, "base64url").toString("utf8"));
   if (claims === undefined) return undefined;
   const audience = property(claims, "aud");
   const audiences = Array.isArray(audience) ? audience : [audience];
@@ -22,13 +25,4 @@ export function readClaims(token: string): TokenClaims | undefined {
     audiences: audiences.filter((one) => typeof one === "string"),
     expiresAt: typeof expiry === "number" ? expiry * 1000 : undefined,
   };
-}
-
-/** An error of JSON.parse quotes its input, and so the token. */
-function parseJson(payload: string): unknown {
-  try {
-    return JSON.parse(Buffer.from(payload, "base64url").toString("utf8"));
-  } catch {
-    return undefined;
-  }
 }

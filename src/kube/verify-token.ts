@@ -1,14 +1,9 @@
 import { hash } from "node:crypto";
 import { property } from "../connector/document.ts";
-import {
-  type Identity,
-  type Result,
-  Unavailable,
-  type VerifyToken,
-} from "../connector/platform.ts";
+import type { Identity, Result, VerifyToken } from "../connector/platform.ts";
 import { show } from "../connector/problem.ts";
 import type { ApiClient } from "./api-client.ts";
-import { ApiError } from "./api-error.ts";
+import { refusedAsUnavailable } from "./api-error.ts";
 import { type CachedResult, createLookupCache, type ObserveLookup } from "./lookup-cache.ts";
 import { readClaims } from "./token-claims.ts";
 
@@ -70,7 +65,9 @@ async function review(
     spec: { token, audiences: [audience] },
   };
   const path = "/apis/authentication.k8s.io/v1/tokenreviews";
-  const answer = await client.request({ method: "POST", path, body }).catch(asUnavailable);
+  const answer = await client
+    .request({ method: "POST", path, body })
+    .catch(refusedAsUnavailable("tokens can't be reviewed"));
   const status = property(answer, "status");
   if (property(status, "authenticated") !== true) {
     const error = String(property(status, "error") ?? "no reason given").replaceAll(token, "…");
@@ -82,12 +79,6 @@ async function review(
     return refuse(`the API server does not say that the token is for ${show(audience)}`);
   }
   return { ok: true, value: identityOf(property(status, "user")) };
-}
-
-/** We may not ask, which is not the fault of whoever holds the token. */
-function asUnavailable(error: unknown): never {
-  if (!(error instanceof ApiError)) throw error;
-  throw new Unavailable(`tokens can't be reviewed: ${error.message}`, { cause: error });
 }
 
 function identityOf(user: unknown): Identity {

@@ -1,4 +1,5 @@
-import { type Connector, parseConnector } from "../../src/connector/connector.ts";
+import type { Connector } from "../../src/connector/connector.ts";
+import { parseConnector } from "../../src/connector/connector.ts";
 import type { KubeObject } from "../../src/kube/object-store.ts";
 
 /** A Connector's document, as the API server gives it. */

@@ -1,6 +1,7 @@
 import { expect } from "chai";
 import { createAuthority } from "../../src/certificate-authority.ts";
-import { type Connector, parseConnector } from "../../src/connector/connector.ts";
+import type { Connector } from "../../src/connector/connector.ts";
+import { parseConnector } from "../../src/connector/connector.ts";
 import { type ReadUpstreamSecrets, Unavailable } from "../../src/connector/platform.ts";
 import { createApiClient } from "../../src/kube/api-client.ts";
 import { readSecrets } from "../../src/kube/read-upstream-secrets.ts";
