@@ -1,4 +1,5 @@
 import { createHash } from "node:crypto";
+import { LRUCache } from "lru-cache";
 import { connectorApiVersion, connectorKind } from "../connector/connector.ts";
 import type { ApiClient } from "../kube/api-client.ts";
 import { hasStatus } from "../kube/api-error.ts";
@@ -25,11 +26,12 @@ const burst = 10;
 const intervalMs = 60_000;
 /** The API's limit, in bytes. */
 const longestNote = 1024;
-const mostRemembered = 10_000;
+/** Of how many events the count is known, and of how many Connectors how often they were reported. */
+const maxKept = 10_000;
 
 /** Events of events.k8s.io/v1: one that repeats becomes a series. */
 export function eventRecorder({ client, now, instance, log }: EventRecorderOptions): RecordEvent {
-  const counts = new Map<string, number>();
+  const counts = new LRUCache<string, number>({ max: maxKept });
   const mayTell = rateLimit(now);
 
   async function record(object: KubeObject, happening: Happening): Promise<void> {
@@ -40,13 +42,13 @@ export function eventRecorder({ client, now, instance, log }: EventRecorderOptio
     const collection = `/apis/events.k8s.io/v1/namespaces/${namespace}/events`;
     const create = async (): Promise<void> => {
       await client.request({ method: "POST", path: collection, body: event });
-      remember(name, 1);
+      counts.set(name, 1);
     };
     const repeat = async (count: number): Promise<void> => {
       const contentType = "application/merge-patch+json";
       const body = { series: { count, lastObservedTime: time } };
       await client.request({ method: "PATCH", path: `${collection}/${name}`, contentType, body });
-      remember(name, count);
+      counts.set(name, count);
     };
     const known = counts.get(name);
     try {
@@ -56,11 +58,6 @@ export function eventRecorder({ client, now, instance, log }: EventRecorderOptio
       if (!hasStatus(error, 404, 409)) throw error;
       await (known === undefined ? repeat(2) : create());
     }
-  }
-
-  function remember(eventName: string, count: number): void {
-    if (counts.size >= mostRemembered) counts.clear();
-    counts.set(eventName, count);
   }
 
   return async (object, happening) => {
@@ -92,9 +89,8 @@ function eventFor(
 
 /** A bucket of so many for each key, filled up over time. */
 function rateLimit(now: () => number): (key: string) => boolean {
-  const buckets = new Map<string, { left: number; at: number }>();
+  const buckets = new LRUCache<string, { left: number; at: number }>({ max: maxKept });
   return (key) => {
-    if (buckets.size >= mostRemembered) buckets.clear();
     const bucket = buckets.get(key) ?? { left: burst, at: now() };
     buckets.set(key, bucket);
     bucket.left = Math.min(burst, bucket.left + (now() - bucket.at) / intervalMs);

@@ -1,133 +1,144 @@
 import { setTimeout as sleep } from "node:timers/promises";
+import { LRUCache } from "lru-cache";
 import { Unavailable } from "../connector/platform.ts";
 
-/** An answer, and how long it holds. */
-export interface CachedResult<T> {
+/** What a lookup has found, and how long it holds. */
+export interface LookupResult<T> {
   readonly value: T;
-  /** For how many milliseconds it is not asked again. */
+  /** For how many milliseconds the value is used without another lookup. */
   readonly freshMs: number;
-  /** For how many milliseconds it serves while nobody can be asked; no longer than fresh unless given. */
+  /** For how many milliseconds the value is used while lookups fail with Unavailable; as long as it is fresh unless given. */
   readonly usableMs?: number;
 }
 
 export interface LookupCacheOptions {
-  /** How many answers are kept; the one that was not used for longest goes first. */
-  readonly capacity: number;
-  /** Milliseconds since the epoch. */
+  /** How many values are kept at most; the least recently used one goes first. */
+  readonly maxEntries: number;
+  /** The time, in milliseconds since 1970. */
   readonly now: () => number;
-  /** Is told where each answer came from. */
-  readonly tell?: ObserveLookup | undefined;
+  /** Is called for each `get` with where its value came from. */
+  readonly onLookup?: OnLookup | undefined;
 }
 
 /**
- * `cached`: from the cache, or from a look that was under way; `asked`: from a look; `stale`: from the
- * cache, for want of a new one; `failed`: there was none.
+ * Is told where a value came from. `cached`: from the cache, or from a lookup that was already running; `asked`: from a new
+ * lookup; `stale`: from the cache, since the new lookup has failed; `failed`: there was no value.
  */
-export type ObserveLookup = (outcome: "cached" | "asked" | "stale" | "failed") => void;
+export type OnLookup = (outcome: "cached" | "asked" | "stale" | "failed") => void;
 
-/** Answers to questions, by a key that says all that the answer depends on. */
+/** Values that are slow to look up, by keys that say all that a value depends on. */
 export interface LookupCache<T> {
   /**
-   * The answer that is kept, or what `look` finds; one look at a time for a key.
-   * @param fresh looks again, unless it has just done so for this very reason
-   * @throws what `look` throws. Where that is Unavailable, or where it takes long, an answer that is
-   * still usable serves.
+   * Returns the value that is kept under a key, or what `lookUp` finds. All who wait for the same key share one lookup.
+   * Where the lookup throws Unavailable, or takes longer than a second, a value that is still usable is returned instead.
+   * @param mustBeNew whether the kept value has turned out to be wrong: it is looked up again, once a second at most
+   * @throws what `lookUp` throws
    */
-  get(key: string, look: () => Promise<CachedResult<T>>, fresh?: boolean): Promise<T>;
+  get(key: string, lookUp: () => Promise<LookupResult<T>>, mustBeNew?: boolean): Promise<T>;
 }
 
-interface Entry<T> {
+/** A value that is kept. All times are in milliseconds since 1970. */
+interface CacheEntry<T> {
   readonly value: T;
   freshUntil: number;
   readonly usableUntil: number;
-  /** Until when nobody gets past it. */
-  readonly heldUntil: number;
-  /** Which look has found it. */
-  readonly look: number;
+  /** Until when the value also serves those to whom it must be new. */
+  readonly newUntil: number;
+  /** The number of the lookup that has found it. */
+  readonly lookup: number;
 }
 
-/** A caller waits so long for a new answer where an old one is still usable. */
-const patienceMs = 1_000;
-/** While nobody can be asked, a question is put this often. */
+/** Callers wait this long for a new value where the old one is still usable. */
+const maxWaitMs = 1_000;
+/** A usable value is used for this long after a lookup has failed. */
 const retryMs = 5_000;
-/** A registry that refuses every request must not make each of them a question to the API server. */
-const freshEveryMs = 1_000;
+/** A registry that refuses every request must not make each of them a request to the API server. */
+const newMs = 1_000;
 
+/**
+ * Creates a cache of lookups that outlives an API server which is away.
+ *
+ * lru-cache keeps the entries. Its `fetch` does not fit: it has one time to live where we have two (fresh, and usable while
+ * the API server is away), serves a stale value after every error or after none, joins a forced refresh to a lookup that
+ * began before it, and has no limit for how long callers wait.
+ */
 export function createLookupCache<T>(options: LookupCacheOptions): LookupCache<T> {
-  const { capacity, now, tell = () => undefined } = options;
-  const entries = new Map<string, Entry<T>>();
-  const looks = new Map<string, Promise<T>>();
-  let lookCount = 0;
+  const { maxEntries, now, onLookup = () => undefined } = options;
+  const entries = new LRUCache<string, CacheEntry<T>>({ max: maxEntries });
+  const running = new Map<string, Promise<T>>();
+  let lookupCount = 0;
 
-  function keep(key: string, entry: Entry<T>): void {
-    entries.delete(key); // the last that was set is the last that a Map names
-    entries.set(key, entry);
-    for (const oldest of entries.keys()) {
-      if (entries.size <= capacity) return;
-      entries.delete(oldest);
-    }
-  }
-
-  async function lookUp(
+  async function runLookup(
     key: string,
-    look: () => Promise<CachedResult<T>>,
-    fresh: boolean,
+    lookUp: () => Promise<LookupResult<T>>,
+    mustBeNew: boolean,
   ): Promise<T> {
-    lookCount += 1;
-    const order = lookCount;
+    lookupCount += 1;
+    const lookup = lookupCount;
     try {
-      const found = await look();
-      tell("asked");
-      const isLatest = (entries.get(key)?.look ?? 0) <= order; // a later look may have been faster
-      if (isLatest) keep(key, entryOf(found, order, fresh));
-      return found.value;
+      const result = await lookUp();
+      onLookup("asked");
+      const isLatest = (entries.peek(key)?.lookup ?? 0) <= lookup; // a later lookup may have been faster
+      if (isLatest) entries.set(key, createEntry(result, lookup, mustBeNew));
+      return result.value;
     } catch (error) {
-      return insteadOfNew(key, error, fresh);
+      return staleValue(key, error, mustBeNew);
     }
   }
 
-  /** What serves for want of a new answer. @throws the error where nothing does */
-  function insteadOfNew(key: string, error: unknown, fresh: boolean): T {
+  /** The value that is used although its lookup has failed. @throws the error where there is none */
+  function staleValue(key: string, error: unknown, mustBeNew: boolean): T {
     const entry = entries.get(key);
-    const isUsable = entry !== undefined && entry.usableUntil > now() && !fresh;
-    const serves = isUsable && error instanceof Unavailable;
-    tell(serves ? "stale" : "failed");
-    if (!serves) throw error;
+    const isUsable = entry !== undefined && entry.usableUntil > now() && !mustBeNew;
+    const isUsed = isUsable && error instanceof Unavailable;
+    onLookup(isUsed ? "stale" : "failed");
+    if (!isUsed) throw error;
     entry.freshUntil = Math.min(now() + retryMs, entry.usableUntil);
     return entry.value;
   }
 
-  function entryOf(found: CachedResult<T>, look: number, fresh: boolean): Entry<T> {
-    const { value, freshMs, usableMs = freshMs } = found;
-    const heldUntil = fresh ? now() + freshEveryMs : 0;
-    return { value, look, heldUntil, freshUntil: now() + freshMs, usableUntil: now() + usableMs };
+  function createEntry(
+    { value, freshMs, usableMs = freshMs }: LookupResult<T>,
+    lookup: number,
+    mustBeNew: boolean,
+  ): CacheEntry<T> {
+    return {
+      value,
+      lookup,
+      newUntil: mustBeNew ? now() + newMs : 0,
+      freshUntil: now() + freshMs,
+      usableUntil: now() + usableMs,
+    };
   }
 
-  /** One look at a time. */
-  function looking(key: string, look: () => Promise<CachedResult<T>>, fresh: boolean): Promise<T> {
-    // A look that began before it was known that the answer is wrong may find the wrong one again.
-    const lookKey = fresh ? `fresh ${key}` : `any ${key}`;
-    const running = looks.get(lookKey);
-    if (running !== undefined) {
-      tell("cached");
-      return running;
+  /** Runs a lookup, or waits for the one that is running. */
+  function shareLookup(
+    key: string,
+    lookUp: () => Promise<LookupResult<T>>,
+    mustBeNew: boolean,
+  ): Promise<T> {
+    // A lookup that began before the value turned out to be wrong may find the wrong one again.
+    const lookupKey = mustBeNew ? `new ${key}` : `any ${key}`;
+    const shared = running.get(lookupKey);
+    if (shared !== undefined) {
+      onLookup("cached");
+      return shared;
     }
-    const started = lookUp(key, look, fresh).finally(() => looks.delete(lookKey));
-    looks.set(lookKey, started);
+    const started = runLookup(key, lookUp, mustBeNew).finally(() => running.delete(lookupKey));
+    running.set(lookupKey, started);
     return started;
   }
 
   return {
-    async get(key, look, fresh = false) {
+    async get(key, lookUp, mustBeNew = false) {
       const entry = entries.get(key);
-      if (entry !== undefined && (fresh ? entry.heldUntil : entry.freshUntil) > now()) {
-        keep(key, entry);
-        tell("cached");
+      if (entry !== undefined && (mustBeNew ? entry.newUntil : entry.freshUntil) > now()) {
+        onLookup("cached");
         return entry.value;
       }
-      const found = looking(key, look, fresh);
-      if (fresh || entry === undefined || entry.usableUntil <= now()) return found;
-      return Promise.race([found, sleep(patienceMs, entry.value, { ref: false })]);
+      const found = shareLookup(key, lookUp, mustBeNew);
+      if (mustBeNew || entry === undefined || entry.usableUntil <= now()) return found;
+      return Promise.race([found, sleep(maxWaitMs, entry.value, { ref: false })]);
     },
   };
 }

@@ -3,7 +3,7 @@ import { property } from "../connector/document.ts";
 import type { MayUse, Requester, Result, Verb } from "../connector/platform.ts";
 import type { ApiClient } from "./api-client.ts";
 import { refusedAsUnavailable } from "./api-error.ts";
-import { createLookupCache, type ObserveLookup } from "./lookup-cache.ts";
+import { createLookupCache, type OnLookup } from "./lookup-cache.ts";
 
 export interface AccessReviewOptions {
   readonly client: Pick<ApiClient, "request">;
@@ -15,8 +15,8 @@ export interface AccessReviewOptions {
   readonly requireProxyVerb: boolean;
   /** For how many milliseconds a right that is there is not asked about again: a minute unless given. */
   readonly allowedMs?: number;
-  /** Is told where each answer came from. */
-  readonly tell?: ObserveLookup;
+  /** Is called for each value with where it came from. */
+  readonly onLookup?: OnLookup;
 }
 
 const group = "connectors.alauda.io";
@@ -30,12 +30,12 @@ interface Right {
 const negativeMs = 5_000;
 /** While the API server is away nobody can take a right back, either. */
 const usableMs = 10 * 60_000;
-const capacity = 10_000;
+const maxEntries = 10_000;
 
 /** Asks the API server for the rights of whoever wants to use a connector. */
 export function createAccessReviewer(options: AccessReviewOptions): MayUse {
-  const { client, now, allowedMs = 60_000, tell } = options;
-  const answers = createLookupCache<boolean>({ capacity, now, tell });
+  const { client, now, allowedMs = 60_000, onLookup } = options;
+  const answers = createLookupCache<boolean>({ maxEntries, now, onLookup });
   const has = (who: Requester, ref: ConnectorRef, right: Right): Promise<boolean> => {
     const { user, groups } = who;
     const key = JSON.stringify([user, groups, ref.namespace, ref.name, right.verb, right.resource]);

@@ -1,4 +1,5 @@
 import { hash } from "node:crypto";
+import { LRUCache } from "lru-cache";
 import { property } from "../connector/document.ts";
 import type { Identity, VerifyToken } from "../connector/platform.ts";
 import type { ApiClient } from "./api-client.ts";
@@ -17,7 +18,7 @@ export interface OutliveOptions {
 
 /** So soon a Pod that is gone is noticed. */
 const podMs = 15_000;
-const capacity = 10_000;
+const maxEntries = 10_000;
 
 /**
  * Still takes a token that has expired, for programs that read it once (buildkitd, Go's clients of a proxy): where this
@@ -26,14 +27,8 @@ const capacity = 10_000;
  */
 export function outliveTokens({ client, verify, grace, now }: OutliveOptions): VerifyToken {
   if (grace === 0) return verify;
-  const seen = new Map<string, Identity>();
-  const pods = createLookupCache<boolean>({ capacity, now });
-  const remember = (key: string, identity: Identity): void => {
-    seen.delete(key);
-    seen.set(key, identity);
-    const [oldest] = seen.keys();
-    if (seen.size > capacity && oldest !== undefined) seen.delete(oldest);
-  };
+  const seen = new LRUCache<string, Identity>({ max: maxEntries });
+  const pods = createLookupCache<boolean>({ maxEntries, now });
   const isThere = (identity: Identity): Promise<boolean> =>
     pods.get(identity.subject, async () => ({
       value: await runs(client, identity),
@@ -45,7 +40,7 @@ export function outliveTokens({ client, verify, grace, now }: OutliveOptions): V
     const identity = seen.get(key);
     if (expired < 0 || identity === undefined) {
       const answer = await verify(token);
-      if (answer.ok && answer.value.pod !== undefined) remember(key, answer.value);
+      if (answer.ok && answer.value.pod !== undefined) seen.set(key, answer.value);
       return answer;
     }
     if (expired < grace && (await isThere(identity))) {

@@ -1,3 +1,4 @@
+import { LRUCache } from "lru-cache";
 import type { Connector } from "../connector/connector.ts";
 import { showRef } from "../connector/connector-ref.ts";
 import { type Credential, parseCertificates, parseCredential } from "../connector/credential.ts";
@@ -7,7 +8,7 @@ import type { Log } from "../log.ts";
 import type { ApiClient } from "./api-client.ts";
 import { ApiError, hasStatus } from "./api-error.ts";
 import { listAll } from "./list-all.ts";
-import { type CachedResult, createLookupCache, type ObserveLookup } from "./lookup-cache.ts";
+import { createLookupCache, type LookupResult, type OnLookup } from "./lookup-cache.ts";
 
 export interface UpstreamSecretsOptions {
   readonly client: Pick<ApiClient, "request">;
@@ -16,15 +17,15 @@ export interface UpstreamSecretsOptions {
   /** Milliseconds since the epoch. */
   readonly now: () => number;
   readonly log: Log;
-  /** Is told where each answer came from. */
-  readonly tell?: ObserveLookup;
+  /** Is called for each value with where it came from. */
+  readonly onLookup?: OnLookup;
 }
 
 const positiveMs = 30_000;
 const negativeMs = 2_000;
 /** While the API server is away a new password can't be had anyway. */
 const usableMs = 10 * 60_000;
-const capacity = 2_000;
+const maxEntries = 2_000;
 
 /** Secrets with this label in the install namespace are trusted by every connector. */
 export const sharedCaLabel = "connectors.cpaas.io/ca-cert=true";
@@ -34,9 +35,9 @@ export const sharedCaLabel = "connectors.cpaas.io/ca-cert=true";
  * that is missing or forbidden adds none, as it makes no connector unready either; the log tells of it.
  */
 export function readSecrets(options: UpstreamSecretsOptions): ReadUpstreamSecrets {
-  const { client, installNamespace, now, tell } = options;
-  const credentials = createLookupCache<Result<Credential>>({ capacity, now, tell });
-  const certificates = createLookupCache<readonly string[]>({ capacity, now, tell });
+  const { client, installNamespace, now, onLookup } = options;
+  const credentials = createLookupCache<Result<Credential>>({ maxEntries, now, onLookup });
+  const certificates = createLookupCache<readonly string[]>({ maxEntries, now, onLookup });
   const complain = complainOnce(options.log);
 
   async function credentialOf(
@@ -44,7 +45,7 @@ export function readSecrets(options: UpstreamSecretsOptions): ReadUpstreamSecret
     fresh: boolean,
   ): Promise<Result<Credential | undefined>> {
     if (secretName === undefined) return { ok: true, value: undefined };
-    const look = async (): Promise<CachedResult<Result<Credential>>> => {
+    const look = async (): Promise<LookupResult<Result<Credential>>> => {
       const value = await readCredential(client, namespace, secretName);
       return value.ok ? { value, freshMs: positiveMs, usableMs } : { value, freshMs: negativeMs };
     };
@@ -57,7 +58,7 @@ export function readSecrets(options: UpstreamSecretsOptions): ReadUpstreamSecret
   ): Promise<readonly string[]> {
     if (caCertSecretName === undefined) return [];
     const secret = `Secret ${namespace}/${caCertSecretName}`;
-    const look = (): Promise<CachedResult<readonly string[]>> =>
+    const look = (): Promise<LookupResult<readonly string[]>> =>
       complain(secret, async () => {
         const path = secretPath(namespace, caCertSecretName);
         return parseCertificates(await client.request({ path }));
@@ -67,7 +68,7 @@ export function readSecrets(options: UpstreamSecretsOptions): ReadUpstreamSecret
 
   function sharedCertificates(): Promise<readonly string[]> {
     const secrets = `Secrets labelled ${sharedCaLabel} in namespace ${installNamespace}`;
-    const look = (): Promise<CachedResult<readonly string[]>> =>
+    const look = (): Promise<LookupResult<readonly string[]>> =>
       complain(secrets, async () => {
         const query = { labelSelector: sharedCaLabel };
         const { items } = await listAll(client, secretPath(installNamespace), query);
@@ -113,11 +114,11 @@ async function readCredential(
 type Complain = (
   what: string,
   read: () => Promise<readonly string[]>,
-) => Promise<CachedResult<readonly string[]>>;
+) => Promise<LookupResult<readonly string[]>>;
 
 /** Reads certificates, none where the API server refuses that, which is logged when it changes. */
 function complainOnce(log: Log): Complain {
-  const troubles = new Map<string, string>();
+  const troubles = new LRUCache<string, string>({ max: maxEntries });
   return async (what, read) => {
     try {
       const value = await read();

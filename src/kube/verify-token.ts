@@ -4,7 +4,7 @@ import type { Identity, Result, VerifyToken } from "../connector/platform.ts";
 import { show } from "../connector/problem.ts";
 import type { ApiClient } from "./api-client.ts";
 import { refusedAsUnavailable } from "./api-error.ts";
-import { type CachedResult, createLookupCache, type ObserveLookup } from "./lookup-cache.ts";
+import { createLookupCache, type LookupResult, type OnLookup } from "./lookup-cache.ts";
 import { readClaims } from "./token-claims.ts";
 
 export interface TokenReviewOptions {
@@ -13,14 +13,14 @@ export interface TokenReviewOptions {
   readonly audience: string;
   /** Milliseconds since the epoch. */
   readonly now: () => number;
-  /** Is told where each answer came from. */
-  readonly tell?: ObserveLookup;
+  /** Is called for each value with where it came from. */
+  readonly onLookup?: OnLookup;
 }
 
 /** So soon a token that was taken back, or whose Pod is gone, is refused. */
 const positiveMs = 60_000;
 const negativeMs = 5_000;
-const capacity = 10_000;
+const maxEntries = 10_000;
 
 const advice = "read the volume's files again, since the kubelet renews the token in them";
 
@@ -29,8 +29,8 @@ const advice = "read the volume's files again, since the kubelet renews the toke
  * until their tokens expire. Tokens are kept as their hashes only.
  */
 export function reviewTokens(options: TokenReviewOptions): VerifyToken {
-  const { client, audience, now, tell } = options;
-  const answers = createLookupCache<Result<Identity>>({ capacity, now, tell });
+  const { client, audience, now, onLookup } = options;
+  const answers = createLookupCache<Result<Identity>>({ maxEntries, now, onLookup });
   return async (token) => {
     const claims = readClaims(token);
     // Whatever else people type as a password is not for the API server, nor for its audit log.
@@ -41,7 +41,7 @@ export function reviewTokens(options: TokenReviewOptions): VerifyToken {
     }
     const restMs = Math.max(0, (claims.expiresAt ?? 0) - now());
     const key = hash("sha256", token, "base64");
-    return answers.get(key, async (): Promise<CachedResult<Result<Identity>>> => {
+    return answers.get(key, async (): Promise<LookupResult<Result<Identity>>> => {
       const value = await review(client, audience, token);
       if (!value.ok) return { value, freshMs: negativeMs };
       return { value, freshMs: Math.min(restMs, positiveMs), usableMs: restMs };

@@ -51,7 +51,7 @@ export async function startCsi(
       separatePush: false,
       requireProxyVerb: settings.requireProxyVerb,
       allowedMs: 10 * 60_000, // long, since it is reviewed at every republish, and the proxy decides anyway
-      tell: metrics.api.access,
+      onLookup: metrics.api.access,
     }),
     proxyHostsOf: serviceHosts(settings.clusterDomain),
     audience: settings.audience,

@@ -2,9 +2,9 @@ import { expect } from "chai";
 import fc from "fast-check";
 import { Unavailable } from "../../src/connector/platform.ts";
 import {
-  type CachedResult,
   createLookupCache,
   type LookupCache,
+  type LookupResult,
 } from "../../src/kube/lookup-cache.ts";
 
 describe("createLookupCache()", () => {
@@ -13,7 +13,7 @@ describe("createLookupCache()", () => {
   let cache: LookupCache<number>;
   const now = (): number => time;
   /** Counts the looks, and answers with their number. */
-  const look = async (): Promise<CachedResult<number>> => {
+  const look = async (): Promise<LookupResult<number>> => {
     looks += 1;
     return { value: looks, freshMs: 100, usableMs: 60_000 };
   };
@@ -25,7 +25,7 @@ describe("createLookupCache()", () => {
   beforeEach(() => {
     time = 1_000_000;
     looks = 0;
-    cache = createLookupCache({ capacity: 3, now });
+    cache = createLookupCache({ maxEntries: 3, now });
   });
 
   it("asks once as long as an answer is fresh", async () => {
@@ -52,7 +52,7 @@ describe("createLookupCache()", () => {
   });
 
   it("does not share a look that began before the answer was found wrong", async () => {
-    const gate = Promise.withResolvers<CachedResult<number>>();
+    const gate = Promise.withResolvers<LookupResult<number>>();
     const old = cache.get("k", () => gate.promise);
     const fresh = await cache.get("k", look, true);
     gate.resolve({ value: 77, freshMs: 60_000 });
@@ -89,7 +89,7 @@ describe("createLookupCache()", () => {
   it("serves what is usable when a new answer takes long", async () => {
     await cache.get("k", look);
     time += 1_000;
-    const gate = Promise.withResolvers<CachedResult<number>>();
+    const gate = Promise.withResolvers<LookupResult<number>>();
     expect(await cache.get("k", () => gate.promise)).to.equal(1);
     gate.resolve({ value: 2, freshMs: 100 });
     await gate.promise;
@@ -98,8 +98,8 @@ describe("createLookupCache()", () => {
 
   it("tells where each answer came from", async () => {
     const told: string[] = [];
-    const tell = (outcome: string): void => void told.push(outcome);
-    const telling = createLookupCache<number>({ capacity: 3, now, tell });
+    const onLookup = (outcome: string): void => void told.push(outcome);
+    const telling = createLookupCache<number>({ maxEntries: 3, now, onLookup });
     await Promise.all([telling.get("k", look), telling.get("k", look)]);
     await telling.get("k", look);
     time += 1_000;
@@ -130,10 +130,10 @@ describe("createLookupCache()", () => {
   it("never gives the answer to another question", async () => {
     await fc.assert(
       fc.asyncProperty(fc.array(fc.tuple(fc.nat(6), fc.nat(150))), async (steps) => {
-        const answers = createLookupCache<number>({ capacity: 3, now });
+        const answers = createLookupCache<number>({ maxEntries: 3, now });
         for (const [key, later] of steps) {
           time += later;
-          const answer = async (): Promise<CachedResult<number>> => ({ value: key, freshMs: 100 });
+          const answer = async (): Promise<LookupResult<number>> => ({ value: key, freshMs: 100 });
           expect(await answers.get(`${key}`, answer)).to.equal(key);
         }
       }),
