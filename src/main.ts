@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-import { exitCodes } from "./config/exit-codes.ts";
+import { exitCodes } from "./config/help.ts";
 import { nodeTooOld } from "./node-version.ts";
 
 // Nothing else is imported above: imports run first, and the rest of the program needs what an older Node lacks.

@@ -11,10 +11,15 @@ import {
   readCsiSettings,
   readProxySettings,
 } from "./cluster-settings.ts";
-import { type CommandLine, problem, readCommandLine } from "./command-line.ts";
+import {
+  type CommandLine,
+  type ListenSetting,
+  listenSettings,
+  problem,
+  readCommandLine,
+} from "./command-line.ts";
 import { type DoctorSettings, readDoctor } from "./doctor-command.ts";
 import { type CommandName, commandNames, isCommandName } from "./help.ts";
-import { type ListenSetting, listenSettings } from "./listen-setting.ts";
 import { didYouMean } from "./nearest.ts";
 import { type RenderSettings, readRender } from "./render-command.ts";
 

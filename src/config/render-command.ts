@@ -2,8 +2,13 @@ import type { Checked } from "../connector/problem.ts";
 import { parseRegistryAddress } from "../connector/registry-address.ts";
 import { parseVolumeAttributes, type VolumeAttributes } from "../connector/volume-attributes.ts";
 import { dnsSubdomain, domainRule } from "./cluster-settings.ts";
-import { type CommandLine, problem, readCommandLine } from "./command-line.ts";
-import { type ListenSetting, listenSettings } from "./listen-setting.ts";
+import {
+  type CommandLine,
+  type ListenSetting,
+  listenSettings,
+  problem,
+  readCommandLine,
+} from "./command-line.ts";
 
 /** Which files to print, and of which volume. */
 export interface RenderSettings {

@@ -1,5 +1,4 @@
 import { property } from "../connector/document.ts";
-import { timestamp } from "./clock.ts";
 
 /** In the order in which they depend on each other, and are shown. */
 const partTypes = [
@@ -107,3 +106,6 @@ export function readConditions(object: unknown): readonly Condition[] {
     };
   });
 }
+
+/** RFC 3339 with whole seconds, as the API server writes the times of objects. */
+export const timestamp = (ms: number): string => new Date(ms).toISOString().replace(/\.\d+Z$/, "Z");

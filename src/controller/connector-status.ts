@@ -3,9 +3,9 @@ import { property } from "../connector/document.ts";
 import type { ApiClient } from "../kube/api-client.ts";
 import { hasStatus } from "../kube/api-error.ts";
 import type { KubeObject } from "../kube/object-store.ts";
-import { type AuthRefusal, writtenRefusal } from "./auth-refusal.ts";
 import type { Condition } from "./conditions.ts";
 import { applyObject, isAsWanted } from "./ensure-object.ts";
+import { type AuthRefusal, writtenRefusal } from "./probe-outcome.ts";
 
 /** `/apis/…/namespaces/team-a/connectors/harbor` */
 export const connectorPath = ({ metadata: { name, namespace } }: KubeObject): string =>

@@ -7,11 +7,11 @@ import { hasStatus } from "../kube/api-error.ts";
 import type { CacheTiming } from "../kube/watched-cache.ts";
 import type { Log } from "../log.ts";
 import type { Probe } from "../upstream/probe.ts";
-import { type Clock, timestamp } from "./clock.ts";
+import { timestamp } from "./conditions.ts";
 import { connectorSecrets } from "./connector-secrets.ts";
 import { serviceEnsurer } from "./connector-service.ts";
+import { connectorExaminer } from "./ensure-prerequisites.ts";
 import { eventRecorder } from "./event-recorder.ts";
-import { connectorExaminer } from "./examine-connector.ts";
 import { proxyAccess } from "./proxy-access.ts";
 import { proxyKeysKeeper } from "./proxy-keys-keeper.ts";
 import {
@@ -22,7 +22,7 @@ import {
 import { defaultTiming, type ReconcileTiming } from "./reconcile-schedule.ts";
 import { defaultRotationTiming, type RotationTiming } from "./rotation-plan.ts";
 import { startWatches, type Watches, watchTriggers } from "./watches.ts";
-import { createWorkQueue } from "./work-queue.ts";
+import { type Clock, createWorkQueue } from "./work-queue.ts";
 
 /** How the things around the controller are called. */
 export interface ControllerNames {

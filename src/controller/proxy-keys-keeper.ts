@@ -14,7 +14,7 @@ import { hasStatus } from "../kube/api-error.ts";
 import type { KubeObject } from "../kube/object-store.ts";
 import type { WatchedCache } from "../kube/watched-cache.ts";
 import type { Log } from "../log.ts";
-import { type Clock, timestamp } from "./clock.ts";
+import { timestamp } from "./conditions.ts";
 import { applyObject, fieldManager, managedLabels } from "./ensure-object.ts";
 import {
   keysAfter,
@@ -22,6 +22,7 @@ import {
   planRotation,
   type RotationTiming,
 } from "./rotation-plan.ts";
+import type { Clock } from "./work-queue.ts";
 
 /** On the Secret: any new value asks for a rotation. */
 export const rotateAnnotation = "connectors.alauda.io/rotate";

@@ -6,8 +6,6 @@ import type { KubeObject } from "../kube/object-store.ts";
 import type { WatchedCache } from "../kube/watched-cache.ts";
 import type { Log } from "../log.ts";
 import type { Probe } from "../upstream/probe.ts";
-import type { AuthRefusal, Told } from "./auth-refusal.ts";
-import type { Clock } from "./clock.ts";
 import {
   bad,
   type ConditionState,
@@ -18,10 +16,11 @@ import {
   waitingFor,
 } from "./conditions.ts";
 import { generationOf, hasBeenSeen, writeStatus } from "./connector-status.ts";
+import type { ExamineConnector, Examined } from "./ensure-prerequisites.ts";
 import { happeningsOf, type RecordEvent } from "./event-recorder.ts";
-import type { ExamineConnector, Examined } from "./examine-connector.ts";
-import { type ProbeOutcome, probeOutcome } from "./probe-outcome.ts";
+import { type AuthRefusal, type ProbeOutcome, probeOutcome, type Told } from "./probe-outcome.ts";
 import { isDue, type ReconcileTiming, type Remembered, remember } from "./reconcile-schedule.ts";
+import type { Clock } from "./work-queue.ts";
 
 export interface ReconcileOptions {
   readonly client: Pick<ApiClient, "request">;

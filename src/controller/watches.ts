@@ -10,7 +10,7 @@ import type { Log } from "../log.ts";
 import { connectorOfService } from "./connector-service.ts";
 import { generationOf, isObserved } from "./connector-status.ts";
 import { managedSelector } from "./ensure-object.ts";
-import { proxyRoleName } from "./proxy-role.ts";
+import { proxyRoleName } from "./proxy-access.ts";
 
 export interface WatchesOptions {
   readonly client: ApiClient;

@@ -1,5 +1,4 @@
 import { type Backoff, createBackoff } from "../kube/backoff.ts";
-import type { Clock } from "./clock.ts";
 
 export interface WorkQueueOptions {
   /** Does what there is to do for a key. @returns after how many milliseconds it wants to be run again, undefined for never */
@@ -110,3 +109,19 @@ export function createWorkQueue(options: WorkQueueOptions): WorkQueue {
     },
   };
 }
+
+/** Time, as the controller sees it. */
+export interface Clock {
+  /** Milliseconds since the epoch. */
+  now(): number;
+  /** Acts once, after so many milliseconds, unless the function that it returns is called before. */
+  after(ms: number, action: () => void): () => void;
+}
+
+export const systemClock: Clock = {
+  now: Date.now,
+  after(ms, action) {
+    const timer = setTimeout(action, ms);
+    return () => clearTimeout(timer);
+  },
+};

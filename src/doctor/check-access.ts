@@ -9,8 +9,8 @@ import {
   Unavailable,
   type Verb,
 } from "../connector/platform.ts";
-import { type Finding, failure, fine, notChecked, warning } from "./finding.ts";
-import type { Seen } from "./seen.ts";
+import type { Seen } from "./cluster-reader.ts";
+import { type Finding, failure, fine, notChecked, warning } from "./report.ts";
 
 export interface AccessQuestion {
   readonly account: ServiceAccountRef;

@@ -1,7 +1,7 @@
 import { connectorApiVersion } from "../connector/connector.ts";
 import { listOf, property } from "../connector/document.ts";
-import { type Finding, failure, fine, install, notChecked } from "./finding.ts";
-import { judge, type Seen } from "./seen.ts";
+import { judge, type Seen } from "./cluster-reader.ts";
+import { type Finding, failure, fine, install, notChecked } from "./report.ts";
 
 const apiServer = "API server";
 

@@ -1,7 +1,7 @@
 import { listOf, property } from "../connector/document.ts";
 import { show } from "../connector/problem.ts";
-import { type Finding, failure, fine, install, warning } from "./finding.ts";
-import { judge, type Seen } from "./seen.ts";
+import { judge, type Seen } from "./cluster-reader.ts";
+import { type Finding, failure, fine, install, warning } from "./report.ts";
 
 const subject = "CSIDriver";
 

@@ -2,7 +2,7 @@ import type { Connector } from "../connector/connector.ts";
 import type { UpstreamSecrets } from "../connector/platform.ts";
 import type { Probe, ProbeFinding } from "../upstream/probe.ts";
 import type { ShownCondition } from "./check-connector.ts";
-import { type Finding, failure, fine, notChecked, warning } from "./finding.ts";
+import { type Finding, failure, fine, notChecked, warning } from "./report.ts";
 
 export interface RegistryQuestion {
   readonly connector: Connector;

@@ -1,8 +1,8 @@
 import { parseCertificates, parseCredential } from "../connector/credential.ts";
 import { property } from "../connector/document.ts";
 import { describeProblems, show } from "../connector/problem.ts";
-import { type Finding, failure, fine, warning } from "./finding.ts";
-import { judge, type Seen } from "./seen.ts";
+import { judge, type Seen } from "./cluster-reader.ts";
+import { type Finding, failure, fine, warning } from "./report.ts";
 
 /** A Secret that a Connector refers to. */
 export interface ReferredSecret {

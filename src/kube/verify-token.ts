@@ -1,11 +1,11 @@
 import { hash } from "node:crypto";
-import { property } from "../connector/document.ts";
+import { LRUCache } from "lru-cache";
+import { parseJson, property } from "../connector/document.ts";
 import type { Identity, Result, VerifyToken } from "../connector/platform.ts";
 import { show } from "../connector/problem.ts";
 import type { ApiClient } from "./api-client.ts";
-import { refusedAsUnavailable } from "./api-error.ts";
+import { hasStatus, refusedAsUnavailable } from "./api-error.ts";
 import { createLookupCache, type LookupResult, type OnLookup } from "./lookup-cache.ts";
-import { readClaims } from "./token-claims.ts";
 
 export interface TokenReviewOptions {
   readonly client: Pick<ApiClient, "request">;
@@ -99,4 +99,94 @@ function identityOf(user: unknown): Identity {
       ? {}
       : { pod: { namespace, name: podName } }),
   };
+}
+
+/** What a token says of itself. Nothing of it is proved. */
+export interface TokenClaims {
+  readonly audiences: readonly string[];
+  /** Milliseconds since the epoch; undefined for a token that does not say. */
+  readonly expiresAt: number | undefined;
+}
+
+/** RFC 7515, section 3.1. */
+const compactForm = /^[A-Za-z0-9_-]+\.([A-Za-z0-9_-]+)\.[A-Za-z0-9_-]+$/;
+
+/** The claims of a JWT; undefined for anything else. */
+export function readClaims(token: string): TokenClaims | undefined {
+  const payload = compactForm.exec(token)?.[1];
+  const claims =
+    payload === undefined
+      ? undefined
+      : parseJson(Buffer.from(payload, "base64url").toString("utf8"));
+  if (claims === undefined) return undefined;
+  const audience = property(claims, "aud");
+  const audiences = Array.isArray(audience) ? audience : [audience];
+  const expiry = property(claims, "exp");
+  return {
+    audiences: audiences.filter((one) => typeof one === "string"),
+    expiresAt: typeof expiry === "number" ? expiry * 1000 : undefined,
+  };
+}
+
+export interface OutliveOptions {
+  readonly client: Pick<ApiClient, "request">;
+  readonly verify: VerifyToken;
+  /** Milliseconds for which a token is still taken after it has expired; 0 for none. */
+  readonly grace: number;
+  /** Milliseconds since the epoch. */
+  readonly now: () => number;
+}
+
+/** So soon a Pod that is gone is noticed. */
+const podMs = 15_000;
+
+const maxPods = 10_000;
+
+/**
+ * Still takes a token that has expired, for programs that read it once (buildkitd, Go's clients of a proxy): where this
+ * process has seen it alive, where it is bound to a Pod, and while that Pod is there and runs. The API server
+ * verifies no token that has expired, so one that was never seen here is refused as ever.
+ */
+export function outliveTokens({ client, verify, grace, now }: OutliveOptions): VerifyToken {
+  if (grace === 0) return verify;
+  const seen = new LRUCache<string, Identity>({ max: maxPods });
+  const pods = createLookupCache<boolean>({ maxEntries: maxPods, now });
+  const isThere = (identity: Identity): Promise<boolean> =>
+    pods.get(identity.subject, async () => ({
+      value: await runs(client, identity),
+      freshMs: podMs,
+    }));
+  return async (token) => {
+    const key = hash("sha256", token, "base64");
+    const expired = now() - (readClaims(token)?.expiresAt ?? Number.POSITIVE_INFINITY);
+    const identity = seen.get(key);
+    if (expired < 0 || identity === undefined) {
+      const answer = await verify(token);
+      if (answer.ok && answer.value.pod !== undefined) seen.set(key, answer.value);
+      return answer;
+    }
+    if (expired < grace && (await isThere(identity))) {
+      return { ok: true, value: { ...identity, isExpired: true } };
+    }
+    seen.delete(key);
+    return verify(token);
+  };
+}
+
+/** Whether the very Pod that a token is bound to is there, and neither ends nor has ended. */
+async function runs(
+  client: Pick<ApiClient, "request">,
+  { user, subject, pod }: Identity,
+): Promise<boolean> {
+  const path = `/api/v1/namespaces/${pod?.namespace}/pods/${pod?.name}`;
+  const found = await client.request({ path }).catch((error: unknown) => {
+    if (hasStatus(error, 404)) return undefined;
+    return refusedAsUnavailable("Pods can't be read")(error);
+  });
+  const metadata = property(found, "metadata");
+  return (
+    property(metadata, "uid") === subject.slice(user.length + 1) &&
+    property(metadata, "deletionTimestamp") === undefined &&
+    !["Succeeded", "Failed"].includes(String(property(property(found, "status"), "phase")))
+  );
 }

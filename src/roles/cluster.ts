@@ -1,6 +1,6 @@
 import type { Environment } from "../config/cluster-settings.ts";
+import { inClusterAccess, serviceAccountFolder } from "../kube/api-access.ts";
 import { type ApiClient, createApiClient } from "../kube/api-client.ts";
-import { inClusterAccess, serviceAccountFolder } from "../kube/in-cluster.ts";
 import type { KubeObject } from "../kube/object-store.ts";
 import { type WatchedCache, watchCache } from "../kube/watched-cache.ts";
 import type { Log } from "../log.ts";
@@ -26,7 +26,7 @@ export async function connectToCluster(
   const port = environment.KUBERNETES_SERVICE_PORT ?? "443";
   const access =
     host === undefined
-      ? await (await import("../kube/kubeconfig.ts")).kubeconfigAccess({})
+      ? await (await import("../kube/api-access.ts")).kubeconfigAccess({})
       : inClusterAccess({ host, port, folder: serviceAccountFolder });
   const client = createApiClient({ access });
   const abort = new AbortController();

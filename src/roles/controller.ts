@@ -1,6 +1,6 @@
 import type { ControllerSettings, Environment } from "../config/cluster-settings.ts";
-import { systemClock } from "../controller/clock.ts";
 import { startController } from "../controller/controller.ts";
+import { systemClock } from "../controller/work-queue.ts";
 import type { Log } from "../log.ts";
 import { createMetrics } from "../metrics/metrics.ts";
 import { createProbe } from "../upstream/probe.ts";

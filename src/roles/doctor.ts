@@ -3,14 +3,13 @@ import type { Environment } from "../config/cluster-settings.ts";
 import type { DoctorSettings } from "../config/doctor-command.ts";
 import { showRef } from "../connector/connector-ref.ts";
 import { driverName } from "../csi/server.ts";
-import type { Resolve } from "../doctor/check-connector-service.ts";
-import { examineConnector } from "../doctor/examine-connector.ts";
-import { examineInstallation } from "../doctor/examine-installation.ts";
+import type { Resolve } from "../doctor/check-connector.ts";
+import { clusterView } from "../doctor/cluster-reader.ts";
+import { examineConnector } from "../doctor/diagnose-connector.ts";
+import { examineInstallation } from "../doctor/diagnose-installation.ts";
 import { hasFailed, jsonReport, type Section, textReport } from "../doctor/report.ts";
-import { clusterView } from "../doctor/seen.ts";
+import { type ApiAccess, inClusterAccess, serviceAccountFolder } from "../kube/api-access.ts";
 import { createApiClient } from "../kube/api-client.ts";
-import type { ApiAccess } from "../kube/api-request.ts";
-import { inClusterAccess, serviceAccountFolder } from "../kube/in-cluster.ts";
 import { createAccessReviewer } from "../kube/may-use.ts";
 import { createProbe } from "../upstream/probe.ts";
 import { createUpstreams } from "../upstream/upstream.ts";
@@ -53,7 +52,7 @@ const podAccess = (environment: Environment): ApiAccess =>
   });
 
 async function userAccess({ context }: DoctorSettings): Promise<ApiAccess> {
-  const { kubeconfigAccess } = await import("../kube/kubeconfig.ts");
+  const { kubeconfigAccess } = await import("../kube/api-access.ts");
   return kubeconfigAccess(context === undefined ? {} : { context });
 }
 

@@ -1,5 +1,5 @@
 import { clusterNoProxy } from "../config/cluster-settings.ts";
-import type { ListenSetting } from "../config/listen-setting.ts";
+import type { ListenSetting } from "../config/command-line.ts";
 import type { RenderSettings } from "../config/render-command.ts";
 import { withBrackets } from "../connector/host-name.ts";
 import { describeProblems, show } from "../connector/problem.ts";

@@ -1,7 +1,6 @@
 import { setFlagsFromString } from "node:v8";
 import { type Command, readCommand } from "../config/command.ts";
-import { exitCodes } from "../config/exit-codes.ts";
-import { commandHelp, commandList } from "../config/help.ts";
+import { commandHelp, commandList, exitCodes } from "../config/help.ts";
 import { describeProblems } from "../connector/problem.ts";
 import { createProcessLog, describeError, type Log } from "../log.ts";
 import { version } from "../version.ts";

@@ -4,7 +4,7 @@ import { constants } from "node:fs";
 import { access, readFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { join } from "node:path";
-import type { ListenSetting } from "../config/listen-setting.ts";
+import type { ListenSetting } from "../config/command-line.ts";
 import { missingMountRight } from "../csi/volume-mounts.ts";
 
 /** Programs of util-linux for calls that Node lacks: mount(2), umount(2) and flock(2). */

@@ -6,15 +6,15 @@ import { parse } from "yaml";
 import type { Connector } from "../../src/connector/connector.ts";
 import { property } from "../../src/connector/document.ts";
 import type { UpstreamSecrets } from "../../src/connector/platform.ts";
-import { systemClock } from "../../src/controller/clock.ts";
 import { type Condition, readConditions } from "../../src/controller/conditions.ts";
 import {
   type Controller,
   type ControllerOptions,
   startController,
 } from "../../src/controller/controller.ts";
+import { systemClock } from "../../src/controller/work-queue.ts";
+import { inClusterAccess } from "../../src/kube/api-access.ts";
 import { createApiClient } from "../../src/kube/api-client.ts";
-import { inClusterAccess } from "../../src/kube/in-cluster.ts";
 import { createLog } from "../../src/log.ts";
 import type { ProbeResult } from "../../src/upstream/probe.ts";
 import { cleanup } from "../support/cleanup.ts";

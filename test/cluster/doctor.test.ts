@@ -1,11 +1,10 @@
 import { join } from "node:path";
 import { expect } from "chai";
-import { systemClock } from "../../src/controller/clock.ts";
 import { startController } from "../../src/controller/controller.ts";
-import type { Verdict } from "../../src/doctor/finding.ts";
-import type { Section } from "../../src/doctor/report.ts";
+import { systemClock } from "../../src/controller/work-queue.ts";
+import type { Section, Verdict } from "../../src/doctor/report.ts";
+import { kubeconfigAccess } from "../../src/kube/api-access.ts";
 import { createApiClient } from "../../src/kube/api-client.ts";
-import { kubeconfigAccess } from "../../src/kube/kubeconfig.ts";
 import { createLog } from "../../src/log.ts";
 import { installedNames } from "../../src/roles/installed-names.ts";
 import { createProbe } from "../../src/upstream/probe.ts";

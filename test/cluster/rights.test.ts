@@ -2,7 +2,7 @@ import { mkdir, readdir, readFile, writeFile } from "node:fs/promises";
 import { join, relative } from "node:path";
 import { expect } from "chai";
 import { parseAllDocuments } from "yaml";
-import { proxyRole, proxyRoleBinding } from "../../src/controller/proxy-role.ts";
+import { proxyRole, proxyRoleBinding } from "../../src/controller/proxy-access.ts";
 import { cleanup } from "../support/cleanup.ts";
 import { makeTempFolder } from "../support/temp-folder.ts";
 import { type Cluster, startCluster } from "./cluster.ts";

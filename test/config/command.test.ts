@@ -2,8 +2,13 @@ import { readFileSync } from "node:fs";
 import { expect } from "chai";
 import fc from "fast-check";
 import { type Command, readCommand } from "../../src/config/command.ts";
-import { exitCodes } from "../../src/config/exit-codes.ts";
-import { type CommandName, commandHelp, commandList, commandNames } from "../../src/config/help.ts";
+import {
+  type CommandName,
+  commandHelp,
+  commandList,
+  commandNames,
+  exitCodes,
+} from "../../src/config/help.ts";
 
 describe("the command line of oci-connector", () => {
   const context = { workingDirectory: "/srv/job", group: 1000, environment: {} };

@@ -10,7 +10,7 @@ const sources = [
   "conditions",
   "connector-secrets",
   "connector-service",
-  "examine-connector",
+  "ensure-prerequisites",
   "reconcile-connector",
 ].map((name) => `src/controller/${name}.ts`);
 

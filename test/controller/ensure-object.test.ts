@@ -1,6 +1,6 @@
 import { expect } from "chai";
 import { property } from "../../src/connector/document.ts";
-import { type Ensured, ensureObject } from "../../src/controller/ensure-object.ts";
+import { type Ensured, ensureObject, isAsWanted } from "../../src/controller/ensure-object.ts";
 import { createApiClient } from "../../src/kube/api-client.ts";
 import type { KubeObject } from "../../src/kube/object-store.ts";
 import { type FakeApiServer, startFakeApiServer } from "../kube/fake-api-server.ts";
@@ -83,5 +83,31 @@ describe("ensureObject()", () => {
     const error = await ensure("B", seen).catch((e: unknown) => e);
     expect(error).to.include({ status: 409 });
     expect(typeOf(service())).to.equal("Foreign");
+  });
+});
+
+describe("isAsWanted()", () => {
+  it("passes over what is left open", () => {
+    const found = { a: 1, b: { c: [{ d: 1, e: 2 }], f: "x" }, g: null };
+    for (const wanted of [{}, { a: 1 }, { b: { c: [{ d: 1 }] } }, found]) {
+      expect(isAsWanted(found, wanted)).to.equal(true);
+    }
+  });
+
+  it("sees what is missing, different, or too much in a list", () => {
+    const found = { a: 1, b: { c: [1, 2] } };
+    for (const wanted of [
+      { a: 2 },
+      { x: 1 },
+      { a: { y: 1 } },
+      { b: { c: [1] } },
+      { b: { c: [2, 1] } },
+      { b: { c: [1, 2, 3] } },
+      { b: { c: {} }, a: "1" },
+    ]) {
+      expect(isAsWanted(found, wanted), JSON.stringify(wanted)).to.equal(false);
+    }
+    expect(isAsWanted(undefined, { a: 1 })).to.equal(false);
+    expect(isAsWanted({ a: {} }, { a: [] })).to.equal(false);
   });
 });

@@ -1,5 +1,18 @@
 import { expect } from "chai";
-import { eventRecorder, type RecordEvent } from "../../src/controller/event-recorder.ts";
+import {
+  bad,
+  type Condition,
+  type ConditionStates,
+  conditionsOf,
+  good,
+  unknown,
+  waitingFor,
+} from "../../src/controller/conditions.ts";
+import {
+  eventRecorder,
+  happeningsOf,
+  type RecordEvent,
+} from "../../src/controller/event-recorder.ts";
 import { createApiClient } from "../../src/kube/api-client.ts";
 import { type FakeApiServer, startFakeApiServer, statusOf } from "../kube/fake-api-server.ts";
 import { cleanup } from "../support/cleanup.ts";
@@ -109,5 +122,59 @@ describe("eventRecorder()", () => {
     server.intercept = () => ({ status: 403, body: statusOf(403, "forbidden") });
     await record(object, warning("SecretNotFound"));
     expect(logged).to.deep.equal(["an event can't be written"]);
+  });
+});
+
+const fine = good("Fine", "");
+const conditions = (more: Partial<ConditionStates>): readonly Condition[] =>
+  conditionsOf(
+    {
+      ConnectorClassReady: fine,
+      SecretReady: fine,
+      LivenessReady: fine,
+      AuthReady: fine,
+      ProxyServiceReady: fine,
+      CACertReady: fine,
+      ...more,
+    },
+    { generation: 1, before: [], now: 0 },
+  );
+const told = (before: readonly Condition[], after: readonly Condition[]): readonly string[] =>
+  happeningsOf(before, after).map(({ type, reason, note }) => `${type} ${reason} ${note}`);
+
+describe("happeningsOf()", () => {
+  const ready = conditions({});
+  const down = conditions({
+    LivenessReady: bad("ConnectionFailed", "nobody there"),
+    AuthReady: waitingFor("LivenessReady"),
+  });
+
+  it("tells of what has become wrong, once, and not of what waits for it", () => {
+    const warning = "Warning ConnectionFailed LivenessReady: nobody there";
+    expect(told(ready, down)).to.deep.equal([warning]);
+    expect(told([], down)).to.deep.equal([warning]);
+    expect(told(down, down)).to.deep.equal([]);
+  });
+
+  it("tells of another reason, and not of another message", () => {
+    const refused = bad("AuthenticationFailed", "one");
+    const before = conditions({ AuthReady: refused });
+    expect(told(before, conditions({ AuthReady: { ...refused, message: "two" } }))).to.deep.equal(
+      [],
+    );
+    expect(told(before, conditions({ AuthReady: bad("AccessDenied", "no") }))).to.deep.equal([
+      "Warning AccessDenied AuthReady: no",
+    ]);
+  });
+
+  it("tells that it is ready, again", () => {
+    const note = "Normal Ready Pods can use this connector";
+    expect(told([], ready)).to.deep.equal([note]);
+    expect(told(down, ready)).to.deep.equal([note]);
+    expect(told(ready, conditions({ CACertReady: bad("SecretNotFound", "") }))).to.have.length(1);
+  });
+
+  it("tells nothing of what is not known", () => {
+    expect(told(ready, conditions({ LivenessReady: unknown("Probing", "") }))).to.deep.equal([]);
   });
 });

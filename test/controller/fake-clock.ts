@@ -1,4 +1,4 @@
-import type { Clock } from "../../src/controller/clock.ts";
+import type { Clock } from "../../src/controller/work-queue.ts";
 
 export interface FakeClock extends Clock {
   /** Lets time pass, and everything happen that is due meanwhile. */

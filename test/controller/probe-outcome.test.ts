@@ -1,12 +1,13 @@
 import { expect } from "chai";
 import fc from "fast-check";
 import type { UpstreamSecrets } from "../../src/connector/platform.ts";
-import { type AuthRefusal, writtenRefusal } from "../../src/controller/auth-refusal.ts";
-import { timestamp } from "../../src/controller/clock.ts";
+import { timestamp } from "../../src/controller/conditions.ts";
 import {
+  type AuthRefusal,
   type ProbeOutcome,
   type ProbeSubject,
   probeOutcome,
+  writtenRefusal,
 } from "../../src/controller/probe-outcome.ts";
 import type { ProbeFinding, ProbeResult } from "../../src/upstream/probe.ts";
 import { connectorObject, connectorOf } from "./sample-connector.ts";

@@ -2,8 +2,8 @@ import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expect } from "chai";
 import type { DoctorSettings } from "../../src/config/doctor-command.ts";
-import type { Resolve } from "../../src/doctor/check-connector-service.ts";
-import type { Finding } from "../../src/doctor/finding.ts";
+import type { Resolve } from "../../src/doctor/check-connector.ts";
+import type { Finding } from "../../src/doctor/report.ts";
 import { examine } from "../../src/roles/doctor.ts";
 import {
   type FakeApiServer,

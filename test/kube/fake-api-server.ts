@@ -2,7 +2,7 @@ import { once } from "node:events";
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { isDeepStrictEqual } from "node:util";
-import type { ApiAccess } from "../../src/kube/api-request.ts";
+import type { ApiAccess } from "../../src/kube/api-access.ts";
 import type { KubeObject } from "../../src/kube/object-store.ts";
 import type { Stoppable } from "../support/cleanup.ts";
 import { generationAfter, written } from "./fake-writes.ts";

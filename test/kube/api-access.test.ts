@@ -7,9 +7,8 @@ import { inspect } from "node:util";
 import { expect } from "chai";
 import { createAuthority, createLeafIssuer } from "../../src/certificate-authority.ts";
 import { Unavailable } from "../../src/connector/platform.ts";
+import { inClusterAccess, kubeconfigAccess } from "../../src/kube/api-access.ts";
 import { createApiClient } from "../../src/kube/api-client.ts";
-import { inClusterAccess } from "../../src/kube/in-cluster.ts";
-import { kubeconfigAccess } from "../../src/kube/kubeconfig.ts";
 import { cleanup } from "../support/cleanup.ts";
 import { makeTempFolder } from "../support/temp-folder.ts";
 

@@ -1,6 +1,6 @@
 import { property } from "../connector/document.ts";
-import { type Finding, failure, fine, install, warning } from "./finding.ts";
-import { judge, type Seen } from "./seen.ts";
+import { judge, type Seen } from "./cluster-reader.ts";
+import { type Finding, failure, fine, install, warning } from "./report.ts";
 
 /** How the things on the nodes are called. */
 export interface NodeNames {
@@ -89,4 +89,26 @@ const mostNamed = 5;
 function namesOf(nodes: readonly unknown[]): string {
   const named = nodes.slice(0, mostNamed).map(nameOf).join(", ");
   return nodes.length > mostNamed ? `${named} and ${nodes.length - mostNamed} more` : named;
+}
+
+const controller = "controller";
+
+/** Whether somebody looks after the Connectors. @param deployment the controller's */
+export function checkController(
+  deployment: Seen,
+  { namespace, name }: { readonly namespace: string; readonly name: string },
+): Finding {
+  return judge(controller, deployment, {
+    missing: () => failure(controller, `there is no Deployment ${namespace}/${name}`, install),
+    found(object) {
+      const wanted = Number(property(property(object, "spec"), "replicas") ?? 1);
+      const available = Number(property(property(object, "status"), "availableReplicas") ?? 0);
+      const found = `${available} of ${wanted} replicas are available`;
+      const advice = `kubectl describe pods -n ${namespace} -l app.kubernetes.io/component=controller`;
+      if (available === 0) {
+        return failure(controller, `${found}: Connectors get no Service and no conditions`, advice);
+      }
+      return available < wanted ? warning(controller, found, advice) : fine(controller, found);
+    },
+  });
 }

@@ -1,6 +1,6 @@
 import { expect } from "chai";
 import { parseConnector } from "../../src/connector/connector.ts";
-import { documentFindings } from "../../src/controller/examine-connector.ts";
+import { documentFindings } from "../../src/controller/ensure-prerequisites.ts";
 
 /** What is wrong with a Connector of this spec, as `condition: reason`. */
 function wrong(spec: object, metadata: object = {}): Record<string, string> {

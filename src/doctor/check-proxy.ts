@@ -8,8 +8,8 @@ import {
   keysSecretName,
   parseProxyKeys,
 } from "../connector/proxy-keys.ts";
-import { type Finding, failure, fine, install, notChecked, warning } from "./finding.ts";
-import { judge, type Seen } from "./seen.ts";
+import { judge, type Seen } from "./cluster-reader.ts";
+import { type Finding, failure, fine, install, notChecked, warning } from "./report.ts";
 
 const month = 30 * 24 * 60 * 60 * 1000;
 

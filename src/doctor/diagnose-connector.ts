@@ -7,13 +7,19 @@ import { serviceHosts } from "../connector/proxy-address.ts";
 import { sharedCaLabel } from "../kube/read-upstream-secrets.ts";
 import type { Probe } from "../upstream/probe.ts";
 import { checkAccess } from "./check-access.ts";
-import { checkConditions, checkConnector, conditionsOf } from "./check-connector.ts";
-import { checkConnectorService, checkDns, type Resolve } from "./check-connector-service.ts";
+import {
+  checkConditions,
+  checkConnector,
+  checkConnectorService,
+  checkDns,
+  conditionsOf,
+  type Resolve,
+} from "./check-connector.ts";
 import { checkRegistry } from "./check-registry.ts";
 import { checkCaSecret, checkLogin, type ReferredSecret } from "./check-secrets.ts";
-import type { Installation } from "./examine-installation.ts";
-import { type Finding, notChecked } from "./finding.ts";
-import type { ClusterView } from "./seen.ts";
+import type { ClusterView } from "./cluster-reader.ts";
+import type { Installation } from "./diagnose-installation.ts";
+import { type Finding, notChecked } from "./report.ts";
 
 export interface ConnectorOptions {
   readonly view: ClusterView;

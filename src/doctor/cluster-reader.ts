@@ -1,7 +1,7 @@
 import type { ApiClient } from "../kube/api-client.ts";
 import { ApiError, hasStatus } from "../kube/api-error.ts";
 import { listAll } from "../kube/list-all.ts";
-import { type Finding, notChecked } from "./finding.ts";
+import { type Finding, notChecked } from "./report.ts";
 
 /** What whoever asks can know of something in the cluster. */
 export type Seen<T = unknown> =

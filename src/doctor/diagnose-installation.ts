@@ -1,13 +1,12 @@
 import { connectorApiVersion } from "../connector/connector.ts";
+import { listOf, property } from "../connector/document.ts";
 import { caConfigMapName, keysSecretName } from "../connector/proxy-keys.ts";
 import { checkApiServer, checkDefinition, minorVersion } from "./check-api-server.ts";
-import { checkController } from "./check-controller.ts";
 import { checkDriver } from "./check-driver.ts";
-import { checkDaemonSet, checkRegistration } from "./check-nodes.ts";
-import { checkCertificates, checkKeys, checkProxyService } from "./check-proxy-keys.ts";
-import type { Finding } from "./finding.ts";
-import { type InstalledSettings, installedSettings } from "./installed-settings.ts";
-import type { ClusterView, Seen } from "./seen.ts";
+import { checkCertificates, checkKeys, checkProxyService } from "./check-proxy.ts";
+import { checkController, checkDaemonSet, checkRegistration } from "./check-workloads.ts";
+import type { ClusterView, Seen } from "./cluster-reader.ts";
+import type { Finding } from "./report.ts";
 
 /** How the things of an installation are called. */
 export interface InstallationNames {
@@ -94,4 +93,43 @@ async function look(view: ClusterView, names: InstallationNames) {
     ...{ definition, discovered, driver, daemonSet, controller },
     ...{ certificates, keys, proxyService, csiNodes, nodes, slices },
   };
+}
+
+/** What the operator has set, as far as it can be seen: daemonset/settings.env. */
+export interface InstalledSettings {
+  readonly audience: string | undefined;
+  readonly clusterDomain: string;
+  readonly separatePush: boolean;
+  readonly requireProxyVerb: boolean;
+}
+
+/** Reads the ConfigMap that the DaemonSet takes its environment from. */
+export async function installedSettings(
+  view: ClusterView,
+  namespace: string,
+  daemonSet: Seen,
+): Promise<InstalledSettings> {
+  const name = daemonSet.state === "found" ? configMapOf(daemonSet.value) : undefined;
+  const path = `/api/v1/namespaces/${namespace}/configmaps/${name}`;
+  const seen = name === undefined ? undefined : await view.get(path);
+  const data = seen?.state === "found" ? property(seen.value, "data") : undefined;
+  const text = (key: string): string | undefined => {
+    const value = property(data, key);
+    return typeof value === "string" ? value : undefined;
+  };
+  return {
+    audience: text("AUDIENCE"),
+    clusterDomain: text("CLUSTER_DOMAIN") ?? "cluster.local",
+    separatePush: text("SEPARATE_PUSH") === "true",
+    requireProxyVerb: text("REQUIRE_PROXY_VERB") === "true",
+  };
+}
+
+/** Its name carries a hash, so it is to be found here alone. */
+function configMapOf(daemonSet: unknown): string | undefined {
+  const pod = ["spec", "template", "spec"].reduce<unknown>(property, daemonSet);
+  const names = listOf(property(pod, "containers"))
+    .flatMap((container) => listOf(property(container, "envFrom")))
+    .map((source) => property(property(source, "configMapRef"), "name"));
+  return names.find((name) => typeof name === "string");
 }
