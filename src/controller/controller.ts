@@ -70,7 +70,7 @@ export interface Controller {
 }
 
 const concurrency = 16;
-const retry = { firstMs: 250, longestMs: 2 * 60_000 };
+const retry = { initialMs: 250, maxMs: 2 * 60_000 };
 
 /** Keeps the cluster as its Connectors want it, until it is stopped. Several may run at once. */
 export function startController(options: ControllerOptions): Controller {

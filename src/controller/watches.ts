@@ -5,7 +5,7 @@ import type { ApiClient } from "../kube/api-client.ts";
 import { connectorsPath } from "../kube/find-connector.ts";
 import type { KubeObject } from "../kube/object-store.ts";
 import { sharedCaLabel } from "../kube/read-upstream-secrets.ts";
-import { type CacheTiming, type WatchedCache, watchCache } from "../kube/watched-cache.ts";
+import { type CacheTiming, createWatchedCache, type WatchedCache } from "../kube/watched-cache.ts";
 import type { Log } from "../log.ts";
 import { connectorOfService } from "./connector-service.ts";
 import { generationOf, isObserved } from "./connector-status.ts";
@@ -42,7 +42,7 @@ export interface Watches {
 export function startWatches(options: WatchesOptions): Watches {
   const { timing = {}, installNamespace, ...rest } = options;
   const watch = (path: string, query: Readonly<Record<string, string>> = {}): Cache =>
-    watchCache({ ...rest, timing, path, query });
+    createWatchedCache({ ...rest, timing, path, query });
   const ours = { labelSelector: managedSelector };
   const named = (name: string): Readonly<Record<string, string>> => ({
     fieldSelector: `metadata.name=${name}`,

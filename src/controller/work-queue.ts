@@ -1,4 +1,4 @@
-import { type Backoff, createBackoff } from "../kube/backoff.ts";
+import { type Backoff, type BackoffOptions, createBackoff } from "../kube/backoff.ts";
 
 export interface WorkQueueOptions {
   /** Does what there is to do for a key. @returns after how many milliseconds it wants to be run again, undefined for never */
@@ -8,7 +8,7 @@ export interface WorkQueueOptions {
   /** How many keys are run at once. */
   readonly concurrency: number;
   /** Milliseconds. */
-  readonly retry: { readonly firstMs: number; readonly longestMs: number };
+  readonly retry: Pick<BackoffOptions, "initialMs" | "maxMs">;
   readonly clock: Clock;
   /** In [0, 1). */
   readonly random: () => number;
@@ -86,7 +86,7 @@ export function createWorkQueue(options: WorkQueueOptions): WorkQueue {
       if (delay !== undefined) add(key, delay);
     } catch (error) {
       failed(key, error);
-      add(key, entry.backoff.next());
+      add(key, entry.backoff.nextDelayMs());
     }
   }
 

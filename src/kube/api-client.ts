@@ -2,73 +2,96 @@ import http, { type IncomingMessage } from "node:http";
 import https, { type RequestOptions } from "node:https";
 import { parseJson } from "../connector/document.ts";
 import type { ApiAccess } from "./api-access.ts";
-import { errorOfConnection, errorOfStatus } from "./api-error.ts";
+import { connectionError, statusError } from "./api-error.ts";
 
-export interface WatchCall {
+/** A request to the API server. */
+export interface ApiRequest {
+  /** GET unless given. */
+  readonly method?: "GET" | "POST" | "PATCH" | "DELETE";
+  /** `/api/v1/namespaces/team-a/secrets/harbor` */
   readonly path: string;
-  readonly query: Readonly<Record<string, string>>;
-  readonly signal: AbortSignal;
-  /** For how many milliseconds nothing at all may come. */
-  readonly silenceMs: number;
+  readonly query?: Readonly<Record<string, string>>;
+  /** The object to send, as JSON. */
+  readonly body?: unknown;
+  /** The Content-Type of the body; `application/json` unless given. */
+  readonly contentType?: string;
 }
 
-/**
- * The few calls of the API that roles need. Objects come as they are, to be read with care.
- */
+/** A watch to begin: https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes */
+export interface WatchRequest {
+  /** The collection to watch. */
+  readonly path: string;
+  /** Without `watch=true`, which is added. */
+  readonly query: Readonly<Record<string, string>>;
+  /** Ends the watch. */
+  readonly signal: AbortSignal;
+  /** The watch counts as cut after so many milliseconds without a byte. */
+  readonly idleTimeoutMs: number;
+}
+
+/** A client of the Kubernetes API with the few calls that roles need. Objects come as they are: whoever reads them checks them. */
 export interface ApiClient {
   /**
-   * @returns the object of a successful answer
-   * @throws ApiError where it is refused
-   * @throws Unavailable where there is no answer, or none that says anything about the request
+   * Sends a request.
+   * @returns the object in the response
+   * @throws ApiError where the API server refuses the request
+   * @throws Unavailable where there is no response, or one that says nothing about the request
    */
-  request(call: ApiCall): Promise<unknown>;
+  request(request: ApiRequest): Promise<unknown>;
   /**
-   * The events of a watch that has begun, until the API server ends it. The generator throws
-   * Unavailable where the connection is cut, or silent for too long.
-   * @throws as `request` where it can't begin
+   * Begins a watch. The generator yields its events until the API server ends it, and throws Unavailable where the
+   * connection is cut, or silent for too long.
+   * @throws what `request` throws, where the watch can't begin
    */
-  watch(call: WatchCall): Promise<AsyncGenerator<unknown>>;
+  watch(request: WatchRequest): Promise<AsyncGenerator<unknown>>;
 }
 
 export interface ApiClientOptions {
   readonly access: ApiAccess;
-  /** Milliseconds within which a request has to be answered. */
+  /** Milliseconds within which a request has to be answered as a whole, and a watch has to begin. */
   readonly timeoutMs?: number;
 }
 
-/** etcd takes objects of 1.5 MiB, and lists are asked for in pieces. */
-const longestAnswer = 64 * 1024 * 1024;
+/** etcd takes objects of 1.5 MiB, and lists are read page by page. */
+const maxResponseBytes = 64 * 1024 * 1024;
 
+/**
+ * Creates a client of the API server.
+ * @example
+ * const client = createApiClient({ access: createInClusterAccess({ host, port, folder: serviceAccountFolder }) });
+ * const secret = await client.request({ path: "/api/v1/namespaces/team-a/secrets/harbor" });
+ */
 export function createApiClient({ access, timeoutMs = 10_000 }: ApiClientOptions): ApiClient {
-  const headMs = timeoutMs;
+  const headersTimeoutMs = timeoutMs;
   return {
-    async request(call) {
+    async request(request) {
       const signal = AbortSignal.timeout(timeoutMs);
-      const { status, body } = await answeredBy(async () => {
-        const response = await sendApiRequest(access, call, { signal, headMs, silenceMs: headMs });
+      const { status, body } = await withConnectionErrors(async () => {
+        const timeouts = { signal, headersTimeoutMs, idleTimeoutMs: timeoutMs };
+        const response = await sendRequest(access, request, timeouts);
         return { status: response.statusCode ?? 0, body: await readJson(response) };
       });
-      if (status < 200 || status > 299) throw errorOfStatus(status, body);
+      if (status < 200 || status > 299) throw statusError(status, body);
       return body;
     },
 
-    async watch({ path, query, signal, silenceMs }) {
-      const call = { path, query: { ...query, watch: "true" } };
-      const response = await answeredBy(() =>
-        sendApiRequest(access, call, { signal, headMs, silenceMs }),
+    async watch({ path, query, signal, idleTimeoutMs }) {
+      const request = { path, query: { ...query, watch: "true" } };
+      const response = await withConnectionErrors(() =>
+        sendRequest(access, request, { signal, headersTimeoutMs, idleTimeoutMs }),
       );
-      if (response.statusCode === 200) return eventsOf(response);
-      const body = await answeredBy(() => readJson(response));
-      throw errorOfStatus(response.statusCode ?? 0, body);
+      if (response.statusCode === 200) return readEvents(response);
+      const body = await withConnectionErrors(() => readJson(response));
+      throw statusError(response.statusCode ?? 0, body);
     },
   };
 }
 
-async function* eventsOf(response: IncomingMessage): AsyncGenerator<unknown> {
-  const lines = linesOf(response, longestAnswer);
+async function* readEvents(response: IncomingMessage): AsyncGenerator<unknown> {
+  const lines = readLines(response, maxResponseBytes);
   try {
     for (;;) {
-      const { done, value } = await answeredBy(() => lines.next());
+      const { done, value } = await withConnectionErrors(() => lines.next());
       if (done) return;
       yield parseJson(value);
     }
@@ -77,12 +100,12 @@ async function* eventsOf(response: IncomingMessage): AsyncGenerator<unknown> {
   }
 }
 
-/** Whatever goes wrong here is a matter of the connection. */
-async function answeredBy<T>(ask: () => Promise<T>): Promise<T> {
+/** Runs what only sends and reads: each of its errors is one of the connection. @throws Unavailable */
+async function withConnectionErrors<T>(exchange: () => Promise<T>): Promise<T> {
   try {
-    return await ask();
+    return await exchange();
   } catch (error) {
-    throw errorOfConnection(error);
+    throw connectionError(error);
   }
 }
 
@@ -93,19 +116,21 @@ async function readJson(response: IncomingMessage): Promise<unknown> {
   for await (const chunk of response as AsyncIterable<Buffer>) {
     chunks.push(chunk);
     length += chunk.length;
-    if (length > longestAnswer)
-      throw new RangeError(`its response is longer than ${longestAnswer} bytes`);
+    if (length > maxResponseBytes) {
+      throw new RangeError(`its response is longer than ${maxResponseBytes} bytes`);
+    }
   }
   return parseJson(Buffer.concat(chunks).toString("utf8"));
 }
 
 /**
- * The lines of a stream of UTF-8, without their ends.
- * @throws RangeError for a line longer than so many bytes
+ * The lines of a stream of UTF-8, without their line feeds.
+ * @param maxLineBytes how long a line may be
+ * @throws RangeError for a longer one
  */
-export async function* linesOf(
+export async function* readLines(
   stream: AsyncIterable<Uint8Array>,
-  longest: number,
+  maxLineBytes: number,
 ): AsyncGenerator<string> {
   let pieces: Uint8Array[] = [];
   let length = 0;
@@ -120,106 +145,95 @@ export async function* linesOf(
     }
     const rest = chunk.subarray(start);
     length += rest.length;
-    if (length > longest) throw new RangeError(`a line longer than ${longest} bytes`);
+    if (length > maxLineBytes) throw new RangeError(`a line is longer than ${maxLineBytes} bytes`);
     pieces.push(rest);
   }
   if (length > 0) yield Buffer.concat(pieces).toString("utf8");
 }
 
-export interface ApiCall {
-  readonly method?: "GET" | "POST" | "PATCH" | "DELETE";
-  /** `/api/v1/namespaces/team-a/secrets/harbor` */
-  readonly path: string;
-  readonly query?: Readonly<Record<string, string>>;
-  readonly body?: unknown;
-  /** Of the body; JSON unless given. */
-  readonly contentType?: string;
-}
-
-export interface ApiRequestOptions {
-  /** Ends the exchange, also while its answer is read. */
+interface SendOptions {
+  /** Ends the exchange, also while the body is read. */
   readonly signal: AbortSignal;
-  /** Within how many milliseconds an answer has to begin. */
-  readonly headMs: number;
-  /** For how many milliseconds nothing may come in the middle of an answer. */
-  readonly silenceMs: number;
+  /** Milliseconds within which the head of the response has to come. */
+  readonly headersTimeoutMs: number;
+  /** Milliseconds without a byte after which the body counts as cut. */
+  readonly idleTimeoutMs: number;
 }
 
-/** A peer that is gone shows after some 25 s: this, and ten probes of a second each. */
+/** TCP keep-alive starts after so much silence. With ten probes of a second each, a peer that is gone is noticed after 25 s. */
 const keepAliveMs = 15_000;
 
-/** A connection that was kept, and that the API server has closed just before we used it. */
+/** A kept connection that the API server closed just before we used it. */
 class StaleConnection extends Error {}
 
 const staleCodes: ReadonlySet<string> = new Set(["ECONNRESET", "EPIPE"]);
 
-/** As many kept connections may all have been closed: the API server has been restarted. */
-const mostStale = 5;
+/** So many kept connections may be stale one after the other: the API server was restarted. */
+const maxStaleConnections = 5;
 
-/** Sends a request and awaits the head of its answer. */
-export async function sendApiRequest(
+/** Sends a request and waits for the head of the response. A stale connection is replaced by another one. */
+async function sendRequest(
   access: ApiAccess,
-  call: ApiCall,
-  options: ApiRequestOptions,
+  request: ApiRequest,
+  options: SendOptions,
 ): Promise<IncomingMessage> {
-  const url = urlOf(access.server, call);
+  const url = requestUrl(access.server, request);
+  const body = request.body === undefined ? undefined : JSON.stringify(request.body);
   for (let stale = 0; ; stale += 1) {
-    const body = bodyOf(call);
-    const settings = await settingsOf(access, call, body, options.signal);
+    const settings = await requestOptions(access, request, body, options.signal);
     try {
       return await sendOnce(url, settings, body, options);
     } catch (error) {
-      if (!(error instanceof StaleConnection) || stale === mostStale) throw error;
+      if (!(error instanceof StaleConnection) || stale === maxStaleConnections) throw error;
     }
   }
 }
 
-function urlOf(server: URL, { path, query = {} }: ApiCall): URL {
+function requestUrl(server: URL, { path, query = {} }: ApiRequest): URL {
   const url = new URL(server);
   url.pathname = `${server.pathname.replace(/\/$/, "")}${path}`;
   url.search = new URLSearchParams(query).toString();
   return url;
 }
 
-const bodyOf = ({ body }: ApiCall): string | undefined =>
-  body === undefined ? undefined : JSON.stringify(body);
+const json = "application/json";
 
-async function settingsOf(
+async function requestOptions(
   access: ApiAccess,
-  call: ApiCall,
+  { method = "GET", contentType = json }: ApiRequest,
   body: string | undefined,
   signal: AbortSignal,
 ): Promise<RequestOptions> {
   const given = await access.requestOptions();
   // Without a length node:http sends the body of a DELETE all the same, as if another request began.
-  const type = body !== undefined && {
-    "content-type": call.contentType ?? json,
+  const bodyHeaders = body !== undefined && {
+    "content-type": contentType,
     "content-length": Buffer.byteLength(body),
   };
   return {
     ...given,
-    method: call.method ?? "GET",
+    method,
     signal,
-    headers: { ...given.headers, accept: json, "user-agent": "oci-connector", ...type },
+    headers: { ...given.headers, accept: json, "user-agent": "oci-connector", ...bodyHeaders },
   };
 }
-
-const json = "application/json";
 
 function sendOnce(
   url: URL,
   settings: RequestOptions,
   body: string | undefined,
-  { headMs, silenceMs }: ApiRequestOptions,
+  { headersTimeoutMs, idleTimeoutMs }: SendOptions,
 ): Promise<IncomingMessage> {
   return new Promise((resolve, reject) => {
     const { request } = url.protocol === "http:" ? http : https;
-    const outgoing = request(url, settings, (incoming) => {
-      incoming.setTimeout(silenceMs, () => incoming.destroy(silent(silenceMs)));
-      resolve(incoming);
+    const outgoing = request(url, settings, (response) => {
+      response.setTimeout(idleTimeoutMs, () => response.destroy(idleTimeoutError(idleTimeoutMs)));
+      resolve(response);
     });
     outgoing.once("socket", (socket) => socket.setKeepAlive(true, keepAliveMs));
-    outgoing.setTimeout(headMs, () => outgoing.destroy(silent(headMs)));
+    outgoing.setTimeout(headersTimeoutMs, () =>
+      outgoing.destroy(idleTimeoutError(headersTimeoutMs)),
+    );
     outgoing.on("error", (error: NodeJS.ErrnoException) => {
       const isStale = outgoing.reusedSocket && staleCodes.has(error.code ?? "");
       reject(isStale ? new StaleConnection() : error);
@@ -228,4 +242,4 @@ function sendOnce(
   });
 }
 
-const silent = (ms: number): Error => new Error(`no data arrived for ${ms / 1000} s`);
+const idleTimeoutError = (ms: number): Error => new Error(`no data arrived for ${ms / 1000} s`);

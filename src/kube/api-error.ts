@@ -1,7 +1,7 @@
 import { property } from "../connector/document.ts";
 import { Unavailable } from "../connector/platform.ts";
 
-/** The API server has refused a request, and would refuse it again. */
+/** A request that the API server has refused, and would refuse again. */
 export class ApiError extends Error {
   override readonly name = "ApiError";
   /** The HTTP status: 403, 404, 409, 410, 422… */
@@ -13,17 +13,18 @@ export class ApiError extends Error {
   }
 }
 
+/** Whether an error is a refusal with one of these HTTP statuses. */
 export const hasStatus = (error: unknown, ...statuses: readonly number[]): boolean =>
   error instanceof ApiError && statuses.includes(error.status);
 
-const longestMessage = 1000;
+const maxMessageLength = 1000;
 
-/** The error that an answer, or an event of a watch, with a `Status` object stands for. */
-export function errorOfStatus(status: number, body: unknown): ApiError | Unavailable {
-  const said = property(body, "message");
-  const message = typeof said === "string" ? said.slice(0, longestMessage) : `HTTP ${status}`;
+/** Creates the error for a response, or an event of a watch, that is a `Status` object. @param body the `Status`, or anything else */
+export function statusError(status: number, body: unknown): ApiError | Unavailable {
+  const text = property(body, "message");
+  const message = typeof text === "string" ? text.slice(0, maxMessageLength) : `HTTP ${status}`;
   if (status === 401) {
-    // It concerns our own token, or an API server that can't read its keys yet: nobody's mistake who asks us.
+    // Our own token is wrong, or the API server can't read its keys yet: whoever asks us has made no mistake.
     return new Unavailable(`the API server does not accept our credential: ${message}`);
   }
   if (status === 429 || status >= 500) {
@@ -44,8 +45,8 @@ export const refusedAsUnavailable =
     throw new Unavailable(`${what}: ${error.message}`, { cause: error });
   };
 
-/** The error that a request which got no answer stands for. */
-export function errorOfConnection(error: unknown): Unavailable {
+/** Creates the error for a request that got no response. @param error that of node:http */
+export function connectionError(error: unknown): Unavailable {
   const detail = isTimeout(error) ? "the request timed out" : describe(error);
   return new Unavailable(`the API server can't be reached: ${detail}`, { cause: error });
 }
@@ -53,7 +54,7 @@ export function errorOfConnection(error: unknown): Unavailable {
 const describe = (error: unknown): string =>
   error instanceof Error ? error.message : String(error);
 
-/** What AbortSignal.timeout() ends a request of node:http with. */
+/** Whether AbortSignal.timeout() has ended a request of node:http. */
 const isTimeout = (error: unknown): boolean =>
   error instanceof Error &&
   error.cause instanceof DOMException &&

@@ -1,28 +1,30 @@
-/** How long to wait before the next try. */
+/** Delays between attempts: exponential backoff with jitter. */
 export interface Backoff {
-  /** Milliseconds, longer with each call. */
-  next(): number;
-  /** Starts again from the first delay, after something has worked. */
+  /** Milliseconds to wait before the next attempt, longer with each call. */
+  nextDelayMs(): number;
+  /** Starts again from the initial delay, after an attempt has succeeded. */
   reset(): void;
 }
 
 export interface BackoffOptions {
-  readonly firstMs: number;
-  readonly longestMs: number;
-  /** In [0, 1). Delays are spread over half of their length, so that many clients don't come back at once. */
+  readonly initialMs: number;
+  /** The delay doubles until it is this long. */
+  readonly maxMs: number;
+  /** In [0, 1). Delays are spread over the second half of their length, so that many clients don't come back at once. */
   readonly random: () => number;
 }
 
-export function createBackoff({ firstMs, longestMs, random }: BackoffOptions): Backoff {
-  let delay = firstMs;
+/** Creates a backoff, which begins with the initial delay. */
+export function createBackoff({ initialMs, maxMs, random }: BackoffOptions): Backoff {
+  let delayMs = initialMs;
   return {
-    next() {
-      const jittered = delay * (0.5 + random() / 2);
-      delay = Math.min(delay * 2, longestMs);
-      return jittered;
+    nextDelayMs() {
+      const jitteredMs = delayMs * (0.5 + random() / 2);
+      delayMs = Math.min(delayMs * 2, maxMs);
+      return jitteredMs;
     },
     reset() {
-      delay = firstMs;
+      delayMs = initialMs;
     },
   };
 }

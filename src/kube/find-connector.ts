@@ -5,23 +5,28 @@ import { describeProblems } from "../connector/problem.ts";
 import type { KubeObject } from "./object-store.ts";
 import type { WatchedCache } from "./watched-cache.ts";
 
-/** The collection of the Connectors of all namespaces. */
+/** Path of the collection with the Connectors of all namespaces. */
 export const connectorsPath = "/apis/connectors.alauda.io/v1alpha1/connectors";
 
-/** Finds connectors in a cache of them. Before its first list nothing is known, also not that there is none. */
-export function findInCache(
-  cache: Pick<WatchedCache<KubeObject>, "get" | "ready" | "trouble">,
+/**
+ * Creates a function that finds connectors in a cache of all Connectors. It throws Unavailable until the cache has its first
+ * list: until then nobody knows which Connectors exist.
+ */
+export function createConnectorFinder(
+  cache: Pick<WatchedCache<KubeObject>, "get" | "ready" | "staleReason">,
 ): FindConnector {
   const parsed = new WeakMap<KubeObject, FoundConnector>();
   return async (ref) => {
     if (!cache.ready) {
-      throw new Unavailable(`the Connectors of the cluster are not known yet: ${cache.trouble}`);
+      throw new Unavailable(
+        `the Connectors of the cluster are not known yet: ${cache.staleReason}`,
+      );
     }
     const object = cache.get(ref.name, ref.namespace);
     if (object === undefined) return missing(ref);
-    const known = parsed.get(object) ?? parse(object);
-    parsed.set(object, known);
-    return known;
+    const found = parsed.get(object) ?? parse(object);
+    parsed.set(object, found);
+    return found;
   };
 }
 

@@ -3,21 +3,27 @@ import { Unavailable } from "../connector/platform.ts";
 import type { ApiClient } from "./api-client.ts";
 import type { KubeObject } from "./object-store.ts";
 
-export interface ListedObjects<T> {
+/** All objects of a collection, at one version of it. */
+export interface ObjectList<T> {
   readonly items: readonly T[];
-  /** What a watch goes on from. */
+  /** The version that a watch of the collection goes on from. */
   readonly resourceVersion: string;
 }
 
-/** Objects in one answer, so that a large list does not come as a whole. */
+/** Objects in one response: a large list comes in pages. */
 const pageSize = "500";
 
-/** All objects of a collection. @throws as ApiClient.request */
+/**
+ * Reads all objects of a collection, page by page.
+ * @param path the collection: `/api/v1/namespaces/team-a/secrets`
+ * @param query `labelSelector`, `fieldSelector`
+ * @throws what `ApiClient.request` throws
+ */
 export async function listAll<T extends KubeObject>(
   client: Pick<ApiClient, "request">,
   path: string,
   query: Readonly<Record<string, string>> = {},
-): Promise<ListedObjects<T>> {
+): Promise<ObjectList<T>> {
   const items: T[] = [];
   let next: Readonly<Record<string, string>> = {};
   for (;;) {
@@ -35,7 +41,7 @@ export async function listAll<T extends KubeObject>(
   }
 }
 
-/** They are often the larger part of an object, and nobody here reads them. */
+/** An object without its managedFields, which are often the larger part of it, and which nobody here reads. */
 export function withoutManagedFields<T extends KubeObject>(object: T): T {
   const { managedFields: _, ...metadata } = object.metadata as { managedFields?: unknown };
   return { ...object, metadata };

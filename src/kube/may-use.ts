@@ -5,17 +5,18 @@ import type { ApiClient } from "./api-client.ts";
 import { refusedAsUnavailable } from "./api-error.ts";
 import { createLookupCache, type OnLookup } from "./lookup-cache.ts";
 
+/** What is needed to have access reviewed, and what the operator requires. */
 export interface AccessReviewOptions {
   readonly client: Pick<ApiClient, "request">;
-  /** Milliseconds since the epoch. */
+  /** The time, in milliseconds since 1970. */
   readonly now: () => number;
-  /** Whether a push needs a right of its own. */
+  /** Whether a push needs a right of its own: `update connectors/proxy`. */
   readonly separatePush: boolean;
-  /** Whether to read a Connector is not enough to use it. */
+  /** Whether the use of a Connector needs `get connectors/proxy`, beside the right to read it. */
   readonly requireProxyVerb: boolean;
-  /** For how many milliseconds a right that is there is not asked about again: a minute unless given. */
+  /** For how many milliseconds a right that was granted is not reviewed again; a minute unless given. */
   readonly allowedMs?: number;
-  /** Is called for each value with where it came from. */
+  /** Is called for each review with where its result came from. */
   readonly onLookup?: OnLookup;
 }
 
@@ -28,31 +29,34 @@ interface Right {
 }
 
 const negativeMs = 5_000;
-/** While the API server is away nobody can take a right back, either. */
+/** While the API server is away, nobody can revoke a right either. */
 const usableMs = 10 * 60_000;
 const maxEntries = 10_000;
 
-/** Asks the API server for the rights of whoever wants to use a connector. */
+/**
+ * Creates a function that has the API server review who may use a connector (SubjectAccessReview). Results are cached.
+ * Its refusals end in the rules of the Role that is missing.
+ */
 export function createAccessReviewer(options: AccessReviewOptions): MayUse {
   const { client, now, allowedMs = 60_000, onLookup } = options;
-  const answers = createLookupCache<boolean>({ maxEntries, now, onLookup });
-  const has = (who: Requester, ref: ConnectorRef, right: Right): Promise<boolean> => {
+  const results = createLookupCache<boolean>({ maxEntries, now, onLookup });
+  const isAllowed = (who: Requester, ref: ConnectorRef, right: Right): Promise<boolean> => {
     const { user, groups } = who;
     const key = JSON.stringify([user, groups, ref.namespace, ref.name, right.verb, right.resource]);
-    return answers.get(key, async () => {
+    return results.get(key, async () => {
       const value = await review(client, who, ref, right);
       return value ? { value, freshMs: allowedMs, usableMs } : { value, freshMs: negativeMs };
     });
   };
   return async (who, ref, verb) => {
-    const rights = rightsFor(verb, options);
-    const held = await Promise.all(rights.map((right) => has(who, ref, right)));
-    const missing = rights.filter((_, index) => !held[index]);
+    const rights = requiredRights(verb, options);
+    const allowed = await Promise.all(rights.map((right) => isAllowed(who, ref, right)));
+    const missing = rights.filter((_, index) => !allowed[index]);
     return missing.length === 0 ? { ok: true, value: undefined } : refuse(who, ref, missing);
   };
 }
 
-function rightsFor(
+function requiredRights(
   verb: Verb,
   { separatePush, requireProxyVerb }: AccessReviewOptions,
 ): readonly Right[] {
@@ -89,13 +93,13 @@ async function review(
     },
   };
   const path = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
-  const answer = await client
+  const response = await client
     .request({ method: "POST", path, body })
     .catch(refusedAsUnavailable("access can't be reviewed"));
-  return property(property(answer, "status"), "allowed") === true;
+  return property(property(response, "status"), "allowed") === true;
 }
 
-/** The sentence ends in the rules of the Role that is missing, to be pasted. */
+/** The refusal that names the missing rights and ends in the rules of a Role that grants them, to be pasted. */
 function refuse(
   { user }: Requester,
   { namespace, name }: ConnectorRef,

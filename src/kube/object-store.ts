@@ -1,4 +1,4 @@
-/** What every object of the API has. */
+/** An object of the Kubernetes API, with the metadata that all of them have. */
 export interface KubeObject {
   readonly metadata: {
     readonly name: string;
@@ -8,32 +8,34 @@ export interface KubeObject {
   };
 }
 
-/** An object that has come, changed or gone. */
-export interface Change<T> {
+/** An object that was created, changed or deleted. */
+export interface ObjectChange<T> {
   readonly name: string;
   readonly namespace: string | undefined;
-  /** Undefined where it is gone. */
+  /** The object as it is now; undefined where it was deleted. */
   readonly object: T | undefined;
 }
 
+/** The objects of one kind, by namespace and name. */
 export interface ObjectStore<T extends KubeObject> {
   get(name: string, namespace?: string): T | undefined;
+  /** The objects of a namespace, or of all namespaces. */
   list(namespace?: string): readonly T[];
   set(object: T): void;
   delete(object: T): void;
-  /** Makes the store what a new list says: what is not in it has gone meanwhile. */
+  /** Replaces all objects by those of a new list: what is not in it was deleted meanwhile. */
   replace(objects: readonly T[]): void;
 }
 
 const keyOf = (name: string, namespace = ""): string => `${namespace}/${name}`;
 
-/** Objects of one kind by their name. `changed` is called after each change, not for what stays as it was. */
+/** Creates an empty store. @param onChange is called after each change, and not for an object that keeps its resourceVersion */
 export function createObjectStore<T extends KubeObject>(
-  changed: (change: Change<T>) => void,
+  onChange: (change: ObjectChange<T>) => void,
 ): ObjectStore<T> {
   const objects = new Map<string, T>();
   const report = ({ metadata: { name, namespace } }: T, object: T | undefined): void =>
-    changed({ name, namespace, object });
+    onChange({ name, namespace, object });
   const set = (object: T): void => {
     const key = keyOf(object.metadata.name, object.metadata.namespace);
     const before = objects.get(key)?.metadata.resourceVersion;
@@ -53,11 +55,11 @@ export function createObjectStore<T extends KubeObject>(
       ),
     set,
     delete: remove,
-    replace(present) {
-      const keys = new Set(present.map(({ metadata: m }) => keyOf(m.name, m.namespace)));
-      const gone = [...objects].filter(([key]) => !keys.has(key)).map(([, object]) => object);
-      for (const object of gone) remove(object);
-      for (const object of present) set(object);
+    replace(listed) {
+      const keys = new Set(listed.map(({ metadata: m }) => keyOf(m.name, m.namespace)));
+      const deleted = [...objects].filter(([key]) => !keys.has(key)).map(([, object]) => object);
+      for (const object of deleted) remove(object);
+      for (const object of listed) set(object);
     },
   };
 }

@@ -10,46 +10,47 @@ import { ApiError, hasStatus } from "./api-error.ts";
 import { listAll } from "./list-all.ts";
 import { createLookupCache, type LookupResult, type OnLookup } from "./lookup-cache.ts";
 
+/** What is needed to read the Secrets of connectors. */
 export interface UpstreamSecretsOptions {
   readonly client: Pick<ApiClient, "request">;
-  /** Where the Secrets with certificates for all connectors lie. */
+  /** The namespace of the Secrets with certificates for all connectors. */
   readonly installNamespace: string;
-  /** Milliseconds since the epoch. */
+  /** The time, in milliseconds since 1970. */
   readonly now: () => number;
   readonly log: Log;
-  /** Is called for each value with where it came from. */
+  /** Is called for each Secret with where its content came from. */
   readonly onLookup?: OnLookup;
 }
 
 const positiveMs = 30_000;
 const negativeMs = 2_000;
-/** While the API server is away a new password can't be had anyway. */
+/** While the API server is away, a new password can't be read anyway. */
 const usableMs = 10 * 60_000;
 const maxEntries = 2_000;
 
-/** Secrets with this label in the install namespace are trusted by every connector. */
+/** The label of Secrets in the install namespace whose certificates every connector trusts. */
 export const sharedCaLabel = "connectors.cpaas.io/ca-cert=true";
 
 /**
- * Reads a connector's Secrets from the API server when they are needed. A Secret with certificates
- * that is missing or forbidden adds none, as it makes no connector unready either; the log tells of it.
+ * Creates a function that reads a connector's Secrets from the API server when they are needed. A Secret with certificates
+ * that is missing or forbidden is logged and adds none, as it does not make the connector unready either.
  */
-export function readSecrets(options: UpstreamSecretsOptions): ReadUpstreamSecrets {
+export function createUpstreamSecretsReader(options: UpstreamSecretsOptions): ReadUpstreamSecrets {
   const { client, installNamespace, now, onLookup } = options;
   const credentials = createLookupCache<Result<Credential>>({ maxEntries, now, onLookup });
   const certificates = createLookupCache<readonly string[]>({ maxEntries, now, onLookup });
-  const complain = complainOnce(options.log);
+  const readCertificates = createCertificatesReader(options.log);
 
   async function credentialOf(
     { uid, namespace, secretName }: Connector,
     fresh: boolean,
   ): Promise<Result<Credential | undefined>> {
     if (secretName === undefined) return { ok: true, value: undefined };
-    const look = async (): Promise<LookupResult<Result<Credential>>> => {
+    const lookUp = async (): Promise<LookupResult<Result<Credential>>> => {
       const value = await readCredential(client, namespace, secretName);
       return value.ok ? { value, freshMs: positiveMs, usableMs } : { value, freshMs: negativeMs };
     };
-    return credentials.get(`${uid} ${namespace}/${secretName}`, look, fresh);
+    return credentials.get(`${uid} ${namespace}/${secretName}`, lookUp, fresh);
   }
 
   async function certificatesOf(
@@ -58,23 +59,23 @@ export function readSecrets(options: UpstreamSecretsOptions): ReadUpstreamSecret
   ): Promise<readonly string[]> {
     if (caCertSecretName === undefined) return [];
     const secret = `Secret ${namespace}/${caCertSecretName}`;
-    const look = (): Promise<LookupResult<readonly string[]>> =>
-      complain(secret, async () => {
+    const lookUp = (): Promise<LookupResult<readonly string[]>> =>
+      readCertificates(secret, async () => {
         const path = secretPath(namespace, caCertSecretName);
         return parseCertificates(await client.request({ path }));
       });
-    return certificates.get(`${uid} ${secret}`, look, fresh);
+    return certificates.get(`${uid} ${secret}`, lookUp, fresh);
   }
 
   function sharedCertificates(): Promise<readonly string[]> {
     const secrets = `Secrets labelled ${sharedCaLabel} in namespace ${installNamespace}`;
-    const look = (): Promise<LookupResult<readonly string[]>> =>
-      complain(secrets, async () => {
+    const lookUp = (): Promise<LookupResult<readonly string[]>> =>
+      readCertificates(secrets, async () => {
         const query = { labelSelector: sharedCaLabel };
         const { items } = await listAll(client, secretPath(installNamespace), query);
         return items.flatMap(parseCertificates);
       });
-    return certificates.get("shared", look);
+    return certificates.get("shared", lookUp);
   }
 
   return async (connector, { fresh = false } = { fresh: false }) => {
@@ -111,28 +112,29 @@ async function readCredential(
   }
 }
 
-type Complain = (
-  what: string,
+/** @param reference which Secrets, for the log */
+type ReadCertificates = (
+  reference: string,
   read: () => Promise<readonly string[]>,
 ) => Promise<LookupResult<readonly string[]>>;
 
-/** Reads certificates, none where the API server refuses that, which is logged when it changes. */
-function complainOnce(log: Log): Complain {
-  const troubles = new LRUCache<string, string>({ max: maxEntries });
-  return async (what, read) => {
+/** Creates a function that reads certificates. Where the API server refuses that, there are none, and each new refusal is logged once. */
+function createCertificatesReader(log: Log): ReadCertificates {
+  const refusals = new LRUCache<string, string>({ max: maxEntries });
+  return async (reference, read) => {
     try {
       const value = await read();
-      troubles.delete(what);
+      refusals.delete(reference);
       return { value, freshMs: positiveMs, usableMs };
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
-      if (troubles.get(what) !== error.message) {
+      if (refusals.get(reference) !== error.message) {
         log("warning", "CA certificates can't be read and are not trusted", {
-          reference: what,
+          reference,
           error,
         });
       }
-      troubles.set(what, error.message);
+      refusals.set(reference, error.message);
       return { value: [], freshMs: negativeMs };
     }
   };

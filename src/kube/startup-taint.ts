@@ -2,13 +2,13 @@ import { property } from "../connector/document.ts";
 import type { ApiClient } from "./api-client.ts";
 import { hasStatus } from "./api-error.ts";
 
-/** How often somebody else may change the node in the meantime. */
-const mostAttempts = 5;
+/** Somebody else may change the node between our read and our write; so often it is tried again. */
+const maxAttempts = 5;
 
 /**
- * Takes a taint away from a node, whatever its effect; one that is not there is none to take away.
- * @returns whether it was there
- * @throws ApiError, Unavailable
+ * Removes a taint from a node, whatever the taint's effect.
+ * @returns whether the node had it
+ * @throws what `ApiClient.request` throws
  */
 export async function removeTaint(
   client: Pick<ApiClient, "request">,
@@ -30,7 +30,7 @@ export async function removeTaint(
       await client.request({ method: "PATCH", path, body, contentType });
       return true;
     } catch (error) {
-      if (!hasStatus(error, 409) || attempt === mostAttempts) throw error;
+      if (!hasStatus(error, 409) || attempt === maxAttempts) throw error;
     }
   }
 }

@@ -7,17 +7,18 @@ import type { ApiClient } from "./api-client.ts";
 import { hasStatus, refusedAsUnavailable } from "./api-error.ts";
 import { createLookupCache, type LookupResult, type OnLookup } from "./lookup-cache.ts";
 
+/** What is needed to have tokens reviewed. */
 export interface TokenReviewOptions {
   readonly client: Pick<ApiClient, "request">;
-  /** Whom tokens have to be made for: that of the CSIDriver's tokenRequests. */
+  /** The audience that tokens must have: that of the CSIDriver's tokenRequests. */
   readonly audience: string;
-  /** Milliseconds since the epoch. */
+  /** The time, in milliseconds since 1970. */
   readonly now: () => number;
-  /** Is called for each value with where it came from. */
+  /** Is called for each token with where its result came from. */
   readonly onLookup?: OnLookup;
 }
 
-/** So soon a token that was taken back, or whose Pod is gone, is refused. */
+/** A result is used for so long: after that a token that was revoked, or whose Pod is gone, is refused. */
 const positiveMs = 60_000;
 const negativeMs = 5_000;
 const maxEntries = 10_000;
@@ -25,12 +26,12 @@ const maxEntries = 10_000;
 const advice = "read the volume's files again, since the kubelet renews the token in them";
 
 /**
- * Asks the API server who holds a token. While it is away, those whom it knew before are still known,
- * until their tokens expire. Tokens are kept as their hashes only.
+ * Creates a function that has the API server verify tokens (TokenReview). While the API server is away, tokens that it has
+ * accepted before are still accepted until they expire. Tokens are kept as hashes only.
  */
-export function reviewTokens(options: TokenReviewOptions): VerifyToken {
+export function createTokenReviewer(options: TokenReviewOptions): VerifyToken {
   const { client, audience, now, onLookup } = options;
-  const answers = createLookupCache<Result<Identity>>({ maxEntries, now, onLookup });
+  const results = createLookupCache<Result<Identity>>({ maxEntries, now, onLookup });
   return async (token) => {
     const claims = readClaims(token);
     // Whatever else people type as a password is not for the API server, nor for its audit log.
@@ -39,12 +40,12 @@ export function reviewTokens(options: TokenReviewOptions): VerifyToken {
       const found = claims.audiences.map(show).join(", ") || "nobody";
       return refuse(`the token is for ${found}, but must be for ${show(audience)}`);
     }
-    const restMs = Math.max(0, (claims.expiresAt ?? 0) - now());
+    const remainingMs = Math.max(0, (claims.expiresAt ?? 0) - now());
     const key = hash("sha256", token, "base64");
-    return answers.get(key, async (): Promise<LookupResult<Result<Identity>>> => {
+    return results.get(key, async (): Promise<LookupResult<Result<Identity>>> => {
       const value = await review(client, audience, token);
       if (!value.ok) return { value, freshMs: negativeMs };
-      return { value, freshMs: Math.min(restMs, positiveMs), usableMs: restMs };
+      return { value, freshMs: Math.min(remainingMs, positiveMs), usableMs: remainingMs };
     });
   };
 }
@@ -65,23 +66,23 @@ async function review(
     spec: { token, audiences: [audience] },
   };
   const path = "/apis/authentication.k8s.io/v1/tokenreviews";
-  const answer = await client
+  const response = await client
     .request({ method: "POST", path, body })
     .catch(refusedAsUnavailable("tokens can't be reviewed"));
-  const status = property(answer, "status");
+  const status = property(response, "status");
   if (property(status, "authenticated") !== true) {
     const error = String(property(status, "error") ?? "no reason given").replaceAll(token, "…");
     return refuse(`the API server does not accept the token (${error.slice(0, 300)})`);
   }
-  // One that knows no audiences says nothing of them, and would take any token.
+  // An API server that does not know audiences would accept any token, and names none.
   const audiences = property(status, "audiences");
   if (!Array.isArray(audiences) || !audiences.includes(audience)) {
     return refuse(`the API server does not say that the token is for ${show(audience)}`);
   }
-  return { ok: true, value: identityOf(property(status, "user")) };
+  return { ok: true, value: readIdentity(property(status, "user")) };
 }
 
-function identityOf(user: unknown): Identity {
+function readIdentity(user: unknown): Identity {
   const name = String(property(user, "username"));
   const groups = property(user, "groups");
   const extra = (key: string): string | undefined => {
@@ -101,17 +102,17 @@ function identityOf(user: unknown): Identity {
   };
 }
 
-/** What a token says of itself. Nothing of it is proved. */
+/** The claims of a token that nobody has verified yet. */
 export interface TokenClaims {
   readonly audiences: readonly string[];
-  /** Milliseconds since the epoch; undefined for a token that does not say. */
+  /** In milliseconds since 1970; undefined for a token without `exp`. */
   readonly expiresAt: number | undefined;
 }
 
-/** RFC 7515, section 3.1. */
+/** The compact serialization of a JWS: RFC 7515, section 3.1. */
 const compactForm = /^[A-Za-z0-9_-]+\.([A-Za-z0-9_-]+)\.[A-Za-z0-9_-]+$/;
 
-/** The claims of a JWT; undefined for anything else. */
+/** Reads the claims of a JWT without verifying them. @returns undefined where the text is not a JWT */
 export function readClaims(token: string): TokenClaims | undefined {
   const payload = compactForm.exec(token)?.[1];
   const claims =
@@ -128,53 +129,60 @@ export function readClaims(token: string): TokenClaims | undefined {
   };
 }
 
-export interface OutliveOptions {
+/** What is needed to accept expired tokens. */
+export interface ExpiredTokenOptions {
   readonly client: Pick<ApiClient, "request">;
+  /** Verifies tokens that have not expired. */
   readonly verify: VerifyToken;
-  /** Milliseconds for which a token is still taken after it has expired; 0 for none. */
-  readonly grace: number;
-  /** Milliseconds since the epoch. */
+  /** For how many milliseconds after its end a token is still accepted; 0 accepts no expired token. */
+  readonly graceMs: number;
+  /** The time, in milliseconds since 1970. */
   readonly now: () => number;
 }
 
-/** So soon a Pod that is gone is noticed. */
-const podMs = 15_000;
+/** After so many milliseconds it is noticed that a Pod is gone. */
+const podFreshMs = 15_000;
 
 const maxPods = 10_000;
 
 /**
- * Still takes a token that has expired, for programs that read it once (buildkitd, Go's clients of a proxy): where this
- * process has seen it alive, where it is bound to a Pod, and while that Pod is there and runs. The API server
- * verifies no token that has expired, so one that was never seen here is refused as ever.
+ * Creates a function that verifies tokens and also accepts expired ones, for programs that read a token once (buildkitd, Go's
+ * clients of a proxy). An expired token is accepted where this process has verified it before, where it is bound to a Pod, and
+ * while that Pod runs. The API server does not verify expired tokens, so one that was never seen here is refused.
  */
-export function outliveTokens({ client, verify, grace, now }: OutliveOptions): VerifyToken {
-  if (grace === 0) return verify;
-  const seen = new LRUCache<string, Identity>({ max: maxPods });
-  const pods = createLookupCache<boolean>({ maxEntries: maxPods, now });
-  const isThere = (identity: Identity): Promise<boolean> =>
-    pods.get(identity.subject, async () => ({
-      value: await runs(client, identity),
-      freshMs: podMs,
+export function createExpiredTokenVerifier({
+  client,
+  verify,
+  graceMs,
+  now,
+}: ExpiredTokenOptions): VerifyToken {
+  if (graceMs === 0) return verify;
+  const verified = new LRUCache<string, Identity>({ max: maxPods });
+  const running = createLookupCache<boolean>({ maxEntries: maxPods, now });
+  const podRuns = (identity: Identity): Promise<boolean> =>
+    running.get(identity.subject, async () => ({
+      value: await isRunning(client, identity),
+      freshMs: podFreshMs,
     }));
   return async (token) => {
     const key = hash("sha256", token, "base64");
-    const expired = now() - (readClaims(token)?.expiresAt ?? Number.POSITIVE_INFINITY);
-    const identity = seen.get(key);
-    if (expired < 0 || identity === undefined) {
-      const answer = await verify(token);
-      if (answer.ok && answer.value.pod !== undefined) seen.set(key, answer.value);
-      return answer;
+    const expiredMs = now() - (readClaims(token)?.expiresAt ?? Number.POSITIVE_INFINITY);
+    const identity = verified.get(key);
+    if (expiredMs < 0 || identity === undefined) {
+      const result = await verify(token);
+      if (result.ok && result.value.pod !== undefined) verified.set(key, result.value);
+      return result;
     }
-    if (expired < grace && (await isThere(identity))) {
+    if (expiredMs < graceMs && (await podRuns(identity))) {
       return { ok: true, value: { ...identity, isExpired: true } };
     }
-    seen.delete(key);
+    verified.delete(key);
     return verify(token);
   };
 }
 
-/** Whether the very Pod that a token is bound to is there, and neither ends nor has ended. */
-async function runs(
+/** Whether the Pod that a token is bound to runs: it has the same uid, is not being deleted and has not completed. */
+async function isRunning(
   client: Pick<ApiClient, "request">,
   { user, subject, pod }: Identity,
 ): Promise<boolean> {

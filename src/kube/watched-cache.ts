@@ -3,84 +3,89 @@ import { property } from "../connector/document.ts";
 import { Unavailable } from "../connector/platform.ts";
 import type { Log } from "../log.ts";
 import type { ApiClient } from "./api-client.ts";
-import { errorOfStatus, hasStatus } from "./api-error.ts";
+import { hasStatus, statusError } from "./api-error.ts";
 import { createBackoff } from "./backoff.ts";
 import { listAll, withoutManagedFields } from "./list-all.ts";
-import { type Change, createObjectStore, type KubeObject } from "./object-store.ts";
+import { createObjectStore, type KubeObject, type ObjectChange } from "./object-store.ts";
 
-/** A copy of all objects of one kind that is kept current, and kept when the API server is away. */
+/** A copy of all objects of a collection that a watch keeps current: an informer, as client-go calls it. It is kept while the API server is away. */
 export interface WatchedCache<T extends KubeObject> {
   get(name: string, namespace?: string): T | undefined;
+  /** The objects of a namespace, or of all namespaces. */
   list(namespace?: string): readonly T[];
-  /** Calls for each object that comes, changes or goes, until the function that it returns is called. */
-  onChange(listener: (change: Change<T>) => void): () => void;
+  /** Calls a listener for each object that is created, changed or deleted, until the function that it returns is called. */
+  onChange(listener: (change: ObjectChange<T>) => void): () => void;
   /** Whether the first list has arrived; it stays true from then on. */
   readonly ready: boolean;
-  /** Settles when the first list has arrived. It never fails. */
+  /** Settles when the first list has arrived. It never rejects. */
   readonly synced: Promise<void>;
-  /** Why the copy is not current, in a sentence; undefined while it is. */
-  readonly trouble: string | undefined;
+  /** Why the copy may not be current, in a sentence; undefined while it is. */
+  readonly staleReason: string | undefined;
 }
 
+/** What to watch, and how. */
 export interface WatchedCacheOptions {
   readonly client: ApiClient;
-  /** The collection: `/apis/connectors.alauda.io/v1alpha1/connectors`. */
+  /** Path of the collection: `/apis/connectors.alauda.io/v1alpha1/connectors`. */
   readonly path: string;
   /** `labelSelector`, `fieldSelector`. */
   readonly query?: Readonly<Record<string, string>>;
   readonly log: Log;
-  /** Ends it. */
+  /** Ends the watch. */
   readonly signal: AbortSignal;
-  /** In [0, 1). */
+  /** A random number in [0, 1), for jitter. */
   readonly random: () => number;
   readonly timing?: Partial<CacheTiming>;
 }
 
-/** All in milliseconds. */
+/** Times of a watch, in milliseconds. */
 export interface CacheTiming {
-  readonly firstRetry: number;
-  readonly longestRetry: number;
+  /** The first delay after something went wrong; it doubles with each failure. */
+  readonly initialRetryMs: number;
+  /** The longest delay. */
+  readonly maxRetryMs: number;
   /**
-   * How long the API server is asked to keep a watch open, at least; up to twice as long. A peer that
-   * is gone is noticed within half a minute, but what stands between may keep a connection alive with
-   * nobody behind it. There is no sign of life to wait for: a cluster in which nothing happens sends
-   * no bookmarks, either (seen with Kubernetes 1.35).
+   * How long the API server is asked to keep a watch open: a random time between this and twice as much. A peer that is gone
+   * is noticed within half a minute, but a load balancer may keep a connection alive with nobody behind it. There is no
+   * heartbeat to wait for: a cluster in which nothing happens sends no bookmarks either (seen with Kubernetes 1.35).
    */
-  readonly watch: number;
-  /** How long after that a watch that was silent all the time is given up. */
-  readonly grace: number;
-  /** A watch that lasted so long has worked: the next retry is the first again. */
-  readonly worked: number;
+  readonly watchMs: number;
+  /** So long after that, a watch that was silent all the time is given up. */
+  readonly graceMs: number;
+  /** A watch that lasted so long has worked: the next failure starts again from the initial delay. */
+  readonly stableMs: number;
 }
 
 const defaultTiming: CacheTiming = {
-  firstRetry: 500,
-  longestRetry: 30_000,
-  watch: 150_000,
-  grace: 15_000,
-  worked: 5_000,
+  initialRetryMs: 500,
+  maxRetryMs: 30_000,
+  watchMs: 150_000,
+  graceMs: 15_000,
+  stableMs: 5_000,
 };
 
 /**
- * Lists and watches until the signal aborts, whatever goes wrong. A watch that the API server ends as
- * agreed goes on where it was; after anything else everything is listed again, with a back-off, since
- * the API server may have come back with another past (a restored etcd).
+ * Creates a cache and lists and watches its collection until the signal aborts, whatever goes wrong. A watch that the API
+ * server ends after the time that was asked for goes on where it was. After anything else everything is listed again, with a
+ * backoff, since the API server may have come back with another history (a restored etcd).
  */
-export function watchCache<T extends KubeObject>(options: WatchedCacheOptions): WatchedCache<T> {
+export function createWatchedCache<T extends KubeObject>(
+  options: WatchedCacheOptions,
+): WatchedCache<T> {
   const { client, path, query = {}, log, signal, random } = options;
   const timing = { ...defaultTiming, ...options.timing };
   const backoff = createBackoff({
-    firstMs: timing.firstRetry,
-    longestMs: timing.longestRetry,
+    initialMs: timing.initialRetryMs,
+    maxMs: timing.maxRetryMs,
     random,
   });
-  const listeners = new Set<(change: Change<T>) => void>();
+  const listeners = new Set<(change: ObjectChange<T>) => void>();
   const store = createObjectStore<T>((change) => {
     for (const listener of listeners) listener(change);
   });
   const synced = Promise.withResolvers<void>();
   let ready = false;
-  let trouble: string | undefined = `${path} has not been listed yet`;
+  let staleReason: string | undefined = `${path} has not been listed yet`;
 
   async function list(): Promise<string> {
     const { items, resourceVersion } = await listAll<T>(client, path, query);
@@ -90,21 +95,21 @@ export function watchCache<T extends KubeObject>(options: WatchedCacheOptions): 
     return resourceVersion;
   }
 
-  /** Takes up changes until the API server ends the watch. */
-  async function follow(from: string): Promise<string> {
-    const lengthMs = timing.watch * (1 + random());
+  /** Takes up changes until the API server ends the watch. @returns the version that the next watch goes on from */
+  async function watch(from: string): Promise<string> {
+    const durationMs = timing.watchMs * (1 + random());
     const events = await client.watch({
       path,
       query: {
         ...query,
         resourceVersion: from,
         allowWatchBookmarks: "true",
-        timeoutSeconds: `${Math.ceil(lengthMs / 1000)}`,
+        timeoutSeconds: `${Math.ceil(durationMs / 1000)}`,
       },
       signal,
-      silenceMs: lengthMs + timing.grace,
+      idleTimeoutMs: durationMs + timing.graceMs,
     });
-    worksNow();
+    reportCurrent();
     let version = from;
     for await (const event of events) {
       const { type, object } = readEvent<T>(event);
@@ -115,38 +120,39 @@ export function watchCache<T extends KubeObject>(options: WatchedCacheOptions): 
     return version;
   }
 
-  function worksNow(): void {
-    if (trouble !== undefined) log("info", "watch established", { reference: path });
-    trouble = undefined;
+  function reportCurrent(): void {
+    if (staleReason !== undefined) log("info", "watch established", { reference: path });
+    staleReason = undefined;
   }
 
-  function remember(error: unknown): void {
-    if (hasStatus(error, 410)) return; // the past was compacted, as it is from time to time
-    const sentence = error instanceof Error ? error.message : String(error);
-    if (sentence !== trouble) log("warning", "watch failed, retrying", { reference: path, error });
-    trouble = sentence;
+  function reportFailure(error: unknown): void {
+    if (hasStatus(error, 410)) return; // the history was compacted, as happens from time to time
+    const reason = error instanceof Error ? error.message : String(error);
+    if (reason !== staleReason)
+      log("warning", "watch failed, retrying", { reference: path, error });
+    staleReason = reason;
   }
 
-  /** Once around. @returns the version that the next watch goes on from, if it can */
-  async function listAndFollow(from: string | undefined): Promise<string | undefined> {
+  /** Lists where there is no version to go on from, then watches. @returns the version that the next watch goes on from; undefined where everything has to be listed again */
+  async function listAndWatch(from: string | undefined): Promise<string | undefined> {
     let started = Number.POSITIVE_INFINITY;
     let version: string | undefined;
     try {
       version = from ?? (await list());
       started = performance.now();
-      version = await follow(version);
+      version = await watch(version);
     } catch (error) {
-      if (!signal.aborted) remember(error);
+      if (!signal.aborted) reportFailure(error);
       version = undefined;
     }
-    if (performance.now() - started >= timing.worked) backoff.reset();
-    else await sleep(backoff.next(), undefined, { signal }).catch(() => {});
+    if (performance.now() - started >= timing.stableMs) backoff.reset();
+    else await sleep(backoff.nextDelayMs(), undefined, { signal }).catch(() => {});
     return version;
   }
 
   async function run(): Promise<void> {
     let version: string | undefined;
-    while (!signal.aborted) version = await listAndFollow(version);
+    while (!signal.aborted) version = await listAndWatch(version);
   }
 
   void run();
@@ -161,8 +167,8 @@ export function watchCache<T extends KubeObject>(options: WatchedCacheOptions): 
       return ready;
     },
     synced: synced.promise,
-    get trouble() {
-      return trouble;
+    get staleReason() {
+      return staleReason;
     },
   };
 }
@@ -172,11 +178,11 @@ interface WatchEvent<T> {
   readonly object: T;
 }
 
-/** @throws what an event of type ERROR says: 410 where the version is too old */
+/** Checks an event of a watch. @throws what an event of type ERROR says: ApiError 410 where the version is too old */
 function readEvent<T extends KubeObject>(event: unknown): WatchEvent<T> {
   const type = property(event, "type");
   const object = property(event, "object");
-  if (type === "ERROR") throw errorOfStatus(Number(property(object, "code")), object);
+  if (type === "ERROR") throw statusError(Number(property(object, "code")), object);
   const version = property(property(object, "metadata"), "resourceVersion");
   if (typeof version !== "string")
     throw new Unavailable("the API server's watch sent something that is not an event");

@@ -1,8 +1,8 @@
 import type { Environment } from "../config/cluster-settings.ts";
-import { inClusterAccess, serviceAccountFolder } from "../kube/api-access.ts";
+import { createInClusterAccess, serviceAccountFolder } from "../kube/api-access.ts";
 import { type ApiClient, createApiClient } from "../kube/api-client.ts";
 import type { KubeObject } from "../kube/object-store.ts";
-import { type WatchedCache, watchCache } from "../kube/watched-cache.ts";
+import { createWatchedCache, type WatchedCache } from "../kube/watched-cache.ts";
 import type { Log } from "../log.ts";
 
 /** What a role has of the cluster: a client, and copies of what it needs, kept current. */
@@ -26,15 +26,15 @@ export async function connectToCluster(
   const port = environment.KUBERNETES_SERVICE_PORT ?? "443";
   const access =
     host === undefined
-      ? await (await import("../kube/api-access.ts")).kubeconfigAccess({})
-      : inClusterAccess({ host, port, folder: serviceAccountFolder });
+      ? await (await import("../kube/api-access.ts")).loadKubeconfigAccess({})
+      : createInClusterAccess({ host, port, folder: serviceAccountFolder });
   const client = createApiClient({ access });
   const abort = new AbortController();
   const watch = <T extends KubeObject>(
     path: string,
     query: Readonly<Record<string, string>> = {},
   ): WatchedCache<T> =>
-    watchCache<T>({ client, path, query, log, signal: abort.signal, random: Math.random });
+    createWatchedCache<T>({ client, path, query, log, signal: abort.signal, random: Math.random });
   return {
     client,
     watch,

@@ -8,7 +8,7 @@ import { toRpcError } from "../csi/rpc-error.ts";
 import { serveCsi } from "../csi/server.ts";
 import { systemMounts } from "../csi/volume-mounts.ts";
 import { createVolumeNode, type VolumeNode } from "../csi/volume-node.ts";
-import { connectorsPath, findInCache } from "../kube/find-connector.ts";
+import { connectorsPath, createConnectorFinder } from "../kube/find-connector.ts";
 import { createAccessReviewer } from "../kube/may-use.ts";
 import type { KubeObject } from "../kube/object-store.ts";
 import { removeTaint } from "../kube/startup-taint.ts";
@@ -43,7 +43,7 @@ export async function startCsi(
   const configMaps = `/api/v1/namespaces/${settings.namespace}/configmaps`;
   const authority = cluster.watchOne<AuthorityConfigMap>(configMaps, caConfigMapName);
   const node = createVolumeNode({
-    findConnector: findInCache(connectors),
+    findConnector: createConnectorFinder(connectors),
     // Only pulls are reviewed here. The proxy refuses a push that needs a right of its own.
     mayUse: createAccessReviewer({
       client: cluster.client,
@@ -91,7 +91,7 @@ export async function startCsi(
   const health = await serveHealth({
     port: healthPort,
     notReady() {
-      if (!connectors.ready) return connectors.trouble ?? "the Connectors are not known yet";
+      if (!connectors.ready) return connectors.staleReason ?? "the Connectors are not known yet";
       return registration.isRegistered() ? undefined : "the kubelet has not registered the driver";
     },
     metrics: metrics.scrape,

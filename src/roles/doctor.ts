@@ -8,7 +8,7 @@ import { clusterView } from "../doctor/cluster-reader.ts";
 import { examineConnector } from "../doctor/diagnose-connector.ts";
 import { examineInstallation } from "../doctor/diagnose-installation.ts";
 import { hasFailed, jsonReport, type Section, textReport } from "../doctor/report.ts";
-import { type ApiAccess, inClusterAccess, serviceAccountFolder } from "../kube/api-access.ts";
+import { type ApiAccess, createInClusterAccess, serviceAccountFolder } from "../kube/api-access.ts";
 import { createApiClient } from "../kube/api-client.ts";
 import { createAccessReviewer } from "../kube/may-use.ts";
 import { createProbe } from "../upstream/probe.ts";
@@ -45,15 +45,15 @@ const isInPod = ({ KUBERNETES_SERVICE_HOST, KUBECONFIG }: Environment): boolean 
   KUBERNETES_SERVICE_HOST !== undefined && !KUBECONFIG;
 
 const podAccess = (environment: Environment): ApiAccess =>
-  inClusterAccess({
+  createInClusterAccess({
     host: environment.KUBERNETES_SERVICE_HOST ?? "",
     port: environment.KUBERNETES_SERVICE_PORT ?? "443",
     folder: serviceAccountFolder,
   });
 
 async function userAccess({ context }: DoctorSettings): Promise<ApiAccess> {
-  const { kubeconfigAccess } = await import("../kube/api-access.ts");
-  return kubeconfigAccess(context === undefined ? {} : { context });
+  const { loadKubeconfigAccess } = await import("../kube/api-access.ts");
+  return loadKubeconfigAccess(context === undefined ? {} : { context });
 }
 
 const resolveHost: Resolve = async (host) =>

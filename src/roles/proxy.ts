@@ -6,10 +6,10 @@ import { type ConnectorRef, showRef } from "../connector/connector-ref.ts";
 import { describeProblems } from "../connector/problem.ts";
 import { connectorOfServiceHost } from "../connector/proxy-address.ts";
 import { keysSecretName, openingKeys, parseProxyKeys } from "../connector/proxy-keys.ts";
-import { connectorsPath, findInCache } from "../kube/find-connector.ts";
+import { connectorsPath, createConnectorFinder } from "../kube/find-connector.ts";
 import { createAccessReviewer } from "../kube/may-use.ts";
-import { readSecrets } from "../kube/read-upstream-secrets.ts";
-import { outliveTokens, reviewTokens } from "../kube/verify-token.ts";
+import { createUpstreamSecretsReader } from "../kube/read-upstream-secrets.ts";
+import { createExpiredTokenVerifier, createTokenReviewer } from "../kube/verify-token.ts";
 import type { Log } from "../log.ts";
 import { createMetrics } from "../metrics/metrics.ts";
 import { startProxy } from "../proxy/proxy.ts";
@@ -56,7 +56,7 @@ export async function startClusterProxy(
   let notReady: string | undefined = `waiting for the Secret ${keysSecretName}`;
   const health = await serveHealth({
     port: healthPort,
-    notReady: () => notReady ?? (connectors.ready ? undefined : connectors.trouble),
+    notReady: () => notReady ?? (connectors.ready ? undefined : connectors.staleReason),
     metrics: metrics.scrape,
   });
   const keys = watchProxyKeys(cluster, namespace, log);
@@ -73,19 +73,19 @@ export async function startClusterProxy(
       { scheme: "http", host: "::", port: httpPort },
       { scheme: "https", host: "::", port: httpsPort, certificateName: ownName },
     ],
-    findConnector: findInCache(connectors),
-    readUpstreamSecrets: readSecrets({
+    findConnector: createConnectorFinder(connectors),
+    readUpstreamSecrets: createUpstreamSecretsReader({
       client,
       installNamespace: namespace,
       now,
       log,
       onLookup: secret,
     }),
-    verifyToken: outliveTokens({
+    verifyToken: createExpiredTokenVerifier({
       client,
       now,
-      grace: settings.tokenGrace,
-      verify: reviewTokens({ client, audience, now, onLookup: token }),
+      graceMs: settings.tokenGrace,
+      verify: createTokenReviewer({ client, audience, now, onLookup: token }),
     }),
     mayUse: createAccessReviewer({ client, now, ...settings, onLookup: access }),
     connectorOfHost,

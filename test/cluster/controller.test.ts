@@ -13,7 +13,7 @@ import {
   startController,
 } from "../../src/controller/controller.ts";
 import { systemClock } from "../../src/controller/work-queue.ts";
-import { inClusterAccess } from "../../src/kube/api-access.ts";
+import { createInClusterAccess } from "../../src/kube/api-access.ts";
 import { createApiClient } from "../../src/kube/api-client.ts";
 import { createLog } from "../../src/log.ts";
 import type { ProbeResult } from "../../src/upstream/probe.ts";
@@ -125,7 +125,7 @@ describe("the controller, on a real API server", function () {
       }),
     );
   /** The files that the kubelet would give to a Pod. */
-  const accessAs = async (account: string): Promise<ReturnType<typeof inClusterAccess>> => {
+  const accessAs = async (account: string): Promise<ReturnType<typeof createInClusterAccess>> => {
     const folder = resources.add(makeTempFolder("account")).path;
     const { clusters } = parse(await readFile(cluster.kubeconfig, "utf8")) as {
       clusters: [{ cluster: { server: string; "certificate-authority-data": string } }];
@@ -135,7 +135,7 @@ describe("the controller, on a real API server", function () {
     await writeFile(join(folder, "token"), token);
     await writeFile(join(folder, "ca.crt"), Buffer.from(ca, "base64"));
     const { hostname, port } = new URL(server);
-    return inClusterAccess({ host: hostname, port, folder });
+    return createInClusterAccess({ host: hostname, port, folder });
   };
   const rights = (serviceAccount: string, readsAllSecrets: boolean): readonly object[] =>
     controllerRights({

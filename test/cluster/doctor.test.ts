@@ -3,7 +3,7 @@ import { expect } from "chai";
 import { startController } from "../../src/controller/controller.ts";
 import { systemClock } from "../../src/controller/work-queue.ts";
 import type { Section, Verdict } from "../../src/doctor/report.ts";
-import { kubeconfigAccess } from "../../src/kube/api-access.ts";
+import { loadKubeconfigAccess } from "../../src/kube/api-access.ts";
 import { createApiClient } from "../../src/kube/api-client.ts";
 import { createLog } from "../../src/log.ts";
 import { installedNames } from "../../src/roles/installed-names.ts";
@@ -173,7 +173,9 @@ describe("the doctor, on a real API server", function () {
     resources.defer(() => upstreams.destroy());
     const controller = resources.add(
       startController({
-        client: createApiClient({ access: await kubeconfigAccess({ file: cluster.kubeconfig }) }),
+        client: createApiClient({
+          access: await loadKubeconfigAccess({ file: cluster.kubeconfig }),
+        }),
         probe: createProbe(upstreams),
         names: { ...installedNames, installNamespace: system, clusterDomain: "cluster.local" },
         ...{ instance: "test", clock: systemClock, random: Math.random },

@@ -6,14 +6,14 @@ import { parse } from "yaml";
 import { createAuthority } from "../../src/certificate-authority.ts";
 import type { Connector } from "../../src/connector/connector.ts";
 import { type Identity, type Result, Unavailable } from "../../src/connector/platform.ts";
-import { inClusterAccess } from "../../src/kube/api-access.ts";
+import { createInClusterAccess } from "../../src/kube/api-access.ts";
 import { type ApiClient, createApiClient } from "../../src/kube/api-client.ts";
-import { connectorsPath, findInCache } from "../../src/kube/find-connector.ts";
+import { connectorsPath, createConnectorFinder } from "../../src/kube/find-connector.ts";
 import { createAccessReviewer } from "../../src/kube/may-use.ts";
 import type { KubeObject } from "../../src/kube/object-store.ts";
-import { readSecrets } from "../../src/kube/read-upstream-secrets.ts";
-import { reviewTokens } from "../../src/kube/verify-token.ts";
-import { type WatchedCache, watchCache } from "../../src/kube/watched-cache.ts";
+import { createUpstreamSecretsReader } from "../../src/kube/read-upstream-secrets.ts";
+import { createTokenReviewer } from "../../src/kube/verify-token.ts";
+import { createWatchedCache, type WatchedCache } from "../../src/kube/watched-cache.ts";
 import { cleanup } from "../support/cleanup.ts";
 import { eventually } from "../support/eventually.ts";
 import { makeTempFolder } from "../support/temp-folder.ts";
@@ -68,13 +68,13 @@ describe("the answers of a real API server", function () {
     client = createApiClient({ access: await accessAs("proxy") });
     const abort = new AbortController();
     resources.defer(() => abort.abort());
-    cache = watchCache({
+    cache = createWatchedCache({
       client,
       path: connectorsPath,
       log: (_level, message) => logged.push(message),
       signal: abort.signal,
       random: Math.random,
-      timing: { firstRetry: 50, longestRetry: 500 },
+      timing: { initialRetryMs: 50, maxRetryMs: 500 },
     });
     await cache.synced;
   });
@@ -146,7 +146,7 @@ describe("the answers of a real API server", function () {
   };
 
   /** The files that the kubelet would give to a Pod. */
-  const accessAs = async (account: string): Promise<ReturnType<typeof inClusterAccess>> => {
+  const accessAs = async (account: string): Promise<ReturnType<typeof createInClusterAccess>> => {
     const folder = resources.add(makeTempFolder("account")).path;
     const { clusters } = parse(await readFile(cluster.kubeconfig, "utf8")) as {
       clusters: [{ cluster: { server: string; "certificate-authority-data": string } }];
@@ -156,19 +156,19 @@ describe("the answers of a real API server", function () {
     await writeFile(join(folder, "token"), token);
     await writeFile(join(folder, "ca.crt"), Buffer.from(ca, "base64"));
     const { hostname, port } = new URL(server);
-    return inClusterAccess({ host: hostname, port, folder });
+    return createInClusterAccess({ host: hostname, port, folder });
   };
 
   const reasonOf = (answer: Result<unknown>): string =>
     answer.ok ? expect.fail("it was not refused") : answer.reason;
 
   describe("to a watch", () => {
-    const find = (name: string): ReturnType<ReturnType<typeof findInCache>> =>
-      findInCache(cache)({ namespace: team, name });
+    const find = (name: string): ReturnType<ReturnType<typeof createConnectorFinder>> =>
+      createConnectorFinder(cache)({ namespace: team, name });
     const isSeen = (name: string, state: string): Promise<unknown> =>
       eventually(
         async () => (await find(name)).state === state,
-        () => `${name} is not ${state}: ${cache.trouble}`,
+        () => `${name} is not ${state}: ${cache.staleReason}`,
         30_000,
       );
 
@@ -202,8 +202,8 @@ describe("the answers of a real API server", function () {
         expect((await find("stays")).state).to.equal("found");
       }
       await eventually(
-        () => cache.trouble === undefined,
-        () => `${cache.trouble}`,
+        () => cache.staleReason === undefined,
+        () => `${cache.staleReason}`,
       );
       expect(logged.at(-1)).to.equal("watch established");
     });
@@ -213,7 +213,7 @@ describe("the answers of a real API server", function () {
         path: connectorsPath,
         query: { resourceVersion: "1", allowWatchBookmarks: "true", timeoutSeconds: "5" },
         signal: AbortSignal.timeout(30_000),
-        silenceMs: 10_000,
+        idleTimeoutMs: 10_000,
       });
       const { value } = await events.next();
       await events.return(undefined);
@@ -233,7 +233,7 @@ describe("the answers of a real API server", function () {
 
   describe("about a token", () => {
     const verify = (token: string): Promise<Result<Identity>> =>
-      reviewTokens({ client, audience, now })(token);
+      createTokenReviewer({ client, audience, now })(token);
     const tokenOf = (pod: string, options: readonly string[] = []): Promise<string> =>
       cluster
         .kubectl([
@@ -285,7 +285,7 @@ describe("the answers of a real API server", function () {
     it("refuse one whose Pod is gone, some time later", async () => {
       await createPod("gone");
       const token = await tokenOf("gone", [`--audience=${audience}`]);
-      const verifyLater = reviewTokens({ client, audience, now });
+      const verifyLater = createTokenReviewer({ client, audience, now });
       expect((await verifyLater(token)).ok).to.equal(true);
       await cluster.kubectl(["delete", "pod", "gone", "-n", team, "--force"]);
       await eventually(
@@ -346,8 +346,10 @@ describe("the answers of a real API server", function () {
       ...{ addressExtensions: [], allowedRealmHosts: [], allowedRedirectHosts: [] },
       ...more,
     });
-    const read = (secrets: Connector): ReturnType<ReturnType<typeof readSecrets>> =>
-      readSecrets({ client, installNamespace: system, now, log: () => {} })(secrets);
+    const read = (secrets: Connector): ReturnType<ReturnType<typeof createUpstreamSecretsReader>> =>
+      createUpstreamSecretsReader({ client, installNamespace: system, now, log: () => {} })(
+        secrets,
+      );
     const secret = (name: string, namespace: string, rest: object): object => ({
       apiVersion: "v1",
       kind: "Secret",
@@ -399,7 +401,7 @@ describe("the answers of a real API server", function () {
         },
       });
       // The API server takes those without a token for system:anonymous, who may do nothing.
-      const answer = await readSecrets({
+      const answer = await createUpstreamSecretsReader({
         ...{ client: stranger, installNamespace: system, now },
         log: () => {},
       })(connectorOf("login"));

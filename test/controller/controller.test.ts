@@ -87,7 +87,7 @@ describe("startController()", function () {
         random: () => 0,
         log: log.log,
         onReconcile: (one) => reconciled.push(one),
-        cacheTiming: { firstRetry: 1, longestRetry: 20 },
+        cacheTiming: { initialRetryMs: 1, maxRetryMs: 20 },
       }),
     );
 

@@ -19,7 +19,7 @@ describe("createWorkQueue()", () => {
       },
       failed: (key, error) => failures.push(`${key}: ${String(error)}`),
       concurrency: options.concurrency ?? 10,
-      retry: { firstMs: 100, longestMs: 1000 },
+      retry: { initialMs: 100, maxMs: 1000 },
       clock,
       random: () => 1 - Number.EPSILON,
     });

@@ -7,7 +7,7 @@ import { inspect } from "node:util";
 import { expect } from "chai";
 import { createAuthority, createLeafIssuer } from "../../src/certificate-authority.ts";
 import { Unavailable } from "../../src/connector/platform.ts";
-import { inClusterAccess, kubeconfigAccess } from "../../src/kube/api-access.ts";
+import { createInClusterAccess, loadKubeconfigAccess } from "../../src/kube/api-access.ts";
 import { createApiClient } from "../../src/kube/api-client.ts";
 import { cleanup } from "../support/cleanup.ts";
 import { makeTempFolder } from "../support/temp-folder.ts";
@@ -47,7 +47,7 @@ describe("access to the API server", () => {
     (answer as { authorization: unknown }).authorization;
 
   it("in the cluster goes by files that are replaced while we run", async () => {
-    const access = inClusterAccess({ host: "127.0.0.1", port: `${port}`, folder });
+    const access = createInClusterAccess({ host: "127.0.0.1", port: `${port}`, folder });
     const client = createApiClient({ access });
     expect(authorizationOf(await client.request({ path: "/" }))).to.equal("Bearer first");
     await writeFile(join(folder, "token"), "second");
@@ -62,7 +62,7 @@ describe("access to the API server", () => {
   });
 
   it("in the cluster says what is missing, and recovers", async () => {
-    const access = inClusterAccess({
+    const access = createInClusterAccess({
       host: "127.0.0.1",
       port: `${port}`,
       folder: join(folder, "none"),
@@ -75,7 +75,7 @@ describe("access to the API server", () => {
   });
 
   it("in the cluster may have an IPv6 address", () => {
-    const { server: url } = inClusterAccess({ host: "fd00::1", port: "443", folder });
+    const { server: url } = createInClusterAccess({ host: "fd00::1", port: "443", folder });
     expect(url.href).to.equal("https://[fd00::1]/");
   });
 
@@ -88,11 +88,11 @@ describe("access to the API server", () => {
       contexts: [{ name: "x", context: { cluster: "c", user: "u" } }],
     };
     await writeFile(file, JSON.stringify(config));
-    const access = await kubeconfigAccess({ file, context: "x" });
+    const access = await loadKubeconfigAccess({ file, context: "x" });
     const answer = await createApiClient({ access }).request({ path: "/" });
     expect(authorizationOf(answer)).to.equal("Bearer third");
 
-    const error = await kubeconfigAccess({ file, context: "y" }).catch((e: unknown) => e);
+    const error = await loadKubeconfigAccess({ file, context: "y" }).catch((e: unknown) => e);
     expect(String(error)).to.contain('no cluster for its context "y"');
   });
 
@@ -103,7 +103,7 @@ describe("access to the API server", () => {
       [file, "its content is not a kubeconfig"],
       [join(folder, "nowhere"), "ENOENT"],
     ] as const) {
-      const error = await kubeconfigAccess({ file: path }).catch((e: unknown) => e);
+      const error = await loadKubeconfigAccess({ file: path }).catch((e: unknown) => e);
       expect(inspect(error)).to.contain(`the kubeconfig can't be read (${why})`);
       expect(inspect(error)).not.to.contain("token-in-it");
     }

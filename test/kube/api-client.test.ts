@@ -2,7 +2,7 @@ import { Readable } from "node:stream";
 import { expect } from "chai";
 import fc from "fast-check";
 import { Unavailable } from "../../src/connector/platform.ts";
-import { type ApiCall, createApiClient, linesOf } from "../../src/kube/api-client.ts";
+import { type ApiRequest, createApiClient, readLines } from "../../src/kube/api-client.ts";
 import { ApiError } from "../../src/kube/api-error.ts";
 import { cleanup } from "../support/cleanup.ts";
 import {
@@ -26,9 +26,9 @@ describe("createApiClient()", () => {
   });
   after(resources.stop);
 
-  const ask = (call: ApiCall, timeoutMs = 5_000): Promise<unknown> =>
+  const ask = (call: ApiRequest, timeoutMs = 5_000): Promise<unknown> =>
     createApiClient({ access: server.access, timeoutMs }).request(call);
-  const failure = (call: ApiCall, timeoutMs?: number): Promise<unknown> =>
+  const failure = (call: ApiRequest, timeoutMs?: number): Promise<unknown> =>
     ask(call, timeoutMs).then(
       () => expect.fail("it was answered"),
       (error: unknown) => error,
@@ -97,7 +97,7 @@ describe("createApiClient()", () => {
   it("tells of a watch that is cut when somebody reads it, and not before", async () => {
     const client = createApiClient({ access: server.access });
     const { signal } = new AbortController();
-    const call = { path: "/api/v1/secrets", query: {}, signal, silenceMs: 5_000 };
+    const call = { path: "/api/v1/secrets", query: {}, signal, idleTimeoutMs: 5_000 };
     const events = await client.watch(call);
     server.cut();
     await new Promise((resolve) => setTimeout(resolve, 20));
@@ -119,11 +119,11 @@ describe("createApiClient()", () => {
 
 const collect = async (chunks: readonly Uint8Array[], longest = 1000): Promise<string[]> => {
   const lines: string[] = [];
-  for await (const line of linesOf(Readable.from(chunks), longest)) lines.push(line);
+  for await (const line of readLines(Readable.from(chunks), longest)) lines.push(line);
   return lines;
 };
 
-describe("linesOf()", () => {
+describe("readLines()", () => {
   it("finds the same lines however they are cut into chunks", async () => {
     const line = fc.string({ unit: "grapheme" }).map((text) => text.replaceAll("\n", " "));
     await fc.assert(

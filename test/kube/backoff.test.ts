@@ -4,8 +4,8 @@ import { createBackoff } from "../../src/kube/backoff.ts";
 
 describe("createBackoff()", () => {
   const delays = (random: () => number): number[] => {
-    const backoff = createBackoff({ firstMs: 100, longestMs: 1000, random });
-    return Array.from({ length: 6 }, () => backoff.next());
+    const backoff = createBackoff({ initialMs: 100, maxMs: 1000, random });
+    return Array.from({ length: 6 }, () => backoff.nextDelayMs());
   };
 
   it("doubles up to the longest", () => {
@@ -24,10 +24,10 @@ describe("createBackoff()", () => {
   });
 
   it("starts again after a success", () => {
-    const backoff = createBackoff({ firstMs: 100, longestMs: 1000, random: () => 0 });
-    backoff.next();
-    backoff.next();
+    const backoff = createBackoff({ initialMs: 100, maxMs: 1000, random: () => 0 });
+    backoff.nextDelayMs();
+    backoff.nextDelayMs();
     backoff.reset();
-    expect(backoff.next()).to.equal(50);
+    expect(backoff.nextDelayMs()).to.equal(50);
   });
 });

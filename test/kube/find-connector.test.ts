@@ -1,5 +1,5 @@
 import { expect } from "chai";
-import { findInCache } from "../../src/kube/find-connector.ts";
+import { createConnectorFinder } from "../../src/kube/find-connector.ts";
 import type { KubeObject } from "../../src/kube/object-store.ts";
 
 const object = (name: string, address: string): KubeObject => ({
@@ -8,14 +8,14 @@ const object = (name: string, address: string): KubeObject => ({
   ...{ spec: { connectorClassName: "oci", address } },
 });
 
-describe("findInCache()", () => {
+describe("createConnectorFinder()", () => {
   const objects = new Map([
     ["team-a/harbor", object("harbor", "https://harbor.example.com")],
     ["team-a/broken", object("broken", "ftp://harbor.example.com")],
   ]);
-  const find = findInCache({
+  const find = createConnectorFinder({
     ready: true,
-    trouble: undefined,
+    staleReason: undefined,
     get: (name, namespace) => objects.get(`${namespace}/${name}`),
   });
 

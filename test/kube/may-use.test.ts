@@ -16,7 +16,7 @@ interface ReviewBody {
   };
 }
 
-describe("reviewAccess()", () => {
+describe("createAccessReviewer()", () => {
   const resources = cleanup();
   let server: FakeApiServer;
   let time = 0;

@@ -4,7 +4,7 @@ import type { Connector } from "../../src/connector/connector.ts";
 import { parseConnector } from "../../src/connector/connector.ts";
 import { type ReadUpstreamSecrets, Unavailable } from "../../src/connector/platform.ts";
 import { createApiClient } from "../../src/kube/api-client.ts";
-import { readSecrets } from "../../src/kube/read-upstream-secrets.ts";
+import { createUpstreamSecretsReader } from "../../src/kube/read-upstream-secrets.ts";
 import { cleanup } from "../support/cleanup.ts";
 import { type FakeApiServer, startFakeApiServer, statusOf } from "./fake-api-server.ts";
 
@@ -21,7 +21,7 @@ const connectorWith = (spec: object, uid = "u1"): Connector => {
 };
 const withSecret = connectorWith({ auth: { name: "tokenAuth", secretRef: { name: "login" } } });
 
-describe("readSecrets()", () => {
+describe("createUpstreamSecretsReader()", () => {
   const resources = cleanup();
   let server: FakeApiServer;
   let read: ReadUpstreamSecrets;
@@ -38,7 +38,7 @@ describe("readSecrets()", () => {
   beforeEach(async () => {
     server = resources.add(await startFakeApiServer());
     logged = [];
-    read = readSecrets({
+    read = createUpstreamSecretsReader({
       client: createApiClient({ access: server.access }),
       installNamespace: "connectors-system",
       now: () => time,

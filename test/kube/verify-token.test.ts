@@ -6,7 +6,7 @@ import {
   type VerifyToken,
 } from "../../src/connector/platform.ts";
 import { createApiClient } from "../../src/kube/api-client.ts";
-import { outliveTokens, reviewTokens } from "../../src/kube/verify-token.ts";
+import { createExpiredTokenVerifier, createTokenReviewer } from "../../src/kube/verify-token.ts";
 import { cleanup } from "../support/cleanup.ts";
 import { type FakeApiServer, startFakeApiServer, statusOf } from "./fake-api-server.ts";
 
@@ -28,7 +28,7 @@ const user = {
   },
 };
 
-describe("reviewTokens()", () => {
+describe("createTokenReviewer()", () => {
   const resources = cleanup();
   let server: FakeApiServer;
   let verify: VerifyToken;
@@ -48,7 +48,7 @@ describe("reviewTokens()", () => {
       return { status: 201, body: { status } };
     };
     const client = createApiClient({ access: server.access });
-    verify = reviewTokens({ client, audience, now: () => time });
+    verify = createTokenReviewer({ client, audience, now: () => time });
   });
   after(resources.stop);
 
@@ -162,7 +162,7 @@ const tokenUntil = (expiresAt: number, name = "a"): string =>
     .join(".");
 const token = tokenUntil(epoch + hour);
 
-describe("outliveTokens()", () => {
+describe("createExpiredTokenVerifier()", () => {
   const resources = cleanup();
   let server: FakeApiServer;
   let verify: VerifyToken;
@@ -184,7 +184,7 @@ describe("outliveTokens()", () => {
   afterEach(resources.stop);
 
   const withGrace = (grace: number): VerifyToken =>
-    outliveTokens({
+    createExpiredTokenVerifier({
       client: createApiClient({ access: server.access }),
       verify: async (shown): Promise<Result<Identity>> => {
         const [, claims = ""] = shown.split(".");
@@ -192,7 +192,7 @@ describe("outliveTokens()", () => {
         if (exp * 1000 > time) return { ok: true, value: identity };
         return { ok: false, reason: "it has expired" };
       },
-      grace,
+      graceMs: grace,
       now: () => time,
     });
   const putPod = (more: { readonly metadata?: object; readonly status?: object } = {}): void => {

@@ -1,19 +1,23 @@
 import { expect } from "chai";
 import { Unavailable } from "../../src/connector/platform.ts";
 import { createApiClient } from "../../src/kube/api-client.ts";
-import { connectorsPath, findInCache } from "../../src/kube/find-connector.ts";
+import { connectorsPath, createConnectorFinder } from "../../src/kube/find-connector.ts";
 import type { KubeObject } from "../../src/kube/object-store.ts";
-import { type CacheTiming, type WatchedCache, watchCache } from "../../src/kube/watched-cache.ts";
+import {
+  type CacheTiming,
+  createWatchedCache,
+  type WatchedCache,
+} from "../../src/kube/watched-cache.ts";
 import { cleanup } from "../support/cleanup.ts";
 import { eventually } from "../support/eventually.ts";
 import { type FakeApiServer, startFakeApiServer, statusOf } from "./fake-api-server.ts";
 
 const quick: CacheTiming = {
-  firstRetry: 1,
-  longestRetry: 20,
-  watch: 60_000,
-  grace: 60_000,
-  worked: 60_000,
+  initialRetryMs: 1,
+  maxRetryMs: 20,
+  watchMs: 60_000,
+  graceMs: 60_000,
+  stableMs: 60_000,
 };
 
 interface Watched {
@@ -22,7 +26,7 @@ interface Watched {
   readonly changes: readonly string[];
 }
 
-describe("watchCache()", () => {
+describe("createWatchedCache()", () => {
   const resources = cleanup();
   let server: FakeApiServer;
 
@@ -37,7 +41,7 @@ describe("watchCache()", () => {
     resources.defer(() => abort.abort());
     const logged: string[] = [];
     const changes: string[] = [];
-    const cache = watchCache({
+    const cache = createWatchedCache({
       client: createApiClient({ access: server.access, timeoutMs }),
       path: connectorsPath,
       log: (_level, message) => logged.push(message),
@@ -93,15 +97,15 @@ describe("watchCache()", () => {
       return failures < 5 ? { status: 500, body: statusOf(500, "etcd is away") } : undefined;
     };
     const watched = watch();
-    const find = findInCache(watched.cache);
+    const find = createConnectorFinder(watched.cache);
     await until(() => failures > 1, "nobody asks");
     expect(watched.cache.ready).to.equal(false);
-    expect(watched.cache.trouble).to.contain("etcd is away");
+    expect(watched.cache.staleReason).to.contain("etcd is away");
     const error = await find({ namespace: "ns", name: "a" }).catch((e: unknown) => e);
     expect(error).to.be.instanceOf(Unavailable);
     expect(error).to.have.property("message").that.contains("etcd is away");
     await watched.cache.synced;
-    await until(() => watched.cache.trouble === undefined, "there is still trouble");
+    await until(() => watched.cache.staleReason === undefined, "there is still trouble");
     expect(names(watched)).to.deep.equal(["a"]);
     expect(watched.logged).to.deep.equal(["watch failed, retrying", "watch established"]);
   });
@@ -126,7 +130,7 @@ describe("watchCache()", () => {
   });
 
   it("goes on where it was when a watch ends as agreed", async () => {
-    const watched = watch({ worked: 0 });
+    const watched = watch({ stableMs: 0 });
     await isWatched();
     server.bookmark();
     server.endWatches();
@@ -144,10 +148,10 @@ describe("watchCache()", () => {
     server.put("connectors", { metadata: { name: "b", namespace: "ns" } });
     server.remove("connectors", "a", "ns");
     await shows(watched, "b");
-    expect(watched.cache.trouble).to.be.a("string");
+    expect(watched.cache.staleReason).to.be.a("string");
     server.intercept = undefined;
     await isWatched();
-    await until(() => watched.cache.trouble === undefined, "there is still trouble");
+    await until(() => watched.cache.staleReason === undefined, "there is still trouble");
     expect(watched.changes).to.deep.equal(["a", "-a", "b"]);
   });
 
@@ -178,7 +182,7 @@ describe("watchCache()", () => {
   });
 
   it("does not wait for ever for a watch that is silent", async () => {
-    const watched = watch({ watch: 20, grace: 20 });
+    const watched = watch({ watchMs: 20, graceMs: 20 });
     await until(() => lists() > 2, "a silent watch is never given up");
     expect(names(watched)).to.deep.equal(["a"]);
     expect(watched.changes).to.deep.equal(["a"]);
@@ -193,17 +197,20 @@ describe("watchCache()", () => {
 
   it("keeps what it knows while the API server is away, and finds it again", async () => {
     const watched = watch();
-    const find = findInCache(watched.cache);
+    const find = createConnectorFinder(watched.cache);
     await isWatched();
     await server.goAway();
-    await until(() => watched.cache.trouble?.includes("ECONNREFUSED") === true, "it is not away");
+    await until(
+      () => watched.cache.staleReason?.includes("ECONNREFUSED") === true,
+      "it is not away",
+    );
     expect(watched.cache.ready).to.equal(true);
     expect((await find({ namespace: "ns", name: "a" })).state).to.equal("invalid");
     expect((await find({ namespace: "ns", name: "b" })).state).to.equal("missing");
     server.put("connectors", { metadata: { name: "b", namespace: "ns" } });
     await server.comeBack();
     await shows(watched, "a", "b");
-    await until(() => watched.cache.trouble === undefined, "there is still trouble");
+    await until(() => watched.cache.staleReason === undefined, "there is still trouble");
     // However often it was tried: the connection was cut, then refused.
     const cant = "watch failed, retrying";
     expect(watched.logged).to.deep.equal(["watch established", cant, cant, "watch established"]);
@@ -211,7 +218,7 @@ describe("watchCache()", () => {
 
   it("ends with its signal", async () => {
     const abort = new AbortController();
-    const cache = watchCache({
+    const cache = createWatchedCache({
       client: createApiClient({ access: server.access }),
       path: connectorsPath,
       log: () => {},
