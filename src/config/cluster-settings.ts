@@ -3,47 +3,59 @@ import { parseGoDurationSeconds } from "../connector/duration.ts";
 import { type Checked, type Problem, show } from "../connector/problem.ts";
 import { parseTunnelRules, type TunnelRules } from "../connector/tunnel-rules.ts";
 
-/** What every role in a cluster has to know. */
+/** The settings of every role in a cluster. */
 export interface ClusterSettings {
-  /** Where all of this is installed. */
+  /** The namespace of the installation. */
   readonly namespace: string;
-  /** Whom the tokens in volumes are made for. */
+  /** The audience of the tokens in volumes. */
   readonly audience: string;
+  /** The DNS domain of the cluster: `cluster.local`. */
   readonly clusterDomain: string;
 }
 
+/** The settings of the csi role on a node. */
 export interface CsiSettings extends ClusterSettings {
   readonly nodeName: string;
   /** The kubelet's folder for this driver's socket. */
   readonly pluginFolder: string;
   /** The folder in which the kubelet looks for drivers. */
   readonly registrationFolder: string;
-  /** Hosts that tools ask directly: the entries of `no_proxy`. */
+  /** Hosts that tools reach without a proxy: the entries of `no_proxy`. */
   readonly noProxy: readonly string[];
+  /** Whether the use of a Connector needs a right beside that to read it. */
   readonly requireProxyVerb: boolean;
-  /** The taint to take away from the node once volumes work there; empty for none. */
+  /** The key of the taint to remove from the node once volumes work there; empty for none. */
   readonly startupTaint: string;
 }
 
+/** The settings of the proxy role on a node. */
 export interface ProxySettings extends ClusterSettings {
+  /** Whether a push needs a right of its own. */
   readonly separatePush: boolean;
+  /** Whether the use of a Connector needs a right beside that to read it. */
   readonly requireProxyVerb: boolean;
-  /** Where clients may go through the proxy, beside their connectors. */
+  /** Which hosts clients may reach through the proxy, beside their connectors. */
   readonly tunnels: TunnelRules;
-  /** Milliseconds for which tokens of Pods that run are taken after they have expired. */
-  readonly tokenGrace: number;
-  /** Addresses of the node and of the API server, to which no tunnel leads. */
+  /** For how many milliseconds after their end tokens of running Pods are still accepted. */
+  readonly tokenGraceMs: number;
+  /** IP addresses of the node and of the API server, to which no tunnel may lead. */
   readonly nearAddresses: readonly string[];
 }
 
+/** The settings of the controller role. */
 export interface ControllerSettings extends ClusterSettings {
-  /** Which replica this is. */
+  /** The name of this replica's Pod. */
   readonly podName: string;
 }
 
+/** The environment variables of this process. */
 export type Environment = Readonly<Record<string, string | undefined>>;
 
-/** The environment variables of daemonset/settings.env, and what Kubernetes says of the Pod. */
+/**
+ * Reads the settings of the csi role: the environment variables of daemonset/settings.env, and those that Kubernetes sets for
+ * the Pod.
+ * @returns the settings, or everything that is wrong with them
+ */
 export function readCsiSettings(environment: Environment): Checked<CsiSettings> {
   return readSettings(environment, (read) => ({
     ...clusterSettings(read),
@@ -61,13 +73,15 @@ export function readCsiSettings(environment: Environment): Checked<CsiSettings> 
   }));
 }
 
+/** Reads the settings of the proxy role. @returns the settings, or everything that is wrong with them */
 export function readProxySettings(environment: Environment): Checked<ProxySettings> {
   const tunnels = parseTunnelRules(environment.TUNNEL ?? "tunnel", "TUNNEL");
   const settings = readSettings(environment, (read) => ({
     ...clusterSettings(read),
     separatePush: flag(read, "SEPARATE_PUSH"),
     requireProxyVerb: flag(read, "REQUIRE_PROXY_VERB"),
-    tokenGrace: 1000 * (parseGoDurationSeconds(read("TOKEN_GRACE", isGrace, graceRule, "0s")) ?? 0),
+    tokenGraceMs:
+      1000 * (parseGoDurationSeconds(read("TOKEN_GRACE", isGrace, graceRule, "0s")) ?? 0),
     nearAddresses: [environment.NODE_IPS ?? "", environment.KUBERNETES_SERVICE_HOST ?? ""]
       .flatMap((addresses) => addresses.split(","))
       .filter((address) => address !== ""),
@@ -79,6 +93,7 @@ export function readProxySettings(environment: Environment): Checked<ProxySettin
   return { ok: false, problems };
 }
 
+/** Reads the settings of the controller role. @returns the settings, or everything that is wrong with them */
 export function readControllerSettings(environment: Environment): Checked<ControllerSettings> {
   return readSettings(environment, (read) => ({
     ...clusterSettings(read),
@@ -86,34 +101,41 @@ export function readControllerSettings(environment: Environment): Checked<Contro
   }));
 }
 
-/** Hosts in and around a Pod, which its tools ask directly. */
+/** Hosts in a Pod and in its cluster, which tools reach without a proxy: entries of `no_proxy`. */
 export const clusterNoProxy = (clusterDomain: string): readonly string[] => [
-  ...["localhost", "127.0.0.1", "::1", ".svc", `.${clusterDomain}`],
+  "localhost",
+  "127.0.0.1",
+  "::1",
+  ".svc",
+  `.${clusterDomain}`,
 ];
 
-const longestGrace = 24 * 60 * 60;
+const maxGraceSeconds = 24 * 60 * 60;
 const isGrace = (text: string): boolean =>
-  (parseGoDurationSeconds(text) ?? Number.POSITIVE_INFINITY) <= longestGrace;
+  (parseGoDurationSeconds(text) ?? Number.POSITIVE_INFINITY) <= maxGraceSeconds;
 const graceRule = "a duration up to 24h, such as 4h";
 
 const absolutePath = /^(\/[A-Za-z0-9_.-]+)+$/;
 const pathRule = "an absolute path";
+/** A DNS name in lower case: RFC 1123, as Kubernetes reads it. */
 export const dnsSubdomain: RegExp = /^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$/;
+/** What is wanted of a cluster's domain, for messages. */
 export const domainRule = "the cluster's DNS domain, such as cluster.local";
 /** What can stand in an environment file as it is: `.example.com,10.0.0.0/8,registry:5000`. */
 const noProxyList = /^[A-Za-z0-9.:/,[\]*_-]*$/;
 
-type Read = (
+/** Reads one environment variable. What is wrong with it is remembered, and an empty text returned. */
+type ReadVariable = (
   name: string,
   rule: RegExp | ((text: string) => boolean),
   wanted: string,
   ifAbsent?: string,
 ) => string;
 
-const flag = (read: Read, name: string): boolean =>
+const flag = (read: ReadVariable, name: string): boolean =>
   read(name, /^(true|false)$/, "true or false", "false") === "true";
 
-function clusterSettings(read: Read): ClusterSettings {
+function clusterSettings(read: ReadVariable): ClusterSettings {
   return {
     namespace: read("POD_NAMESPACE", isNamespace, namespaceRule),
     audience: read(
@@ -125,13 +147,16 @@ function clusterSettings(read: Read): ClusterSettings {
   };
 }
 
-/** Reads all, so that every value that is wrong is named at once. */
-function readSettings<T>(environment: Environment, settings: (read: Read) => T): Checked<T> {
+/** Reads all variables, so that one message names every value that is wrong. */
+function readSettings<T>(
+  environment: Environment,
+  settings: (read: ReadVariable) => T,
+): Checked<T> {
   const problems = new Map<string, Problem>();
   const value = settings((name, rule, wanted, ifAbsent) => {
     const text = environment[name] ?? ifAbsent;
-    const isRight = typeof rule === "function" ? rule : (given: string) => rule.test(given);
-    if (text !== undefined && isRight(text)) return text;
+    const isValid = typeof rule === "function" ? rule : (given: string) => rule.test(given);
+    if (text !== undefined && isValid(text)) return text;
     problems.set(name, { path: name, found: show(text), wanted });
     return "";
   });

@@ -10,14 +10,15 @@ export interface CommandLine<Name extends string> {
   /** All values that were given, or the default. */
   readonly texts: (name: Name) => readonly string[];
   readonly positionals: readonly string[];
-  /** What is wrong so far. */
+  /** What is wrong so far; readers of single values add to it. */
   readonly problems: Problem[];
 }
 
 /**
- * Reads long options that all take a value, and names everything that is wrong with them. An empty
- * value is wrong, too: it is a variable of a script that is not set, and as a folder it would be the
- * one that the script happens to run in.
+ * Reads long options that all take a value, and names everything that is wrong with them. An empty value is wrong, too: it
+ * comes from a variable of a script that is not set, and as a folder it would mean the working directory.
+ * @param args the arguments behind the command
+ * @param defaults every option that there is, without its dashes, and its value unless given
  */
 export function readCommandLine<Name extends string>(
   args: readonly string[],
@@ -27,8 +28,11 @@ export function readCommandLine<Name extends string>(
   const options = Object.fromEntries(names.map((name) => [name, { type: "string" } as const]));
   // Not strict, since it would stop at the first mistake.
   const { tokens, positionals } = parseArgs({
-    ...{ args: [...args], options, tokens: true },
-    ...{ strict: false, allowPositionals: true },
+    args: [...args],
+    options,
+    tokens: true,
+    strict: false,
+    allowPositionals: true,
   });
   const given = new Map<string, string[]>();
   const problems: Problem[] = [];
@@ -37,8 +41,8 @@ export function readCommandLine<Name extends string>(
     const { name, rawName, value = "", inlineValue } = token;
     if (!names.includes(name)) {
       const known = names.map((option) => `--${option}`);
-      const meant = didYouMean(rawName, [...known, "--help"]);
-      problems.push(problem("option", rawName, `one of ${known.join(", ")}${meant}`));
+      const suggestion = didYouMean(rawName, [...known, "--help"]);
+      problems.push(problem("option", rawName, `one of ${known.join(", ")}${suggestion}`));
     } else if (value === "" || (!inlineValue && value.startsWith("-"))) {
       problems.push(problem(rawName, value, "a value"));
     } else given.set(name, [...(given.get(name) ?? []), value]);
@@ -47,14 +51,14 @@ export function readCommandLine<Name extends string>(
   return { text: (name) => texts(name).at(-1) ?? "", texts, positionals, problems };
 }
 
-/** What is wrong with one part of a command line. */
+/** Creates a problem with one part of a command line. @param found what stands there, which is shown */
 export const problem = (path: string, found: unknown, wanted: string): Problem => ({
   path,
   found: show(found),
   wanted,
 });
 
-/** Where the proxy listens. */
+/** One address at which the proxy listens. */
 export interface ListenSetting {
   readonly scheme: "http" | "https";
   /** A host name or an IP address without brackets. */
@@ -65,10 +69,10 @@ export interface ListenSetting {
 const listenPattern = /^(?:(https?):\/\/)?(?:\[([0-9a-fA-F:.]+)\]|([A-Za-z0-9.-]+)):(\d{1,5})$/;
 
 /**
- * Reads `[http://|https://]HOST:PORT`, https unless told; one of each scheme at most.
+ * Reads addresses of the form `[http://|https://]HOST:PORT`, https unless given, one of each scheme at most.
  * @param option the name under which problems show
  */
-export function listenSettings(
+export function readListenSettings(
   option: string,
   texts: readonly string[],
   problems: Problem[],

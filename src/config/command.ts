@@ -14,33 +14,43 @@ import {
 import {
   type CommandLine,
   type ListenSetting,
-  listenSettings,
   problem,
   readCommandLine,
+  readListenSettings,
 } from "./command-line.ts";
 import { type DoctorSettings, readDoctor } from "./doctor-command.ts";
 import { type CommandName, commandNames, isCommandName } from "./help.ts";
 import { didYouMean } from "./nearest.ts";
 import { type RenderSettings, readRender } from "./render-command.ts";
 
+/** The settings of a standalone process. All paths are absolute. */
 export interface StandaloneSettings {
+  /** The folder of YAML with Connectors and Secrets. */
   readonly connectors: string;
+  /** The folder for keys, the certificate authority and the records of mounted volumes. */
   readonly state: string;
+  /** The socket of the CSI driver, in the state folder. */
   readonly socket: string;
   readonly listen: readonly ListenSetting[];
-  /** Seconds that a volume's token lives, unless the volume says otherwise. */
+  /** For how many seconds a volume's token is valid, unless the volume says otherwise. */
   readonly tokenLifetimeSeconds: number;
-  /** Milliseconds that requests under way may take once the process is told to end. */
+  /** How many milliseconds requests under way may take once the process has to end. */
   readonly graceMs: number;
-  /** Where clients may go through the proxy, beside their connectors. */
+  /** Which hosts clients may reach through the proxy, beside their connectors. */
   readonly tunnels: TunnelRules;
 }
 
+/** The settings of `mount`. */
 export interface MountSettings {
+  /** The socket of the standalone process. */
   readonly socket: string;
+  /** The folder to mount the volume at, as an absolute path. */
   readonly target: string;
+  /** The namespace of connectors that are named without one. */
   readonly namespace: string;
+  /** The number of the group that may read the volume. */
   readonly group: string;
+  /** The volume's attributes, as in a Pod's `volumeAttributes`. */
   readonly attributes: Readonly<Record<string, string>>;
 }
 
@@ -60,14 +70,22 @@ export type Command =
 
 const defaultState = "/var/lib/oci-connector";
 
-/** What of the process a command may depend on. */
+/** What a command may depend on beside its arguments. */
 export interface CommandContext {
+  /** What relative paths are relative to. */
   readonly workingDirectory: string;
+  /** The group of this process. */
   readonly group: number;
   readonly environment: Environment;
 }
 
-/** Reads a command line; every value that is wrong is named at once. */
+/**
+ * Reads a command line and, for a role in a cluster, the environment.
+ * @param args the arguments without the names of Node and of the script
+ * @returns the command, or everything that is wrong with it
+ * @example
+ * const command = readCommand(["render", "--connectors", "team-a/harbor"], context);
+ */
 export function readCommand(
   [first = "help", ...args]: readonly string[],
   context: CommandContext,
@@ -98,7 +116,7 @@ export function readCommand(
   }
 }
 
-/** What every program is asked by people who don't know its commands yet. */
+/** Options that people try before they know the commands. */
 const shortForms: ReadonlyMap<string, CommandName> = new Map([
   ["--help", "help"],
   ["-h", "help"],
@@ -145,11 +163,16 @@ function readStandalone(args: readonly string[], context: CommandContext): Check
     const wanted = "a folder of YAML with Connectors and Secrets";
     problems.push(problem("--connectors", undefined, wanted));
   }
-  const listen = listenSettings("--listen", line.texts("listen"), problems);
-  const lifetime = { path: "--token-lifetime", text: text("token-lifetime") };
-  const tokenLifetimeSeconds = seconds({ ...lifetime, least: "10m", most: "8760h" }, problems);
-  const end = { path: "--grace", text: text("grace") };
-  const grace = seconds({ ...end, least: "0s", most: "24h" }, problems);
+  const listen = readListenSettings("--listen", line.texts("listen"), problems);
+  const lifetime = {
+    path: "--token-lifetime",
+    text: text("token-lifetime"),
+    min: "10m",
+    max: "8760h",
+  };
+  const tokenLifetimeSeconds = readSeconds(lifetime, problems);
+  const grace = { path: "--grace", text: text("grace"), min: "0s", max: "24h" };
+  const graceMs = 1000 * readSeconds(grace, problems);
   const tunnels = parseTunnelRules(line.texts("tunnel").join(","), "--tunnel");
   if (!tunnels.ok) problems.push(...tunnels.problems);
   if (!tunnels.ok || problems.length > 0) return { ok: false, problems };
@@ -160,7 +183,7 @@ function readStandalone(args: readonly string[], context: CommandContext): Check
     socket: socketIn(state),
     listen,
     tokenLifetimeSeconds,
-    graceMs: grace * 1000,
+    graceMs,
     tunnels: tunnels.value,
   };
   return { ok: true, value: { name: "standalone", settings } };
@@ -230,19 +253,19 @@ function targetOf(
 
 const socketIn = (state: string): string => resolve(state, "csi.sock");
 
-/** A duration that is checked against what it may be, both ends included. */
+/** An option with a duration in Go's form, and the range in which it has to be, both ends included. */
 interface DurationOption {
   readonly path: string;
   readonly text: string;
-  readonly least: string;
-  readonly most: string;
+  readonly min: string;
+  readonly max: string;
 }
 
-function seconds({ path, text, least, most }: DurationOption, problems: Problem[]): number {
+function readSeconds({ path, text, min, max }: DurationOption, problems: Problem[]): number {
   const value = parseGoDurationSeconds(text) ?? Number.NaN;
-  const isInside =
-    value >= (parseGoDurationSeconds(least) ?? 0) && value <= (parseGoDurationSeconds(most) ?? 0);
-  if (isInside) return value;
-  problems.push(problem(path, text, `a duration from ${least} to ${most}, such as 1h30m`));
+  const isInRange =
+    value >= (parseGoDurationSeconds(min) ?? 0) && value <= (parseGoDurationSeconds(max) ?? 0);
+  if (isInRange) return value;
+  problems.push(problem(path, text, `a duration from ${min} to ${max}, such as 1h30m`));
   return 0;
 }

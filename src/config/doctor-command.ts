@@ -9,18 +9,20 @@ import type { Checked } from "../connector/problem.ts";
 import { dnsSubdomain, type Environment } from "./cluster-settings.ts";
 import { problem, readCommandLine } from "./command-line.ts";
 
-/** What is to be looked at, and by whom. */
+/** The settings of `doctor`. */
 export interface DoctorSettings {
+  /** The connector to check; undefined for the installation alone. */
   readonly connector: ConnectorRef | undefined;
-  /** Whose rights on the connector. */
+  /** The ServiceAccount whose right to use the connector is checked. */
   readonly serviceAccount: ServiceAccountRef | undefined;
-  /** Of the kubeconfig; undefined for its current one. */
+  /** The context of the kubeconfig; undefined for its current one. */
   readonly context: string | undefined;
+  /** The namespace of the installation. */
   readonly installNamespace: string;
   readonly output: "text" | "json";
 }
 
-/** The options of `doctor`. In a Pod of the installation its namespace is known. */
+/** Reads the options of `doctor`. In a Pod of the installation the namespace is that of the Pod unless given. */
 export function readDoctor(
   args: readonly string[],
   { POD_NAMESPACE }: Environment,
@@ -63,11 +65,14 @@ const outputs = ["text", "json"] as const;
 function connectorIn([text, ...others]: readonly string[]): Checked<ConnectorRef | undefined> {
   if (text === undefined) return { ok: true, value: undefined };
   if (others.length === 0) return parseConnectorRef(text, "default", "argument");
-  return { ok: false, problems: [problem("argument", [text, ...others], "one connector at most")] };
+  return {
+    ok: false,
+    problems: [problem("argument", [text, ...others], "one connector at most")],
+  };
 }
 
 function serviceAccountIn(text: string): ServiceAccountRef | undefined {
   const [namespace = "", name = "", ...others] = text.split("/");
-  const isRight = isNamespace(namespace) && dnsSubdomain.test(name) && others.length === 0;
-  return isRight ? { namespace, name } : undefined;
+  const isValid = isNamespace(namespace) && dnsSubdomain.test(name) && others.length === 0;
+  return isValid ? { namespace, name } : undefined;
 }

@@ -1,4 +1,4 @@
-/** What this program ends with, and what that says. `help` and README.md show the same table. */
+/** The exit codes of this program, and what each of them means. `help` and README.md show the same table. */
 export const exitCodes: Readonly<Record<"done" | "failed" | "wrongUsage", ExitCode>> = {
   done: { code: 0, meaning: "done; a process that serves was told to end, and has ended in order" },
   failed: {
@@ -6,7 +6,7 @@ export const exitCodes: Readonly<Record<"done" | "failed" | "wrongUsage", ExitCo
     meaning:
       "failed, as the message says; doctor has found a failure; a second signal has cut the end short",
   },
-  /** sysexits.h: EX_USAGE. */
+  /** EX_USAGE of sysexits.h. */
   wrongUsage: {
     code: 64,
     meaning: "the command line, or an environment variable that it relies on, is wrong",

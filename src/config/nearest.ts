@@ -1,7 +1,7 @@
 /**
- * What somebody may have meant: ` (did you mean mount or unmount?)`, to stand behind a sentence, and
- * nothing where no known word is near. A third of the letters may be wrong, and at least one; a word
- * that only begins as a known one does counts, too, where nothing is nearer.
+ * Suggests known words for an unknown one.
+ * @returns ` (did you mean mount or unmount?)`, to stand behind a sentence; an empty text where no known word is near. A third
+ * of the letters may be wrong, and at least one. Where no word is that near, the known words that begin with the given one count.
  */
 export function didYouMean(word: string, known: readonly string[]): string {
   const near = nearest(word, known);
@@ -9,21 +9,21 @@ export function didYouMean(word: string, known: readonly string[]): string {
 }
 
 function nearest(word: string, known: readonly string[]): readonly string[] {
-  const given = bare(word);
-  if (given.length > longestWord) return [];
-  const distances = known.map((candidate) => distance(given, bare(candidate)));
-  const least = Math.min(...distances);
-  if (least <= Math.max(1, Math.floor(given.length / 3))) {
-    return known.filter((_, index) => distances[index] === least);
+  const given = normalize(word);
+  if (given.length > maxWordLength) return [];
+  const distances = known.map((candidate) => distance(given, normalize(candidate)));
+  const minDistance = Math.min(...distances);
+  if (minDistance <= Math.max(1, Math.floor(given.length / 3))) {
+    return known.filter((_, index) => distances[index] === minDistance);
   }
   if (given.length < 3) return [];
-  return known.filter((candidate) => bare(candidate).startsWith(given));
+  return known.filter((candidate) => normalize(candidate).startsWith(given));
 }
 
-/** No command or option is nearly as long, and what a distance costs grows with the length. */
-const longestWord = 40;
+/** Longer words are not compared: no command or option is nearly as long, and the cost of a comparison grows with the length. */
+const maxWordLength = 40;
 
-const bare = (word: string): string => word.toLowerCase().replace(/^-+/, "");
+const normalize = (word: string): string => word.toLowerCase().replace(/^-+/, "");
 
 /**
  * How many letters have to be put in, taken out, replaced or swapped with their neighbour to make one

@@ -5,24 +5,25 @@ import { dnsSubdomain, domainRule } from "./cluster-settings.ts";
 import {
   type CommandLine,
   type ListenSetting,
-  listenSettings,
   problem,
   readCommandLine,
+  readListenSettings,
 } from "./command-line.ts";
 
-/** Which files to print, and of which volume. */
+/** The settings of `render`: which files to print, and of which volume. */
 export interface RenderSettings {
   readonly attributes: VolumeAttributes;
-  /** The proxy's addresses; none for that of a cluster. */
+  /** The proxy's addresses; empty for the proxy of a cluster. */
   readonly proxy: readonly ListenSetting[];
+  /** The DNS domain of the cluster: `cluster.local`. */
   readonly clusterDomain: string;
-  /** The registries' part of image names, in the order of the connectors. */
+  /** The host in the image names of each connector, in the order of the connectors. */
   readonly imageHosts: readonly string[];
-  /** Empty for all. */
+  /** The names of the files to print; empty for all. */
   readonly files: readonly string[];
 }
 
-/** The options of `render`. */
+/** Reads the options of `render`. */
 export function readRender(
   args: readonly string[],
 ): Checked<{ readonly name: "render"; readonly settings: RenderSettings }> {
@@ -44,7 +45,7 @@ export function readRender(
   const attributes = parseVolumeAttributes(given, text("namespace"));
   if (!attributes.ok) problems.push(...attributes.problems);
   const isCluster = text("proxy") === "cluster";
-  const proxy = isCluster ? [] : listenSettings("--proxy", texts("proxy"), problems);
+  const proxy = isCluster ? [] : readListenSettings("--proxy", texts("proxy"), problems);
   const clusterDomain = text("cluster-domain");
   if (!dnsSubdomain.test(clusterDomain)) {
     problems.push(problem("--cluster-domain", clusterDomain, domainRule));
@@ -56,11 +57,11 @@ export function readRender(
   return { ok: true, value: { name: "render", settings } };
 }
 
-const given = ({ texts }: CommandLine<"image-host">): readonly string[] =>
+const imageHostTexts = ({ texts }: CommandLine<"image-host">): readonly string[] =>
   texts("image-host").filter((host) => host !== "");
 
 function imageHostsOf(line: CommandLine<"image-host">): readonly string[] {
-  return given(line).flatMap((host) => {
+  return imageHostTexts(line).flatMap((host) => {
     const address = parseRegistryAddress(`https://${host}`, "--image-host");
     if (address.ok && address.value.basePath === "") return address.value.imageHost;
     line.problems.push(problem("--image-host", host, "a host with an optional port"));
@@ -68,12 +69,12 @@ function imageHostsOf(line: CommandLine<"image-host">): readonly string[] {
   });
 }
 
-/** A mirror without the name that it stands in for would be left out in silence. */
+/** Checks that there is a host for each mirror: without the name that it stands in for, a mirror would be left out in silence. */
 function checkImageHosts(
   { connectors, params }: VolumeAttributes,
   line: CommandLine<"image-host">,
 ): void {
-  const { length } = given(line);
+  const { length } = imageHostTexts(line);
   const isMirror = Object.values(params).some(({ mirror }) => mirror === true);
   if (length > connectors.length || (isMirror && length < connectors.length)) {
     const wanted = `${connectors.length}: one for each connector, in their order`;

@@ -84,7 +84,7 @@ export async function startClusterProxy(
     verifyToken: createExpiredTokenVerifier({
       client,
       now,
-      graceMs: settings.tokenGrace,
+      graceMs: settings.tokenGraceMs,
       verify: createTokenReviewer({ client, audience, now, onLookup: token }),
     }),
     mayUse: createAccessReviewer({ client, now, ...settings, onLookup: access }),

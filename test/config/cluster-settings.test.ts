@@ -58,7 +58,7 @@ describe("the settings of a role in a cluster", () => {
         ...{ any: true, domains: [], networks: [], neverNetworks: [] },
         hosts: [{ host: "git.internal", port: undefined }],
       },
-      tokenGrace: 5_400_000,
+      tokenGraceMs: 5_400_000,
       nearAddresses: ["192.0.2.7", "2001:db8::7", "10.96.0.1"],
     });
   });
