@@ -9,22 +9,23 @@ import {
   Unavailable,
   type Verb,
 } from "../connector/platform.ts";
-import type { Seen } from "./cluster-reader.ts";
+import type { Observed } from "./cluster-reader.ts";
 import { type Finding, failure, fine, notChecked, warning } from "./report.ts";
 
-export interface AccessQuestion {
+/** Whose access to which connector to check. */
+export interface AccessCheck {
   readonly account: ServiceAccountRef;
   readonly ref: ConnectorRef;
-  /** Undefined where it is not there, or can't be read. */
+  /** Undefined where the Connector does not exist, or can't be read. */
   readonly connector: Connector | undefined;
   readonly mayUse: MayUse;
-  /** The ServiceAccount itself. */
-  readonly seen: Seen;
+  /** The object of the ServiceAccount. */
+  readonly observed: Observed;
 }
 
-/** Whether Pods of a ServiceAccount may use a connector; a refusal says which Role to create. */
-export async function checkAccess(question: AccessQuestion): Promise<readonly Finding[]> {
-  const { account, connector } = question;
+/** Checks whether Pods of a ServiceAccount may use a connector. A failure says which Role to create. */
+export async function checkAccess(check: AccessCheck): Promise<readonly Finding[]> {
+  const { account, connector } = check;
   const subject = "ServiceAccount";
   const name = `${account.namespace}/${account.name}`;
   const missing = warning(
@@ -33,41 +34,41 @@ export async function checkAccess(question: AccessQuestion): Promise<readonly Fi
     `kubectl create serviceaccount ${account.name} -n ${account.namespace}`,
   );
   return [
-    ...(question.seen.state === "missing" ? [missing] : []),
-    await checkVerb(question, "pull"),
-    await checkVerb(question, "push"),
+    ...(check.observed.state === "missing" ? [missing] : []),
+    await checkVerb(check, "pull"),
+    await checkVerb(check, "push"),
     ...(connector === undefined ? [] : checkRules(connector, name)),
   ];
 }
 
-async function checkVerb({ account, ref, mayUse }: AccessQuestion, verb: Verb): Promise<Finding> {
+async function checkVerb({ account, ref, mayUse }: AccessCheck, verb: Verb): Promise<Finding> {
   const subject = `right to ${verb}`;
-  const answer = await mayUse(serviceAccountRequester(account), ref, verb).catch(asUnknown);
-  if (answer instanceof Unavailable) return notChecked(subject, answer.message);
+  const access = await mayUse(serviceAccountRequester(account), ref, verb).catch(returnUnavailable);
+  if (access instanceof Unavailable) return notChecked(subject, access.message);
   const name = `${account.namespace}/${account.name}`;
-  if (answer.ok) return fine(subject, `${name} has it`);
-  const found = `${name} lacks it: ${answer.reason}`;
+  if (access.ok) return fine(subject, `${name} has it`);
+  const found = `${name} lacks it: ${access.reason}`;
   const bind = `kubectl create rolebinding connectors-user-${account.name} -n ${ref.namespace} --clusterrole=connectors-user --serviceaccount=${account.namespace}:${account.name}`;
   return failure(subject, found, `for all connectors of the namespace: ${bind}`);
 }
 
-function asUnknown(error: unknown): Result<void> | Unavailable {
+function returnUnavailable(error: unknown): Result<void> | Unavailable {
   if (error instanceof Unavailable) return error;
   throw error;
 }
 
-/** What the Connector itself has to say, once the right is there. */
+/** Checks what the rules of the Connector allow, beside the right. */
 function checkRules({ rules }: Connector, name: string): readonly Finding[] {
   if (rules === undefined) return [];
   const subject = "rules";
-  const theirs = rules.filter(({ serviceAccounts }) =>
+  const applicable = rules.filter(({ serviceAccounts }) =>
     serviceAccounts.some((pattern) => matches(pattern, name)),
   );
-  if (theirs.length === 0) {
+  if (applicable.length === 0) {
     const found = `none of the Connector's ${rules.length} rules is for ${name}: every request is refused`;
     return [failure(subject, found, "add one to spec.params, under rules")];
   }
-  const allowed = theirs.map(
+  const allowed = applicable.map(
     ({ verbs, repositories }) => `${verbs.join("+")} in ${repositories.join(", ")}`,
   );
   return [fine(subject, `${name} may ${allowed.join("; ")}`)];

@@ -1,12 +1,12 @@
 import { connectorApiVersion } from "../connector/connector.ts";
 import { listOf, property } from "../connector/document.ts";
-import { judge, type Seen } from "./cluster-reader.ts";
-import { type Finding, failure, fine, install, notChecked } from "./report.ts";
+import { findingFor, type Observed } from "./cluster-reader.ts";
+import { type Finding, failure, fine, installAdvice, notChecked } from "./report.ts";
 
 const apiServer = "API server";
 
-/** @param version what it says to `/version` */
-export function checkApiServer(version: Seen, server: string): Finding {
+/** Checks whether the API server responds. @param version its `/version` @param server its address */
+export function checkApiServer(version: Observed, server: string): Finding {
   if (version.state === "found") {
     return fine(apiServer, `${String(property(version.value, "gitVersion"))} at ${server}`);
   }
@@ -17,8 +17,8 @@ export function checkApiServer(version: Seen, server: string): Finding {
   return failure(apiServer, version.why, advice);
 }
 
-/** The minor version, 35 for v1.35.4; undefined where it is not known. */
-export function minorVersion(version: Seen): number | undefined {
+/** The minor version of Kubernetes: 35 for v1.35.4; undefined where it is not known. @param version the API server's `/version` */
+export function minorVersion(version: Observed): number | undefined {
   const text = version.state === "found" ? property(version.value, "gitVersion") : undefined;
   const [, minor] = /^v1\.(\d+)/.exec(typeof text === "string" ? text : "") ?? [];
   return minor === undefined ? undefined : Number(minor);
@@ -29,23 +29,31 @@ const connectorDefinition = "Connector definition";
 const version = connectorApiVersion.split("/")[1] ?? "";
 
 /**
+ * Checks whether the API server knows Connectors as this program does.
  * @param definition the CustomResourceDefinition
- * @param discovered what the API says of its group and version, which everybody may ask
+ * @param discovered the discovery document of the API's group and version, which everybody may read
  */
-export function checkDefinition(definition: Seen, discovered: Seen): Finding {
-  if (definition.state === "unseen") {
-    return judge(connectorDefinition, discovered, {
-      missing,
+export function checkDefinition(definition: Observed, discovered: Observed): Finding {
+  if (definition.state === "unknown") {
+    return findingFor(connectorDefinition, discovered, {
+      missing: missingDefinition,
       found: () => fine(connectorDefinition, `${version} is served`),
     });
   }
-  return judge(connectorDefinition, definition, { missing, found: judgeDefinition });
+  return findingFor(connectorDefinition, definition, {
+    missing: missingDefinition,
+    found: definitionFinding,
+  });
 }
 
-const missing = (): Finding =>
-  failure(connectorDefinition, `${connectorApiVersion} is not known to the API server`, install);
+const missingDefinition = (): Finding =>
+  failure(
+    connectorDefinition,
+    `${connectorApiVersion} is not known to the API server`,
+    installAdvice,
+  );
 
-function judgeDefinition(definition: unknown): Finding {
+function definitionFinding(definition: unknown): Finding {
   const spec = property(definition, "spec");
   const versions = listOf(property(spec, "versions"));
   const served = versions.filter((one) => property(one, "served") === true);
@@ -55,23 +63,23 @@ function judgeDefinition(definition: unknown): Finding {
     return failure(
       connectorDefinition,
       `the API server serves ${names || "no versions"}, wanted ${version}`,
-      install,
+      installAdvice,
     );
   }
   if (property(property(ours, "subresources"), "status") === undefined) {
     return failure(
       connectorDefinition,
       `${version} has no status subresource, which holds the conditions`,
-      install,
+      installAdvice,
     );
   }
-  const wrong = listOf(property(property(definition, "status"), "conditions")).find(
+  const failed = listOf(property(property(definition, "status"), "conditions")).find(
     (one) =>
       ["Established", "NamesAccepted"].includes(String(property(one, "type"))) &&
       property(one, "status") !== "True",
   );
-  if (wrong === undefined) return fine(connectorDefinition, `${names} served`);
-  const found = `${String(property(wrong, "type"))} is not True: ${String(property(wrong, "message"))}`;
+  if (failed === undefined) return fine(connectorDefinition, `${names} served`);
+  const found = `${String(property(failed, "type"))} is not True: ${String(property(failed, "message"))}`;
   return failure(
     connectorDefinition,
     found,

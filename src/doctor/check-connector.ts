@@ -3,17 +3,20 @@ import { type ConnectorRef, showRef } from "../connector/connector-ref.ts";
 import { property } from "../connector/document.ts";
 import { describeProblems, type Problem } from "../connector/problem.ts";
 import { errorCode } from "../error-code.ts";
-import { judge, type Seen } from "./cluster-reader.ts";
+import { findingFor, type Observed } from "./cluster-reader.ts";
 import { type Finding, failure, fine, notChecked, warning } from "./report.ts";
 
-/** Whether there is such a Connector, and whether it can be read. @param read what came of reading it */
+/**
+ * Checks whether a Connector exists and is valid.
+ * @param parsed the connector, or the problems of its document
+ */
 export function checkConnector(
-  object: Seen,
-  read: { readonly connector?: Connector; readonly problems?: readonly Problem[] },
+  object: Observed,
+  parsed: { readonly connector?: Connector; readonly problems?: readonly Problem[] },
   ref: ConnectorRef,
 ): Finding {
   const subject = "Connector";
-  return judge(subject, object, {
+  return findingFor(subject, object, {
     missing: () =>
       failure(
         subject,
@@ -21,7 +24,7 @@ export function checkConnector(
         `kubectl get connectors -n ${ref.namespace}`,
       ),
     found() {
-      const { connector, problems = [] } = read;
+      const { connector, problems = [] } = parsed;
       if (connector !== undefined)
         return fine(subject, connector.address.origin + connector.address.basePath);
       return failure(
@@ -34,14 +37,15 @@ export function checkConnector(
 }
 
 /** A condition in a Connector's status. */
-export interface ShownCondition {
+export interface StatusCondition {
   readonly type: string;
   readonly status: string;
   readonly reason: string;
   readonly message: string;
 }
 
-export function conditionsOf(object: unknown): readonly ShownCondition[] {
+/** Reads the conditions in the status of a Connector. */
+export function statusConditions(object: unknown): readonly StatusCondition[] {
   const found = property(property(object, "status"), "conditions");
   if (!Array.isArray(found)) return [];
   return found.map((condition) => {
@@ -55,14 +59,12 @@ export function conditionsOf(object: unknown): readonly ShownCondition[] {
   });
 }
 
-/** What the controller says: one finding where all is well, else one for each condition that is not True. */
+/** Checks what the controller says of a Connector. @returns one finding where all conditions are True, else one for each that is not */
 export function checkConditions(object: unknown): readonly Finding[] {
   const subject = "conditions";
-  const [generation, observed] = [
-    property(property(object, "metadata"), "generation"),
-    property(property(object, "status"), "observedGeneration"),
-  ];
-  const conditions = conditionsOf(object);
+  const generation = property(property(object, "metadata"), "generation");
+  const observed = property(property(object, "status"), "observedGeneration");
+  const conditions = statusConditions(object);
   if (conditions.length === 0) {
     return [
       failure(
@@ -72,7 +74,7 @@ export function checkConditions(object: unknown): readonly Finding[] {
       ),
     ];
   }
-  const late =
+  const outdated =
     generation === observed
       ? []
       : [
@@ -82,26 +84,26 @@ export function checkConditions(object: unknown): readonly Finding[] {
             "wait some seconds, then see the controller above",
           ),
         ];
-  const wrong = conditions
+  const failed = conditions
     .filter(({ type, status }) => type !== "Ready" && status !== "True")
-    .map(judgeCondition);
-  if (late.length + wrong.length > 0) return [...late, ...wrong];
+    .map(conditionFinding);
+  if (outdated.length + failed.length > 0) return [...outdated, ...failed];
   const ready = conditions.find(({ type }) => type === "Ready");
   return ready?.status === "True"
     ? [fine(subject, "all are True")]
     : [failure(subject, `Ready is ${ready?.status ?? "missing"}`, "see the controller above")];
 }
 
-const where = "docs/connector.md says what to do about each reason";
+const reasonAdvice = "docs/connector.md says what to do about each reason";
 
-/** Certificates are for information, and what waits for something else is not at fault. */
-function judgeCondition({ type, status, reason, message }: ShownCondition): Finding {
+/** A condition that is Unknown waits for another one and is not at fault; CACertReady is for information. */
+function conditionFinding({ type, status, reason, message }: StatusCondition): Finding {
   const found = `${status}, ${reason}: ${message}`;
   const isFault = status === "False" && type !== "CACertReady";
-  return isFault ? failure(type, found, where) : warning(type, found, where);
+  return isFault ? failure(type, found, reasonAdvice) : warning(type, found, reasonAdvice);
 }
 
-/** The name of a connector's Service and what it has to lead to. */
+/** The name of a connector's Service, and where it has to lead. */
 export interface ServiceExpectation {
   readonly namespace: string;
   readonly name: string;
@@ -109,11 +111,11 @@ export interface ServiceExpectation {
   readonly target: string;
 }
 
-/** Whether a connector's own name leads to the proxy. */
-export function checkConnectorService(service: Seen, expected: ServiceExpectation): Finding {
+/** Checks whether a connector's Service leads to the proxy. */
+export function checkConnectorService(service: Observed, expected: ServiceExpectation): Finding {
   const subject = "Service";
   const ref = `${expected.namespace}/${expected.name}`;
-  return judge(subject, service, {
+  return findingFor(subject, service, {
     missing: () =>
       failure(
         subject,
@@ -122,7 +124,8 @@ export function checkConnectorService(service: Seen, expected: ServiceExpectatio
       ),
     found(object) {
       const spec = property(object, "spec");
-      const [type, target] = [property(spec, "type"), property(spec, "externalName")];
+      const type = property(spec, "type");
+      const target = property(spec, "externalName");
       if (type === "ExternalName" && target === expected.target)
         return fine(subject, `${ref} leads to ${expected.target}`);
       const leads = type === "ExternalName" ? `leads to ${String(target)}` : `is a ${String(type)}`;
@@ -136,13 +139,17 @@ export function checkConnectorService(service: Seen, expected: ServiceExpectatio
   });
 }
 
-/** The addresses of a host. @throws Error with the code of DNS */
+/** Resolves a host to its IP addresses. @throws Error with the code of DNS */
 export type Resolve = (host: string) => Promise<readonly string[]>;
 
-/** @param resolve undefined outside of the cluster, whose names nobody else knows */
+/**
+ * Checks whether the cluster's DNS knows the host of a connector.
+ * @param proxyService the proxy's own Service
+ * @param resolve undefined outside of the cluster, where nobody knows its names
+ */
 export async function checkDns(
   host: string,
-  proxyService: Seen,
+  proxyService: Observed,
   resolve: Resolve | undefined,
 ): Promise<Finding> {
   const subject = "DNS";
@@ -175,7 +182,7 @@ export async function checkDns(
   }
 }
 
-function clusterAddresses(service: Seen): readonly unknown[] {
+function clusterAddresses(service: Observed): readonly unknown[] {
   const spec = service.state === "found" ? property(service.value, "spec") : undefined;
   const addresses = property(spec, "clusterIPs");
   return Array.isArray(addresses) ? addresses.filter((address) => address !== "None") : [];

@@ -8,17 +8,17 @@ import {
   keysSecretName,
   parseProxyKeys,
 } from "../connector/proxy-keys.ts";
-import { judge, type Seen } from "./cluster-reader.ts";
-import { type Finding, failure, fine, install, notChecked, warning } from "./report.ts";
+import { findingFor, type Observed } from "./cluster-reader.ts";
+import { type Finding, failure, fine, installAdvice, notChecked, warning } from "./report.ts";
 
-const month = 30 * 24 * 60 * 60 * 1000;
+const monthMs = 30 * 24 * 60 * 60 * 1000;
 
-/** Whether volumes get certificates to trust. @param now milliseconds since the epoch */
-export function checkCertificates(configMap: Seen, namespace: string, now: number): Finding {
+/** Checks the ConfigMap with the certificates that volumes trust. @param now in milliseconds since 1970 */
+export function checkCertificates(configMap: Observed, namespace: string, now: number): Finding {
   const subject = "proxy's certificates";
   const ref = `ConfigMap ${namespace}/${caConfigMapName}`;
   const advice = "the controller creates it: see the controller's log";
-  return judge(subject, configMap, {
+  return findingFor(subject, configMap, {
     missing: () => failure(subject, `there is no ${ref}: no volume can be published`, advice),
     found(object) {
       const certificates = certificatesIn(object).map((text) => new X509Certificate(text));
@@ -33,18 +33,18 @@ export function checkCertificates(configMap: Seen, namespace: string, now: numbe
       const end = Date.parse(first.validTo);
       const found = `${certificates.length} in ${ref}, valid until ${new Date(end).toISOString().slice(0, 10)}`;
       if (end < now) return failure(subject, found, "rotate it: docs/ca-rotation.md");
-      return end < now + month
+      return end < now + monthMs
         ? warning(subject, found, "rotate it: docs/ca-rotation.md")
         : fine(subject, found);
     },
   });
 }
 
-/** Whether the proxies have keys, and such as the volumes trust. */
-export function checkKeys(secret: Seen, configMap: Seen, namespace: string): Finding {
+/** Checks whether the proxies have keys, and whether volumes trust them. */
+export function checkKeys(secret: Observed, configMap: Observed, namespace: string): Finding {
   const subject = "proxy's keys";
   const ref = `Secret ${namespace}/${keysSecretName}`;
-  return judge(subject, secret, {
+  return findingFor(subject, secret, {
     missing: () =>
       failure(
         subject,
@@ -81,27 +81,27 @@ const certificatesIn = (configMap: unknown): readonly string[] =>
 
 const subject = "proxy's Service";
 
-/** Whether requests get to a proxy. @param slices the EndpointSlices of the Service */
+/** Checks whether the proxy's Service leads to a proxy. @param slices the EndpointSlices of the Service */
 export function checkProxyService(
-  service: Seen,
-  slices: Seen<readonly unknown[]>,
+  service: Observed,
+  slices: Observed<readonly unknown[]>,
   ref: { readonly namespace: string; readonly name: string },
 ): Finding {
   const named = `${ref.namespace}/${ref.name}`;
-  return judge(subject, service, {
-    missing: () => failure(subject, `there is no Service ${named}`, install),
+  return findingFor(subject, service, {
+    missing: () => failure(subject, `there is no Service ${named}`, installAdvice),
     found(object) {
       const ports = portsOf(object);
-      const lacking = [80, 443].filter((port) => !ports.includes(port));
-      if (lacking.length > 0) {
+      const missingPorts = [80, 443].filter((port) => !ports.includes(port));
+      if (missingPorts.length > 0) {
         return failure(
           subject,
-          `Service ${named} lacks the port ${lacking.join(" and ")}`,
-          install,
+          `Service ${named} lacks the port ${missingPorts.join(" and ")}`,
+          installAdvice,
         );
       }
       if (slices.state !== "found") {
-        const why = slices.state === "unseen" ? `: ${slices.why}` : "";
+        const why = slices.state === "unknown" ? `: ${slices.why}` : "";
         return notChecked(subject, `Service ${named} exists; its endpoints are not known${why}`);
       }
       const ready = slices.value.flatMap(readyEndpoints).length;

@@ -1,32 +1,34 @@
 import type { Connector } from "../connector/connector.ts";
 import type { UpstreamSecrets } from "../connector/platform.ts";
 import type { Probe, ProbeFinding } from "../upstream/probe.ts";
-import type { ShownCondition } from "./check-connector.ts";
+import type { StatusCondition } from "./check-connector.ts";
 import { type Finding, failure, fine, notChecked, warning } from "./report.ts";
 
-export interface RegistryQuestion {
+/** The registry to check, and what is known of it. */
+export interface RegistryCheck {
   readonly connector: Connector;
-  /** Undefined where the Secret with the login can't be read. */
+  /** The credential of the Secret; undefined for an anonymous connector, `unread` where the Secret can't be read. */
   readonly credential: UpstreamSecrets["credential"] | "unread";
   readonly caCertificates: readonly string[];
-  readonly conditions: readonly ShownCondition[];
+  /** The conditions of the Connector, which say whether its login was refused. */
+  readonly conditions: readonly StatusCondition[];
   readonly probe: Probe;
-  /** Whether the registry is asked from where the proxies are. */
+  /** Whether this process is in the cluster, as the proxies are. */
   readonly isInCluster: boolean;
   readonly signal: AbortSignal;
 }
 
-/** Whether the registry is there, and accepts the connector's login. */
-export async function checkRegistry(question: RegistryQuestion): Promise<readonly Finding[]> {
-  const { connector, credential, caCertificates, probe, signal, isInCluster } = question;
-  const refused = lastRefusal(question.conditions);
-  const isTried = credential !== "unread" && refused === undefined;
+/** Checks whether the registry lives and accepts the connector's login. A login that it has refused is not tried again. */
+export async function checkRegistry(check: RegistryCheck): Promise<readonly Finding[]> {
+  const { connector, credential, caCertificates, probe, signal, isInCluster } = check;
+  const refusal = refusalReason(check.conditions);
+  const isTried = credential !== "unread" && refusal === undefined;
   const secrets = { credential: isTried ? credential : undefined, caCertificates };
   const { liveness, auth } = await probe(connector, secrets, signal);
-  const registry = judgeProbed("registry", liveness, isInCluster);
+  const registry = probeFinding("registry", liveness, isInCluster);
   if (!liveness.ok) return [registry, notChecked("login", "the registry must be reachable first")];
-  if (refused !== undefined) {
-    const found = `the registry has refused the login (${refused}) and is not asked again, since many registries lock an account after some attempts`;
+  if (refusal !== undefined) {
+    const found = `the registry has refused the login (${refusal}) and is not asked again, since many registries lock an account after some attempts`;
     return [
       registry,
       notChecked("login", found, "correct the Secret; the controller then tries it at once"),
@@ -42,11 +44,11 @@ export async function checkRegistry(question: RegistryQuestion): Promise<readonl
       ),
     ];
   }
-  return [registry, judgeProbed("login", auth, true)];
+  return [registry, probeFinding("login", auth, true)];
 }
 
-/** The reason for which the registry has refused the login that the connector has now. */
-const lastRefusal = (conditions: readonly ShownCondition[]): string | undefined =>
+/** The reason for which the registry has refused the login that the connector has now; undefined where it has not. */
+const refusalReason = (conditions: readonly StatusCondition[]): string | undefined =>
   conditions.find(
     ({ type, status, reason }) =>
       type === "AuthReady" &&
@@ -54,8 +56,8 @@ const lastRefusal = (conditions: readonly ShownCondition[]): string | undefined 
       (reason === "AuthenticationFailed" || reason === "AccessDenied"),
   )?.reason;
 
-/** What a laptop does not reach, the cluster may reach. */
-function judgeProbed(subject: string, probed: ProbeFinding, isDecisive: boolean): Finding {
+/** The finding for one part of a probe. It is no failure where it is not decisive: the cluster may reach what a laptop does not reach. */
+function probeFinding(subject: string, probed: ProbeFinding, isDecisive: boolean): Finding {
   if (probed.ok) return fine(subject, probed.message);
   const found = `${probed.reason}: ${probed.message}`;
   return isDecisive

@@ -1,23 +1,24 @@
 import { parseCertificates, parseCredential } from "../connector/credential.ts";
 import { property } from "../connector/document.ts";
 import { describeProblems, show } from "../connector/problem.ts";
-import { judge, type Seen } from "./cluster-reader.ts";
+import { findingFor, type Observed } from "./cluster-reader.ts";
 import { type Finding, failure, fine, warning } from "./report.ts";
 
 /** A Secret that a Connector refers to. */
 export interface ReferredSecret {
   readonly namespace: string;
   readonly name: string;
-  readonly seen: Seen;
+  /** The object of the Secret. */
+  readonly observed: Observed;
 }
 
-/** The login of a Connector: its type and its keys, never a value. @param secret undefined for an anonymous one */
+/** Checks the Secret with the login of a Connector. The finding shows its type and its keys, never a value. @param secret undefined for an anonymous connector */
 export function checkLogin(secret: ReferredSecret | undefined): Finding {
   const subject = "Secret";
   if (secret === undefined) return fine(subject, "none: the registry is used anonymously");
   const ref = `Secret ${secret.namespace}/${secret.name}`;
-  return judge(subject, secret.seen, {
-    missing: () => failure(subject, `there is no ${ref}`, createLogin(secret)),
+  return findingFor(subject, secret.observed, {
+    missing: () => failure(subject, `there is no ${ref}`, createLoginCommand(secret)),
     found(object) {
       const parsed = parseCredential(object);
       const found = `${ref} of type ${show(property(object, "type"))} with the keys ${keysOf(object)}`;
@@ -25,24 +26,24 @@ export function checkLogin(secret: ReferredSecret | undefined): Finding {
       return failure(
         subject,
         `${found}: ${describeProblems(parsed.problems)}`,
-        createLogin(secret),
+        createLoginCommand(secret),
       );
     },
   });
 }
 
-/** The type of a Secret can't be changed. */
-const createLogin = ({ namespace, name }: ReferredSecret): string =>
+/** The command that creates the Secret anew, since the type of a Secret can't be changed. */
+const createLoginCommand = ({ namespace, name }: ReferredSecret): string =>
   `kubectl delete secret ${name} -n ${namespace} --ignore-not-found && kubectl create secret generic ${name} -n ${namespace} ` +
   "--type=kubernetes.io/basic-auth --from-literal=username=… --from-file=password=…";
 
-/** The certificates that a Connector names. A registry may do without them. */
+/** Checks the Secret with certificates of a Connector. Nothing is a failure, since the registry may not need them. */
 export function checkCaSecret(secret: ReferredSecret | undefined): Finding {
   const subject = "CA Secret";
   if (secret === undefined) return fine(subject, "none: the system's certificates are trusted");
   const ref = `Secret ${secret.namespace}/${secret.name}`;
   const advice = `kubectl create secret generic ${secret.name} -n ${secret.namespace} --from-file=ca.crt`;
-  return judge(subject, secret.seen, {
+  return findingFor(subject, secret.observed, {
     missing: () => warning(subject, `there is no ${ref}`, advice),
     found(object) {
       const { length } = parseCertificates(object);

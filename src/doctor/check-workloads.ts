@@ -1,8 +1,8 @@
 import { property } from "../connector/document.ts";
-import { judge, type Seen } from "./cluster-reader.ts";
-import { type Finding, failure, fine, install, warning } from "./report.ts";
+import { findingFor, type Observed } from "./cluster-reader.ts";
+import { type Finding, failure, fine, installAdvice, warning } from "./report.ts";
 
-/** How the things on the nodes are called. */
+/** The names of what runs on the nodes. */
 export interface NodeNames {
   readonly namespace: string;
   readonly daemonSet: string;
@@ -12,16 +12,21 @@ export interface NodeNames {
 const listPods = ({ namespace }: NodeNames): string =>
   `kubectl get pods -n ${namespace} -l app.kubernetes.io/component=node -o wide`;
 
-/** Whether csi and proxy run on every node. */
-export function checkDaemonSet(seen: Seen, names: NodeNames): Finding {
+/** Checks whether the csi role and the proxy run on every node. */
+export function checkDaemonSet(daemonSet: Observed, names: NodeNames): Finding {
   const subject = "DaemonSet";
-  return judge(subject, seen, {
+  return findingFor(subject, daemonSet, {
     missing: () =>
-      failure(subject, `there is no DaemonSet ${names.namespace}/${names.daemonSet}`, install),
+      failure(
+        subject,
+        `there is no DaemonSet ${names.namespace}/${names.daemonSet}`,
+        installAdvice,
+      ),
     found(object) {
       const count = (field: string): number =>
         Number(property(property(object, "status"), field) ?? 0);
-      const [wanted, ready] = [count("desiredNumberScheduled"), count("numberReady")];
+      const wanted = count("desiredNumberScheduled");
+      const ready = count("numberReady");
       const found = `${ready} of ${wanted} Pods are ready`;
       if (wanted === 0)
         return warning(subject, "no node is selected for a Pod", "check its nodeSelector");
@@ -34,27 +39,27 @@ export function checkDaemonSet(seen: Seen, names: NodeNames): Finding {
 }
 
 /**
- * Whether the kubelets know the driver: where one does not, every Pod with a volume fails.
+ * Checks whether the kubelets know the driver: where one does not, every Pod with a volume fails.
  * @param csiNodes the CSINodes, one for each node
- * @param nodes the nodes themselves; only they say which run Linux, and which are there at all
+ * @param nodes the Nodes, which alone say which of them run Linux and are ready
  */
 export function checkRegistration(
-  csiNodes: Seen<readonly unknown[]>,
-  nodes: Seen<readonly unknown[]>,
+  csiNodes: Observed<readonly unknown[]>,
+  nodes: Observed<readonly unknown[]>,
   names: NodeNames,
 ): Finding {
   const subject = "registration";
-  return judge(subject, csiNodes, {
+  return findingFor(subject, csiNodes, {
     missing: () =>
       failure(subject, "the cluster has no CSINodes", "CSINodes need Kubernetes 1.17 or newer"),
     found(items) {
       const registered = new Set(items.filter((item) => hasDriver(item, names.driver)).map(nameOf));
       const expected = nodes.state === "found" ? nodes.value.filter(isLinux) : items;
-      const lacking = expected.filter((node) => !registered.has(nameOf(node)));
-      const found = `${expected.length - lacking.length} of ${expected.length} kubelets have registered ${names.driver}`;
-      if (lacking.length === 0) return fine(subject, found);
-      const ready = lacking.filter((node) => !isDown(node));
-      const sentence = `${found}, not ${namesOf(ready.length > 0 ? ready : lacking)}`;
+      const unregistered = expected.filter((node) => !registered.has(nameOf(node)));
+      const found = `${expected.length - unregistered.length} of ${expected.length} kubelets have registered ${names.driver}`;
+      if (unregistered.length === 0) return fine(subject, found);
+      const ready = unregistered.filter((node) => !isDown(node));
+      const sentence = `${found}, not ${namesOf(ready.length > 0 ? ready : unregistered)}`;
       if (ready.length === 0)
         return warning(subject, sentence, "these nodes are not ready themselves");
       const advice = `Pods with volumes fail there (FailedMount): ${listPods(names)}; KUBELET_REGISTRATION in daemonset/settings.env must be the kubelet's folder`;
@@ -75,7 +80,7 @@ function isLinux(node: unknown): boolean {
   return (property(labels, "kubernetes.io/os") ?? "linux") === "linux";
 }
 
-/** A CSINode has no conditions. */
+/** Whether a Node is not ready. A CSINode has no conditions, so it never is. */
 function isDown(node: unknown): boolean {
   const conditions = property(property(node, "status"), "conditions");
   const ready = Array.isArray(conditions)
@@ -84,22 +89,24 @@ function isDown(node: unknown): boolean {
   return ready !== undefined && property(ready, "status") !== "True";
 }
 
-const mostNamed = 5;
+/** How many nodes a finding names at most. */
+const maxNamed = 5;
 
 function namesOf(nodes: readonly unknown[]): string {
-  const named = nodes.slice(0, mostNamed).map(nameOf).join(", ");
-  return nodes.length > mostNamed ? `${named} and ${nodes.length - mostNamed} more` : named;
+  const named = nodes.slice(0, maxNamed).map(nameOf).join(", ");
+  return nodes.length > maxNamed ? `${named} and ${nodes.length - maxNamed} more` : named;
 }
 
 const controller = "controller";
 
-/** Whether somebody looks after the Connectors. @param deployment the controller's */
+/** Checks whether the controller runs. @param deployment the controller's Deployment */
 export function checkController(
-  deployment: Seen,
+  deployment: Observed,
   { namespace, name }: { readonly namespace: string; readonly name: string },
 ): Finding {
-  return judge(controller, deployment, {
-    missing: () => failure(controller, `there is no Deployment ${namespace}/${name}`, install),
+  return findingFor(controller, deployment, {
+    missing: () =>
+      failure(controller, `there is no Deployment ${namespace}/${name}`, installAdvice),
     found(object) {
       const wanted = Number(property(property(object, "spec"), "replicas") ?? 1);
       const available = Number(property(property(object, "status"), "availableReplicas") ?? 0);

@@ -12,56 +12,59 @@ import {
   checkConnector,
   checkConnectorService,
   checkDns,
-  conditionsOf,
   type Resolve,
+  statusConditions,
 } from "./check-connector.ts";
 import { checkRegistry } from "./check-registry.ts";
 import { checkCaSecret, checkLogin, type ReferredSecret } from "./check-secrets.ts";
-import type { ClusterView } from "./cluster-reader.ts";
+import type { ClusterReader } from "./cluster-reader.ts";
 import type { Installation } from "./diagnose-installation.ts";
 import { type Finding, notChecked } from "./report.ts";
 
-export interface ConnectorOptions {
-  readonly view: ClusterView;
+/** What to check of a connector, and how. */
+export interface DiagnoseConnectorOptions {
+  readonly cluster: ClusterReader;
   readonly ref: ConnectorRef;
-  /** Whose rights to look at. */
+  /** The ServiceAccount whose rights are checked; undefined for none. */
   readonly account: ServiceAccountRef | undefined;
   readonly mayUse: MayUse;
   readonly installNamespace: string;
   readonly proxyServiceName: string;
   readonly installation: Pick<Installation, "settings" | "proxyService">;
   readonly probe: Probe;
-  /** Undefined outside of the cluster. */
+  /** Undefined outside of the cluster, where nobody knows its names. */
   readonly resolve: Resolve | undefined;
   readonly signal: AbortSignal;
 }
 
-/** Looks at one connector and at everything that it needs. */
-export async function examineConnector(options: ConnectorOptions): Promise<readonly Finding[]> {
-  const { view, ref } = options;
+/** Checks one connector and everything that it needs. */
+export async function diagnoseConnector(
+  options: DiagnoseConnectorOptions,
+): Promise<readonly Finding[]> {
+  const { cluster, ref } = options;
   const { namespace, name } = ref;
-  const object = await view.get(
+  const object = await cluster.get(
     `/apis/${connectorApiVersion}/namespaces/${namespace}/connectors/${name}`,
   );
   const document = object.state === "found" ? object.value : undefined;
   const parsed = parseConnector(document);
-  const read = parsed.ok ? { connector: parsed.value } : { problems: parsed.problems };
-  const found = checkConnector(object, read, ref);
-  const access = await accessFindings(options, read.connector);
-  if (document === undefined) return [found, ...access];
+  const result = parsed.ok ? { connector: parsed.value } : { problems: parsed.problems };
+  const connectorFinding = checkConnector(object, result, ref);
+  const access = await accessFindings(options, result.connector);
+  if (document === undefined) return [connectorFinding, ...access];
   const conditions = checkConditions(document);
-  if (read.connector === undefined) return [found, ...conditions, ...access];
+  if (result.connector === undefined) return [connectorFinding, ...conditions, ...access];
   return [
-    found,
+    connectorFinding,
     ...conditions,
     ...(await addressFindings(options)),
-    ...(await registryFindings(options, read.connector, document)),
+    ...(await registryFindings(options, result.connector, document)),
     ...access,
   ];
 }
 
 async function accessFindings(
-  { view, ref, account, mayUse }: ConnectorOptions,
+  { cluster, ref, account, mayUse }: DiagnoseConnectorOptions,
   connector: Connector | undefined,
 ): Promise<readonly Finding[]> {
   if (account === undefined) {
@@ -73,20 +76,20 @@ async function accessFindings(
       ),
     ];
   }
-  const seen = await view.get(
+  const observed = await cluster.get(
     `/api/v1/namespaces/${account.namespace}/serviceaccounts/${account.name}`,
   );
-  return checkAccess({ account, ref, connector, mayUse, seen });
+  return checkAccess({ account, ref, connector, mayUse, observed });
 }
 
-async function addressFindings(options: ConnectorOptions): Promise<readonly Finding[]> {
-  const { view, ref, installation, resolve } = options;
+async function addressFindings(options: DiagnoseConnectorOptions): Promise<readonly Finding[]> {
+  const { cluster, ref, installation, resolve } = options;
   const { clusterDomain } = installation.settings;
   const target = `${options.proxyServiceName}.${options.installNamespace}.svc.${clusterDomain}`;
   const host = serviceHosts(clusterDomain)(ref).http ?? "";
   const [name = ""] = host.split(".", 1);
   const { namespace } = ref;
-  const service = await view.get(`/api/v1/namespaces/${namespace}/services/${name}`);
+  const service = await cluster.get(`/api/v1/namespaces/${namespace}/services/${name}`);
   return [
     checkConnectorService(service, { namespace, name, target }),
     await checkDns(host, installation.proxyService, resolve),
@@ -94,28 +97,31 @@ async function addressFindings(options: ConnectorOptions): Promise<readonly Find
 }
 
 async function registryFindings(
-  options: ConnectorOptions,
+  options: DiagnoseConnectorOptions,
   connector: Connector,
   document: unknown,
 ): Promise<readonly Finding[]> {
-  const { view, installNamespace, probe, resolve, signal } = options;
+  const { cluster, installNamespace, probe, resolve, signal } = options;
   const { namespace, secretName, caCertSecretName } = connector;
   const secretsIn = (owner: string): string => `/api/v1/namespaces/${owner}/secrets`;
   const secret = async (name: string | undefined): Promise<ReferredSecret | undefined> =>
     name === undefined
       ? undefined
-      : { namespace, name, seen: await view.get(`${secretsIn(namespace)}/${name}`) };
+      : { namespace, name, observed: await cluster.get(`${secretsIn(namespace)}/${name}`) };
   const [login, ca] = await Promise.all([secret(secretName), secret(caCertSecretName)]);
-  const shared = await view.list(secretsIn(installNamespace), { labelSelector: sharedCaLabel });
-  const own = ca?.seen.state === "found" ? [ca.seen.value] : [];
+  const shared = await cluster.list(secretsIn(installNamespace), { labelSelector: sharedCaLabel });
+  const own = ca?.observed.state === "found" ? [ca.observed.value] : [];
   const authorities = [...own, ...(shared.state === "found" ? shared.value : [])];
   return [
     checkLogin(login),
     checkCaSecret(ca),
     ...(await checkRegistry({
-      ...{ connector, probe, signal, credential: credentialOf(login) },
+      connector,
+      probe,
+      signal,
+      credential: credentialOf(login),
       caCertificates: authorities.flatMap(parseCertificates),
-      conditions: conditionsOf(document),
+      conditions: statusConditions(document),
       isInCluster: resolve !== undefined,
     })),
   ];
@@ -123,6 +129,7 @@ async function registryFindings(
 
 function credentialOf(login: ReferredSecret | undefined): UpstreamSecrets["credential"] | "unread" {
   if (login === undefined) return undefined;
-  const parsed = login.seen.state === "found" ? parseCredential(login.seen.value) : undefined;
+  const parsed =
+    login.observed.state === "found" ? parseCredential(login.observed.value) : undefined;
   return parsed?.ok ? parsed.value : "unread";
 }

@@ -5,10 +5,10 @@ import { checkApiServer, checkDefinition, minorVersion } from "./check-api-serve
 import { checkDriver } from "./check-driver.ts";
 import { checkCertificates, checkKeys, checkProxyService } from "./check-proxy.ts";
 import { checkController, checkDaemonSet, checkRegistration } from "./check-workloads.ts";
-import type { ClusterView, Seen } from "./cluster-reader.ts";
+import type { ClusterReader, Observed } from "./cluster-reader.ts";
 import type { Finding } from "./report.ts";
 
-/** How the things of an installation are called. */
+/** The names of what an installation consists of. */
 export interface InstallationNames {
   readonly namespace: string;
   readonly driver: string;
@@ -17,55 +17,58 @@ export interface InstallationNames {
   readonly proxyService: string;
 }
 
-export interface InstallationOptions {
-  readonly view: ClusterView;
-  /** The API server's address. */
+/** What to check of an installation, and how. */
+export interface DiagnoseInstallationOptions {
+  readonly cluster: ClusterReader;
+  /** The API server's address, for the report. */
   readonly server: string;
   readonly names: InstallationNames;
-  /** Milliseconds since the epoch. */
+  /** The time, in milliseconds since 1970. */
   readonly now: () => number;
 }
 
+/** What is known of an installation. */
 export interface Installation {
   readonly findings: readonly Finding[];
   readonly settings: InstalledSettings;
   /** The Service of all proxies. */
-  readonly proxyService: Seen;
+  readonly proxyService: Observed;
 }
 
-/** Looks at everything that all connectors share. @returns undefined for the rest where nobody answers */
-export async function examineInstallation(
-  options: InstallationOptions,
+/** Checks everything that all connectors share. @returns one finding alone where the API server does not respond */
+export async function diagnoseInstallation(
+  options: DiagnoseInstallationOptions,
 ): Promise<Installation | { readonly findings: readonly [Finding] }> {
-  const { view, server, names, now } = options;
-  const version = await view.get("/version");
+  const { cluster, server, names, now } = options;
+  const version = await cluster.get("/version");
   const apiServer = checkApiServer(version, server);
   if (apiServer.verdict === "failed") return { findings: [apiServer] };
-  const seen = await look(view, names);
-  const settings = await installedSettings(view, names.namespace, seen.daemonSet);
+  const observed = await observeInstallation(cluster, names);
+  const settings = await readInstalledSettings(cluster, names.namespace, observed.daemonSet);
   const { audience } = settings;
   const ref = (name: string): { readonly namespace: string; readonly name: string } => ({
-    ...{ namespace: names.namespace, name },
+    namespace: names.namespace,
+    name,
   });
   return {
     settings,
-    proxyService: seen.proxyService,
+    proxyService: observed.proxyService,
     findings: [
       apiServer,
-      checkDefinition(seen.definition, seen.discovered),
-      checkDriver(seen.driver, { audience, minor: minorVersion(version) }),
-      checkDaemonSet(seen.daemonSet, names),
-      checkRegistration(seen.csiNodes, seen.nodes, names),
-      checkController(seen.controller, ref(names.controller)),
-      checkCertificates(seen.certificates, names.namespace, now()),
-      checkKeys(seen.keys, seen.certificates, names.namespace),
-      checkProxyService(seen.proxyService, seen.slices, ref(names.proxyService)),
+      checkDefinition(observed.definition, observed.discovered),
+      checkDriver(observed.driver, { audience, minor: minorVersion(version) }),
+      checkDaemonSet(observed.daemonSet, names),
+      checkRegistration(observed.csiNodes, observed.nodes, names),
+      checkController(observed.controller, ref(names.controller)),
+      checkCertificates(observed.certificates, names.namespace, now()),
+      checkKeys(observed.keys, observed.certificates, names.namespace),
+      checkProxyService(observed.proxyService, observed.slices, ref(names.proxyService)),
     ],
   };
 }
 
-/** Some at a time. */
-async function look(view: ClusterView, names: InstallationNames) {
+/** Reads what an installation consists of, some objects at a time, so that the API server does not get all requests at once. */
+async function observeInstallation(cluster: ClusterReader, names: InstallationNames) {
   const storage = "/apis/storage.k8s.io/v1";
   const core = `/api/v1/namespaces/${names.namespace}`;
   const apps = `/apis/apps/v1/namespaces/${names.namespace}`;
@@ -73,29 +76,38 @@ async function look(view: ClusterView, names: InstallationNames) {
   const crds = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
   const labelSelector = `kubernetes.io/service-name=${names.proxyService}`;
   const [definition, discovered, driver, daemonSet, controller] = await Promise.all([
-    view.get(`${crds}/connectors.connectors.alauda.io`),
-    view.get(`/apis/${connectorApiVersion}`),
-    view.get(`${storage}/csidrivers/${names.driver}`),
-    view.get(`${apps}/daemonsets/${names.daemonSet}`),
-    view.get(`${apps}/deployments/${names.controller}`),
+    cluster.get(`${crds}/connectors.connectors.alauda.io`),
+    cluster.get(`/apis/${connectorApiVersion}`),
+    cluster.get(`${storage}/csidrivers/${names.driver}`),
+    cluster.get(`${apps}/daemonsets/${names.daemonSet}`),
+    cluster.get(`${apps}/deployments/${names.controller}`),
   ]);
   const [certificates, keys, proxyService] = await Promise.all([
-    view.get(`${core}/configmaps/${caConfigMapName}`),
-    view.get(`${core}/secrets/${keysSecretName}`),
-    view.get(`${core}/services/${names.proxyService}`),
+    cluster.get(`${core}/configmaps/${caConfigMapName}`),
+    cluster.get(`${core}/secrets/${keysSecretName}`),
+    cluster.get(`${core}/services/${names.proxyService}`),
   ]);
   const [csiNodes, nodes, slices] = await Promise.all([
-    view.list(`${storage}/csinodes`),
-    view.list("/api/v1/nodes"),
-    view.list(endpointSlices, { labelSelector }),
+    cluster.list(`${storage}/csinodes`),
+    cluster.list("/api/v1/nodes"),
+    cluster.list(endpointSlices, { labelSelector }),
   ]);
   return {
-    ...{ definition, discovered, driver, daemonSet, controller },
-    ...{ certificates, keys, proxyService, csiNodes, nodes, slices },
+    definition,
+    discovered,
+    driver,
+    daemonSet,
+    controller,
+    certificates,
+    keys,
+    proxyService,
+    csiNodes,
+    nodes,
+    slices,
   };
 }
 
-/** What the operator has set, as far as it can be seen: daemonset/settings.env. */
+/** The operator's settings (daemonset/settings.env), or their defaults where they can't be read. */
 export interface InstalledSettings {
   readonly audience: string | undefined;
   readonly clusterDomain: string;
@@ -104,15 +116,15 @@ export interface InstalledSettings {
 }
 
 /** Reads the ConfigMap that the DaemonSet takes its environment from. */
-export async function installedSettings(
-  view: ClusterView,
+export async function readInstalledSettings(
+  cluster: ClusterReader,
   namespace: string,
-  daemonSet: Seen,
+  daemonSet: Observed,
 ): Promise<InstalledSettings> {
   const name = daemonSet.state === "found" ? configMapOf(daemonSet.value) : undefined;
   const path = `/api/v1/namespaces/${namespace}/configmaps/${name}`;
-  const seen = name === undefined ? undefined : await view.get(path);
-  const data = seen?.state === "found" ? property(seen.value, "data") : undefined;
+  const configMap = name === undefined ? undefined : await cluster.get(path);
+  const data = configMap?.state === "found" ? property(configMap.value, "data") : undefined;
   const text = (key: string): string | undefined => {
     const value = property(data, key);
     return typeof value === "string" ? value : undefined;
@@ -125,7 +137,7 @@ export async function installedSettings(
   };
 }
 
-/** Its name carries a hash, so it is to be found here alone. */
+/** The name of the ConfigMap with the settings. It has a hash in it, so only the DaemonSet knows it. */
 function configMapOf(daemonSet: unknown): string | undefined {
   const pod = ["spec", "template", "spec"].reduce<unknown>(property, daemonSet);
   const names = listOf(property(pod, "containers"))

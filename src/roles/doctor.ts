@@ -4,30 +4,37 @@ import type { DoctorSettings } from "../config/doctor-command.ts";
 import { showRef } from "../connector/connector-ref.ts";
 import { driverName } from "../csi/server.ts";
 import type { Resolve } from "../doctor/check-connector.ts";
-import { clusterView } from "../doctor/cluster-reader.ts";
-import { examineConnector } from "../doctor/diagnose-connector.ts";
-import { examineInstallation } from "../doctor/diagnose-installation.ts";
+import { createClusterReader } from "../doctor/cluster-reader.ts";
+import { diagnoseConnector } from "../doctor/diagnose-connector.ts";
+import { diagnoseInstallation } from "../doctor/diagnose-installation.ts";
 import { hasFailed, jsonReport, type Section, textReport } from "../doctor/report.ts";
-import { type ApiAccess, createInClusterAccess, serviceAccountFolder } from "../kube/api-access.ts";
+import {
+  type ApiAccess,
+  createInClusterAccess,
+  loadKubeconfigAccess,
+  serviceAccountFolder,
+} from "../kube/api-access.ts";
 import { createApiClient } from "../kube/api-client.ts";
 import { createAccessReviewer } from "../kube/may-use.ts";
 import { createProbe } from "../upstream/probe.ts";
 import { createUpstreams } from "../upstream/upstream.ts";
 import { installedNames } from "./installed-names.ts";
 
+/** What the doctor has found. */
 export interface Diagnosis {
+  /** The text to print. */
   readonly report: string;
-  /** Whether anything has failed. */
+  /** Whether any check has failed. */
   readonly failed: boolean;
 }
 
-/** Milliseconds without a byte after which a registry's answer counts as cut. */
-const bodyTimeout = 15_000;
+/** A registry's response counts as cut after so long without a byte. */
+const bodyTimeoutMs = 15_000;
 
 /**
- * Looks at an installation, and at a connector where one is named: in a Pod as its ServiceAccount, elsewhere
- * as whom kubectl would be.
- * @throws where the kubeconfig can't be used
+ * Checks an installation, and a connector where one is named: in a Pod as its ServiceAccount, elsewhere as the user of
+ * kubectl's kubeconfig.
+ * @throws Error where the kubeconfig can't be used
  */
 export async function doctor(
   settings: DoctorSettings,
@@ -40,7 +47,7 @@ export async function doctor(
   return { report, failed: hasFailed(sections) };
 }
 
-/** Whoever has set KUBECONFIG in a Pod wants that. */
+/** Whether the Pod's own ServiceAccount is to be used. Whoever has set KUBECONFIG in a Pod wants the kubeconfig. */
 const isInPod = ({ KUBERNETES_SERVICE_HOST, KUBECONFIG }: Environment): boolean =>
   KUBERNETES_SERVICE_HOST !== undefined && !KUBECONFIG;
 
@@ -52,35 +59,42 @@ const podAccess = (environment: Environment): ApiAccess =>
   });
 
 async function userAccess({ context }: DoctorSettings): Promise<ApiAccess> {
-  const { loadKubeconfigAccess } = await import("../kube/api-access.ts");
   return loadKubeconfigAccess(context === undefined ? {} : { context });
 }
 
 const resolveHost: Resolve = async (host) =>
   (await lookup(host, { all: true })).map(({ address }) => address);
 
-/** @param resolve undefined outside of the cluster */
+/** Runs all checks. @param resolve resolves hosts; undefined outside of the cluster, where nobody knows its names */
 export async function examine(
   { connector, serviceAccount, installNamespace }: DoctorSettings,
   access: ApiAccess,
   resolve: Resolve | undefined,
 ): Promise<readonly Section[]> {
   const client = createApiClient({ access });
-  const view = clusterView(client);
+  const cluster = createClusterReader(client);
   const { proxyService, nodeDaemonSet, controllerDeployment } = installedNames;
   const names = {
-    ...{ namespace: installNamespace, driver: driverName, daemonSet: nodeDaemonSet },
-    ...{ controller: controllerDeployment, proxyService },
+    namespace: installNamespace,
+    driver: driverName,
+    daemonSet: nodeDaemonSet,
+    controller: controllerDeployment,
+    proxyService,
   };
   const server = access.server.origin;
-  const installation = await examineInstallation({ view, server, names, now: Date.now });
+  const installation = await diagnoseInstallation({ cluster, server, names, now: Date.now });
   const title = `Installation in namespace ${installNamespace}`;
   const shared = { title, findings: installation.findings };
   if (connector === undefined || !("settings" in installation)) return [shared];
-  const upstreams = createUpstreams(bodyTimeout);
+  const upstreams = createUpstreams(bodyTimeoutMs);
   try {
-    const findings = await examineConnector({
-      ...{ view, ref: connector, account: serviceAccount, installNamespace, installation, resolve },
+    const findings = await diagnoseConnector({
+      cluster,
+      ref: connector,
+      account: serviceAccount,
+      installNamespace,
+      installation,
+      resolve,
       mayUse: createAccessReviewer({ client, now: Date.now, ...installation.settings }),
       proxyServiceName: proxyService,
       probe: createProbe(upstreams),
