@@ -8,49 +8,56 @@ import { hasStatus } from "../kube/api-error.ts";
 import type { KubeObject } from "../kube/object-store.ts";
 import { bad, type ConditionState, good } from "./conditions.ts";
 
+/** What is needed to read the Secrets of Connectors. */
 export interface ConnectorSecretsOptions {
   readonly client: Pick<ApiClient, "request">;
-  /** The Secrets whose certificates every connector trusts. */
+  /** Returns the Secrets whose certificates every connector trusts. */
   readonly sharedCas: () => readonly KubeObject[];
-  /** How to let the controller read the Secrets of a namespace. */
+  /** Returns the command that lets the controller read the Secrets of a namespace. */
   readonly permissionCommand: (namespace: string) => string;
 }
 
-/** What the Secrets of a connector say, and which ones they are. */
+/** What the Secrets of a connector contain, and the states of the conditions about them. */
 export interface ConnectorSecrets {
-  readonly secret: ConditionState;
-  readonly caCert: ConditionState;
-  /** Undefined where there is no credential to log in with. */
+  /** The state of SecretReady. */
+  readonly secretState: ConditionState;
+  /** The state of CACertReady. */
+  readonly caCertState: ConditionState;
+  /** The credential and the certificates; undefined where SecretReady is not True. */
   readonly upstream: UpstreamSecrets | undefined;
-  /** Whether we may not read one of them: then we can't let the proxy read it, either. */
-  readonly forbidden: boolean;
-  /** Whether the connector names no Secret at all. */
+  /** Whether the controller may not read one of the Secrets: then it can't let the proxy read it either. */
+  readonly isForbidden: boolean;
+  /** Whether the connector names no Secret. */
   readonly isAnonymous: boolean;
-  /** Differs after any change of the Secret with the credential, and says nothing of what is in it. */
+  /** Differs after each change of the Secret with the credential; its content can't be derived from it. */
   readonly loginVersion: string;
-  /** Differs after any change of any of them. */
+  /** Differs after each change of any of the Secrets. */
   readonly version: string;
 }
 
-/** Reads the Secrets of a connector. @throws as ApiClient.request, where it is none of the refusals that a condition shows */
+/** Reads the Secrets of a connector. @throws what `ApiClient.request` throws, but for refusals that a condition shows */
 export type ReadConnectorSecrets = (connector: Connector) => Promise<ConnectorSecrets>;
 
-export function connectorSecrets(options: ConnectorSecretsOptions): ReadConnectorSecrets {
+/** Creates the function that reads the Secrets of a connector. */
+export function createConnectorSecretsReader(
+  options: ConnectorSecretsOptions,
+): ReadConnectorSecrets {
   const { sharedCas } = options;
   return async (connector) => {
     const { namespace, secretName, caCertSecretName } = connector;
-    const read = (name: string | undefined): Promise<Read> => readSecret(options, namespace, name);
+    const read = (name: string | undefined): Promise<SecretState> =>
+      readSecret(options, namespace, name);
     const [login, ca] = await Promise.all([read(secretName), read(caCertSecretName)]);
     const shared = sharedCas();
-    const caCertificates = [ca, ...shared.map(found)].flatMap(certificatesIn);
-    const { finding, credential } = credentialIn(login);
+    const caCertificates = [ca, ...shared.map(foundSecret)].flatMap(certificatesIn);
+    const { state, credential } = loginState(login);
     const upstream = { credential, caCertificates };
-    const versions = [login, ca, ...shared.map(found)].map(({ version }) => version);
+    const versions = [login, ca, ...shared.map(foundSecret)].map(({ version }) => version);
     return {
-      secret: finding,
-      caCert: caCertFinding(ca, shared.length),
-      upstream: finding.status === "True" ? upstream : undefined,
-      forbidden: [login, ca].some(({ state }) => state === "forbidden"),
+      secretState: state,
+      caCertState: caCertState(ca, shared.length),
+      upstream: state.status === "True" ? upstream : undefined,
+      isForbidden: [login, ca].some(({ state }) => state === "forbidden"),
       isAnonymous: login.state === "none" && ca.state === "none",
       loginVersion: login.version,
       version: versions.join(" "),
@@ -58,7 +65,8 @@ export function connectorSecrets(options: ConnectorSecretsOptions): ReadConnecto
   };
 }
 
-type Read =
+/** What came of reading a Secret. Its `version` differs after each change. */
+type SecretState =
   | { readonly state: "none"; readonly version: string }
   | {
       readonly state: "found";
@@ -73,7 +81,7 @@ type Read =
       readonly message: string;
     };
 
-const found = (object: KubeObject): Extract<Read, { state: "found" }> => {
+const foundSecret = (object: KubeObject): Extract<SecretState, { state: "found" }> => {
   const { namespace = "", name, uid, resourceVersion } = object.metadata;
   const ref = showRef({ namespace, name });
   return { state: "found", version: `${uid}/${resourceVersion}`, ref, object };
@@ -83,12 +91,12 @@ async function readSecret(
   { client, permissionCommand }: ConnectorSecretsOptions,
   namespace: string,
   name: string | undefined,
-): Promise<Read> {
+): Promise<SecretState> {
   if (name === undefined) return { state: "none", version: "none" };
   const ref = showRef({ namespace, name });
   try {
     const path = `/api/v1/namespaces/${namespace}/secrets/${name}`;
-    return found((await client.request({ path })) as KubeObject);
+    return foundSecret((await client.request({ path })) as KubeObject);
   } catch (error) {
     if (hasStatus(error, 404)) {
       const message = `there is no Secret ${ref}: create it`;
@@ -102,34 +110,34 @@ async function readSecret(
   }
 }
 
-function credentialIn(login: Read): {
-  readonly finding: ConditionState;
+function loginState(login: SecretState): {
+  readonly state: ConditionState;
   readonly credential: UpstreamSecrets["credential"];
 } {
   if (login.state === "none") {
     const message = "no auth.secretRef: the registry is used anonymously";
-    return { finding: good("SecretOptional", message), credential: undefined };
+    return { state: good("SecretOptional", message), credential: undefined };
   }
   if (login.state !== "found") {
     const advice = ", with username and password, or remove auth.secretRef";
-    const finding = refusal(login, login.state === "missing" ? advice : "");
-    return { finding, credential: undefined };
+    const state = unreadableSecret(login, login.state === "missing" ? advice : "");
+    return { state, credential: undefined };
   }
   const parsed = parseCredential(login.object);
   if (parsed.ok) {
     const message = `Secret ${login.ref} has a user and a password`;
-    return { finding: good("SecretFound", message), credential: parsed.value };
+    return { state: good("SecretFound", message), credential: parsed.value };
   }
   const message = `Secret ${login.ref}: ${describeProblems(parsed.problems)}`;
-  return { finding: bad("SecretInvalid", message), credential: undefined };
+  return { state: bad("SecretInvalid", message), credential: undefined };
 }
 
-function caCertFinding(ca: Read, shared: number): ConditionState {
+function caCertState(ca: SecretState, shared: number): ConditionState {
   const others = `the system's certificates and those of ${shared} Secrets for all connectors`;
   if (ca.state === "none") {
     return good("CACertOptional", `no caCertSecretRef; the proxy trusts ${others}`);
   }
-  if (ca.state !== "found") return refusal(ca, "");
+  if (ca.state !== "found") return unreadableSecret(ca, "");
   const { length } = certificatesIn(ca);
   if (length === 0) {
     return bad(
@@ -143,11 +151,11 @@ function caCertFinding(ca: Read, shared: number): ConditionState {
   );
 }
 
-const refusal = (
-  { state, message }: Extract<Read, { state: "missing" | "forbidden" }>,
+const unreadableSecret = (
+  { state, message }: Extract<SecretState, { state: "missing" | "forbidden" }>,
   advice: string,
 ): ConditionState =>
   bad(state === "missing" ? "SecretNotFound" : "SecretForbidden", message + advice);
 
-const certificatesIn = (read: Read): readonly string[] =>
+const certificatesIn = (read: SecretState): readonly string[] =>
   read.state === "found" ? parseCertificates(read.object) : [];

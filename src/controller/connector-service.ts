@@ -9,14 +9,17 @@ import { bad, type ConditionState, good } from "./conditions.ts";
 import { connectorPath } from "./connector-status.ts";
 import { type DesiredObject, ensureObject, managedLabels } from "./ensure-object.ts";
 
-/** Which connector a Service is of. */
+/** The label of a Service with the name of its connector. */
 export const connectorLabel = "connectors.alauda.io/connector";
 
+/** The name of the Service of a connector. */
 export const serviceName = (connectorName: string): string => `c-${connectorName}`;
 
 /**
- * The Service whose name is the host of a connector. It leads to the proxy's own Service, whose
- * traffic stays on the node; it goes when its Connector does. @param target the host of that Service
+ * The desired Service of a connector, whose name is the connector's host. It leads to the proxy's own Service, whose traffic
+ * stays on the node. Kubernetes deletes it with its Connector.
+ * @param uid the uid of the Connector
+ * @param target the host of the proxy's own Service
  */
 export function connectorService(
   { namespace, name }: ConnectorRef,
@@ -24,7 +27,9 @@ export function connectorService(
   target: string,
 ): DesiredObject {
   const port = (scheme: string, number: number): object => ({
-    ...{ name: scheme, port: number, protocol: "TCP" },
+    name: scheme,
+    port: number,
+    protocol: "TCP",
   });
   return {
     apiVersion: "v1",
@@ -45,12 +50,13 @@ export function connectorService(
   };
 }
 
-/** Whether the Connector of that uid is among an object's owners. */
+/** Whether the Connector with a uid is among an object's owners. */
 export function isOwnedBy(object: KubeObject, uid: string): boolean {
   const owners = property(object.metadata, "ownerReferences");
   return Array.isArray(owners) && owners.some((owner) => property(owner, "uid") === uid);
 }
 
+/** The state of ProxyServiceReady where a Service of that name belongs to somebody else. @param uid the uid of the Connector */
 export function serviceConflict({ namespace, name }: ConnectorRef, uid: string): ConditionState {
   const service = serviceName(name);
   const found = `found one that is not this Connector's (it has no ownerReference to uid ${uid})`;
@@ -62,37 +68,50 @@ export function serviceConflict({ namespace, name }: ConnectorRef, uid: string):
   );
 }
 
-/** The connector whose Service has that name; undefined for a name of another form. */
+/** The name of the connector whose Service has a name; undefined for a name of another form. */
 export const connectorOfService = (name: string): string | undefined =>
   name.startsWith("c-") ? name.slice("c-".length) : undefined;
 
+/** What is needed to make the Services of connectors. */
 export interface EnsureServiceOptions {
   readonly client: Pick<ApiClient, "request">;
-  /** Those that are labelled as ours. */
+  /** The Services with our label. */
   readonly services: Pick<WatchedCache<KubeObject>, "get">;
-  /** The host of the proxy's own Service. */
+  /** The host of the proxy's own Service, where those of connectors lead. */
   readonly target: string;
 }
 
 /**
- * Makes a connector's Service. @returns what to say of it, undefined where the Connector is gone
- * @throws Unavailable, and ApiError 409 where it has just been replaced
+ * Makes the Service of a connector what it should be.
+ * @returns the state of ProxyServiceReady; undefined where the Connector is gone
+ * @throws Unavailable, and ApiError 409 where the Service has just been replaced
  */
 export type EnsureService = (connector: KubeObject) => Promise<ConditionState | undefined>;
 
-export function serviceEnsurer({ client, services, target }: EnsureServiceOptions): EnsureService {
+/** Creates the function that makes the Services of connectors. */
+export function createServiceEnsurer({
+  client,
+  services,
+  target,
+}: EnsureServiceOptions): EnsureService {
   return async (connector) => {
     const { name, namespace = "", uid } = connector.metadata;
-    const seen = services.get(serviceName(name), namespace);
-    // Kubernetes removes a Service whose Connector is gone: making it again would go on and on.
-    if (seen === undefined && !(await isThere(client, connector))) return undefined;
+    const cached = services.get(serviceName(name), namespace);
+    // Kubernetes deletes a Service whose Connector is gone: making it again would never end.
+    if (cached === undefined && !(await connectorExists(client, connector))) return undefined;
     const ref = { namespace, name };
-    const wanted = connectorService(ref, uid, target);
-    const isOurs = (object: KubeObject): boolean => isOwnedBy(object, uid);
+    const desired = connectorService(ref, uid, target);
+    const isOwned = (object: KubeObject): boolean => isOwnedBy(object, uid);
     const collection = `/api/v1/namespaces/${namespace}/services`;
     try {
-      const { ours } = await ensureObject({ client, collection, wanted, seen, isOurs });
-      return ours ? leadsTo(ref, target) : serviceConflict(ref, uid);
+      const { isOurs } = await ensureObject({
+        client,
+        collection,
+        desired,
+        cached,
+        isOurs: isOwned,
+      });
+      return isOurs ? serviceFound(ref, target) : serviceConflict(ref, uid);
     } catch (error) {
       if (!(error instanceof ApiError) || hasStatus(error, 409)) throw error;
       return bad("ServiceRefused", `the API server refuses the Service: ${error.message}`);
@@ -100,7 +119,8 @@ export function serviceEnsurer({ client, services, target }: EnsureServiceOption
   };
 }
 
-async function isThere(
+/** Whether the API server has this very Connector. */
+async function connectorExists(
   client: Pick<ApiClient, "request">,
   connector: KubeObject,
 ): Promise<boolean> {
@@ -113,7 +133,7 @@ async function isThere(
   }
 }
 
-function leadsTo({ namespace, name }: ConnectorRef, target: string): ConditionState {
+function serviceFound({ namespace, name }: ConnectorRef, target: string): ConditionState {
   const service = showRef({ namespace, name: serviceName(name) });
   return good("ServiceFound", `Service ${service} leads to ${target}`);
 }

@@ -4,51 +4,56 @@ import type { ApiClient } from "../kube/api-client.ts";
 import { hasStatus } from "../kube/api-error.ts";
 import type { KubeObject } from "../kube/object-store.ts";
 import type { Condition } from "./conditions.ts";
-import { applyObject, isAsWanted } from "./ensure-object.ts";
-import { type AuthRefusal, writtenRefusal } from "./probe-outcome.ts";
+import { applyObject, matchesDesired } from "./ensure-object.ts";
+import { type AuthRefusal, formatRefusal } from "./probe-registry.ts";
 
-/** `/apis/…/namespaces/team-a/connectors/harbor` */
+/** The path of a Connector: `/apis/…/namespaces/team-a/connectors/harbor`. */
 export const connectorPath = ({ metadata: { name, namespace } }: KubeObject): string =>
   `/apis/${connectorApiVersion}/namespaces/${namespace}/connectors/${name}`;
 
-/** What the controller says of a Connector. */
+/** The status that the controller writes for a Connector. */
 export interface ConnectorStatus {
+  /** The generation of the Connector that the conditions are about. */
   readonly observedGeneration: number;
+  /** The address of the proxy for this connector. */
   readonly url: string;
   readonly conditions: readonly Condition[];
+  /** The refusal of the credential that the Connector has. */
   readonly refusal: AuthRefusal | undefined;
 }
 
+/** The generation of an object, which each change of its spec raises. */
 export const generationOf = (object: KubeObject): number =>
   Number(property(object.metadata, "generation") ?? 0);
 
 const observedGeneration = (object: KubeObject): unknown =>
   property(property(object, "status"), "observedGeneration");
 
-/** Whether a controller has said something of a Connector. */
-export const hasBeenSeen = (object: KubeObject): boolean =>
+/** Whether a controller has written a status of a Connector. */
+export const hasControllerStatus = (object: KubeObject): boolean =>
   observedGeneration(object) !== undefined;
 
-/** Whether it was the Connector as it is now. */
+/** Whether the status of a Connector is about its spec as it is now. */
 export const isObserved = (object: KubeObject): boolean =>
   observedGeneration(object) === generationOf(object);
 
 /**
- * Writes a status where it differs. Whoever else has changed the Connector meanwhile is not
- * overwritten: of two replicas that see the same change, one writes it.
+ * Writes a status where it differs. It overwrites no change that somebody has made meanwhile: of two replicas that see the same
+ * change, one writes it.
+ * @param object the Connector as it was read
  * @returns the Connector as it is now, undefined where it is gone
- * @throws as ApiClient.request: 409 where it has changed since it was looked at
+ * @throws what `ApiClient.request` throws: ApiError 409 where the Connector has changed since it was read
  */
 export async function writeStatus(
   client: Pick<ApiClient, "request">,
   object: KubeObject,
   { observedGeneration, url, conditions, refusal }: ConnectorStatus,
 ): Promise<KubeObject | undefined> {
-  const authProbe = refusal === undefined ? {} : { authProbe: writtenRefusal(refusal) };
+  const authProbe = refusal === undefined ? {} : { authProbe: formatRefusal(refusal) };
   const status = { observedGeneration, proxy: { httpAddress: { url } }, conditions, ...authProbe };
   const found = property(object, "status");
-  const isLeft = refusal === undefined && property(found, "authProbe") !== undefined;
-  if (isAsWanted(found, status) && !isLeft) return object;
+  const hasOldRefusal = refusal === undefined && property(found, "authProbe") !== undefined;
+  if (matchesDesired(found, status) && !hasOldRefusal) return object;
   const { name, namespace, uid, resourceVersion } = object.metadata;
   const path = `${connectorPath(object)}/status`;
   const metadata = { name, namespace, uid, resourceVersion };

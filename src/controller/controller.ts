@@ -8,71 +8,81 @@ import type { CacheTiming } from "../kube/watched-cache.ts";
 import type { Log } from "../log.ts";
 import type { Probe } from "../upstream/probe.ts";
 import { timestamp } from "./conditions.ts";
-import { connectorSecrets } from "./connector-secrets.ts";
-import { serviceEnsurer } from "./connector-service.ts";
-import { connectorExaminer } from "./ensure-prerequisites.ts";
-import { eventRecorder } from "./event-recorder.ts";
-import { proxyAccess } from "./proxy-access.ts";
-import { proxyKeysKeeper } from "./proxy-keys-keeper.ts";
+import { createConnectorSecretsReader } from "./connector-secrets.ts";
+import { createServiceEnsurer } from "./connector-service.ts";
+import { createPrerequisitesEnsurer } from "./ensure-prerequisites.ts";
+import { createEventRecorder } from "./event-recorder.ts";
+import { createProxyAccessGranter, type GrantProxyAccess } from "./proxy-access.ts";
+import { createProxyKeysKeeper } from "./proxy-keys-keeper.ts";
 import {
-  connectorReconciler,
+  createConnectorReconciler,
   type ReconcileConnector,
   type ReconcileResult,
 } from "./reconcile-connector.ts";
-import { defaultTiming, type ReconcileTiming } from "./reconcile-schedule.ts";
+import { defaultReconcileTiming, type ReconcileTiming } from "./reconcile-schedule.ts";
 import { defaultRotationTiming, type RotationTiming } from "./rotation-plan.ts";
-import { startWatches, type Watches, watchTriggers } from "./watches.ts";
+import { connectTriggers, startWatches, type Watches } from "./watches.ts";
 import { type Clock, createWorkQueue } from "./work-queue.ts";
 
-/** How the things around the controller are called. */
+/** The names of an installation that the controller depends on. */
 export interface ControllerNames {
+  /** The namespace of the installation. */
   readonly installNamespace: string;
-  /** `cluster.local` */
+  /** The DNS domain of the cluster: `cluster.local`. */
   readonly clusterDomain: string;
-  /** The proxy's Service and its ServiceAccount, both in the install namespace. */
+  /** The proxy's Service, in the install namespace. */
   readonly proxyService: string;
+  /** The proxy's ServiceAccount, in the install namespace. */
   readonly proxyServiceAccount: string;
-  /** The controller's own ServiceAccount, there too. */
+  /** The controller's own ServiceAccount, in the install namespace. */
   readonly controllerServiceAccount: string;
   /** The ClusterRole with `get secrets`: bound to the controller everywhere, or namespace by namespace. */
   readonly secretReaderClusterRole: string;
 }
 
-export interface Reconciled {
-  /** `namespace/name` */
+/** What a reconciliation of a Connector has come to, for metrics. */
+export interface ReconcileReport {
+  /** The Connector: `namespace/name`. */
   readonly connector: string;
   readonly outcome: ReconcileResult["outcome"] | "error";
   readonly durationMs: number;
-  /** As they are now, type → status; undefined where that is not known. */
+  /** The conditions as they are now, type → status; undefined where they are not known. */
   readonly conditions: ReadonlyMap<string, string> | undefined;
 }
 
+/** What the controller needs. */
 export interface ControllerOptions {
   readonly client: ApiClient;
   readonly probe: Probe;
   readonly names: ControllerNames;
-  /** Which replica this is: the name of its Pod. */
+  /** The name of this replica's Pod. */
   readonly instance: string;
   readonly clock: Clock;
-  /** In [0, 1). */
+  /** A random number in [0, 1), for jitter. */
   readonly random: () => number;
   readonly log: Log;
-  readonly onReconcile?: (reconciled: Reconciled) => void;
+  /** Is called after each reconciliation of a Connector. */
+  readonly onReconcile?: (report: ReconcileReport) => void;
   readonly timing?: Partial<ReconcileTiming & RotationTiming>;
   readonly cacheTiming?: Partial<CacheTiming>;
 }
 
+/** A controller that runs. */
 export interface Controller {
-  /** Whether everything that it watches is known; it stays true from then on. */
+  /** Whether all watches have their first list; it stays true from then on. */
   ready(): boolean;
-  /** Begins nothing new and waits for what is under way. Nothing has to be cleaned up. */
+  /** Begins nothing new and waits for reconciliations under way. Nothing has to be cleaned up. */
   stop(): Promise<void>;
 }
 
+/** How many reconciliations run at once. */
 const concurrency = 16;
 const retry = { initialMs: 250, maxMs: 2 * 60_000 };
 
-/** Keeps the cluster as its Connectors want it, until it is stopped. Several may run at once. */
+/**
+ * Starts a controller, which makes the cluster what its Connectors ask for until it is stopped. Several replicas may run at
+ * once, without a leader.
+ */
 export function startController(options: ControllerOptions): Controller {
   const { client, names, clock, random, log } = options;
   const { installNamespace } = names;
@@ -82,22 +92,28 @@ export function startController(options: ControllerOptions): Controller {
   const watches = startWatches({ client, installNamespace, log, signal, random, timing });
   const caches = Object.values(watches) as Watches[keyof Watches][];
 
-  const giveProxyAccess = proxyAccess({
-    ...{ client, ...watches },
+  const grantProxyAccess = createProxyAccessGranter({
+    client,
+    ...watches,
     proxy: { namespace: installNamespace, name: names.proxyServiceAccount },
   });
-  const reconcile = reconciler(options, watches, giveProxyAccess, signal);
-  const keepProxyKeys = proxyKeysKeeper({
-    ...{ client, installNamespace, clock, log },
-    ...{ secrets: watches.proxyKeys, configMaps: watches.proxyCa },
-    makeKeys: () => makeKeys(clock),
+  const reconcile = createReconciler(options, watches, grantProxyAccess, signal);
+  const keepProxyKeys = createProxyKeysKeeper({
+    client,
+    installNamespace,
+    now: clock.now,
+    log,
+    secrets: watches.proxyKeys,
+    configMaps: watches.proxyCa,
+    createKeys: () => createKeys(clock.now()),
     timing: { ...defaultRotationTiming, ...options.timing },
   });
 
   const tasks: Readonly<Record<string, (rest: string) => Promise<number | undefined>>> = {
-    connector: async (rest) => (await observed(reconcile, options)(parseRef(rest))).again,
+    connector: async (rest) =>
+      (await withReport(reconcile, options)(parseRef(rest))).requeueAfterMs,
     async namespace(namespace) {
-      const access = await giveProxyAccess(namespace);
+      const access = await grantProxyAccess(namespace);
       if (!access.ok)
         log("warning", "the proxy can't be given access to a namespace's Secrets", {
           reason: access.reason,
@@ -107,25 +123,28 @@ export function startController(options: ControllerOptions): Controller {
     proxyKeys: keepProxyKeys,
   };
   const queue = createWorkQueue({
-    ...{ concurrency, retry, clock, random },
+    concurrency,
+    retry,
+    clock,
+    random,
     async run(key) {
       const [task = "", rest = ""] = key.split(" ");
       return tasks[task]?.(rest);
     },
-    failed(key, error) {
-      // Somebody else was faster, which the watch will tell.
+    onError(key, error) {
+      // On a conflict somebody else was faster, and the watch will show their change.
       if (!hasStatus(error, 409))
         log("warning", "reconciliation failed, retrying", { reference: key, error });
     },
   });
   void Promise.all(caches.map(({ synced }) => synced)).then(() => {
     const triggers = {
-      connector: (ref: ConnectorRef, delay?: number) =>
-        queue.add(`connector ${showRef(ref)}`, delay),
+      connector: (ref: ConnectorRef, delayMs?: number) =>
+        queue.add(`connector ${showRef(ref)}`, delayMs),
       namespace: (name: string) => queue.add(`namespace ${name}`),
       proxyKeys: () => queue.add("proxyKeys"),
     };
-    if (!signal.aborted) watchTriggers(watches, triggers, random);
+    if (!signal.aborted) connectTriggers(watches, triggers, random);
   });
   return {
     ready: () => caches.every((cache) => cache.ready),
@@ -136,69 +155,72 @@ export function startController(options: ControllerOptions): Controller {
   };
 }
 
-function reconciler(
+/** Creates the function that reconciles one Connector, of all its parts. */
+function createReconciler(
   options: ControllerOptions,
   watches: Watches,
-  giveProxyAccess: ReturnType<typeof proxyAccess>,
+  grantProxyAccess: GrantProxyAccess,
   signal: AbortSignal,
 ): ReconcileConnector {
   const { client, clock, names, instance, log } = options;
   const { proxyService, installNamespace, clusterDomain } = names;
   const target = `${proxyService}.${installNamespace}.svc.${clusterDomain}`;
-  const examine = connectorExaminer({
-    ensureService: serviceEnsurer({ client, services: watches.services, target }),
-    readSecrets: connectorSecrets({
+  const ensurePrerequisites = createPrerequisitesEnsurer({
+    ensureService: createServiceEnsurer({ client, services: watches.services, target }),
+    readSecrets: createConnectorSecretsReader({
       client,
       sharedCas: () => watches.sharedCas.list(),
       permissionCommand: (namespace) => permissionCommand(namespace, names),
     }),
-    giveProxyAccess,
+    grantProxyAccess,
   });
-  return connectorReconciler({
-    ...{ ...options, examine, signal, connectors: watches.connectors },
-    recordEvent: eventRecorder({ client, now: clock.now, instance, log }),
+  return createConnectorReconciler({
+    ...options,
+    now: clock.now,
+    ensurePrerequisites,
+    signal,
+    connectors: watches.connectors,
+    recordEvent: createEventRecorder({ client, now: clock.now, instance, log }),
     proxyHostsOf: serviceHosts(clusterDomain),
-    timing: { ...defaultTiming, ...options.timing },
+    timing: { ...defaultReconcileTiming, ...options.timing },
   });
 }
 
-/** What gives the controller the right to read the Secrets of one namespace. */
+/** The command that gives the controller the right to read the Secrets of one namespace. */
 const permissionCommand = (namespace: string, names: ControllerNames): string =>
   `kubectl create rolebinding connectors-secret-reader -n ${namespace} ` +
   `--clusterrole=${names.secretReaderClusterRole} ` +
   `--serviceaccount=${names.installNamespace}:${names.controllerServiceAccount}`;
 
-/** Tells what came of a reconciliation. */
-const observed =
+/** Reports what each reconciliation has come to. */
+const withReport =
   (reconcile: ReconcileConnector, { onReconcile }: ControllerOptions): ReconcileConnector =>
   async (ref) => {
-    const started = performance.now();
+    const startedAt = performance.now();
     let result: ReconcileResult | undefined;
     try {
       result = await reconcile(ref);
       return result;
     } finally {
       const { outcome = "error", conditions } = result ?? {};
-      const durationMs = performance.now() - started;
+      const durationMs = performance.now() - startedAt;
       onReconcile?.({ connector: showRef(ref), outcome, durationMs, conditions });
     }
   };
 
-/** Names are labels of DNS: a key reads back as it was written. */
+/** The connector of a key, the reverse of `showRef`: names are DNS labels, without a slash. */
 function parseRef(text: string): ConnectorRef {
   const [namespace = "", name = ""] = text.split("/");
   return { namespace, name };
 }
 
 /**
- * Old and new authorities differ in their names, too: some clients look for an issuer by its name
- * alone. The library for certificates takes 20 MiB, and is needed once in years.
+ * Creates keys for the proxies. The old and the new authority differ in their names too, since some clients find an issuer by
+ * its name alone. The library for certificates takes 20 MiB and is needed once in years, so it is loaded here.
+ * @param now in milliseconds since 1970
  */
-async function makeKeys(
-  clock: Pick<Clock, "now">,
-): Promise<Pick<ProxyKeys, "authority" | "sealKey">> {
+async function createKeys(now: number): Promise<Pick<ProxyKeys, "authority" | "sealKey">> {
   const { createAuthority } = await import("../certificate-authority.ts");
-  const now = clock.now();
   const authority = await createAuthority(`oci-connector ${timestamp(now)}`, new Date(now));
   return { authority, sealKey: randomBytes(32) };
 }

@@ -15,95 +15,107 @@ import {
 import type { ConnectorSecrets, ReadConnectorSecrets } from "./connector-secrets.ts";
 import type { EnsureService } from "./connector-service.ts";
 import { generationOf } from "./connector-status.ts";
-import type { GiveProxyAccess } from "./proxy-access.ts";
+import type { GrantProxyAccess } from "./proxy-access.ts";
 
-export interface ExamineOptions {
+/** The functions that make and read what a connector needs. */
+export interface PrerequisitesOptions {
   readonly ensureService: EnsureService;
   readonly readSecrets: ReadConnectorSecrets;
-  readonly giveProxyAccess: GiveProxyAccess;
+  readonly grantProxyAccess: GrantProxyAccess;
 }
 
-/** What is known of a connector before its registry is asked. */
-export interface Examined {
-  readonly findings: ConditionStates;
+/** What is known of a connector before its registry is probed. */
+export interface Prerequisites {
+  /** The states of all conditions; those of the registry are Unknown. */
+  readonly states: ConditionStates;
   /** Differs after each change of the Connector's spec and of its Secrets. */
   readonly version: string;
-  /** What to ask the registry with; undefined where it is too early for that. */
-  readonly login: Login | undefined;
+  /** What to probe the registry with; undefined where the connector is not complete enough for that. */
+  readonly login: RegistryLogin | undefined;
 }
 
-export interface Login {
+/** A registry and the credential for it. */
+export interface RegistryLogin {
   readonly connector: Connector;
   readonly secrets: UpstreamSecrets;
-  /** Differs where another login may succeed. */
+  /** Differs where a login may have another outcome. */
   readonly version: string;
 }
 
-/** Makes what a connector needs in the cluster. @returns undefined where it is gone @throws as ApiClient.request */
-export type ExamineConnector = (object: KubeObject) => Promise<Examined | undefined>;
+/**
+ * Makes what a connector needs in the cluster (its Service, the proxy's right to its Secrets) and reads its Secrets.
+ * @param object the Connector
+ * @returns undefined where the Connector is gone
+ * @throws what `ApiClient.request` throws
+ */
+export type EnsurePrerequisites = (object: KubeObject) => Promise<Prerequisites | undefined>;
 
-export function connectorExaminer(options: ExamineOptions): ExamineConnector {
-  const { ensureService, readSecrets, giveProxyAccess } = options;
+/** Creates the function that makes what a connector needs in the cluster. */
+export function createPrerequisitesEnsurer(options: PrerequisitesOptions): EnsurePrerequisites {
+  const { ensureService, readSecrets, grantProxyAccess } = options;
 
-  /** As without a right for us to read it there is none to pass on, the proxy's is not tried then. */
-  async function accessFinding(
+  /** The state of SecretReady. Where the controller may not read the Secret itself, it has no right that it could grant to the proxy. */
+  async function secretReadyState(
     { namespace }: Connector,
     read: ConnectorSecrets,
   ): Promise<ConditionState> {
-    if (read.forbidden) return read.secret;
-    const access = await giveProxyAccess(namespace);
-    if (access.ok || read.isAnonymous || read.secret.status !== "True") return read.secret;
+    if (read.isForbidden) return read.secretState;
+    const access = await grantProxyAccess(namespace);
+    if (access.ok || read.isAnonymous || read.secretState.status !== "True")
+      return read.secretState;
     return bad(
       "ProxyAccessDenied",
       `the proxy can't be allowed to read the Secret: ${access.reason}`,
     );
   }
 
-  async function examineSecrets(
+  async function readConnectorSecrets(
     connector: Connector,
-    { generation, ...base }: Base,
-  ): Promise<Examined> {
+    { generation, ...base }: DocumentStates,
+  ): Promise<Prerequisites> {
     const read = await readSecrets(connector);
-    const secret = await accessFinding(connector, read);
+    const secret = await secretReadyState(connector, read);
     const secrets = secret.status === "True" ? read.upstream : undefined;
     const missing = secrets === undefined ? waitingFor("SecretReady") : undefined;
-    const findings = {
+    const states = {
       ...base,
       SecretReady: secret,
-      LivenessReady: missing ?? asking,
+      LivenessReady: missing ?? probing,
       AuthReady: missing ?? waitingFor("LivenessReady"),
-      CACertReady: read.caCert,
+      CACertReady: read.caCertState,
     };
     const login = secrets && { connector, secrets, version: `${generation} ${read.loginVersion}` };
-    return { findings, version: `${generation} ${read.version}`, login };
+    return { states, version: `${generation} ${read.version}`, login };
   }
 
   return async (object) => {
     const parsed = parseConnector(object);
-    const wrong = documentFindings(parsed.ok ? [] : parsed.problems);
+    const wrong = documentConditions(parsed.ok ? [] : parsed.problems);
     const { ConnectorClassReady = builtIn } = wrong;
-    const isOurs = ConnectorClassReady.status === "True";
-    const ProxyServiceReady = isOurs ? await ensureService(object) : waitingForClass;
+    const isOci = ConnectorClassReady.status === "True";
+    const ProxyServiceReady = isOci ? await ensureService(object) : waitingForClass;
     if (ProxyServiceReady === undefined) return undefined;
     const generation = `${object.metadata.uid}/${generationOf(object)}`;
     const base = { ConnectorClassReady, ProxyServiceReady };
-    if (parsed.ok) return examineSecrets(parsed.value, { generation, ...base });
-    await giveProxyAccess(object.metadata.namespace ?? ""); // to no Secret of this one
-    const findings = { ...allWaitingFor(wrong), ...wrong, ...base };
-    return { findings, version: generation, login: undefined };
+    if (parsed.ok) return readConnectorSecrets(parsed.value, { generation, ...base });
+    await grantProxyAccess(object.metadata.namespace ?? ""); // to the Secrets of the other connectors in the namespace
+    const states = { ...allWaitingFor(wrong), ...wrong, ...base };
+    return { states, version: generation, login: undefined };
   };
 }
 
-interface Base extends Pick<ConditionStates, "ConnectorClassReady" | "ProxyServiceReady"> {
+/** What is known of a connector from its document and its Service. */
+interface DocumentStates
+  extends Pick<ConditionStates, "ConnectorClassReady" | "ProxyServiceReady"> {
   readonly generation: string;
 }
 
 const builtIn = good("ConnectorClassFound", "the connector class oci is built in");
-const asking = unknown("Probing", "the registry is being probed");
+const probing = unknown("Probing", "the registry is being probed");
 
 const waitingForClass = waitingFor("ConnectorClassReady");
 
-/** Of a document that is wrong, nothing can be told but what is wrong with it. */
+/** The states of all conditions where a document is wrong: they wait for the first condition that is False. */
 function allWaitingFor(wrong: Partial<ConditionStates>): ConditionStates {
   const [type = "ConnectorClassReady"] = Object.keys(wrong) as (keyof ConditionStates)[];
   const waiting = waitingFor(type);
@@ -117,7 +129,7 @@ function allWaitingFor(wrong: Partial<ConditionStates>): ConditionStates {
   };
 }
 
-/** Where a problem with a Connector's document shows: the first prefix of its path that is named here. */
+/** The condition that shows a problem with a Connector's document: that of the first prefix of the problem's path. */
 const places: readonly (readonly [prefix: string, type: PartType, reason: string])[] = [
   ["spec.connectorClassName", "ConnectorClassReady", "ConnectorClassNotFound"],
   ["spec.address", "LivenessReady", "AddressInvalid"],
@@ -127,21 +139,23 @@ const places: readonly (readonly [prefix: string, type: PartType, reason: string
 ];
 
 /**
- * What is wrong with a document, by the condition that shows it. Of a document of another class
- * nothing else is said, since the rest may mean anything.
+ * The states of the conditions that show the problems of a document. Where the document is of another class, that is the only
+ * one, since the rest may mean anything there.
  */
-export function documentFindings(
+export function documentConditions(
   problems: readonly Problem[],
 ): Readonly<Partial<Record<PartType, ConditionState>>> {
   const placed = problems.map((problem) => ({ problem, place: placeOf(problem) }));
   const foreign = placed.filter(({ place }) => place === places[0]);
-  const findings: Partial<Record<PartType, ConditionState>> = {};
+  const states: Partial<Record<PartType, ConditionState>> = {};
   for (const { place } of foreign.length > 0 ? foreign : placed) {
     const [, type, reason] = place;
-    const alike = placed.filter((other) => other.place === place).map(({ problem }) => problem);
-    findings[type] ??= bad(reason, describeProblems(alike));
+    const problemsThere = placed
+      .filter((other) => other.place === place)
+      .map(({ problem }) => problem);
+    states[type] ??= bad(reason, describeProblems(problemsThere));
   }
-  return findings;
+  return states;
 }
 
 function placeOf({ path }: Problem): (typeof places)[number] {

@@ -8,72 +8,79 @@ import type { Log } from "../log.ts";
 import type { Condition } from "./conditions.ts";
 import { fieldManager } from "./ensure-object.ts";
 
+/** What is needed to write Events. */
 export interface EventRecorderOptions {
   readonly client: Pick<ApiClient, "request">;
-  /** Milliseconds since the epoch. */
+  /** The time, in milliseconds since 1970. */
   readonly now: () => number;
-  /** Which replica this is: the name of its Pod. */
+  /** The name of this replica's Pod. */
   readonly instance: string;
   readonly log: Log;
 }
 
-/** Tells of something at a Connector. It never fails: what can't be told is logged. */
-export type RecordEvent = (object: KubeObject, happening: Happening) => Promise<void>;
+/** Writes an Event about a Connector. It never rejects: an Event that can't be written is logged. */
+export type RecordEvent = (object: KubeObject, event: ConnectorEvent) => Promise<void>;
 
 const reportingController = `connectors.alauda.io/${fieldManager}`;
-/** Of a Connector at once, and then one more in each interval. */
+/** So many Events of a Connector are written at once, and then one more in each interval. */
 const burst = 10;
 const intervalMs = 60_000;
-/** The API's limit, in bytes. */
-const longestNote = 1024;
+/** The API's limit for a note. */
+const maxNoteBytes = 1024;
 /** Of how many events the count is known, and of how many Connectors how often they were reported. */
-const maxKept = 10_000;
+const maxEntries = 10_000;
 
-/** Events of events.k8s.io/v1: one that repeats becomes a series. */
-export function eventRecorder({ client, now, instance, log }: EventRecorderOptions): RecordEvent {
-  const counts = new LRUCache<string, number>({ max: maxKept });
-  const mayTell = rateLimit(now);
+/** Creates the function that writes Events (events.k8s.io/v1). An Event that repeats becomes a series. */
+export function createEventRecorder({
+  client,
+  now,
+  instance,
+  log,
+}: EventRecorderOptions): RecordEvent {
+  const counts = new LRUCache<string, number>({ max: maxEntries });
+  const isWithinLimit = createRateLimit(now);
 
-  async function record(object: KubeObject, happening: Happening): Promise<void> {
+  async function record(object: KubeObject, event: ConnectorEvent): Promise<void> {
     const time = new Date(now()).toISOString().replace("Z", "000Z"); // metav1.MicroTime
     const reporting = { reportingController, reportingInstance: instance, eventTime: time };
-    const event = { ...eventFor(object, happening), ...reporting };
-    const { name, namespace } = event.metadata;
+    const body = { ...eventObject(object, event), ...reporting };
+    const { name, namespace } = body.metadata;
     const collection = `/apis/events.k8s.io/v1/namespaces/${namespace}/events`;
     const create = async (): Promise<void> => {
-      await client.request({ method: "POST", path: collection, body: event });
+      await client.request({ method: "POST", path: collection, body });
       counts.set(name, 1);
     };
     const repeat = async (count: number): Promise<void> => {
       const contentType = "application/merge-patch+json";
-      const body = { series: { count, lastObservedTime: time } };
-      await client.request({ method: "PATCH", path: `${collection}/${name}`, contentType, body });
+      await client.request({
+        method: "PATCH",
+        path: `${collection}/${name}`,
+        contentType,
+        body: { series: { count, lastObservedTime: time } },
+      });
       counts.set(name, count);
     };
     const known = counts.get(name);
     try {
       await (known === undefined ? create() : repeat(known + 1));
     } catch (error) {
-      // Another replica has told of it, or ours has expired (after an hour, unless told otherwise).
+      // Another replica has written it, or ours has expired (after an hour by default).
       if (!hasStatus(error, 404, 409)) throw error;
       await (known === undefined ? repeat(2) : create());
     }
   }
 
-  return async (object, happening) => {
+  return async (object, event) => {
     const { name, namespace, uid } = object.metadata;
-    if (!mayTell(uid)) return;
-    await record(object, happening).catch((error: unknown) =>
+    if (!isWithinLimit(uid)) return;
+    await record(object, event).catch((error: unknown) =>
       log("warning", "an event can't be written", { connector: `${namespace}/${name}`, error }),
     );
   };
 }
 
-/** The same happening has the same name, so that it is one event. */
-function eventFor(
-  { metadata }: KubeObject,
-  { type, reason, note: text }: Happening,
-): { readonly metadata: { readonly name: string; readonly namespace: string } } {
+/** The Event as an object of the API. The same Event of the same Connector always has the same name. */
+function eventObject({ metadata }: KubeObject, { type, reason, note: text }: ConnectorEvent) {
   const { name, namespace = "", uid, resourceVersion } = metadata;
   const note = shorten(text);
   const kind = { apiVersion: connectorApiVersion, kind: connectorKind };
@@ -81,15 +88,16 @@ function eventFor(
   const event = { type, reason, note, action: "Reconcile", regarding };
   const eventName = `${name}.${hashOf(uid, type, reason, note)}`;
   return {
-    ...{ apiVersion: "events.k8s.io/v1", kind: "Event" },
+    apiVersion: "events.k8s.io/v1",
+    kind: "Event",
     metadata: { name: eventName, namespace },
     ...event,
   };
 }
 
-/** A bucket of so many for each key, filled up over time. */
-function rateLimit(now: () => number): (key: string) => boolean {
-  const buckets = new LRUCache<string, { left: number; at: number }>({ max: maxKept });
+/** Creates a token bucket for each key. @returns whether one more fits into the bucket of a key */
+function createRateLimit(now: () => number): (key: string) => boolean {
+  const buckets = new LRUCache<string, { left: number; at: number }>({ max: maxEntries });
   return (key) => {
     const bucket = buckets.get(key) ?? { left: burst, at: now() };
     buckets.set(key, bucket);
@@ -106,27 +114,27 @@ const hashOf = (...texts: readonly string[]): string =>
 
 function shorten(note: string): string {
   const bytes = Buffer.from(note);
-  if (bytes.length <= longestNote) return note;
-  // What a cut character leaves becomes a sign of three bytes.
-  return `${bytes.subarray(0, longestNote - 6).toString("utf8")}…`;
+  if (bytes.length <= maxNoteBytes) return note;
+  // A character that is cut in the middle becomes U+FFFD, which has three bytes.
+  return `${bytes.subarray(0, maxNoteBytes - 6).toString("utf8")}…`;
 }
 
-/** What people are told of in an Event. */
-export interface Happening {
+/** What an Event of a Connector says to people. */
+export interface ConnectorEvent {
   readonly type: "Normal" | "Warning";
   readonly reason: string;
   readonly note: string;
 }
 
 /**
- * What a change of conditions is worth telling: each one that has become False, or that is False for
- * another reason, and that the connector has become ready. What it is not ready for is told already.
+ * The Events for a change of conditions: one for each condition that has become False, or that is False for another reason,
+ * and one where the connector has become ready. That it is no longer ready follows from the others.
  */
-export function happeningsOf(
+export function conditionEvents(
   before: readonly Condition[],
   after: readonly Condition[],
-): readonly Happening[] {
-  return after.flatMap(({ type, status, reason, message }): readonly Happening[] => {
+): readonly ConnectorEvent[] {
+  return after.flatMap(({ type, status, reason, message }): readonly ConnectorEvent[] => {
     const last = before.find((condition) => condition.type === type);
     if (last?.status === status && last.reason === reason) return [];
     if (type === "Ready")

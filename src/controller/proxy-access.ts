@@ -6,26 +6,34 @@ import type { ApiClient } from "../kube/api-client.ts";
 import { ApiError, hasStatus } from "../kube/api-error.ts";
 import type { KubeObject } from "../kube/object-store.ts";
 import type { WatchedCache } from "../kube/watched-cache.ts";
-import { type DesiredObject, ensureObject, isAsWanted, managedLabels } from "./ensure-object.ts";
+import {
+  type DesiredObject,
+  ensureObject,
+  managedLabels,
+  matchesDesired,
+} from "./ensure-object.ts";
 
+/** What is needed to grant the proxy access to Secrets. */
 export interface ProxyAccessOptions {
   readonly client: Pick<ApiClient, "request">;
   readonly connectors: Pick<WatchedCache<KubeObject>, "list">;
-  /** Those that are labelled as ours. */
+  /** The Roles with our label. */
   readonly roles: Pick<WatchedCache<KubeObject>, "get">;
+  /** The RoleBindings with our label. */
   readonly roleBindings: Pick<WatchedCache<KubeObject>, "get">;
   /** The proxy's ServiceAccount. */
   readonly proxy: { readonly namespace: string; readonly name: string };
 }
 
 /**
- * Lets the proxy read exactly the Secrets that the Connectors of a namespace refer to. A refusal says
- * why that can't be done.
- * @throws Unavailable, and ApiError where it may work the next time (409)
+ * Lets the proxy read exactly the Secrets that the Connectors of a namespace refer to.
+ * @returns a refusal that says why that can't be done
+ * @throws Unavailable, and ApiError 409 where somebody else was faster: it has to be run again
  */
-export type GiveProxyAccess = (namespace: string) => Promise<Result<void>>;
+export type GrantProxyAccess = (namespace: string) => Promise<Result<void>>;
 
-export function proxyAccess(options: ProxyAccessOptions): GiveProxyAccess {
+/** Creates the function that grants the proxy access, through a Role and a RoleBinding in each namespace. */
+export function createProxyAccessGranter(options: ProxyAccessOptions): GrantProxyAccess {
   const { client, connectors, roles, roleBindings, proxy } = options;
 
   async function remove(
@@ -42,10 +50,10 @@ export function proxyAccess(options: ProxyAccessOptions): GiveProxyAccess {
     });
   }
 
-  async function give(namespace: string): Promise<Result<void>> {
-    const [rolesPath, bindingsPath] = ["roles", "rolebindings"].map(
-      (plural) => `/apis/rbac.authorization.k8s.io/v1/namespaces/${namespace}/${plural}`,
-    ) as [string, string];
+  async function grant(namespace: string): Promise<Result<void>> {
+    const rbacPath = `/apis/${rbacGroup}/v1/namespaces/${namespace}`;
+    const rolesPath = `${rbacPath}/roles`;
+    const bindingsPath = `${rbacPath}/rolebindings`;
     const secrets = referredSecrets(connectors.list(namespace));
     try {
       if (secrets.length === 0) {
@@ -62,33 +70,39 @@ export function proxyAccess(options: ProxyAccessOptions): GiveProxyAccess {
     }
   }
 
-  return shareRuns(give); // all connectors of a namespace come at once when we start
+  return shareRuns(grant); // all connectors of a namespace come at once when we start
 }
 
 async function ensure(
   client: Pick<ApiClient, "request">,
   collection: string,
-  wanted: DesiredObject,
+  desired: DesiredObject,
   cache: Pick<WatchedCache<KubeObject>, "get">,
 ): Promise<Result<void>> {
-  const { name, namespace } = wanted.metadata;
-  const seen = cache.get(name, namespace);
-  const isOurs = ({ metadata }: KubeObject): boolean =>
-    isAsWanted(property(metadata, "labels"), managedLabels);
-  const { ours } = await ensureObject({ client, collection, wanted, seen, isOurs });
-  if (ours) return { ok: true, value: undefined };
+  const { name, namespace } = desired.metadata;
+  const cached = cache.get(name, namespace);
+  const hasOurLabels = ({ metadata }: KubeObject): boolean =>
+    matchesDesired(property(metadata, "labels"), managedLabels);
+  const { isOurs } = await ensureObject({
+    client,
+    collection,
+    desired,
+    cached,
+    isOurs: hasOurLabels,
+  });
+  if (isOurs) return { ok: true, value: undefined };
   const reason =
-    `wanted a ${wanted.kind} ${namespace}/${name} for the proxy, found one that this controller did not create ` +
+    `wanted a ${desired.kind} ${namespace}/${name} for the proxy, found one that this controller did not create ` +
     `(it has no label ${Object.entries(managedLabels).flat().join("=")}): remove it`;
   return { ok: false, reason };
 }
 
-/** What the Role and the RoleBinding in each namespace with Connectors are called. */
+/** The name of the Role and of the RoleBinding in each namespace with Connectors. */
 export const proxyRoleName = "connectors-proxy-secrets";
 
 const rbacGroup = "rbac.authorization.k8s.io";
 
-/** The Secrets that Connectors refer to, each once, in the order of their names. */
+/** The names of the Secrets that Connectors refer to, sorted, each once. */
 export function referredSecrets(connectors: readonly KubeObject[]): readonly string[] {
   const names = connectors.flatMap((object) => {
     const connector = parseConnector(object);
@@ -99,7 +113,7 @@ export function referredSecrets(connectors: readonly KubeObject[]): readonly str
   return [...new Set(names)].sort();
 }
 
-/** Lets the proxy read these Secrets of a namespace, one by one, and no others. */
+/** The desired Role, which lets the proxy read these Secrets of a namespace and no others. */
 export const proxyRole = (namespace: string, secrets: readonly string[]): DesiredObject => ({
   apiVersion: `${rbacGroup}/v1`,
   kind: "Role",
@@ -107,6 +121,7 @@ export const proxyRole = (namespace: string, secrets: readonly string[]): Desire
   rules: [{ apiGroups: [""], resources: ["secrets"], resourceNames: secrets, verbs: ["get"] }],
 });
 
+/** The desired RoleBinding, which binds the Role to the proxy's ServiceAccount. */
 export const proxyRoleBinding = (
   namespace: string,
   proxy: { readonly namespace: string; readonly name: string },

@@ -22,67 +22,72 @@ import {
   planRotation,
   type RotationTiming,
 } from "./rotation-plan.ts";
-import type { Clock } from "./work-queue.ts";
 
-/** On the Secret: any new value asks for a rotation. */
+/** The annotation of the Secret by which a person asks for a rotation: any new value does. */
 export const rotateAnnotation = "connectors.alauda.io/rotate";
-/** On the Secret: the value of that annotation which was last acted upon. */
+/** The annotation of the Secret with the value of {@link rotateAnnotation} for which the last rotation was begun. */
 export const rotatedAnnotation = "connectors.alauda.io/rotated";
-/** On the ConfigMap: since when it says what it says. */
+/** The annotation of the ConfigMap with the time since when it has its content. */
 export const sinceAnnotation = "connectors.alauda.io/since";
 
+/** What is needed to keep the proxies' keys. */
 export interface ProxyKeysKeeperOptions {
   readonly client: Pick<ApiClient, "request">;
   readonly installNamespace: string;
-  /** Caches that hold the Secret and the ConfigMap. */
+  /** A cache that has the Secret. */
   readonly secrets: Pick<WatchedCache<KubeObject>, "get">;
+  /** A cache that has the ConfigMap. */
   readonly configMaps: Pick<WatchedCache<KubeObject>, "get">;
-  /** Makes new keys. */
-  readonly makeKeys: () => Promise<Pick<ProxyKeys, "authority" | "sealKey">>;
-  readonly clock: Pick<Clock, "now">;
+  /** Creates new keys. */
+  readonly createKeys: () => Promise<Pick<ProxyKeys, "authority" | "sealKey">>;
+  /** The time, in milliseconds since 1970. */
+  readonly now: () => number;
   readonly timing: RotationTiming;
   readonly log: Log;
 }
 
-/** While nothing is to be done, the clock is looked at this often. */
-const longestWaitMs = 60 * 60_000;
-/** What a step has changed comes back as an event, which asks for the next one; this is for one that is lost. */
-const stepTakenMs = 30_000;
+/** While no step is due, the plan is made anew this often. */
+const maxWaitMs = 60 * 60_000;
+/** The watch reports what a step has changed, and so triggers the next step. This is for a report that is lost. */
+const recheckMs = 30_000;
 
 /**
- * Takes the next step with the keys that all proxies share: makes them, publishes their certificates,
- * rotates them. What another replica has changed meanwhile is not overwritten.
- * @returns after how many milliseconds to look again
- * @throws as ApiClient.request: 409 where another replica was faster; Error where the Secret is damaged
+ * Takes the next step with the keys that all proxies share: creates them, publishes their certificates, rotates them. It
+ * overwrites nothing that another replica has changed meanwhile.
+ * @returns after how many milliseconds to run it again
+ * @throws what `ApiClient.request` throws: ApiError 409 where another replica was faster; Error where the Secret is damaged
  */
 export type KeepProxyKeys = () => Promise<number>;
 
-export function proxyKeysKeeper(options: ProxyKeysKeeperOptions): KeepProxyKeys {
-  const { client, installNamespace: namespace, clock, log } = options;
+/** Creates the function that takes the next step with the proxies' keys. */
+export function createProxyKeysKeeper(options: ProxyKeysKeeperOptions): KeepProxyKeys {
+  const { client, installNamespace: namespace, now, log } = options;
   const secretsPath = `/api/v1/namespaces/${namespace}/secrets`;
   const secretPath = `${secretsPath}/${keysSecretName}`;
   const configMapPath = `/api/v1/namespaces/${namespace}/configmaps/${caConfigMapName}`;
 
-  /** Of replicas that do so at once, one makes the keys for all. */
+  /** Creates the Secret with new keys. Where another replica was faster, its Secret is returned. */
   async function create(): Promise<KubeObject> {
-    const keys = { ...(await options.makeKeys()), next: undefined, previous: undefined };
+    const keys = { ...(await options.createKeys()), next: undefined, previous: undefined };
     const body = {
-      ...{ apiVersion: "v1", kind: "Secret", type: "Opaque" },
+      apiVersion: "v1",
+      kind: "Secret",
+      type: "Opaque",
       metadata: { name: keysSecretName, namespace, labels: managedLabels },
       data: proxyKeysData(keys),
     };
     const query = { fieldManager };
     try {
-      const made = await client.request({ method: "POST", path: secretsPath, query, body });
+      const created = await client.request({ method: "POST", path: secretsPath, query, body });
       log("info", "created the proxies' keys", { reference: secretPath });
-      return made as KubeObject;
+      return created as KubeObject;
     } catch (error) {
       if (!hasStatus(error, 409)) throw error;
       return (await client.request({ path: secretPath })) as KubeObject;
     }
   }
 
-  /** A merge patch can take fields away, whoever has put them there: a backup that was restored, say. */
+  /** Replaces the keys in the Secret. A merge patch can remove fields whoever has written them: a restored backup, say. */
   async function change(secret: KubeObject, keys: ProxyKeys, rotated?: string): Promise<void> {
     const nulls = Object.entries(proxyKeysData(keys)).map(([key, value]) => [key, value ?? null]);
     const { resourceVersion } = secret.metadata;
@@ -93,15 +98,17 @@ export function proxyKeysKeeper(options: ProxyKeysKeeperOptions): KeepProxyKeys 
     await client.request({ method: "PATCH", path: secretPath, query, contentType, body });
   }
 
-  /** A cache that lags behind must not take a new certificate out of the bundle. */
-  async function publish(seen: KubeObject | undefined): Promise<void> {
+  /** Publishes the certificates of the Secret as the API server has it: a stale cache must not remove a new one. @param cached the ConfigMap */
+  async function publish(cached: KubeObject | undefined): Promise<void> {
     const keys = readKeys(await client.request({ path: secretPath }), namespace);
-    const annotations = { [sinceAnnotation]: timestamp(clock.now()) };
-    const { resourceVersion } = seen?.metadata ?? {};
+    const annotations = { [sinceAnnotation]: timestamp(now()) };
+    const { resourceVersion } = cached?.metadata ?? {};
     const version = resourceVersion === undefined ? {} : { resourceVersion };
     const metadata = { name: caConfigMapName, namespace, labels: managedLabels, annotations };
     await applyObject(client, configMapPath, {
-      ...{ apiVersion: "v1", kind: "ConfigMap", metadata: { ...metadata, ...version } },
+      apiVersion: "v1",
+      kind: "ConfigMap",
+      metadata: { ...metadata, ...version },
       data: { [caConfigMapKey]: trustedBundle(keys) },
     });
   }
@@ -112,26 +119,26 @@ export function proxyKeysKeeper(options: ProxyKeysKeeperOptions): KeepProxyKeys 
     const rotate = annotationOf(secret, rotateAnnotation);
     const rotated = annotationOf(secret, rotatedAnnotation);
     const configMap = options.configMaps.get(caConfigMapName, namespace);
-    const state = { keys, published: bundleIn(configMap), rotate, rotated };
-    const plan = planRotation(state, options.timing, clock.now());
-    if (plan.step === "wait") return Math.min(plan.until - clock.now(), longestWaitMs);
+    const state = { keys, published: publishedBundle(configMap), rotate, rotated };
+    const plan = planRotation(state, options.timing, now());
+    if (plan.step === "wait") return Math.min(plan.until - now(), maxWaitMs);
     if (plan.step === "publish") {
       await publish(configMap);
     } else {
       const isNew = plan.step === "introduce";
-      const made = isNew ? await options.makeKeys() : keys;
-      // What is asked for in the middle of a rotation is done after it.
-      await change(secret, keysAfter(plan.step, keys, made), isNew ? rotate : rotated);
+      const newKeys = isNew ? await options.createKeys() : keys;
+      // A rotation that is asked for in the middle of another one begins after it.
+      await change(secret, keysAfter(plan.step, keys, newKeys), isNew ? rotate : rotated);
     }
     log("info", "rotation of the proxies' keys took a step", {
       reason: plan.step,
       reference: secretPath,
     });
-    return stepTakenMs;
+    return recheckMs;
   };
 }
 
-/** Nothing is ever replaced by itself: volumes trust the authority, and uploads are bound to the key. */
+/** The keys in the Secret. Damaged keys are never replaced without a person: volumes trust the authority, and uploads are bound to the key. */
 function readKeys(secret: unknown, namespace: string): ProxyKeys {
   const keys = parseProxyKeys(secret);
   if (keys.ok) return keys.value;
@@ -146,7 +153,7 @@ function annotationOf(object: KubeObject, name: string): string | undefined {
   return typeof value === "string" ? value : undefined;
 }
 
-function bundleIn(configMap: KubeObject | undefined): PublishedBundle | undefined {
+function publishedBundle(configMap: KubeObject | undefined): PublishedBundle | undefined {
   if (configMap === undefined) return undefined;
   const bundle = property(property(configMap, "data"), caConfigMapKey);
   const since = Date.parse(annotationOf(configMap, sinceAnnotation) ?? "");

@@ -10,27 +10,38 @@ import {
   bad,
   type ConditionState,
   type ConditionStates,
-  conditionsOf,
+  createConditions,
   good,
   readConditions,
   waitingFor,
 } from "./conditions.ts";
-import { generationOf, hasBeenSeen, writeStatus } from "./connector-status.ts";
-import type { ExamineConnector, Examined } from "./ensure-prerequisites.ts";
-import { happeningsOf, type RecordEvent } from "./event-recorder.ts";
-import { type AuthRefusal, type ProbeOutcome, probeOutcome, type Told } from "./probe-outcome.ts";
-import { isDue, type ReconcileTiming, type Remembered, remember } from "./reconcile-schedule.ts";
-import type { Clock } from "./work-queue.ts";
+import { generationOf, hasControllerStatus, writeStatus } from "./connector-status.ts";
+import type { EnsurePrerequisites, Prerequisites } from "./ensure-prerequisites.ts";
+import { conditionEvents, type RecordEvent } from "./event-recorder.ts";
+import {
+  type AuthRefusal,
+  type ProbeOutcome,
+  type ProbeStatus,
+  probeRegistry,
+} from "./probe-registry.ts";
+import {
+  isDue,
+  type ReconcileState,
+  type ReconcileTiming,
+  scheduleNext,
+} from "./reconcile-schedule.ts";
 
+/** What is needed to reconcile Connectors. */
 export interface ReconcileOptions {
   readonly client: Pick<ApiClient, "request">;
   readonly connectors: Pick<WatchedCache<KubeObject>, "get">;
-  readonly examine: ExamineConnector;
+  readonly ensurePrerequisites: EnsurePrerequisites;
   readonly probe: Probe;
   readonly recordEvent: RecordEvent;
   readonly proxyHostsOf: ProxyHostsOf;
-  readonly clock: Pick<Clock, "now">;
-  /** In [0, 1). */
+  /** The time, in milliseconds since 1970. */
+  readonly now: () => number;
+  /** A random number in [0, 1), for jitter. */
   readonly random: () => number;
   readonly timing: ReconcileTiming;
   readonly log: Log;
@@ -38,122 +49,122 @@ export interface ReconcileOptions {
   readonly signal: AbortSignal;
 }
 
+/** What a reconciliation has come to. */
 export interface ReconcileResult {
   readonly outcome: "ready" | "not-ready" | "gone";
-  /** After how many milliseconds to look again; undefined for never. */
-  readonly again: number | undefined;
-  /** As they are now, type → status; undefined where there are none. */
+  /** After how many milliseconds to reconcile again; undefined for never. */
+  readonly requeueAfterMs: number | undefined;
+  /** The conditions as they are now, type → status; undefined where the Connector is gone. */
   readonly conditions: ReadonlyMap<string, string> | undefined;
 }
 
 /**
- * Makes the cluster what it should be for a connector, and says in its status how that went.
- * @throws where it has to be tried again: the API server is away (Unavailable), or somebody else was
- * faster (ApiError 409)
+ * Reconciles a Connector: makes the cluster what it should be for it, and writes the outcome into its status.
+ * @throws Unavailable where the API server is away, and ApiError 409 where somebody else was faster: it has to be run again
  */
 export type ReconcileConnector = (ref: ConnectorRef) => Promise<ReconcileResult>;
 
-/** Undefined where it is too early to ask. */
-type Asked = ProbeOutcome | undefined;
+const gone: ReconcileResult = { outcome: "gone", requeueAfterMs: undefined, conditions: undefined };
 
-const gone: ReconcileResult = { outcome: "gone", again: undefined, conditions: undefined };
+/** Creates the function that reconciles Connectors. It remembers what it has found of each, until the Connector is gone. */
+export function createConnectorReconciler(options: ReconcileOptions): ReconcileConnector {
+  const { client, connectors, ensurePrerequisites, now, random, timing } = options;
+  const reconcileStates = new Map<string, ReconcileState>();
 
-export function connectorReconciler(options: ReconcileOptions): ReconcileConnector {
-  const { client, connectors, examine, clock, random, timing } = options;
-  const memory = new Map<string, Remembered>();
-
-  /** Writes what was found, and tells of what that changes. @returns the Connector, undefined where it is gone */
+  /** Writes the status, and an Event for each change of a condition. @returns the Connector, undefined where it is gone */
   async function publish(
     object: KubeObject,
-    findings: ConditionStates,
+    states: ConditionStates,
     refusal?: AuthRefusal,
   ): Promise<KubeObject | undefined> {
     const { name, namespace = "" } = object.metadata;
     const ref = { namespace, name };
     const generation = generationOf(object);
     const before = readConditions(object);
-    const conditions = conditionsOf(findings, { generation, before, now: clock.now() });
+    const conditions = createConditions(states, { generation, before, now: now() });
     const url = proxyUrl(ref, options.proxyHostsOf(ref));
     const status = { observedGeneration: generation, url, conditions, refusal };
     const written = await writeStatus(client, object, status);
     if (written === undefined) return undefined;
-    for (const happening of happeningsOf(before, conditions)) {
-      await options.recordEvent(object, happening);
+    for (const event of conditionEvents(before, conditions)) {
+      await options.recordEvent(object, event);
     }
     return written;
   }
 
-  /** Asks the registry, unless that was done not long ago. */
-  async function ask(object: KubeObject, examined: Examined, key: string): Promise<Asked> {
-    const { version, login } = examined;
+  /** Probes the registry where that is due. @returns undefined where it is too early for that */
+  async function probe(
+    object: KubeObject,
+    { version, login }: Prerequisites,
+    key: string,
+  ): Promise<ProbeOutcome | undefined> {
     if (login === undefined) return undefined;
-    const remembered = memory.get(key);
+    const last = reconcileStates.get(key);
     const subject = {
-      ...{
-        connector: login.connector,
-        secrets: login.secrets,
-        loginVersion: login.version,
-        object,
-      },
-      known: isDue(remembered, version, clock.now()) ? undefined : remembered?.outcome,
-      refusal: remembered?.outcome?.refusal,
+      connector: login.connector,
+      secrets: login.secrets,
+      loginVersion: login.version,
+      object,
+      known: isDue(last, version, now()) ? undefined : last?.outcome,
+      refusal: last?.outcome?.refusal,
     };
     try {
-      return await probeOutcome(subject, { ...options, now: clock.now });
+      return await probeRegistry(subject, options);
     } catch (error) {
       if (options.signal.aborted) throw error;
       options.log("error", "a probe has failed", { connector: key, error });
-      return { liveness: ourMistake, auth: ourMistake, refusal: subject.refusal };
+      return { liveness: probeFailed, auth: probeFailed, refusal: subject.refusal };
     }
   }
 
   async function reconcile(key: string, object: KubeObject): Promise<ReconcileResult> {
-    const examined = await examine(object);
-    if (examined === undefined) return gone;
-    const isNew = examined.login !== undefined && !hasBeenSeen(object);
-    // To ask takes some seconds, and a new Connector shows at once that somebody looks after it.
-    const current = isNew ? await publish(object, examined.findings) : object;
+    const prerequisites = await ensurePrerequisites(object);
+    if (prerequisites === undefined) return gone;
+    const isNew = prerequisites.login !== undefined && !hasControllerStatus(object);
+    // A probe takes some seconds, and a new Connector shows at once that somebody looks after it.
+    const current = isNew ? await publish(object, prerequisites.states) : object;
     if (current === undefined) return gone;
-    const asked = await ask(current, examined, key);
-    const findings = { ...examined.findings, ...outcomeFindings(asked) };
-    const looked = { version: examined.version, findings, outcome: asked };
-    const next = remember(memory.get(key), looked, timing, { now: clock.now(), random });
-    memory.set(key, next); // first, so that the registry is not asked again where the next fails
-    const written = await publish(current, findings, asked?.refusal);
+    const outcome = await probe(current, prerequisites, key);
+    const states = { ...prerequisites.states, ...outcomeStates(outcome) };
+    const observation = { version: prerequisites.version, states, outcome };
+    const last = reconcileStates.get(key);
+    const next = scheduleNext(last, observation, timing, { now: now(), random });
+    reconcileStates.set(key, next); // first, so that a failure below does not make us probe the registry again
+    const written = await publish(current, states, outcome?.refusal);
     if (written === undefined) return gone;
-    const again = Math.max(0, next.dueAt - clock.now());
+    const requeueAfterMs = Math.max(0, next.dueAt - now());
     const conditions = new Map(readConditions(written).map(({ type, status }) => [type, status]));
-    const outcome = conditions.get("Ready") === "True" ? "ready" : "not-ready";
-    return { outcome, again, conditions };
+    const isReady = conditions.get("Ready") === "True";
+    return { outcome: isReady ? "ready" : "not-ready", requeueAfterMs, conditions };
   }
 
   return async (ref) => {
     const key = showRef(ref);
     const object = connectors.get(ref.name, ref.namespace);
-    const isThere = object !== undefined && !isLeaving(object);
-    const result = isThere ? await reconcile(key, object) : gone;
-    if (result === gone) memory.delete(key);
+    const exists = object !== undefined && !isBeingDeleted(object);
+    const result = exists ? await reconcile(key, object) : gone;
+    if (result === gone) reconcileStates.delete(key);
     return result;
   };
 }
 
-const isLeaving = ({ metadata }: KubeObject): boolean =>
+const isBeingDeleted = ({ metadata }: KubeObject): boolean =>
   property(metadata, "deletionTimestamp") !== undefined;
 
-const ourMistake: Told = {
+const probeFailed: ProbeStatus = {
   ok: false,
   reason: "ProbeFailed",
   message: "the probe failed because of an internal error; see the controller's log",
 };
 
-function outcomeFindings(
+function outcomeStates(
   outcome: ProbeOutcome | undefined,
 ): Partial<Pick<ConditionStates, "LivenessReady" | "AuthReady">> {
   if (outcome === undefined) return {};
   const { liveness, auth } = outcome;
-  const AuthReady = liveness.ok ? finding(auth) : waitingFor("LivenessReady");
-  return { LivenessReady: finding(liveness), AuthReady };
+  const AuthReady = liveness.ok ? probeCondition(auth) : waitingFor("LivenessReady");
+  return { LivenessReady: probeCondition(liveness), AuthReady };
 }
 
-const finding = ({ ok, reason, message }: Told): ConditionState =>
+const probeCondition = ({ ok, reason, message }: ProbeStatus): ConditionState =>
   ok ? good(reason, message) : bad(reason, message);

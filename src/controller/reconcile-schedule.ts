@@ -1,66 +1,83 @@
 import type { ConditionStates } from "./conditions.ts";
-import type { ProbeOutcome } from "./probe-outcome.ts";
+import type { ProbeOutcome } from "./probe-registry.ts";
 
-/** What a replica remembers of a connector from one time to the next. */
-export interface Remembered {
-  /** Of what it was: the Connector's generation and its Secrets. */
+/** What a replica remembers of a Connector from one reconciliation to the next. */
+export interface ReconcileState {
+  /** The version of the Connector and of its Secrets that this is about. */
   readonly version: string;
+  /** What its registry was last found to be; undefined where it was not probed. */
   readonly outcome: ProbeOutcome | undefined;
-  /** How often in a row something was found that may mend itself. */
-  readonly troubles: number;
-  /** When to look again, and to ask the registry, in milliseconds since the epoch. */
+  /** How many reconciliations in a row have found something transient. */
+  readonly failures: number;
+  /** When to reconcile again, and to probe the registry, in milliseconds since 1970. */
   readonly dueAt: number;
 }
 
-/** All in milliseconds; what is waited is spread over the second half of it. */
+/** The delays between reconciliations of a Connector, in milliseconds. Each is spread over the second half of its length. */
 export interface ReconcileTiming {
-  /** How often everything is looked at, and each registry is asked. */
-  readonly period: number;
-  /** How soon after something was found that may mend itself; then twice as long each time. */
-  readonly firstRetry: number;
-  readonly longestRetry: number;
+  /** How often a Connector is reconciled and its registry probed while nothing is transient. */
+  readonly periodMs: number;
+  /** The first delay after something transient was found; it doubles with each reconciliation that finds it again. */
+  readonly initialRetryMs: number;
+  /** The longest of these delays. */
+  readonly maxRetryMs: number;
 }
 
-export const defaultTiming: ReconcileTiming = {
-  period: 6 * 60_000,
-  firstRetry: 2_000,
-  longestRetry: 2 * 60_000,
+export const defaultReconcileTiming: ReconcileTiming = {
+  periodMs: 6 * 60_000,
+  initialRetryMs: 2_000,
+  maxRetryMs: 2 * 60_000,
 };
 
-/** What may mend itself, or be mended where we don't see it. All else shows as a change of the Connector. */
-const passing: ReadonlySet<string> = new Set([
-  ...["SecretNotFound", "SecretInvalid", "SecretForbidden", "ProxyAccessDenied"],
-  ...["ServiceConflict", "ServiceRefused"],
-  ...["ConnectionFailed", "CertificateInvalid", "ProbeFailed"],
+/**
+ * The reasons of conditions that may become True without a change that we watch: they pass by themselves, or somebody mends
+ * what we don't see. Everything else that helps is a change of the Connector.
+ */
+const transientReasons: ReadonlySet<string> = new Set([
+  "SecretNotFound",
+  "SecretInvalid",
+  "SecretForbidden",
+  "ProxyAccessDenied",
+  "ServiceConflict",
+  "ServiceRefused",
+  "ConnectionFailed",
+  "CertificateInvalid",
+  "ProbeFailed",
 ]);
 
-export const isDue = (remembered: Remembered | undefined, version: string, now: number): boolean =>
-  remembered?.version !== version || now >= remembered.dueAt;
+/** Whether a registry has to be probed again. @param now in milliseconds since 1970 */
+export const isDue = (last: ReconcileState | undefined, version: string, now: number): boolean =>
+  last?.version !== version || now >= last.dueAt;
 
-export interface Looked {
+/** What one reconciliation has observed. */
+export interface Observation {
   readonly version: string;
-  readonly findings: ConditionStates;
+  readonly states: ConditionStates;
   readonly outcome: ProbeOutcome | undefined;
 }
 
-/** When to look again. Somebody who has looked before it was due changes nothing, unless trouble has come or gone. */
-export function remember(
-  before: Remembered | undefined,
-  { version, findings, outcome }: Looked,
-  timing: ReconcileTiming,
+/**
+ * Plans the next reconciliation. One that came before it was due leaves the plan as it is, unless something transient has
+ * appeared or gone.
+ * @param now in milliseconds since 1970
+ * @param random in [0, 1)
+ */
+export function scheduleNext(
+  previous: ReconcileState | undefined,
+  { version, states, outcome }: Observation,
+  { periodMs, initialRetryMs, maxRetryMs }: ReconcileTiming,
   { now, random }: { readonly now: number; readonly random: () => number },
-): Remembered {
-  const isTroubled = Object.values(findings).some(
-    ({ status, reason }) => status !== "True" && passing.has(reason),
+): ReconcileState {
+  const isFailing = Object.values(states).some(
+    ({ status, reason }) => status !== "True" && transientReasons.has(reason),
   );
-  const last = before?.version === version ? before : undefined;
-  const wasTroubled = last !== undefined && last.troubles > 0;
-  if (last !== undefined && now < last.dueAt && isTroubled === wasTroubled) {
+  const last = previous?.version === version ? previous : undefined;
+  const wasFailing = last !== undefined && last.failures > 0;
+  if (last !== undefined && now < last.dueAt && isFailing === wasFailing) {
     return { ...last, outcome };
   }
-  const troubles = isTroubled ? (last?.troubles ?? 0) + 1 : 0;
-  const { period, firstRetry, longestRetry } = timing;
-  const delay =
-    troubles === 0 ? period : Math.min(firstRetry * 2 ** (troubles - 1), longestRetry, period);
-  return { version, outcome, troubles, dueAt: now + delay * (0.5 + random() / 2) };
+  const failures = isFailing ? (last?.failures ?? 0) + 1 : 0;
+  const retryMs = Math.min(initialRetryMs * 2 ** (failures - 1), maxRetryMs, periodMs);
+  const delayMs = isFailing ? retryMs : periodMs;
+  return { version, outcome, failures, dueAt: now + delayMs * (0.5 + random() / 2) };
 }

@@ -1,77 +1,85 @@
 import { X509Certificate } from "node:crypto";
 import { type ProxyKeys, trustedBundle } from "../connector/proxy-keys.ts";
 
-/** What the ConfigMap says: the certificates that clients trust. */
+/** The certificates that clients trust, as the ConfigMap has them. */
 export interface PublishedBundle {
   readonly bundle: string;
-  /** Since when, in milliseconds since the epoch. */
+  /** Since when the ConfigMap has them, in milliseconds since 1970. */
   readonly since: number;
 }
 
+/** What a plan follows from. */
 export interface RotationState {
   readonly keys: ProxyKeys;
-  /** Undefined where there is none, or where it does not say since when. */
+  /** Undefined where there is no ConfigMap, or where it does not say since when it has its content. */
   readonly published: PublishedBundle | undefined;
-  /** What a person has asked for, and what was last done: a rotation is due where they differ. */
+  /** The annotation by which a person asks for a rotation: one is due where it differs from `rotated`. */
   readonly rotate: string | undefined;
+  /** The annotation as it was when the last rotation was begun. */
   readonly rotated: string | undefined;
 }
 
-/** All in milliseconds. */
+/** The times of a rotation, in milliseconds. */
 export interface RotationTiming {
-  /** How long each step waits for the one before to reach all volumes and proxies. */
-  readonly overlap: number;
-  /** How much of an authority's life has to be left; with less a new one is made. */
-  readonly renewBefore: number;
+  /** How long each step waits for the previous one to reach all volumes and proxies. */
+  readonly overlapMs: number;
+  /** A new authority is made once the current one is valid for less than this. */
+  readonly renewBeforeMs: number;
 }
 
-const day = 24 * 60 * 60_000;
-export const defaultRotationTiming: RotationTiming = { overlap: day, renewBefore: 365 * day };
+const dayMs = 24 * 60 * 60_000;
+export const defaultRotationTiming: RotationTiming = {
+  overlapMs: dayMs,
+  renewBeforeMs: 365 * dayMs,
+};
 
 /**
- * - publish: the ConfigMap has to say what the Secret says
- * - introduce: new keys are made, which everybody comes to know and nobody uses yet
- * - promote: the new keys are used, those before are still trusted
- * - retire: those before are forgotten
- * - wait: until then nothing is to be done
+ * The next step of a rotation:
+ * - publish: the ConfigMap gets the certificates of the Secret
+ * - introduce: new keys are created, which everybody comes to trust and nobody uses yet
+ * - promote: the new keys are used, the previous ones are still trusted
+ * - retire: the previous keys are removed
+ * - wait: nothing is to be done before `until`, in milliseconds since 1970
  */
 export type RotationStep =
   | { readonly step: "publish" | "introduce" | "promote" | "retire" }
   | { readonly step: "wait"; readonly until: number };
 
 /**
- * The next step of a rotation. It follows from what the Secret and the ConfigMap say, so it doesn't
- * matter who took the last step, and whether they came to its end: each step changes the Secret, then
- * the bundle has to be published, and only from then on time counts.
+ * Plans the next step of a rotation. It follows from the Secret and the ConfigMap alone, so it does not matter which replica
+ * took the last step, and whether it completed it: each step changes the Secret, then the bundle has to be published, and the
+ * overlap counts from then on.
+ * @param now in milliseconds since 1970
  */
 export function planRotation(
   { keys, published, rotate, rotated }: RotationState,
-  { overlap, renewBefore }: RotationTiming,
+  { overlapMs, renewBeforeMs }: RotationTiming,
   now: number,
 ): RotationStep {
   if (published?.bundle !== trustedBundle(keys)) return { step: "publish" };
-  const settled = published.since + overlap;
+  const settledAt = published.since + overlapMs;
   if (keys.next !== undefined || keys.previous !== undefined) {
-    if (now < settled) return { step: "wait", until: settled };
+    if (now < settledAt) return { step: "wait", until: settledAt };
     return { step: keys.previous === undefined ? "promote" : "retire" };
   }
-  const renewAt = Date.parse(new X509Certificate(keys.authority.certificate).validTo) - renewBefore;
+  const renewAt =
+    Date.parse(new X509Certificate(keys.authority.certificate).validTo) - renewBeforeMs;
   const isAskedFor = rotate !== undefined && rotate !== rotated;
   return isAskedFor || now >= renewAt ? { step: "introduce" } : { step: "wait", until: renewAt };
 }
 
-/** The keys after a step. @param made new keys, for the step that needs them */
+/** The keys after a step. @param created new keys, for the step that introduces them */
 export function keysAfter(
   step: "introduce" | "promote" | "retire",
   keys: ProxyKeys,
-  made: Pick<ProxyKeys, "authority" | "sealKey">,
+  created: Pick<ProxyKeys, "authority" | "sealKey">,
 ): ProxyKeys {
   switch (step) {
     case "introduce":
-      return { ...keys, next: made };
+      return { ...keys, next: created };
     case "promote": {
       const previous = { certificate: keys.authority.certificate, sealKey: keys.sealKey };
-      return { ...(keys.next ?? made), next: undefined, previous };
+      return { ...(keys.next ?? created), next: undefined, previous };
     }
     case "retire":
       return { ...keys, previous: undefined };

@@ -12,33 +12,38 @@ import { generationOf, isObserved } from "./connector-status.ts";
 import { managedSelector } from "./ensure-object.ts";
 import { proxyRoleName } from "./proxy-access.ts";
 
+/** What is needed to watch what the controller depends on. */
 export interface WatchesOptions {
   readonly client: ApiClient;
   readonly installNamespace: string;
   readonly log: Log;
-  /** Ends them. */
+  /** Ends the watches. */
   readonly signal: AbortSignal;
-  /** In [0, 1). */
+  /** A random number in [0, 1), for jitter. */
   readonly random: () => number;
   readonly timing?: Partial<CacheTiming> | undefined;
 }
 
 type Cache = WatchedCache<KubeObject>;
 
-/** What the controller keeps an eye on. Secrets of other namespaces are read when they are needed. */
+/** The caches of what the controller watches. Secrets of other namespaces are read when they are needed. */
 export interface Watches {
   readonly connectors: Cache;
-  /** Services, Roles and RoleBindings that are labelled as ours. */
+  /** The Services with our label. */
   readonly services: Cache;
+  /** The Roles with our label. */
   readonly roles: Cache;
+  /** The RoleBindings with our label. */
   readonly roleBindings: Cache;
-  /** In the install namespace: Secrets with certificates that every connector trusts. */
+  /** The Secrets of the install namespace with certificates that every connector trusts. */
   readonly sharedCas: Cache;
-  /** There, too: the keys of all proxies, and what is published of them. */
+  /** The Secret with the keys that all proxies share. */
   readonly proxyKeys: Cache;
+  /** The ConfigMap with their published certificates. */
   readonly proxyCa: Cache;
 }
 
+/** Starts all watches. */
 export function startWatches(options: WatchesOptions): Watches {
   const { timing = {}, installNamespace, ...rest } = options;
   const watch = (path: string, query: Readonly<Record<string, string>> = {}): Cache =>
@@ -47,57 +52,60 @@ export function startWatches(options: WatchesOptions): Watches {
   const named = (name: string): Readonly<Record<string, string>> => ({
     fieldSelector: `metadata.name=${name}`,
   });
-  const rbac = "/apis/rbac.authorization.k8s.io/v1";
-  const installed = `/api/v1/namespaces/${installNamespace}`;
+  const rbacPath = "/apis/rbac.authorization.k8s.io/v1";
+  const installPath = `/api/v1/namespaces/${installNamespace}`;
   return {
     connectors: watch(connectorsPath),
     services: watch("/api/v1/services", ours),
-    roles: watch(`${rbac}/roles`, ours),
-    roleBindings: watch(`${rbac}/rolebindings`, ours),
-    sharedCas: watch(`${installed}/secrets`, { labelSelector: sharedCaLabel }),
-    proxyKeys: watch(`${installed}/secrets`, named(keysSecretName)),
-    proxyCa: watch(`${installed}/configmaps`, named(caConfigMapName)),
+    roles: watch(`${rbacPath}/roles`, ours),
+    roleBindings: watch(`${rbacPath}/rolebindings`, ours),
+    sharedCas: watch(`${installPath}/secrets`, { labelSelector: sharedCaLabel }),
+    proxyKeys: watch(`${installPath}/secrets`, named(keysSecretName)),
+    proxyCa: watch(`${installPath}/configmaps`, named(caConfigMapName)),
   };
 }
 
-/** Has something looked after, within so many milliseconds. */
+/** Functions that put something into the work queue. */
 export interface Triggers {
+  /** Has a Connector reconciled after so many milliseconds, at once unless given. */
   connector(ref: ConnectorRef, delayMs?: number): void;
-  /** What the proxy may read in a namespace. */
+  /** Has the proxy's access to the Secrets of a namespace reconciled. */
   namespace(name: string): void;
+  /** Has the next step with the proxies' keys taken. */
   proxyKeys(): void;
 }
 
-/** What need not be done at once is spread over so many milliseconds. */
+/** Reconciliations that are not urgent are spread over so many milliseconds. */
 const spreadMs = 30_000;
 
 /**
- * Has everything looked after that is there, and from then on whatever changes. A Connector's status
- * is no reason: two controllers that don't see a registry alike would answer each other for ever.
+ * Triggers a reconciliation of everything that exists, and from then on of whatever changes. A change of a Connector's status
+ * triggers none: two replicas for which a registry looks different would trigger each other for ever.
+ * @param random a random number in [0, 1)
  */
-export function watchTriggers(watches: Watches, triggers: Triggers, random: () => number): void {
+export function connectTriggers(watches: Watches, triggers: Triggers, random: () => number): void {
   const { connectors, services, roles, roleBindings, sharedCas, proxyKeys, proxyCa } = watches;
-  const seen = new Map<string, string>();
+  const versions = new Map<string, string>();
 
-  const all = (delay: (object: KubeObject) => number): void => {
+  const triggerAll = (delayMs: (object: KubeObject) => number): void => {
     for (const object of connectors.list()) {
-      seen.set(showRef(refOf(object.metadata)), versionOf(object));
-      triggers.connector(refOf(object.metadata), delay(object));
+      versions.set(showRef(refOf(object.metadata)), versionOf(object));
+      triggers.connector(refOf(object.metadata), delayMs(object));
     }
   };
-  const later = (): number => random() * spreadMs;
+  const randomDelayMs = (): number => random() * spreadMs;
 
   connectors.onChange(({ object, ...change }) => {
     const ref = refOf(change);
     const version = object === undefined ? undefined : versionOf(object);
-    if (seen.get(showRef(ref)) === version) return;
+    if (versions.get(showRef(ref)) === version) return;
     triggers.connector(ref);
     if (version !== undefined) {
-      seen.set(showRef(ref), version);
+      versions.set(showRef(ref), version);
       return;
     }
-    seen.delete(showRef(ref));
-    triggers.namespace(ref.namespace); // its Secrets are nobody's business any more
+    versions.delete(showRef(ref));
+    triggers.namespace(ref.namespace); // the proxy no longer needs its Secrets
   });
   services.onChange((change) => {
     const name = connectorOfService(change.name);
@@ -108,16 +116,17 @@ export function watchTriggers(watches: Watches, triggers: Triggers, random: () =
       if (name === proxyRoleName) triggers.namespace(namespace ?? "");
     });
   }
-  sharedCas.onChange(() => all(later));
+  sharedCas.onChange(() => triggerAll(randomDelayMs));
   for (const cache of [proxyKeys, proxyCa]) cache.onChange(triggers.proxyKeys);
 
-  all((object) => (isObserved(object) ? later() : 0));
+  triggerAll((object) => (isObserved(object) ? randomDelayMs() : 0));
   for (const { metadata } of [roles, roleBindings].flatMap((cache) => cache.list())) {
     triggers.namespace(metadata.namespace ?? "");
   }
   triggers.proxyKeys();
 }
 
+/** What says which object an object or a change is about. */
 interface Named {
   readonly namespace?: string | undefined;
   readonly name: string;
@@ -125,7 +134,7 @@ interface Named {
 
 const refOf = ({ namespace = "", name }: Named): ConnectorRef => ({ namespace, name });
 
-/** Annotations count, too: to change one is how people have a Connector, and its Secrets, looked at now. */
+/** What differs after each change that triggers a reconciliation. Annotations count too: people change one to have a Connector and its Secrets reconciled now. */
 const versionOf = (object: KubeObject): string => {
   const annotations = JSON.stringify(property(object.metadata, "annotations") ?? {});
   return `${object.metadata.uid}/${generationOf(object)}/${annotations}`;

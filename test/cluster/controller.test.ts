@@ -120,7 +120,7 @@ describe("the controller, on a real API server", function () {
           secretReaderClusterRole: `c-secret-reader-${id}`,
         },
         ...{ instance: "test", clock: systemClock, random: Math.random, log },
-        timing: { period: 2_000, firstRetry: 200, longestRetry: 1_000, overlap: 3_000 },
+        timing: { periodMs: 2_000, initialRetryMs: 200, maxRetryMs: 1_000, overlapMs: 3_000 },
         ...more,
       }),
     );

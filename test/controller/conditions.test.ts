@@ -3,7 +3,7 @@ import {
   bad,
   type Condition,
   type ConditionStates,
-  conditionsOf,
+  createConditions,
   good,
   type PartType,
   readConditions,
@@ -26,10 +26,10 @@ const conditions = (
   findings: Partial<ConditionStates>,
   before: readonly Condition[] = [],
   now = noon,
-) => conditionsOf({ ...allFine, ...findings }, { generation: 3, before, now });
+) => createConditions({ ...allFine, ...findings }, { generation: 3, before, now });
 const ready = (findings: Partial<ConditionStates>) => conditions(findings).at(-1);
 
-describe("conditionsOf()", () => {
+describe("createConditions()", () => {
   it("has all conditions in order, each with everything that belongs to one", () => {
     const all = conditions({});
     expect(all.map(({ type }) => type)).to.deep.equal([

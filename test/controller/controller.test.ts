@@ -6,7 +6,7 @@ import type { Condition } from "../../src/controller/conditions.ts";
 import { readConditions } from "../../src/controller/conditions.ts";
 import {
   type Controller,
-  type Reconciled,
+  type ReconcileReport,
   startController,
 } from "../../src/controller/controller.ts";
 import { createApiClient } from "../../src/kube/api-client.ts";
@@ -44,7 +44,7 @@ describe("startController()", function () {
   const resources = cleanup();
   let server: FakeApiServer;
   let clock: FakeClock;
-  let reconciled: Reconciled[];
+  let reconciled: ReconcileReport[];
   let log: ReturnType<typeof recordedLog>;
   /** What the registry says, and with which Secrets it was asked. */
   let liveness: ProbeFinding;

@@ -1,6 +1,6 @@
 import { expect } from "chai";
 import { property } from "../../src/connector/document.ts";
-import { type Ensured, ensureObject, isAsWanted } from "../../src/controller/ensure-object.ts";
+import { type Ensured, ensureObject, matchesDesired } from "../../src/controller/ensure-object.ts";
 import { createApiClient } from "../../src/kube/api-client.ts";
 import type { KubeObject } from "../../src/kube/object-store.ts";
 import { type FakeApiServer, startFakeApiServer } from "../kube/fake-api-server.ts";
@@ -25,11 +25,11 @@ describe("ensureObject()", () => {
     ensureObject({
       client: createApiClient({ access: server.access }),
       collection: "/api/v1/namespaces/team-a/services",
-      wanted: {
+      desired: {
         ...{ apiVersion: "v1", kind: "Service", spec: { type } },
         metadata: { ...metadata, labels: { ours: "yes" } },
       },
-      seen: seen ?? undefined,
+      cached: seen ?? undefined,
       isOurs: (object) => property(property(object.metadata, "labels"), "ours") === "yes",
     });
   const typeOf = (object: KubeObject | undefined): unknown =>
@@ -59,7 +59,7 @@ describe("ensureObject()", () => {
 
   it("changes what is ours though it was not seen yet", async () => {
     await ensure("A");
-    const { ours } = await ensure("B", null);
+    const { isOurs: ours } = await ensure("B", null);
     expect(ours).to.equal(true);
     expect(typeOf(service())).to.equal("B");
   });
@@ -67,7 +67,7 @@ describe("ensureObject()", () => {
   it("leaves alone what is not ours", async () => {
     server.put("services", { metadata, spec: { type: "Foreign" } });
     for (const seen of [null, service()]) {
-      const { ours, object } = await ensure("A", seen);
+      const { isOurs: ours, object } = await ensure("A", seen);
       expect(ours).to.equal(false);
       expect(typeOf(object)).to.equal("Foreign");
     }
@@ -86,11 +86,11 @@ describe("ensureObject()", () => {
   });
 });
 
-describe("isAsWanted()", () => {
+describe("matchesDesired()", () => {
   it("passes over what is left open", () => {
     const found = { a: 1, b: { c: [{ d: 1, e: 2 }], f: "x" }, g: null };
     for (const wanted of [{}, { a: 1 }, { b: { c: [{ d: 1 }] } }, found]) {
-      expect(isAsWanted(found, wanted)).to.equal(true);
+      expect(matchesDesired(found, wanted)).to.equal(true);
     }
   });
 
@@ -105,9 +105,9 @@ describe("isAsWanted()", () => {
       { b: { c: [1, 2, 3] } },
       { b: { c: {} }, a: "1" },
     ]) {
-      expect(isAsWanted(found, wanted), JSON.stringify(wanted)).to.equal(false);
+      expect(matchesDesired(found, wanted), JSON.stringify(wanted)).to.equal(false);
     }
-    expect(isAsWanted(undefined, { a: 1 })).to.equal(false);
-    expect(isAsWanted({ a: {} }, { a: [] })).to.equal(false);
+    expect(matchesDesired(undefined, { a: 1 })).to.equal(false);
+    expect(matchesDesired({ a: {} }, { a: [] })).to.equal(false);
   });
 });

@@ -1,6 +1,6 @@
 import { expect } from "chai";
 import { parseConnector } from "../../src/connector/connector.ts";
-import { documentFindings } from "../../src/controller/ensure-prerequisites.ts";
+import { documentConditions } from "../../src/controller/ensure-prerequisites.ts";
 
 /** What is wrong with a Connector of this spec, as `condition: reason`. */
 function wrong(spec: object, metadata: object = {}): Record<string, string> {
@@ -10,13 +10,13 @@ function wrong(spec: object, metadata: object = {}): Record<string, string> {
     metadata: { name: "harbor", namespace: "team-a", ...metadata },
     spec: { connectorClassName: "oci", address: "https://harbor.example.com", ...spec },
   });
-  const findings = documentFindings(parsed.ok ? [] : parsed.problems);
+  const findings = documentConditions(parsed.ok ? [] : parsed.problems);
   return Object.fromEntries(
     Object.entries(findings).map(([type, { status, reason }]) => [type, `${status} ${reason}`]),
   );
 }
 
-describe("documentFindings()", () => {
+describe("documentConditions()", () => {
   const cases: readonly (readonly [spec: object, found: Record<string, string>])[] = [
     [{}, {}],
     [{ address: "harbor" }, { LivenessReady: "False AddressInvalid" }],
@@ -54,7 +54,7 @@ describe("documentFindings()", () => {
 
   it("names all that is wrong in one place, with its path", () => {
     const problem = (path: string) => ({ path, found: "a", wanted: "b" });
-    const { LivenessReady } = documentFindings([
+    const { LivenessReady } = documentConditions([
       problem("spec.address"),
       problem("spec.params"),
       problem("spec.addressExtensions.0"),

@@ -3,14 +3,14 @@ import {
   bad,
   type Condition,
   type ConditionStates,
-  conditionsOf,
+  createConditions,
   good,
   unknown,
   waitingFor,
 } from "../../src/controller/conditions.ts";
 import {
-  eventRecorder,
-  happeningsOf,
+  conditionEvents,
+  createEventRecorder,
   type RecordEvent,
 } from "../../src/controller/event-recorder.ts";
 import { createApiClient } from "../../src/kube/api-client.ts";
@@ -25,7 +25,7 @@ interface SeenEvent {
   readonly series?: { readonly count: number; readonly lastObservedTime: string };
 }
 
-describe("eventRecorder()", () => {
+describe("createEventRecorder()", () => {
   const resources = cleanup();
   const object = connectorObject();
   let server: FakeApiServer;
@@ -42,7 +42,7 @@ describe("eventRecorder()", () => {
   afterEach(resources.stop);
 
   const recorder = (): RecordEvent =>
-    eventRecorder({
+    createEventRecorder({
       client: createApiClient({ access: server.access }),
       now: clock.now,
       instance: "controller-1",
@@ -127,7 +127,7 @@ describe("eventRecorder()", () => {
 
 const fine = good("Fine", "");
 const conditions = (more: Partial<ConditionStates>): readonly Condition[] =>
-  conditionsOf(
+  createConditions(
     {
       ConnectorClassReady: fine,
       SecretReady: fine,
@@ -140,9 +140,9 @@ const conditions = (more: Partial<ConditionStates>): readonly Condition[] =>
     { generation: 1, before: [], now: 0 },
   );
 const told = (before: readonly Condition[], after: readonly Condition[]): readonly string[] =>
-  happeningsOf(before, after).map(({ type, reason, note }) => `${type} ${reason} ${note}`);
+  conditionEvents(before, after).map(({ type, reason, note }) => `${type} ${reason} ${note}`);
 
-describe("happeningsOf()", () => {
+describe("conditionEvents()", () => {
   const ready = conditions({});
   const down = conditions({
     LivenessReady: bad("ConnectionFailed", "nobody there"),

@@ -1,6 +1,9 @@
 import { expect } from "chai";
 import { property } from "../../src/connector/document.ts";
-import { type GiveProxyAccess, proxyAccess } from "../../src/controller/proxy-access.ts";
+import {
+  createProxyAccessGranter,
+  type GrantProxyAccess,
+} from "../../src/controller/proxy-access.ts";
 import { createApiClient } from "../../src/kube/api-client.ts";
 import type { KubeObject } from "../../src/kube/object-store.ts";
 import { type FakeApiServer, startFakeApiServer, statusOf } from "../kube/fake-api-server.ts";
@@ -9,16 +12,16 @@ import { connectorObject } from "./sample-connector.ts";
 
 const name = "connectors-proxy-secrets";
 
-describe("proxyAccess()", () => {
+describe("createProxyAccessGranter()", () => {
   const resources = cleanup();
   let server: FakeApiServer;
   let connectors: KubeObject[];
-  let give: GiveProxyAccess;
+  let give: GrantProxyAccess;
 
   beforeEach(async () => {
     server = resources.add(await startFakeApiServer());
     connectors = [];
-    give = proxyAccess({
+    give = createProxyAccessGranter({
       client: createApiClient({ access: server.access }),
       connectors: { list: () => connectors },
       roles: { get: (of, namespace) => server.get("roles", of, namespace) },

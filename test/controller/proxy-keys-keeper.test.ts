@@ -5,9 +5,9 @@ import { createAuthority } from "../../src/certificate-authority.ts";
 import { property } from "../../src/connector/document.ts";
 import { openingKeys, type ProxyKeys, parseProxyKeys } from "../../src/connector/proxy-keys.ts";
 import {
+  createProxyKeysKeeper,
   type KeepProxyKeys,
   type ProxyKeysKeeperOptions,
-  proxyKeysKeeper,
 } from "../../src/controller/proxy-keys-keeper.ts";
 import { createApiClient } from "../../src/kube/api-client.ts";
 import { hasStatus } from "../../src/kube/api-error.ts";
@@ -21,7 +21,7 @@ const namespace = "connectors-system";
 const secretName = "connectors-proxy-keys";
 const configMapName = "connectors-proxy-ca";
 
-describe("proxyKeysKeeper()", function () {
+describe("createProxyKeysKeeper()", function () {
   this.timeout(60_000);
   const resources = cleanup();
   let server: FakeApiServer;
@@ -39,17 +39,17 @@ describe("proxyKeysKeeper()", function () {
 
   /** @param seen what the caches hold, the present unless given */
   const keeper = (seen: Partial<ProxyKeysKeeperOptions> = {}): KeepProxyKeys =>
-    proxyKeysKeeper({
+    createProxyKeysKeeper({
       client: createApiClient({ access: server.access }),
       installNamespace: namespace,
       secrets: { get: (name, of) => server.get("secrets", name, of) },
       configMaps: { get: (name, of) => server.get("configmaps", name, of) },
-      makeKeys: async () => ({
+      createKeys: async () => ({
         authority: await createAuthority("oci-connector", new Date(clock.now())),
         sealKey: randomBytes(32),
       }),
-      clock,
-      timing: { overlap: day, renewBefore: 365 * day },
+      now: clock.now,
+      timing: { overlapMs: day, renewBeforeMs: 365 * day },
       log: (_level, message, { reason = "" } = {}) => logged.push(`${message} ${reason}`.trim()),
       ...seen,
     });

@@ -2,12 +2,12 @@ import { expect } from "chai";
 import { bad, type ConditionStates, good, waitingFor } from "../../src/controller/conditions.ts";
 import {
   isDue,
-  type Looked,
-  type Remembered,
-  remember,
+  type Observation,
+  type ReconcileState,
+  scheduleNext,
 } from "../../src/controller/reconcile-schedule.ts";
 
-const timing = { period: 360_000, firstRetry: 2_000, longestRetry: 120_000 };
+const timing = { periodMs: 360_000, initialRetryMs: 2_000, maxRetryMs: 120_000 };
 const fine = good("Fine", "");
 const findings: ConditionStates = {
   ConnectorClassReady: fine,
@@ -17,27 +17,27 @@ const findings: ConditionStates = {
   ProxyServiceReady: fine,
   CACertReady: fine,
 };
-const looked = (more: Partial<ConditionStates> = {}, version = "v1"): Looked => ({
-  ...{ version, outcome: undefined, findings: { ...findings, ...more } },
+const looked = (more: Partial<ConditionStates> = {}, version = "v1"): Observation => ({
+  ...{ version, outcome: undefined, states: { ...findings, ...more } },
 });
 const longest = () => 1;
 const next = (
-  before: Remembered | undefined,
-  found: Looked,
+  before: ReconcileState | undefined,
+  found: Observation,
   now = 0,
   random = longest,
-): Remembered => remember(before, found, timing, { now, random });
+): ReconcileState => scheduleNext(before, found, timing, { now, random });
 
 const missing = { SecretReady: bad("SecretNotFound", "") };
 
-describe("remember()", () => {
+describe("scheduleNext()", () => {
   it("comes back after half the period to a whole one", () => {
     expect(next(undefined, looked()).dueAt).to.equal(360_000);
     expect(next(undefined, looked(), 1000, () => 0).dueAt).to.equal(181_000);
   });
 
   it("comes back soon to what may mend itself, ever more rarely", () => {
-    let memory: Remembered | undefined;
+    let memory: ReconcileState | undefined;
     let now = 0;
     const delays = Array.from({ length: 9 }, () => {
       memory = next(memory, looked(missing), now);
@@ -47,13 +47,13 @@ describe("remember()", () => {
     });
     expect(delays).to.deep.equal([2, 4, 8, 16, 32, 64, 120, 120, 120]);
     memory = next(memory, looked(), now);
-    expect(memory).to.include({ troubles: 0, dueAt: now + 360_000 });
+    expect(memory).to.include({ failures: 0, dueAt: now + 360_000 });
   });
 
   it("starts anew with another spec or Secret", () => {
     const memory = next(next(undefined, looked(missing)), looked(missing), 2_000);
-    expect(memory.troubles).to.equal(2);
-    expect(next(memory, looked(missing, "v2"), 2_001)).to.include({ troubles: 1, dueAt: 4_001 });
+    expect(memory.failures).to.equal(2);
+    expect(next(memory, looked(missing, "v2"), 2_001)).to.include({ failures: 1, dueAt: 4_001 });
   });
 
   it("is not moved by whoever looks before it is due", () => {

@@ -12,7 +12,7 @@ import {
 const hour = 60 * 60_000;
 const day = 24 * hour;
 const born = Date.parse("2026-01-01T00:00:00Z");
-const timing = { overlap: day, renewBefore: 365 * day };
+const timing = { overlapMs: day, renewBeforeMs: 365 * day };
 
 describe("planRotation()", () => {
   let first: Pick<ProxyKeys, "authority" | "sealKey">;
@@ -47,7 +47,7 @@ describe("planRotation()", () => {
 
   it("waits until the authority has a year to live", () => {
     const end = Date.parse(new X509Certificate(keys.authority.certificate).validTo);
-    const until = end - timing.renewBefore;
+    const until = end - timing.renewBeforeMs;
     expect(plan({}, until - 1)).to.deep.equal({ step: "wait", until });
     expect(plan({}, until)).to.deep.equal({ step: "introduce" });
     expect(plan({}, end + day)).to.deep.equal({ step: "introduce" });

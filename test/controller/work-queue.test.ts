@@ -17,7 +17,7 @@ describe("createWorkQueue()", () => {
           ends.push((delay) => (delay instanceof Error ? reject(delay) : resolve(delay)));
         });
       },
-      failed: (key, error) => failures.push(`${key}: ${String(error)}`),
+      onError: (key, error) => failures.push(`${key}: ${String(error)}`),
       concurrency: options.concurrency ?? 10,
       retry: { initialMs: 100, maxMs: 1000 },
       clock,

@@ -4,11 +4,11 @@ import type { UpstreamSecrets } from "../../src/connector/platform.ts";
 import { timestamp } from "../../src/controller/conditions.ts";
 import {
   type AuthRefusal,
+  formatRefusal,
   type ProbeOutcome,
   type ProbeSubject,
-  probeOutcome,
-  writtenRefusal,
-} from "../../src/controller/probe-outcome.ts";
+  probeRegistry,
+} from "../../src/controller/probe-registry.ts";
 import type { ProbeFinding, ProbeResult } from "../../src/upstream/probe.ts";
 import { connectorObject, connectorOf } from "./sample-connector.ts";
 
@@ -34,7 +34,7 @@ function registry(answer: (secrets: UpstreamSecrets) => ProbeResult) {
   const state = { now: start };
   const find = (subject: Partial<ProbeSubject> = {}): Promise<ProbeOutcome> => {
     const given = { connector: connectorOf(object), secrets, object, loginVersion: "v1" };
-    return probeOutcome(
+    return probeRegistry(
       { ...given, known: undefined, refusal: undefined, ...subject },
       {
         async probe(_connector, used) {
@@ -67,9 +67,9 @@ const refusing = (): ReturnType<typeof registry> =>
   }));
 
 const recorded = (refusal: AuthRefusal) =>
-  connectorObject({}, { authProbe: writtenRefusal(refusal) });
+  connectorObject({}, { authProbe: formatRefusal(refusal) });
 
-describe("probeOutcome()", () => {
+describe("probeRegistry()", () => {
   it("asks nobody for what is known", async () => {
     const { find, logins } = refusing();
     const known = { liveness: alive, auth: alive, refusal: undefined };
