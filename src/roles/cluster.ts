@@ -1,23 +1,32 @@
 import type { Environment } from "../config/cluster-settings.ts";
-import { createInClusterAccess, serviceAccountFolder } from "../kube/api-access.ts";
+import {
+  createInClusterAccess,
+  loadKubeconfigAccess,
+  serviceAccountFolder,
+} from "../kube/api-access.ts";
 import { type ApiClient, createApiClient } from "../kube/api-client.ts";
 import type { KubeObject } from "../kube/object-store.ts";
 import { createWatchedCache, type WatchedCache } from "../kube/watched-cache.ts";
 import type { Log } from "../log.ts";
 
-/** What a role has of the cluster: a client, and copies of what it needs, kept current. */
+/** The connection of a role to its cluster: a client, and caches of what the role needs. */
 export interface ClusterConnection {
   readonly client: ApiClient;
+  /** Watches a collection. @param query `labelSelector`, `fieldSelector` */
   watch<T extends KubeObject>(
     path: string,
     query?: Readonly<Record<string, string>>,
   ): WatchedCache<T>;
-  /** One object by its name. */
+  /** Watches one object of a collection. */
   watchOne<T extends KubeObject>(collection: string, name: string): WatchedCache<T>;
+  /** Ends all watches. */
   stop(): void;
 }
 
-/** As this Pod's ServiceAccount, or, outside of a cluster, as whom kubectl would be. */
+/**
+ * Connects to the cluster: in a Pod as its ServiceAccount, elsewhere as the user of kubectl's kubeconfig.
+ * @throws Error where there is no usable kubeconfig
+ */
 export async function connectToCluster(
   environment: Environment,
   log: Log,
@@ -26,7 +35,7 @@ export async function connectToCluster(
   const port = environment.KUBERNETES_SERVICE_PORT ?? "443";
   const access =
     host === undefined
-      ? await (await import("../kube/api-access.ts")).loadKubeconfigAccess({})
+      ? await loadKubeconfigAccess({})
       : createInClusterAccess({ host, port, folder: serviceAccountFolder });
   const client = createApiClient({ access });
   const abort = new AbortController();

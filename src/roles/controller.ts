@@ -11,10 +11,10 @@ import { installedNames } from "./installed-names.ts";
 import type { Role } from "./role.ts";
 
 const healthPort = 9810;
-/** Milliseconds without a byte after which a probe gives up. */
-const bodyTimeout = 15_000;
+/** A probe fails after so long without a byte. */
+const bodyTimeoutMs = 15_000;
 
-/** The controller role of a cluster. */
+/** Starts the controller role of a cluster. @throws Error where there is no usable access to the cluster */
 export async function startClusterController(
   settings: ControllerSettings,
   environment: Environment,
@@ -22,7 +22,7 @@ export async function startClusterController(
 ): Promise<Role> {
   const cluster = await connectToCluster(environment, log);
   const metrics = createMetrics("controller");
-  const upstreams = createUpstreams(bodyTimeout);
+  const upstreams = createUpstreams(bodyTimeoutMs);
   const controller = startController({
     client: cluster.client,
     probe: createProbe(upstreams),

@@ -2,13 +2,13 @@ import { setFlagsFromString } from "node:v8";
 import { type Command, readCommand } from "../config/command.ts";
 import { commandHelp, commandList, exitCodes } from "../config/help.ts";
 import { describeProblems } from "../connector/problem.ts";
-import { createProcessLog, describeError, type Log } from "../log.ts";
+import { describeError } from "../log.ts";
 import { version } from "../version.ts";
-import type { Role } from "./role.ts";
+import { runRole } from "./role.ts";
 
 /**
- * Does what a command line asks for, in this process: to its end, or for a role until a signal comes.
- * What is wrong is said on stderr, and the process ends with a code of {@link exitCodes}.
+ * Runs the command of a command line in this process: a role runs until a signal comes, every other command to its end.
+ * Errors go to stderr, and the process ends with a code of {@link exitCodes}.
  * @param args without the names of Node and of the script
  */
 export async function runCommandLine(args: readonly string[]): Promise<void> {
@@ -23,12 +23,12 @@ export async function runCommandLine(args: readonly string[]): Promise<void> {
     return;
   }
   await run(command.value).catch((error: unknown) => {
-    process.stderr.write(`oci-connector: ${tell(error)}\n`);
-    process.exit(exitCodes.failed.code); // whatever a role had begun already would keep it alive
+    process.stderr.write(`oci-connector: ${errorText(error)}\n`);
+    process.exit(exitCodes.failed.code); // what a role has started already would keep the process alive
   });
 }
 
-/** Roles are loaded when they are asked for: none pays for the libraries of another. */
+/** Runs a command. Each one is loaded when it is run, so that no role takes memory for the libraries of another. */
 async function run(command: Command): Promise<void> {
   switch (command.name) {
     case "help":
@@ -74,8 +74,8 @@ async function run(command: Command): Promise<void> {
     }
     case "proxy": {
       const { settings } = command;
-      return runRole(async (log, told) =>
-        (await import("./proxy.ts")).startClusterProxy(settings, process.env, log, told),
+      return runRole(async (log, signal) =>
+        (await import("./proxy.ts")).startClusterProxy(settings, process.env, log, signal),
       );
     }
     case "controller": {
@@ -87,34 +87,8 @@ async function run(command: Command): Promise<void> {
   }
 }
 
-/** Runs a role until a signal comes, and ends it in order. */
-async function runRole(start: (log: Log, told: AbortSignal) => Promise<Role>): Promise<void> {
-  const log = createProcessLog();
-  const ending = new AbortController();
-  const told = toldToEnd(log).then(() => ending.abort());
-  const role = await start(log, ending.signal).catch((error: unknown) => {
-    if (error !== ending.signal.reason) throw error;
-  });
-  await told;
-  await role?.stop();
-}
-
-/** Settles when a signal has come, also one that comes too early for what is to be ended. A second one ends the process at once. */
-async function toldToEnd(log: Log): Promise<void> {
-  await new Promise<void>((resolve) => {
-    let told = false;
-    for (const signal of ["SIGTERM", "SIGINT"] as const) {
-      process.on(signal, () => {
-        if (told) process.exit(exitCodes.failed.code);
-        told = true;
-        log("info", "received a signal to end; requests under way are finished first", { signal });
-        resolve();
-      });
-    }
-  });
-}
-
-function tell(error: unknown): string {
+/** The message of an error for a person, with its causes. */
+function errorText(error: unknown): string {
   if (!(error instanceof Error)) return describeError(error);
   return error.cause === undefined
     ? error.message
