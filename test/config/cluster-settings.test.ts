@@ -38,7 +38,8 @@ describe("the settings of a role in a cluster", () => {
 
   it("take what an operator adds", () => {
     const environment = {
-      ...{ ...shipped, ...pod },
+      ...shipped,
+      ...pod,
       NO_PROXY_HOSTS: "registry.internal,10.0.0.0/8",
       SEPARATE_PUSH: "true",
       TUNNEL: "tunnel,git.internal",
@@ -55,7 +56,10 @@ describe("the settings of a role in a cluster", () => {
     expect(proxy.ok && proxy.value).to.deep.include({
       separatePush: true,
       tunnels: {
-        ...{ any: true, domains: [], networks: [], neverNetworks: [] },
+        any: true,
+        domains: [],
+        networks: [],
+        neverNetworks: [],
         hosts: [{ host: "git.internal", port: undefined }],
       },
       tokenGraceMs: 5_400_000,

@@ -62,7 +62,10 @@ describe("the command line of oci-connector", () => {
         tokenLifetimeSeconds: 5400,
         graceMs: 90_000,
         tunnels: {
-          ...{ any: false, domains: [], networks: [], neverNetworks: [] },
+          any: false,
+          domains: [],
+          networks: [],
+          neverNetworks: [],
           hosts: [{ host: "github.com", port: 443 }],
         },
       });
@@ -104,9 +107,22 @@ describe("the command line of oci-connector", () => {
     }
 
     for (const address of [
-      ...["5080", ":5080", "127.0.0.1", "127.0.0.1:", "127.0.0.1:65536", "127.0.0.1:-1", "::1:80"],
-      ...["[127.0.0.1]:80", "[face]:80", "[::1]", "ftp://127.0.0.1:80", "http://a:80/", "a b:80"],
-      ...["http://user@a:80", "127.0.0.1:80\n", "*:80"],
+      "5080",
+      ":5080",
+      "127.0.0.1",
+      "127.0.0.1:",
+      "127.0.0.1:65536",
+      "127.0.0.1:-1",
+      "::1:80",
+      "[127.0.0.1]:80",
+      "[face]:80",
+      "[::1]",
+      "ftp://127.0.0.1:80",
+      "http://a:80/",
+      "a b:80",
+      "http://user@a:80",
+      "127.0.0.1:80\n",
+      "*:80",
     ]) {
       it(`does not take ${JSON.stringify(address)} for an address`, () => {
         const { found, wanted } = wrong("standalone", "--connectors=c", "--listen", address);
@@ -248,7 +264,10 @@ describe("the command line of oci-connector", () => {
             leaveOut: [],
             tokenLifetimeSeconds: undefined,
           },
-          ...{ proxy: [], clusterDomain: "cluster.local", imageHosts: [], files: [] },
+          proxy: [],
+          clusterDomain: "cluster.local",
+          imageHosts: [],
+          files: [],
         },
       });
     });
@@ -317,8 +336,14 @@ describe("the command line of oci-connector", () => {
 
     it("takes every option, and knows where it is in a Pod of the installation", () => {
       const args = [
-        ...["doctor", "team-a/harbor", "--service-account", "team-b/ci.builder"],
-        ...["--context", "prod", "--output", "json"],
+        "doctor",
+        "team-a/harbor",
+        "--service-account",
+        "team-b/ci.builder",
+        "--context",
+        "prod",
+        "--output",
+        "json",
       ];
       const environment = { POD_NAMESPACE: "elsewhere" };
       expect(readCommand(args, { ...context, environment })).to.deep.equal({
@@ -328,7 +353,9 @@ describe("the command line of oci-connector", () => {
           settings: {
             connector: { namespace: "team-a", name: "harbor" },
             serviceAccount: { namespace: "team-b", name: "ci.builder" },
-            ...{ context: "prod", installNamespace: "elsewhere", output: "json" },
+            context: "prod",
+            installNamespace: "elsewhere",
+            output: "json",
           },
         },
       });
@@ -339,7 +366,9 @@ describe("the command line of oci-connector", () => {
         ...["doctor", "a/B", "--service-account=x", "--install-namespace=X", "--output=xml"],
       );
       expect(found).to.deep.equal([
-        ...['argument: "a/B"', '--service-account: "x"', '--install-namespace: "X"'],
+        'argument: "a/B"',
+        '--service-account: "x"',
+        '--install-namespace: "X"',
         '--output: "xml"',
       ]);
       expect(wrong("doctor", "a", "b").wanted).to.equal("one connector at most");

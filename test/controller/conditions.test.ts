@@ -33,8 +33,13 @@ describe("createConditions()", () => {
   it("has all conditions in order, each with everything that belongs to one", () => {
     const all = conditions({});
     expect(all.map(({ type }) => type)).to.deep.equal([
-      ...["ConnectorClassReady", "SecretReady", "LivenessReady", "AuthReady"],
-      ...["ProxyServiceReady", "CACertReady", "Ready"],
+      "ConnectorClassReady",
+      "SecretReady",
+      "LivenessReady",
+      "AuthReady",
+      "ProxyServiceReady",
+      "CACertReady",
+      "Ready",
     ]);
     expect(all[0]).to.deep.equal({
       type: "ConnectorClassReady",

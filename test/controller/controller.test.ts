@@ -95,7 +95,8 @@ describe("startController()", function () {
     const before = server.get("connectors", name, "team-a");
     server.put("connectors", {
       ...before,
-      ...{ apiVersion: "connectors.alauda.io/v1alpha1", kind: "Connector" },
+      apiVersion: "connectors.alauda.io/v1alpha1",
+      kind: "Connector",
       metadata: { name, namespace: "team-a" },
       spec: { connectorClassName: "oci", address: "https://harbor.example.com", ...spec },
     });
@@ -207,8 +208,11 @@ describe("startController()", function () {
         },
         ownerReferences: [
           {
-            ...{ apiVersion: "connectors.alauda.io/v1alpha1", kind: "Connector", name: "harbor" },
-            ...{ uid: connector()?.metadata.uid, controller: true },
+            apiVersion: "connectors.alauda.io/v1alpha1",
+            kind: "Connector",
+            name: "harbor",
+            uid: connector()?.metadata.uid,
+            controller: true,
           },
         ],
       });
@@ -502,7 +506,8 @@ describe("startController()", function () {
 
     it("takes access back that was given before it was started", async () => {
       const metadata = {
-        ...{ name: "connectors-proxy-secrets", namespace: "team-z" },
+        name: "connectors-proxy-secrets",
+        namespace: "team-z",
         labels: { "app.kubernetes.io/managed-by": "oci-connector" },
       };
       server.put("roles", { metadata });
@@ -517,9 +522,11 @@ describe("startController()", function () {
 
     it("leaves one alone that is being deleted", async () => {
       server.put("connectors", {
-        ...{ apiVersion: "connectors.alauda.io/v1alpha1", kind: "Connector" },
+        apiVersion: "connectors.alauda.io/v1alpha1",
+        kind: "Connector",
         metadata: {
-          ...{ name: "harbor", namespace: "team-a" },
+          name: "harbor",
+          namespace: "team-a",
           deletionTimestamp: "2026-01-01T00:00:00Z",
         } as { name: string },
         spec: { connectorClassName: "oci", address: "https://harbor.example.com" },

@@ -26,7 +26,9 @@ describe("ensureObject()", () => {
       client: createApiClient({ access: server.access }),
       collection: "/api/v1/namespaces/team-a/services",
       desired: {
-        ...{ apiVersion: "v1", kind: "Service", spec: { type } },
+        apiVersion: "v1",
+        kind: "Service",
+        spec: { type },
         metadata: { ...metadata, labels: { ours: "yes" } },
       },
       cached: seen ?? undefined,

@@ -72,8 +72,12 @@ describe("createEventRecorder()", () => {
       reportingController: "connectors.alauda.io/oci-connector",
       reportingInstance: "controller-1",
       regarding: {
-        ...{ apiVersion: "connectors.alauda.io/v1alpha1", kind: "Connector", name: "harbor" },
-        ...{ namespace: "team-a", uid: "uid-1", resourceVersion: "7" },
+        apiVersion: "connectors.alauda.io/v1alpha1",
+        kind: "Connector",
+        name: "harbor",
+        namespace: "team-a",
+        uid: "uid-1",
+        resourceVersion: "7",
       },
     });
   });

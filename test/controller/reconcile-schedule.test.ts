@@ -18,7 +18,9 @@ const findings: ConditionStates = {
   CACertReady: fine,
 };
 const looked = (more: Partial<ConditionStates> = {}, version = "v1"): Observation => ({
-  ...{ version, outcome: undefined, states: { ...findings, ...more } },
+  version,
+  outcome: undefined,
+  states: { ...findings, ...more },
 });
 const longest = () => 1;
 const next = (

@@ -28,7 +28,9 @@ import {
 const settings: DoctorSettings = {
   connector: { namespace: team, name: "harbor" },
   serviceAccount: { namespace: team, name: "builder" },
-  ...{ context: undefined, installNamespace: system, output: "text" },
+  context: undefined,
+  installNamespace: system,
+  output: "text",
 };
 
 describe("the doctor", function () {
@@ -70,10 +72,25 @@ describe("the doctor", function () {
     const found = await findings();
     expect(found.filter(({ verdict }) => verdict !== "ok")).to.deep.equal([]);
     expect(found.map(({ subject }) => subject)).to.deep.equal([
-      ...["API server", "Connector definition", "CSIDriver", "DaemonSet", "registration"],
-      ...["controller", "proxy's certificates", "proxy's keys", "proxy's Service"],
-      ...["Connector", "conditions", "Service", "DNS", "Secret", "CA Secret", "registry", "login"],
-      ...["right to pull", "right to push"],
+      "API server",
+      "Connector definition",
+      "CSIDriver",
+      "DaemonSet",
+      "registration",
+      "controller",
+      "proxy's certificates",
+      "proxy's keys",
+      "proxy's Service",
+      "Connector",
+      "conditions",
+      "Service",
+      "DNS",
+      "Secret",
+      "CA Secret",
+      "registry",
+      "login",
+      "right to pull",
+      "right to push",
     ]);
   });
 
@@ -97,7 +114,8 @@ describe("the doctor", function () {
     {
       what: "that there is no definition",
       arrange: () => server.remove("customresourcedefinitions", "connectors.connectors.alauda.io"),
-      ...{ subject: "Connector definition", verdict: "failed" },
+      subject: "Connector definition",
+      verdict: "failed",
       says: [
         "connectors.alauda.io/v1alpha1 is not known to the API server",
         "kubectl apply -k daemonset/",
@@ -109,7 +127,8 @@ describe("the doctor", function () {
         changeSpec("customresourcedefinitions", "connectors.connectors.alauda.io", "", {
           versions: [{ name: "v1", served: true }],
         }),
-      ...{ subject: "Connector definition", verdict: "failed" },
+      subject: "Connector definition",
+      verdict: "failed",
       says: ["the API server serves v1, wanted v1alpha1"],
     },
     {
@@ -118,7 +137,8 @@ describe("the doctor", function () {
         changeSpec("customresourcedefinitions", "connectors.connectors.alauda.io", "", {
           versions: [{ name: "v1alpha1", served: true }],
         }),
-      ...{ subject: "Connector definition", verdict: "failed" },
+      subject: "Connector definition",
+      verdict: "failed",
       says: ["no status subresource"],
     },
     {
@@ -127,35 +147,43 @@ describe("the doctor", function () {
         change("customresourcedefinitions", "connectors.connectors.alauda.io", "", {
           status: { conditions: [{ type: "NamesAccepted", status: "False", message: "taken" }] },
         }),
-      ...{ subject: "Connector definition", verdict: "failed" },
+      subject: "Connector definition",
+      verdict: "failed",
       says: ["NamesAccepted is not True: taken"],
     },
     {
       what: "that there is no CSIDriver",
       arrange: () => server.remove("csidrivers", "connectors-csi"),
-      ...{ subject: "CSIDriver", verdict: "failed", says: ["there is no CSIDriver"] },
+      subject: "CSIDriver",
+      verdict: "failed",
+      says: ["there is no CSIDriver"],
     },
     {
       what: "what a CSIDriver lacks",
       arrange: () =>
         changeSpec("csidrivers", "connectors-csi", "", {
-          ...{ requiresRepublish: false, podInfoOnMount: undefined },
+          requiresRepublish: false,
+          podInfoOnMount: undefined,
           volumeLifecycleModes: ["Persistent"],
         }),
-      ...{ subject: "CSIDriver", verdict: "failed" },
+      subject: "CSIDriver",
+      verdict: "failed",
       says: ["requiresRepublish", "podInfoOnMount", "lacks Ephemeral"],
     },
     {
       what: "that tokens are for somebody else",
       arrange: () =>
         changeSpec("csidrivers", "connectors-csi", "", { tokenRequests: [{ audience: "vault" }] }),
-      ...{ subject: "CSIDriver", verdict: "failed" },
+      subject: "CSIDriver",
+      verdict: "failed",
       says: ['for "vault"', 'accepts only tokens for "connectors-proxy"'],
     },
     {
       what: "that there are no tokens",
       arrange: () => changeSpec("csidrivers", "connectors-csi", "", { tokenRequests: [] }),
-      ...{ subject: "CSIDriver", verdict: "failed", says: ["volumes get no token"] },
+      subject: "CSIDriver",
+      verdict: "failed",
+      says: ["volumes get no token"],
     },
     {
       what: "that tokens live too short",
@@ -163,14 +191,16 @@ describe("the doctor", function () {
         changeSpec("csidrivers", "connectors-csi", "", {
           tokenRequests: [{ audience: "connectors-proxy", expirationSeconds: 1799 }],
         }),
-      ...{ subject: "CSIDriver", verdict: "warning" },
+      subject: "CSIDriver",
+      verdict: "warning",
       says: ["1799 s", "TOKEN_LIFETIME", "1800 or more"],
     },
     {
       what: "that tokens could be kept out of the attributes",
       arrange: () =>
         changeSpec("csidrivers", "connectors-csi", "", { serviceAccountTokenInSecrets: undefined }),
-      ...{ subject: "CSIDriver", verdict: "warning" },
+      subject: "CSIDriver",
+      verdict: "warning",
       says: ["serviceAccountTokenInSecrets", "remove the component older-kubernetes"],
     },
     {
@@ -179,22 +209,24 @@ describe("the doctor", function () {
         served.version = "v1.34.9+k3s1";
         changeSpec("csidrivers", "connectors-csi", "", { serviceAccountTokenInSecrets: undefined });
       },
-      ...{ subject: "CSIDriver", verdict: "ok", says: ["live 3600 s"] },
+      subject: "CSIDriver",
+      verdict: "ok",
+      says: ["live 3600 s"],
     },
     {
       what: "that there is no DaemonSet",
       arrange: () => server.remove("daemonsets", "connectors-node", system),
-      ...{
-        subject: "DaemonSet",
-        verdict: "failed",
-        says: ["there is no DaemonSet connectors-system/"],
-      },
+      subject: "DaemonSet",
+      verdict: "failed",
+      says: ["there is no DaemonSet connectors-system/"],
     },
     {
       what: "that no Pod of it is ready",
       arrange: () =>
         change("daemonsets", "connectors-node", system, { status: { desiredNumberScheduled: 2 } }),
-      ...{ subject: "DaemonSet", verdict: "failed", says: ["0 of 2", "kubectl get pods"] },
+      subject: "DaemonSet",
+      verdict: "failed",
+      says: ["0 of 2", "kubectl get pods"],
     },
     {
       what: "that some Pod of it is not ready",
@@ -202,18 +234,23 @@ describe("the doctor", function () {
         change("daemonsets", "connectors-node", system, {
           status: { desiredNumberScheduled: 2, numberReady: 1 },
         }),
-      ...{ subject: "DaemonSet", verdict: "warning", says: ["1 of 2"] },
+      subject: "DaemonSet",
+      verdict: "warning",
+      says: ["1 of 2"],
     },
     {
       what: "that no node is to have it",
       arrange: () => change("daemonsets", "connectors-node", system, { status: {} }),
-      ...{ subject: "DaemonSet", verdict: "warning", says: ["no node"] },
+      subject: "DaemonSet",
+      verdict: "warning",
+      says: ["no node"],
     },
     {
       what: "which kubelet does not know the driver",
       arrange: () =>
         server.put("csinodes", { metadata: { name: "node2" }, spec: { drivers: [{ name: "x" }] } }),
-      ...{ subject: "registration", verdict: "failed" },
+      subject: "registration",
+      verdict: "failed",
       says: ["1 of 2", "not node2", "FailedMount", "KUBELET_REGISTRATION"],
     },
     {
@@ -223,7 +260,9 @@ describe("the doctor", function () {
         const conditions = [{ type: "Ready", status: "Unknown" }];
         server.put("nodes", { metadata: { name: "node2" }, status: { conditions } });
       },
-      ...{ subject: "registration", verdict: "warning", says: ["not node2", "not ready"] },
+      subject: "registration",
+      verdict: "warning",
+      says: ["not node2", "not ready"],
     },
     {
       what: "nothing against a node with Windows",
@@ -231,7 +270,9 @@ describe("the doctor", function () {
         server.put("nodes", {
           metadata: { name: "w", labels: { "kubernetes.io/os": "windows" } } as { name: string },
         }),
-      ...{ subject: "registration", verdict: "ok", says: ["2 of 2"] },
+      subject: "registration",
+      verdict: "ok",
+      says: ["2 of 2"],
     },
     {
       what: "the first of many nodes",
@@ -240,18 +281,23 @@ describe("the doctor", function () {
           server.put("nodes", { metadata: { name: `node${index}` } });
         }
       },
-      ...{ subject: "registration", verdict: "failed" },
+      subject: "registration",
+      verdict: "failed",
       says: ["2 of 11", "node3, node4, node5, node6, node7 and 4 more"],
     },
     {
       what: "that there is no controller",
       arrange: () => server.remove("deployments", "connectors-controller", system),
-      ...{ subject: "controller", verdict: "failed", says: ["there is no Deployment"] },
+      subject: "controller",
+      verdict: "failed",
+      says: ["there is no Deployment"],
     },
     {
       what: "that no controller is available",
       arrange: () => change("deployments", "connectors-controller", system, { status: {} }),
-      ...{ subject: "controller", verdict: "failed", says: ["0 of 1", "kubectl describe pods"] },
+      subject: "controller",
+      verdict: "failed",
+      says: ["0 of 1", "kubectl describe pods"],
     },
     {
       what: "that one of the controllers is not available",
@@ -260,28 +306,37 @@ describe("the doctor", function () {
           spec: { replicas: 2 },
           status: { availableReplicas: 1 },
         }),
-      ...{ subject: "controller", verdict: "warning", says: ["1 of 2"] },
+      subject: "controller",
+      verdict: "warning",
+      says: ["1 of 2"],
     },
     {
       what: "that there are no certificates",
       arrange: () => server.remove("configmaps", "connectors-proxy-ca", system),
-      ...{ subject: "proxy's certificates", verdict: "failed", says: ["no volume can be"] },
+      subject: "proxy's certificates",
+      verdict: "failed",
+      says: ["no volume can be"],
     },
     {
       what: "that what should be certificates are none",
       arrange: () =>
         change("configmaps", "connectors-proxy-ca", system, { data: { "ca.crt": "x" } }),
-      ...{ subject: "proxy's certificates", verdict: "failed", says: ["no certificate under"] },
+      subject: "proxy's certificates",
+      verdict: "failed",
+      says: ["no certificate under"],
     },
     {
       what: "that there are no keys",
       arrange: () => server.remove("secrets", "connectors-proxy-keys", system),
-      ...{ subject: "proxy's keys", verdict: "failed", says: ["no proxy is ready"] },
+      subject: "proxy's keys",
+      verdict: "failed",
+      says: ["no proxy is ready"],
     },
     {
       what: "what is wrong with the keys",
       arrange: () => change("secrets", "connectors-proxy-keys", system, { data: {} }),
-      ...{ subject: "proxy's keys", verdict: "failed" },
+      subject: "proxy's keys",
+      verdict: "failed",
       says: ["ca.key: found nothing", "docs/ca-rotation.md"],
     },
     {
@@ -289,56 +344,68 @@ describe("the doctor", function () {
       arrange() {
         served.forbidden = /connectors-proxy-keys/;
       },
-      ...{ subject: "proxy's keys", verdict: "not checked", says: ["not allowed to read it"] },
+      subject: "proxy's keys",
+      verdict: "not checked",
+      says: ["not allowed to read it"],
     },
     {
       what: "that there is no Service of the proxies",
       arrange: () => server.remove("services", "connectors-proxy", system),
-      ...{ subject: "proxy's Service", verdict: "failed", says: ["there is no Service"] },
+      subject: "proxy's Service",
+      verdict: "failed",
+      says: ["there is no Service"],
     },
     {
       what: "which port the Service of the proxies lacks",
       arrange: () => changeSpec("services", "connectors-proxy", system, { ports: [{ port: 80 }] }),
-      ...{ subject: "proxy's Service", verdict: "failed", says: ["lacks the port 443"] },
+      subject: "proxy's Service",
+      verdict: "failed",
+      says: ["lacks the port 443"],
     },
     {
       what: "that no proxy is ready",
       arrange: () => server.remove("endpointslices", "connectors-proxy-abc", system),
-      ...{
-        subject: "proxy's Service",
-        verdict: "failed",
-        says: ["no proxy behind", "kubectl logs"],
-      },
+      subject: "proxy's Service",
+      verdict: "failed",
+      says: ["no proxy behind", "kubectl logs"],
     },
     {
       what: "that nobody may look at endpoints",
       arrange() {
         served.forbidden = /endpointslices/;
       },
-      ...{ subject: "proxy's Service", verdict: "not checked", says: ["endpoints are not known"] },
+      subject: "proxy's Service",
+      verdict: "not checked",
+      says: ["endpoints are not known"],
     },
     {
       what: "that there is no such Connector",
       arrange: () => server.remove("connectors", "harbor", team),
-      ...{ subject: "Connector", verdict: "failed" },
+      subject: "Connector",
+      verdict: "failed",
       says: ["there is no Connector team-a/harbor", "kubectl get connectors -n team-a"],
     },
     {
       what: "what is wrong with a Connector",
       arrange: () => server.put("connectors", connectorWith({ address: "x" })),
-      ...{ subject: "Connector", verdict: "failed" },
+      subject: "Connector",
+      verdict: "failed",
       says: ['spec.address: found "x"', "kubectl edit connector harbor -n team-a"],
     },
     {
       what: "that nobody has looked at a Connector",
       arrange: () => change("connectors", "harbor", team, { status: {} }),
-      ...{ subject: "conditions", verdict: "failed", says: ["no controller has examined"] },
+      subject: "conditions",
+      verdict: "failed",
+      says: ["no controller has examined"],
     },
     {
       what: "that the conditions are of an older Connector",
       arrange: () =>
         changeSpec("connectors", "harbor", team, { params: [{ name: "x", value: "y" }] }),
-      ...{ subject: "conditions", verdict: "warning", says: ["before its last change"] },
+      subject: "conditions",
+      verdict: "warning",
+      says: ["before its last change"],
     },
     {
       what: "which condition is False",
@@ -346,7 +413,8 @@ describe("the doctor", function () {
         server.put("connectors", {
           ...connectorWith({ address: registry.url }, { SecretReady: ["False", "SecretInvalid"] }),
         }),
-      ...{ subject: "SecretReady", verdict: "failed" },
+      subject: "SecretReady",
+      verdict: "failed",
       says: ["SecretInvalid: SecretInvalid!", "docs/connector.md"],
     },
     {
@@ -356,18 +424,22 @@ describe("the doctor", function () {
           "connectors",
           connectorWith({ address: registry.url }, { CACertReady: ["False", "SecretNotFound"] }),
         ),
-      ...{ subject: "CACertReady", verdict: "warning", says: ["SecretNotFound"] },
+      subject: "CACertReady",
+      verdict: "warning",
+      says: ["SecretNotFound"],
     },
     {
       what: "that there is no Secret",
       arrange: () => server.remove("secrets", "login", team),
-      ...{ subject: "Secret", verdict: "failed" },
+      subject: "Secret",
+      verdict: "failed",
       says: ["there is no Secret team-a/login", "kubectl create secret generic login -n team-a"],
     },
     {
       what: "the type and the keys of a Secret that is wrong",
       arrange: () => change("secrets", "login", team, { type: "Opaque", data: { user: "YQ==" } }),
-      ...{ subject: "Secret", verdict: "failed" },
+      subject: "Secret",
+      verdict: "failed",
       says: ['of type "Opaque" with the keys user', "username: found nothing"],
     },
     {
@@ -375,48 +447,62 @@ describe("the doctor", function () {
       arrange() {
         served.forbidden = /secrets\/login/;
       },
-      ...{ subject: "Secret", verdict: "not checked", says: ["not allowed to read it"] },
+      subject: "Secret",
+      verdict: "not checked",
+      says: ["not allowed to read it"],
     },
     {
       what: "that the login can't be tried without the Secret",
       arrange() {
         served.forbidden = /secrets\/login/;
       },
-      ...{ subject: "login", verdict: "not checked", says: ["the Secret can't be read"] },
+      subject: "login",
+      verdict: "not checked",
+      says: ["the Secret can't be read"],
     },
     {
       what: "that a connector is anonymous",
       arrange: () => changeSpec("connectors", "harbor", team, { auth: {} }),
-      ...{ subject: "Secret", verdict: "ok", says: ["anonymously"] },
+      subject: "Secret",
+      verdict: "ok",
+      says: ["anonymously"],
     },
     {
       what: "that there is no Secret with certificates",
       arrange: () => changeSpec("connectors", "harbor", team, { caCertSecretRef: { name: "ca" } }),
-      ...{ subject: "CA Secret", verdict: "warning", says: ["there is no Secret team-a/ca"] },
+      subject: "CA Secret",
+      verdict: "warning",
+      says: ["there is no Secret team-a/ca"],
     },
     {
       what: "that a Secret with certificates has none",
       arrange: () =>
         changeSpec("connectors", "harbor", team, { caCertSecretRef: { name: "login" } }),
-      ...{ subject: "CA Secret", verdict: "warning" },
+      subject: "CA Secret",
+      verdict: "warning",
       says: ["no certificate in PEM, only the keys password, username"],
     },
     {
       what: "that there is no Service of the connector",
       arrange: () => server.remove("services", "c-harbor", team),
-      ...{ subject: "Service", verdict: "failed", says: ["there is no Service team-a/c-harbor"] },
+      subject: "Service",
+      verdict: "failed",
+      says: ["there is no Service team-a/c-harbor"],
     },
     {
       what: "where a Service leads astray",
       arrange: () =>
         changeSpec("services", "c-harbor", team, { externalName: "proxy.elsewhere.svc" }),
-      ...{ subject: "Service", verdict: "failed" },
+      subject: "Service",
+      verdict: "failed",
       says: ["leads to proxy.elsewhere.svc", "kubectl delete service c-harbor -n team-a"],
     },
     {
       what: "that a Service is somebody else's",
       arrange: () => changeSpec("services", "c-harbor", team, { type: "ClusterIP" }),
-      ...{ subject: "Service", verdict: "failed", says: ["is a ClusterIP"] },
+      subject: "Service",
+      verdict: "failed",
+      says: ["is a ClusterIP"],
     },
     {
       what: "that DNS does not know the connector",
@@ -424,19 +510,23 @@ describe("the doctor", function () {
       resolve: async () => {
         throw Object.assign(new Error("no"), { code: "ENOTFOUND" });
       },
-      ...{ subject: "DNS", verdict: "failed" },
+      subject: "DNS",
+      verdict: "failed",
       says: ["c-harbor.team-a.svc.cluster.local can't be resolved (ENOTFOUND)", "CLUSTER_DOMAIN"],
     },
     {
       what: "that DNS leads elsewhere",
       arrange: () => undefined,
       resolve: async () => ["10.96.0.99"],
-      ...{ subject: "DNS", verdict: "warning", says: ["at 10.96.0.99", "at 10.96.0.50"] },
+      subject: "DNS",
+      verdict: "warning",
+      says: ["at 10.96.0.99", "at 10.96.0.50"],
     },
     {
       what: "that the registry is away",
       arrange: () => server.put("connectors", connectorWith({ address: "http://127.0.0.1:1" })),
-      ...{ subject: "registry", verdict: "failed" },
+      subject: "registry",
+      verdict: "failed",
       says: ["ConnectionFailed", "nothing listens there"],
     },
     {
@@ -448,12 +538,15 @@ describe("the doctor", function () {
         };
         change("secrets", "login", team, { data });
       },
-      ...{ subject: "login", verdict: "failed", says: ["AuthenticationFailed"] },
+      subject: "login",
+      verdict: "failed",
+      says: ["AuthenticationFailed"],
     },
     {
       what: "that the ServiceAccount is not there",
       arrange: () => server.remove("serviceaccounts", "builder", team),
-      ...{ subject: "ServiceAccount", verdict: "warning" },
+      subject: "ServiceAccount",
+      verdict: "warning",
       says: ["there is no ServiceAccount team-a/builder", "kubectl create serviceaccount builder"],
     },
     {
@@ -461,7 +554,8 @@ describe("the doctor", function () {
       arrange() {
         served.allows = [];
       },
-      ...{ subject: "right to pull", verdict: "failed" },
+      subject: "right to pull",
+      verdict: "failed",
       says: [
         "rules: [{apiGroups: [connectors.alauda.io], resources: [connectors], resourceNames: [harbor], verbs: [get]}]",
         "--clusterrole=connectors-user --serviceaccount=team-a:builder",
@@ -477,14 +571,18 @@ describe("the doctor", function () {
             CLUSTER_DOMAIN: "cluster.local",
           },
         }),
-      ...{ subject: "right to push", verdict: "failed", says: ["verbs: [update]"] },
+      subject: "right to push",
+      verdict: "failed",
+      says: ["verbs: [update]"],
     },
     {
       what: "that nobody may ask for rights",
       arrange() {
         served.forbidden = /subjectaccessreviews/;
       },
-      ...{ subject: "right to pull", verdict: "not checked", says: ["access can't be reviewed"] },
+      subject: "right to pull",
+      verdict: "not checked",
+      says: ["access can't be reviewed"],
     },
     {
       what: "what the Connector's rules allow",
@@ -501,7 +599,8 @@ describe("the doctor", function () {
             },
           ],
         }),
-      ...{ subject: "rules", verdict: "ok" },
+      subject: "rules",
+      verdict: "ok",
       says: ["team-a/builder may pull in base/**; push in app/*"],
     },
     {
@@ -515,7 +614,9 @@ describe("the doctor", function () {
             },
           ],
         }),
-      ...{ subject: "rules", verdict: "failed", says: ["none of the Connector's 1 rules"] },
+      subject: "rules",
+      verdict: "failed",
+      says: ["none of the Connector's 1 rules"],
     },
   ];
   for (const { what, arrange, subject, verdict, says, resolve } of cases) {
@@ -592,7 +693,9 @@ describe("the doctor", function () {
       const { origin } = server.access.server;
       const cluster = { server: origin, "insecure-skip-tls-verify": true };
       const config = {
-        ...{ apiVersion: "v1", kind: "Config", "current-context": "nowhere" },
+        apiVersion: "v1",
+        kind: "Config",
+        "current-context": "nowhere",
         clusters: [{ name: "c", cluster }],
         users: [{ name: "u", user: { token: "our-own-token" } }],
         contexts: [{ name: "fake", context: { cluster: "c", user: "u" } }],

@@ -35,8 +35,13 @@ const base64 = (data: Readonly<Record<string, string>>): Record<string, string> 
   );
 
 const conditionTypes = [
-  ...["ConnectorClassReady", "SecretReady", "LivenessReady", "AuthReady"],
-  ...["ProxyServiceReady", "CACertReady", "Ready"],
+  "ConnectorClassReady",
+  "SecretReady",
+  "LivenessReady",
+  "AuthReady",
+  "ProxyServiceReady",
+  "CACertReady",
+  "Ready",
 ];
 
 /** A Connector's document whose every condition is True, but for those that are given. */
@@ -49,7 +54,8 @@ export function connectorWith(
     return { type, status, reason, message: `${reason}!` };
   });
   return {
-    ...{ apiVersion: "connectors.alauda.io/v1alpha1", kind: "Connector" },
+    apiVersion: "connectors.alauda.io/v1alpha1",
+    kind: "Connector",
     metadata: { name: "harbor", namespace: team },
     spec: {
       connectorClassName: "oci",
@@ -82,7 +88,8 @@ export async function putHealthyCluster(server: FakeApiServer, address: string):
   server.put("connectors", connectorWith({ address }));
   server.put("secrets", {
     metadata: { name: "login", namespace: team },
-    ...{ type: "kubernetes.io/basic-auth", data: base64(login) },
+    type: "kubernetes.io/basic-auth",
+    data: base64(login),
   });
   server.put("services", {
     metadata: { name: "c-harbor", namespace: team },

@@ -2,11 +2,15 @@ import { expect } from "chai";
 import { createConnectorFinder } from "../../src/kube/find-connector.ts";
 import type { KubeObject } from "../../src/kube/object-store.ts";
 
-const object = (name: string, address: string): KubeObject => ({
-  ...{ apiVersion: "connectors.alauda.io/v1alpha1", kind: "Connector" },
-  metadata: { name, namespace: "team-a", uid: "u1", resourceVersion: "1" },
-  ...{ spec: { connectorClassName: "oci", address } },
-});
+const object = (name: string, address: string): KubeObject => {
+  const connector = {
+    apiVersion: "connectors.alauda.io/v1alpha1",
+    kind: "Connector",
+    metadata: { name, namespace: "team-a", uid: "u1", resourceVersion: "1" },
+    spec: { connectorClassName: "oci", address },
+  };
+  return connector;
+};
 
 describe("createConnectorFinder()", () => {
   const objects = new Map([

@@ -148,12 +148,13 @@ describe("createUpstreamSecretsReader()", () => {
       metadata: { name: "ca", namespace: "team-a" },
       data: base64({ "ca.crt": own }),
     });
+    const metadata = {
+      name: "all",
+      namespace: "connectors-system",
+      labels: { "connectors.cpaas.io/ca-cert": "true" },
+    };
     server.put("secrets", {
-      metadata: {
-        name: "all",
-        namespace: "connectors-system",
-        ...{ labels: { "connectors.cpaas.io/ca-cert": "true" } },
-      },
+      metadata,
       data: base64({ "tls.pem": `${shared}\n${own}` }),
     });
     server.put("secrets", {

@@ -175,7 +175,8 @@ describe("createExpiredTokenVerifier()", () => {
     server = resources.add(await startFakeApiServer());
     putPod();
     identity = {
-      ...{ user: account, groups: [] },
+      user: account,
+      groups: [],
       subject: `${account}/uid-1`,
       pod: { namespace: "team-a", name: "build-1" },
     };
