@@ -52,8 +52,8 @@ export interface ControllerSettings extends ClusterSettings {
 export type Environment = Readonly<Record<string, string | undefined>>;
 
 /**
- * Reads the settings of the csi role: the environment variables of daemonset/settings.env, and those that Kubernetes sets for
- * the Pod.
+ * Reads the settings of the csi role: the environment variables of daemonset/settings.env, and those that Kubernetes
+ * sets for the Pod.
  * @returns the settings, or everything that is wrong with them
  */
 export function readCsiSettings(environment: Environment): Checked<CsiSettings> {
@@ -68,7 +68,7 @@ export function readCsiSettings(environment: Environment): Checked<CsiSettings> 
         .split(",")
         .filter((entry) => entry !== ""),
     ],
-    requireProxyVerb: flag(read, "REQUIRE_PROXY_VERB"),
+    requireProxyVerb: readFlag(read, "REQUIRE_PROXY_VERB"),
     startupTaint: read("STARTUP_TAINT", /^([A-Za-z0-9./_-]+)?$/, "the key of a taint", ""),
   }));
 }
@@ -78,8 +78,8 @@ export function readProxySettings(environment: Environment): Checked<ProxySettin
   const tunnels = parseTunnelRules(environment.TUNNEL ?? "tunnel", "TUNNEL");
   const settings = readSettings(environment, (read) => ({
     ...clusterSettings(read),
-    separatePush: flag(read, "SEPARATE_PUSH"),
-    requireProxyVerb: flag(read, "REQUIRE_PROXY_VERB"),
+    separatePush: readFlag(read, "SEPARATE_PUSH"),
+    requireProxyVerb: readFlag(read, "REQUIRE_PROXY_VERB"),
     tokenGraceMs:
       1000 * (parseGoDurationSeconds(read("TOKEN_GRACE", isGrace, graceRule, "0s")) ?? 0),
     nearAddresses: [environment.NODE_IPS ?? "", environment.KUBERNETES_SERVICE_HOST ?? ""]
@@ -132,7 +132,7 @@ type ReadVariable = (
   ifAbsent?: string,
 ) => string;
 
-const flag = (read: ReadVariable, name: string): boolean =>
+const readFlag = (read: ReadVariable, name: string): boolean =>
   read(name, /^(true|false)$/, "true or false", "false") === "true";
 
 function clusterSettings(read: ReadVariable): ClusterSettings {

@@ -15,8 +15,8 @@ export interface CommandLine<Name extends string> {
 }
 
 /**
- * Reads long options that all take a value, and names everything that is wrong with them. An empty value is wrong, too: it
- * comes from a variable of a script that is not set, and as a folder it would mean the working directory.
+ * Reads long options that all take a value, and names everything that is wrong with them. An empty value is wrong, too:
+ * it comes from a variable of a script that is not set, and as a folder it would mean the working directory.
  * @param args the arguments behind the command
  * @param defaults every option that there is, without its dashes, and its value unless given
  */

@@ -54,7 +54,7 @@ export interface MountSettings {
   readonly attributes: Readonly<Record<string, string>>;
 }
 
-/** What a person has asked this process to do. */
+/** A command with its settings. */
 export type Command =
   | { readonly name: "standalone"; readonly settings: StandaloneSettings }
   | { readonly name: "mount"; readonly settings: MountSettings }
@@ -64,7 +64,7 @@ export type Command =
   | { readonly name: "csi"; readonly settings: CsiSettings }
   | { readonly name: "proxy"; readonly settings: ProxySettings }
   | { readonly name: "controller"; readonly settings: ControllerSettings }
-  /** Without a topic the list of commands is asked for. */
+  /** Without a topic it prints the list of commands. */
   | { readonly name: "help"; readonly topic: CommandName | undefined }
   | { readonly name: "version" };
 

@@ -1,7 +1,8 @@
 /**
  * Suggests known words for an unknown one.
- * @returns ` (did you mean mount or unmount?)`, to stand behind a sentence; an empty text where no known word is near. A third
- * of the letters may be wrong, and at least one. Where no word is that near, the known words that begin with the given one count.
+ * @returns ` (did you mean mount or unmount?)`, to stand behind a sentence; an empty text where no known word is near.
+ * A third of the letters may be wrong, and at least one. Where no word is that near, the known words that begin with
+ * the given one count.
  */
 export function didYouMean(word: string, known: readonly string[]): string {
   const near = nearest(word, known);
@@ -20,7 +21,10 @@ function nearest(word: string, known: readonly string[]): readonly string[] {
   return known.filter((candidate) => normalize(candidate).startsWith(given));
 }
 
-/** Longer words are not compared: no command or option is nearly as long, and the cost of a comparison grows with the length. */
+/**
+ * Longer words are not compared: no command or option is nearly as long, and the cost of a comparison grows with the
+ * length.
+ */
 const maxWordLength = 40;
 
 const normalize = (word: string): string => word.toLowerCase().replace(/^-+/, "");

@@ -69,7 +69,10 @@ function imageHostsOf(line: CommandLine<"image-host">): readonly string[] {
   });
 }
 
-/** Checks that there is a host for each mirror: without the name that it stands in for, a mirror would be left out in silence. */
+/**
+ * Checks that there is a host for each mirror: without the name that it stands in for, a mirror would be left out in
+ * silence.
+ */
 function checkImageHosts(
   { connectors, params }: VolumeAttributes,
   line: CommandLine<"image-host">,

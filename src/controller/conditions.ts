@@ -92,7 +92,10 @@ export function createConditions(
   ];
 }
 
-/** Whether Ready depends on a condition. CACertReady is for information: a registry that lacks a certificate shows in LivenessReady. */
+/**
+ * Whether Ready depends on a condition. CACertReady is for information: a registry that lacks a certificate shows in
+ * LivenessReady.
+ */
 const isRequired = (type: PartType): boolean => type !== "CACertReady";
 
 /** The state of Ready. Its reason is that of the first condition that is not True, so that `kubectl get` shows it. */

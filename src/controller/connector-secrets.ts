@@ -35,7 +35,10 @@ export interface ConnectorSecrets {
   readonly version: string;
 }
 
-/** Reads the Secrets of a connector. @throws what `ApiClient.request` throws, but for refusals that a condition shows */
+/**
+ * Reads the Secrets of a connector.
+ * @throws what `ApiClient.request` throws, but for refusals that a condition shows
+ */
 export type ReadConnectorSecrets = (connector: Connector) => Promise<ConnectorSecrets>;
 
 /** Creates the function that reads the Secrets of a connector. */

@@ -16,8 +16,8 @@ export const connectorLabel = "connectors.alauda.io/connector";
 export const serviceName = (connectorName: string): string => `c-${connectorName}`;
 
 /**
- * The desired Service of a connector, whose name is the connector's host. It leads to the proxy's own Service, whose traffic
- * stays on the node. Kubernetes deletes it with its Connector.
+ * The desired Service of a connector, whose name is the connector's host. It leads to the proxy's own Service, whose
+ * traffic stays on the node. Kubernetes deletes it with its Connector.
  * @param uid the uid of the Connector
  * @param target the host of the proxy's own Service
  */
@@ -56,7 +56,10 @@ export function isOwnedBy(object: KubeObject, uid: string): boolean {
   return Array.isArray(owners) && owners.some((owner) => property(owner, "uid") === uid);
 }
 
-/** The state of ProxyServiceReady where a Service of that name belongs to somebody else. @param uid the uid of the Connector */
+/**
+ * The state of ProxyServiceReady where a Service of that name belongs to somebody else.
+ * @param uid the uid of the Connector
+ */
 export function serviceConflict({ namespace, name }: ConnectorRef, uid: string): ConditionState {
   const service = serviceName(name);
   const found = `found one that is not this Connector's (it has no ownerReference to uid ${uid})`;

@@ -38,8 +38,8 @@ export const isObserved = (object: KubeObject): boolean =>
   observedGeneration(object) === generationOf(object);
 
 /**
- * Writes a status where it differs. It overwrites no change that somebody has made meanwhile: of two replicas that see the same
- * change, one writes it.
+ * Writes a status where it differs. It overwrites no change that somebody has made meanwhile: of two replicas that see
+ * the same change, one writes it.
  * @param object the Connector as it was read
  * @returns the Connector as it is now, undefined where it is gone
  * @throws what `ApiClient.request` throws: ApiError 409 where the Connector has changed since it was read

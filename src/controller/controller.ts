@@ -80,8 +80,8 @@ const concurrency = 16;
 const retry = { initialMs: 250, maxMs: 2 * 60_000 };
 
 /**
- * Starts a controller, which makes the cluster what its Connectors ask for until it is stopped. Several replicas may run at
- * once, without a leader.
+ * Starts a controller, which makes the cluster what its Connectors ask for until it is stopped. Several replicas may
+ * run at once, without a leader.
  */
 export function startController(options: ControllerOptions): Controller {
   const { client, names, clock, random, log } = options;
@@ -215,8 +215,9 @@ function parseRef(text: string): ConnectorRef {
 }
 
 /**
- * Creates keys for the proxies. The old and the new authority differ in their names too, since some clients find an issuer by
- * its name alone. The library for certificates takes 20 MiB and is needed once in years, so it is loaded here.
+ * Creates keys for the proxies. The old and the new authority differ in their names too, since some clients find an
+ * issuer by its name alone. The library for certificates takes 20 MiB and is needed once in years, so it is loaded
+ * here.
  * @param now in milliseconds since 1970
  */
 async function createKeys(now: number): Promise<Pick<ProxyKeys, "authority" | "sealKey">> {

@@ -23,8 +23,8 @@ export interface Ensured {
 
 /**
  * Makes an object what it should be, and never touches a foreign one of its name: it is created by a request that can't
- * overwrite, and changed by server-side apply with the uid of the object that was checked. Nothing is sent where the cached
- * object already is as desired.
+ * overwrite, and changed by server-side apply with the uid of the object that was checked. Nothing is sent where the
+ * cached object already is as desired.
  * @throws what `ApiClient.request` throws: ApiError 409 where the object has just been replaced
  */
 export async function ensureObject(options: EnsureOptions): Promise<Ensured> {
@@ -103,7 +103,10 @@ export const managedLabels: Readonly<Record<string, string>> = { [managedByLabel
 /** The label selector for all objects that the controller makes. */
 export const managedSelector: string = `${managedByLabel}=${fieldManager}`;
 
-/** Whether an object has every field that is desired. Fields that are not desired may have any value; lists have to be equal. */
+/**
+ * Whether an object has every field that is desired. Fields that are not desired may have any value; lists have to be
+ * equal.
+ */
 export function matchesDesired(found: unknown, desired: unknown): boolean {
   if (Array.isArray(desired)) {
     return (

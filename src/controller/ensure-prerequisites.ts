@@ -54,7 +54,10 @@ export type EnsurePrerequisites = (object: KubeObject) => Promise<Prerequisites 
 export function createPrerequisitesEnsurer(options: PrerequisitesOptions): EnsurePrerequisites {
   const { ensureService, readSecrets, grantProxyAccess } = options;
 
-  /** The state of SecretReady. Where the controller may not read the Secret itself, it has no right that it could grant to the proxy. */
+  /**
+   * The state of SecretReady. Where the controller may not read the Secret itself, it has no right that it could grant
+   * to the proxy.
+   */
   async function secretReadyState(
     { namespace }: Connector,
     read: ConnectorSecrets,
@@ -139,8 +142,8 @@ const places: readonly (readonly [prefix: string, type: PartType, reason: string
 ];
 
 /**
- * The states of the conditions that show the problems of a document. Where the document is of another class, that is the only
- * one, since the rest may mean anything there.
+ * The states of the conditions that show the problems of a document. Where the document is of another class, that is
+ * the only one, since the rest may mean anything there.
  */
 export function documentConditions(
   problems: readonly Problem[],

@@ -127,8 +127,8 @@ export interface ConnectorEvent {
 }
 
 /**
- * The Events for a change of conditions: one for each condition that has become False, or that is False for another reason,
- * and one where the connector has become ready. That it is no longer ready follows from the others.
+ * The Events for a change of conditions: one for each condition that has become False, or that is False for another
+ * reason, and one where the connector has become ready. That it is no longer ready follows from the others.
  */
 export function conditionEvents(
   before: readonly Condition[],

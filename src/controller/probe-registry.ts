@@ -38,8 +38,8 @@ export interface ProbeRegistryOptions {
 }
 
 /**
- * Probes a registry where that is due. A credential that was refused is not tried again for a while: until then the probe goes
- * without a credential, which shows whether the registry lives.
+ * Probes a registry where that is due. A credential that was refused is not tried again for a while: until then the
+ * probe goes without a credential, which shows whether the registry lives.
  * @throws what `probe` throws
  */
 export async function probeRegistry(
@@ -76,9 +76,9 @@ export interface ProbeStatus {
 }
 
 /**
- * That a registry has refused a credential. It stands in the Connector's status (authProbe) as long as that credential is the
- * Connector's, so that neither another replica nor a restart makes the next attempt earlier: many registries lock an account
- * after a few attempts.
+ * That a registry has refused a credential. It stands in the Connector's status (authProbe) as long as that credential
+ * is the Connector's, so that neither another replica nor a restart makes the next attempt earlier: many registries
+ * lock an account after a few attempts.
  */
 export interface AuthRefusal {
   /** Which spec and which Secret were refused. */
@@ -95,11 +95,17 @@ const initialHoldMs = 5 * 60_000;
 
 const maxHoldMs = 60 * 60_000;
 
-/** When the credential may be tried again: after five minutes, then after twice as long each time, up to an hour. In milliseconds since 1970. */
+/**
+ * When the credential may be tried again: after five minutes, then after twice as long each time, up to an hour. In
+ * milliseconds since 1970.
+ */
 export const nextAttemptAt = ({ count, time }: AuthRefusal): number =>
   time + Math.min(initialHoldMs * 2 ** Math.min(count - 1, 10), maxHoldMs);
 
-/** Whether a probe has failed in a way that may lock an account. Some token servers respond to a wrong password with 403 (GitLab's). */
+/**
+ * Whether a probe has failed in a way that may lock an account. Some token servers respond to a wrong password with 403
+ * (GitLab's).
+ */
 export const isRefusal = ({ reason }: ProbeStatus): boolean =>
   reason === "AuthenticationFailed" || reason === "AccessDenied";
 
@@ -112,8 +118,8 @@ export function refusalStatus(refusal: AuthRefusal): ProbeStatus {
 }
 
 /**
- * The last refusal of a credential that is known: that of this replica, or one that another replica has recorded. It is over
- * where another replica has logged in since.
+ * The last refusal of a credential that is known: that of this replica, or one that another replica has recorded. It is
+ * over where another replica has logged in since.
  */
 export function lastRefusal(
   object: unknown,

@@ -52,10 +52,11 @@ const maxWaitMs = 60 * 60_000;
 const recheckMs = 30_000;
 
 /**
- * Takes the next step with the keys that all proxies share: creates them, publishes their certificates, rotates them. It
- * overwrites nothing that another replica has changed meanwhile.
+ * Takes the next step with the keys that all proxies share: creates them, publishes their certificates, rotates them.
+ * It overwrites nothing that another replica has changed meanwhile.
  * @returns after how many milliseconds to run it again
- * @throws what `ApiClient.request` throws: ApiError 409 where another replica was faster; Error where the Secret is damaged
+ * @throws what `ApiClient.request` throws: ApiError 409 where another replica was faster; Error where the Secret is
+ * damaged
  */
 export type KeepProxyKeys = () => Promise<number>;
 
@@ -87,7 +88,9 @@ export function createProxyKeysKeeper(options: ProxyKeysKeeperOptions): KeepProx
     }
   }
 
-  /** Replaces the keys in the Secret. A merge patch can remove fields whoever has written them: a restored backup, say. */
+  /**
+   * Replaces the keys in the Secret. A merge patch can remove fields whoever has written them: a restored backup, say.
+   */
   async function change(secret: KubeObject, keys: ProxyKeys, rotated?: string): Promise<void> {
     const nulls = Object.entries(proxyKeysData(keys)).map(([key, value]) => [key, value ?? null]);
     const { resourceVersion } = secret.metadata;
@@ -98,7 +101,10 @@ export function createProxyKeysKeeper(options: ProxyKeysKeeperOptions): KeepProx
     await client.request({ method: "PATCH", path: secretPath, query, contentType, body });
   }
 
-  /** Publishes the certificates of the Secret as the API server has it: a stale cache must not remove a new one. @param cached the ConfigMap */
+  /**
+   * Publishes the certificates of the Secret as the API server has it: a stale cache must not remove a new one.
+   * @param cached the ConfigMap
+   */
   async function publish(cached: KubeObject | undefined): Promise<void> {
     const keys = readKeys(await client.request({ path: secretPath }), namespace);
     const annotations = { [sinceAnnotation]: timestamp(now()) };
@@ -138,7 +144,10 @@ export function createProxyKeysKeeper(options: ProxyKeysKeeperOptions): KeepProx
   };
 }
 
-/** The keys in the Secret. Damaged keys are never replaced without a person: volumes trust the authority, and uploads are bound to the key. */
+/**
+ * The keys in the Secret. Damaged keys are never replaced without a person: volumes trust the authority, and uploads
+ * are bound to the key.
+ */
 function readKeys(secret: unknown, namespace: string): ProxyKeys {
   const keys = parseProxyKeys(secret);
   if (keys.ok) return keys.value;

@@ -60,18 +60,24 @@ export interface ReconcileResult {
 
 /**
  * Reconciles a Connector: makes the cluster what it should be for it, and writes the outcome into its status.
- * @throws Unavailable where the API server is away, and ApiError 409 where somebody else was faster: it has to be run again
+ * @throws Unavailable where the API server is away, and ApiError 409 where somebody else was faster: it has to be run
+ * again
  */
 export type ReconcileConnector = (ref: ConnectorRef) => Promise<ReconcileResult>;
 
 const gone: ReconcileResult = { outcome: "gone", requeueAfterMs: undefined, conditions: undefined };
 
-/** Creates the function that reconciles Connectors. It remembers what it has found of each, until the Connector is gone. */
+/**
+ * Creates the function that reconciles Connectors. It remembers what it has found of each, until the Connector is gone.
+ */
 export function createConnectorReconciler(options: ReconcileOptions): ReconcileConnector {
   const { client, connectors, ensurePrerequisites, now, random, timing } = options;
   const reconcileStates = new Map<string, ReconcileState>();
 
-  /** Writes the status, and an Event for each change of a condition. @returns the Connector, undefined where it is gone */
+  /**
+   * Writes the status, and an Event for each change of a condition.
+   * @returns the Connector, undefined where it is gone
+   */
   async function publish(
     object: KubeObject,
     states: ConditionStates,

@@ -13,7 +13,10 @@ export interface ReconcileState {
   readonly dueAt: number;
 }
 
-/** The delays between reconciliations of a Connector, in milliseconds. Each is spread over the second half of its length. */
+/**
+ * The delays between reconciliations of a Connector, in milliseconds. Each is spread over the second half of its
+ * length.
+ */
 export interface ReconcileTiming {
   /** How often a Connector is reconciled and its registry probed while nothing is transient. */
   readonly periodMs: number;
@@ -30,8 +33,8 @@ export const defaultReconcileTiming: ReconcileTiming = {
 };
 
 /**
- * The reasons of conditions that may become True without a change that we watch: they pass by themselves, or somebody mends
- * what we don't see. Everything else that helps is a change of the Connector.
+ * The reasons of conditions that may become True without a change that we watch: they pass by themselves, or somebody
+ * mends what we don't see. Everything else that helps is a change of the Connector.
  */
 const transientReasons: ReadonlySet<string> = new Set([
   "SecretNotFound",
@@ -57,8 +60,8 @@ export interface Observation {
 }
 
 /**
- * Plans the next reconciliation. One that came before it was due leaves the plan as it is, unless something transient has
- * appeared or gone.
+ * Plans the next reconciliation. One that came before it was due leaves the plan as it is, unless something transient
+ * has appeared or gone.
  * @param now in milliseconds since 1970
  * @param random in [0, 1)
  */

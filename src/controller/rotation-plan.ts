@@ -46,9 +46,9 @@ export type RotationStep =
   | { readonly step: "wait"; readonly until: number };
 
 /**
- * Plans the next step of a rotation. It follows from the Secret and the ConfigMap alone, so it does not matter which replica
- * took the last step, and whether it completed it: each step changes the Secret, then the bundle has to be published, and the
- * overlap counts from then on.
+ * Plans the next step of a rotation. It follows from the Secret and the ConfigMap alone, so it does not matter which
+ * replica took the last step, and whether it completed it: each step changes the Secret, then the bundle has to be
+ * published, and the overlap counts from then on.
  * @param now in milliseconds since 1970
  */
 export function planRotation(

@@ -79,8 +79,8 @@ export interface Triggers {
 const spreadMs = 30_000;
 
 /**
- * Triggers a reconciliation of everything that exists, and from then on of whatever changes. A change of a Connector's status
- * triggers none: two replicas for which a registry looks different would trigger each other for ever.
+ * Triggers a reconciliation of everything that exists, and from then on of whatever changes. A change of a Connector's
+ * status triggers none: two replicas for which a registry looks different would trigger each other for ever.
  * @param random a random number in [0, 1)
  */
 export function connectTriggers(watches: Watches, triggers: Triggers, random: () => number): void {
@@ -134,7 +134,10 @@ interface Named {
 
 const refOf = ({ namespace = "", name }: Named): ConnectorRef => ({ namespace, name });
 
-/** What differs after each change that triggers a reconciliation. Annotations count too: people change one to have a Connector and its Secrets reconciled now. */
+/**
+ * What differs after each change that triggers a reconciliation. Annotations count too: people change one to have a
+ * Connector and its Secrets reconciled now.
+ */
 const versionOf = (object: KubeObject): string => {
   const annotations = JSON.stringify(property(object.metadata, "annotations") ?? {});
   return `${object.metadata.uid}/${generationOf(object)}/${annotations}`;

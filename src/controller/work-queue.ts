@@ -34,7 +34,10 @@ export interface WorkQueueOptions {
 
 /** A work queue as controllers have it, by keys. A key is never run twice at once, however often it is added. */
 export interface WorkQueue {
-  /** Has a key run after so many milliseconds, at once unless given. A key that is added while it runs is run again afterwards. */
+  /**
+   * Has a key run after so many milliseconds, at once unless given. A key that is added while it runs is run again
+   * afterwards.
+   */
   add(key: string, delayMs?: number): void;
   /** Begins nothing new, and waits for running keys. */
   stop(): Promise<void>;

@@ -17,7 +17,10 @@ export function checkApiServer(version: Observed, server: string): Finding {
   return failure(apiServer, version.why, advice);
 }
 
-/** The minor version of Kubernetes: 35 for v1.35.4; undefined where it is not known. @param version the API server's `/version` */
+/**
+ * The minor version of Kubernetes: 35 for v1.35.4; undefined where it is not known.
+ * @param version the API server's `/version`
+ */
 export function minorVersion(version: Observed): number | undefined {
   const text = version.state === "found" ? property(version.value, "gitVersion") : undefined;
   const [, minor] = /^v1\.(\d+)/.exec(typeof text === "string" ? text : "") ?? [];

@@ -59,7 +59,10 @@ export function statusConditions(object: unknown): readonly StatusCondition[] {
   });
 }
 
-/** Checks what the controller says of a Connector. @returns one finding where all conditions are True, else one for each that is not */
+/**
+ * Checks what the controller says of a Connector.
+ * @returns one finding where all conditions are True, else one for each that is not
+ */
 export function checkConditions(object: unknown): readonly Finding[] {
   const subject = "conditions";
   const generation = property(property(object, "metadata"), "generation");

@@ -18,7 +18,9 @@ export interface RegistryCheck {
   readonly signal: AbortSignal;
 }
 
-/** Checks whether the registry lives and accepts the connector's login. A login that it has refused is not tried again. */
+/**
+ * Checks whether the registry lives and accepts the connector's login. A login that it has refused is not tried again.
+ */
 export async function checkRegistry(check: RegistryCheck): Promise<readonly Finding[]> {
   const { connector, credential, caCertificates, probe, signal, isInCluster } = check;
   const refusal = refusalReason(check.conditions);
@@ -56,7 +58,10 @@ const refusalReason = (conditions: readonly StatusCondition[]): string | undefin
       (reason === "AuthenticationFailed" || reason === "AccessDenied"),
   )?.reason;
 
-/** The finding for one part of a probe. It is no failure where it is not decisive: the cluster may reach what a laptop does not reach. */
+/**
+ * The finding for one part of a probe. It is no failure where it is not decisive: the cluster may reach what a laptop
+ * does not reach.
+ */
 function probeFinding(subject: string, probed: ProbeFinding, isDecisive: boolean): Finding {
   if (probed.ok) return fine(subject, probed.message);
   const found = `${probed.reason}: ${probed.message}`;

@@ -12,7 +12,10 @@ export interface ReferredSecret {
   readonly observed: Observed;
 }
 
-/** Checks the Secret with the login of a Connector. The finding shows its type and its keys, never a value. @param secret undefined for an anonymous connector */
+/**
+ * Checks the Secret with the login of a Connector. The finding shows its type and its keys, never a value.
+ * @param secret undefined for an anonymous connector
+ */
 export function checkLogin(secret: ReferredSecret | undefined): Finding {
   const subject = "Secret";
   if (secret === undefined) return fine(subject, "none: the registry is used anonymously");

@@ -67,7 +67,10 @@ export async function diagnoseInstallation(
   };
 }
 
-/** Reads what an installation consists of, some objects at a time, so that the API server does not get all requests at once. */
+/**
+ * Reads what an installation consists of, some objects at a time, so that the API server does not get all requests at
+ * once.
+ */
 async function observeInstallation(cluster: ClusterReader, names: InstallationNames) {
   const storage = "/apis/storage.k8s.io/v1";
   const core = `/api/v1/namespaces/${names.namespace}`;

@@ -88,7 +88,10 @@ export const jsonReport = (sections: readonly Section[]): string =>
 export const hasFailed = (sections: readonly Section[]): boolean =>
   sections.some(({ findings }) => findings.some(({ verdict }) => verdict === "failed"));
 
-/** A text on one line. Messages of conditions and errors are other people's text, so control characters are shown as their codes. */
+/**
+ * A text on one line. Messages of conditions and errors are other people's text, so control characters are shown as
+ * their codes.
+ */
 const oneLine = (text: string): string =>
   text
     .replace(/\s+$/u, "")

@@ -9,8 +9,8 @@ export interface ApiAccess {
   /** Its base URL, `https://10.96.0.1:443`, perhaps with a path. */
   readonly server: URL;
   /**
-   * Headers, agent and TLS settings of the next request. They are read anew for each request, since tokens and certificates
-   * are replaced while we run.
+   * Headers, agent and TLS settings of the next request. They are read anew for each request, since tokens and
+   * certificates are replaced while we run.
    */
   readonly requestOptions: () => Promise<RequestOptions>;
 }
@@ -66,8 +66,8 @@ export interface KubeconfigOptions {
 }
 
 /**
- * Loads access as the user of a kubeconfig, with tokens, certificates, exec plugins and so on. The library is imported only
- * when this is called, since it takes more memory than a role has: see {@link createInClusterAccess}.
+ * Loads access as the user of a kubeconfig, with tokens, certificates, exec plugins and so on. The library is imported
+ * only when this is called, since it takes more memory than a role has: see {@link createInClusterAccess}.
  * @throws Error where the file can't be read, has no such context, or the library is not installed
  */
 export async function loadKubeconfigAccess({

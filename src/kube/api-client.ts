@@ -29,7 +29,10 @@ export interface WatchRequest {
   readonly idleTimeoutMs: number;
 }
 
-/** A client of the Kubernetes API with the few calls that roles need. Objects come as they are: whoever reads them checks them. */
+/**
+ * A client of the Kubernetes API with the few calls that roles need. Objects come as they are: whoever reads them
+ * checks them.
+ */
 export interface ApiClient {
   /**
    * Sends a request.
@@ -109,7 +112,10 @@ async function withConnectionErrors<T>(exchange: () => Promise<T>): Promise<T> {
   }
 }
 
-/** The JSON of a body; undefined where it is none: some errors of the API server, and of a proxy before it, are plain text. */
+/**
+ * The JSON of a body; undefined where it is none: some errors of the API server, and of a proxy before it, are plain
+ * text.
+ */
 async function readJson(response: IncomingMessage): Promise<unknown> {
   const chunks: Buffer[] = [];
   let length = 0;
@@ -160,7 +166,10 @@ interface SendOptions {
   readonly idleTimeoutMs: number;
 }
 
-/** TCP keep-alive starts after so much silence. With ten probes of a second each, a peer that is gone is noticed after 25 s. */
+/**
+ * TCP keep-alive starts after so much silence. With ten probes of a second each, a peer that is gone is noticed after
+ * 25 s.
+ */
 const keepAliveMs = 15_000;
 
 /** A kept connection that the API server closed just before we used it. */

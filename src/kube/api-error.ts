@@ -19,7 +19,10 @@ export const hasStatus = (error: unknown, ...statuses: readonly number[]): boole
 
 const maxMessageLength = 1000;
 
-/** Creates the error for a response, or an event of a watch, that is a `Status` object. @param body the `Status`, or anything else */
+/**
+ * Creates the error for a response, or an event of a watch, that is a `Status` object.
+ * @param body the `Status`, or anything else
+ */
 export function statusError(status: number, body: unknown): ApiError | Unavailable {
   const text = property(body, "message");
   const message = typeof text === "string" ? text.slice(0, maxMessageLength) : `HTTP ${status}`;
@@ -34,8 +37,9 @@ export function statusError(status: number, body: unknown): ApiError | Unavailab
 }
 
 /**
- * What a refusal is where it is no fault of whoever asks us, since our own rights or requests are wrong: the question can't
- * be answered now. Other errors stay as they are. To be used as `promise.catch(refusedAsUnavailable("tokens can't be reviewed"))`.
+ * What a refusal is where it is no fault of whoever asks us, since our own rights or requests are wrong: the question
+ * can't be answered now. Other errors stay as they are. To be used as `promise.catch(refusedAsUnavailable("tokens can't
+ * be reviewed"))`.
  * @param what what can't be done, in a sentence
  */
 export const refusedAsUnavailable =

@@ -10,7 +10,9 @@ export interface BackoffOptions {
   readonly initialMs: number;
   /** The delay doubles until it is this long. */
   readonly maxMs: number;
-  /** In [0, 1). Delays are spread over the second half of their length, so that many clients don't come back at once. */
+  /**
+   * In [0, 1). Delays are spread over the second half of their length, so that many clients don't come back at once.
+   */
   readonly random: () => number;
 }
 

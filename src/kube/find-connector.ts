@@ -9,8 +9,8 @@ import type { WatchedCache } from "./watched-cache.ts";
 export const connectorsPath = "/apis/connectors.alauda.io/v1alpha1/connectors";
 
 /**
- * Creates a function that finds connectors in a cache of all Connectors. It throws Unavailable until the cache has its first
- * list: until then nobody knows which Connectors exist.
+ * Creates a function that finds connectors in a cache of all Connectors. It throws Unavailable until the cache has its
+ * first list: until then nobody knows which Connectors exist.
  */
 export function createConnectorFinder(
   cache: Pick<WatchedCache<KubeObject>, "get" | "ready" | "staleReason">,

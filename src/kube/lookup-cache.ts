@@ -7,7 +7,10 @@ export interface LookupResult<T> {
   readonly value: T;
   /** For how many milliseconds the value is used without another lookup. */
   readonly freshMs: number;
-  /** For how many milliseconds the value is used while lookups fail with Unavailable; as long as it is fresh unless given. */
+  /**
+   * For how many milliseconds the value is used while lookups fail with Unavailable; as long as it is fresh unless
+   * given.
+   */
   readonly usableMs?: number;
 }
 
@@ -21,8 +24,8 @@ export interface LookupCacheOptions {
 }
 
 /**
- * Is told where a value came from. `cached`: from the cache, or from a lookup that was already running; `asked`: from a new
- * lookup; `stale`: from the cache, since the new lookup has failed; `failed`: there was no value.
+ * Is told where a value came from. `cached`: from the cache, or from a lookup that was already running; `asked`: from a
+ * new lookup; `stale`: from the cache, since the new lookup has failed; `failed`: there was no value.
  */
 export type OnLookup = (outcome: "cached" | "asked" | "stale" | "failed") => void;
 
@@ -30,7 +33,8 @@ export type OnLookup = (outcome: "cached" | "asked" | "stale" | "failed") => voi
 export interface LookupCache<T> {
   /**
    * Returns the value that is kept under a key, or what `lookUp` finds. All who wait for the same key share one lookup.
-   * Where the lookup throws Unavailable, or takes longer than a second, a value that is still usable is returned instead.
+   * Where the lookup throws Unavailable, or takes longer than a second, a value that is still usable is returned
+   * instead.
    * @param mustBeNew whether the kept value has turned out to be wrong: it is looked up again, once a second at most
    * @throws what `lookUp` throws
    */
@@ -58,9 +62,9 @@ const newMs = 1_000;
 /**
  * Creates a cache of lookups that outlives an API server which is away.
  *
- * lru-cache keeps the entries. Its `fetch` does not fit: it has one time to live where we have two (fresh, and usable while
- * the API server is away), serves a stale value after every error or after none, joins a forced refresh to a lookup that
- * began before it, and has no limit for how long callers wait.
+ * lru-cache keeps the entries. Its `fetch` does not fit: it has one time to live where we have two (fresh, and usable
+ * while the API server is away), serves a stale value after every error or after none, joins a forced refresh to a
+ * lookup that began before it, and has no limit for how long callers wait.
  */
 export function createLookupCache<T>(options: LookupCacheOptions): LookupCache<T> {
   const { maxEntries, now, onLookup = () => undefined } = options;

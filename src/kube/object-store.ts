@@ -29,7 +29,10 @@ export interface ObjectStore<T extends KubeObject> {
 
 const keyOf = (name: string, namespace = ""): string => `${namespace}/${name}`;
 
-/** Creates an empty store. @param onChange is called after each change, and not for an object that keeps its resourceVersion */
+/**
+ * Creates an empty store.
+ * @param onChange is called after each change, and not for an object that keeps its resourceVersion
+ */
 export function createObjectStore<T extends KubeObject>(
   onChange: (change: ObjectChange<T>) => void,
 ): ObjectStore<T> {

@@ -32,8 +32,8 @@ const maxEntries = 2_000;
 export const sharedCaLabel = "connectors.cpaas.io/ca-cert=true";
 
 /**
- * Creates a function that reads a connector's Secrets from the API server when they are needed. A Secret with certificates
- * that is missing or forbidden is logged and adds none, as it does not make the connector unready either.
+ * Creates a function that reads a connector's Secrets from the API server when they are needed. A Secret with
+ * certificates that is missing or forbidden is logged and adds none, as it does not make the connector unready either.
  */
 export function createUpstreamSecretsReader(options: UpstreamSecretsOptions): ReadUpstreamSecrets {
   const { client, installNamespace, now, onLookup } = options;
@@ -118,7 +118,10 @@ type ReadCertificates = (
   read: () => Promise<readonly string[]>,
 ) => Promise<LookupResult<readonly string[]>>;
 
-/** Creates a function that reads certificates. Where the API server refuses that, there are none, and each new refusal is logged once. */
+/**
+ * Creates a function that reads certificates. Where the API server refuses that, there are none, and each new refusal
+ * is logged once.
+ */
 function createCertificatesReader(log: Log): ReadCertificates {
   const refusals = new LRUCache<string, string>({ max: maxEntries });
   return async (reference, read) => {

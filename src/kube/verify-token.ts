@@ -26,8 +26,8 @@ const maxEntries = 10_000;
 const advice = "read the volume's files again, since the kubelet renews the token in them";
 
 /**
- * Creates a function that has the API server verify tokens (TokenReview). While the API server is away, tokens that it has
- * accepted before are still accepted until they expire. Tokens are kept as hashes only.
+ * Creates a function that has the API server verify tokens (TokenReview). While the API server is away, tokens that it
+ * has accepted before are still accepted until they expire. Tokens are kept as hashes only.
  */
 export function createTokenReviewer(options: TokenReviewOptions): VerifyToken {
   const { client, audience, now, onLookup } = options;
@@ -143,12 +143,13 @@ export interface ExpiredTokenOptions {
 /** After so many milliseconds it is noticed that a Pod is gone. */
 const podFreshMs = 15_000;
 
-const maxPods = 10_000;
+const maxTokens = 10_000;
 
 /**
- * Creates a function that verifies tokens and also accepts expired ones, for programs that read a token once (buildkitd, Go's
- * clients of a proxy). An expired token is accepted where this process has verified it before, where it is bound to a Pod, and
- * while that Pod runs. The API server does not verify expired tokens, so one that was never seen here is refused.
+ * Creates a function that verifies tokens and also accepts expired ones, for programs that read a token once
+ * (buildkitd, Go's clients of a proxy). An expired token is accepted where this process has verified it before, where
+ * it is bound to a Pod, and while that Pod runs. The API server does not verify expired tokens, so one that was never
+ * seen here is refused.
  */
 export function createExpiredTokenVerifier({
   client,
@@ -157,8 +158,8 @@ export function createExpiredTokenVerifier({
   now,
 }: ExpiredTokenOptions): VerifyToken {
   if (graceMs === 0) return verify;
-  const verified = new LRUCache<string, Identity>({ max: maxPods });
-  const running = createLookupCache<boolean>({ maxEntries: maxPods, now });
+  const verified = new LRUCache<string, Identity>({ max: maxTokens });
+  const running = createLookupCache<boolean>({ maxEntries: maxTokens, now });
   const podRuns = (identity: Identity): Promise<boolean> =>
     running.get(identity.subject, async () => ({
       value: await isRunning(client, identity),

@@ -8,12 +8,17 @@ import { createBackoff } from "./backoff.ts";
 import { listAll, withoutManagedFields } from "./list-all.ts";
 import { createObjectStore, type KubeObject, type ObjectChange } from "./object-store.ts";
 
-/** A copy of all objects of a collection that a watch keeps current: an informer, as client-go calls it. It is kept while the API server is away. */
+/**
+ * A copy of all objects of a collection that a watch keeps current: an informer, as client-go calls it. It is kept
+ * while the API server is away.
+ */
 export interface WatchedCache<T extends KubeObject> {
   get(name: string, namespace?: string): T | undefined;
   /** The objects of a namespace, or of all namespaces. */
   list(namespace?: string): readonly T[];
-  /** Calls a listener for each object that is created, changed or deleted, until the function that it returns is called. */
+  /**
+   * Calls a listener for each object that is created, changed or deleted, until the function that it returns is called.
+   */
   onChange(listener: (change: ObjectChange<T>) => void): () => void;
   /** Whether the first list has arrived; it stays true from then on. */
   readonly ready: boolean;
@@ -45,9 +50,10 @@ export interface CacheTiming {
   /** The longest delay. */
   readonly maxRetryMs: number;
   /**
-   * How long the API server is asked to keep a watch open: a random time between this and twice as much. A peer that is gone
-   * is noticed within half a minute, but a load balancer may keep a connection alive with nobody behind it. There is no
-   * heartbeat to wait for: a cluster in which nothing happens sends no bookmarks either (seen with Kubernetes 1.35).
+   * How long the API server is asked to keep a watch open: a random time between this and twice as much. A peer that is
+   * gone is noticed within half a minute, but a load balancer may keep a connection alive with nobody behind it. There
+   * is no heartbeat to wait for: a cluster in which nothing happens sends no bookmarks either (seen with Kubernetes
+   * 1.35).
    */
   readonly watchMs: number;
   /** So long after that, a watch that was silent all the time is given up. */
@@ -65,9 +71,9 @@ const defaultTiming: CacheTiming = {
 };
 
 /**
- * Creates a cache and lists and watches its collection until the signal aborts, whatever goes wrong. A watch that the API
- * server ends after the time that was asked for goes on where it was. After anything else everything is listed again, with a
- * backoff, since the API server may have come back with another history (a restored etcd).
+ * Creates a cache and lists and watches its collection until the signal aborts, whatever goes wrong. A watch that the
+ * API server ends after the time that was asked for goes on where it was. After anything else everything is listed
+ * again, with a backoff, since the API server may have come back with another history (a restored etcd).
  */
 export function createWatchedCache<T extends KubeObject>(
   options: WatchedCacheOptions,
@@ -133,7 +139,10 @@ export function createWatchedCache<T extends KubeObject>(
     staleReason = reason;
   }
 
-  /** Lists where there is no version to go on from, then watches. @returns the version that the next watch goes on from; undefined where everything has to be listed again */
+  /**
+   * Lists where there is no version to go on from, then watches.
+   * @returns the version that the next watch goes on from; undefined where everything has to be listed again
+   */
   async function listAndWatch(from: string | undefined): Promise<string | undefined> {
     let started = Number.POSITIVE_INFINITY;
     let version: string | undefined;

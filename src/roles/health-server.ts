@@ -16,8 +16,8 @@ export interface HealthServer {
 }
 
 /**
- * Serves `/healthz` (200 while the process responds), `/readyz` (200 while the role is ready, else 503 and why not) and `/metrics`
- * (for Prometheus) by plain HTTP.
+ * Serves `/healthz` (200 while the process responds), `/readyz` (200 while the role is ready, else 503 and why not) and
+ * `/metrics` (for Prometheus) by plain HTTP.
  * @throws Error where the port can't be listened on
  */
 export async function serveHealth({

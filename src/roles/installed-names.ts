@@ -7,6 +7,9 @@ export const installedNames = {
   controllerServiceAccount: "connectors-controller",
   nodeDaemonSet: "connectors-node",
   controllerDeployment: "connectors-controller",
-  /** The ClusterRole with `get secrets`, which is bound to the controller in the whole cluster or namespace by namespace. */
+  /**
+   * The ClusterRole with `get secrets`, which is bound to the controller in the whole cluster or namespace by
+   * namespace.
+   */
   secretReaderClusterRole: "connectors-secret-reader",
 } as const;
