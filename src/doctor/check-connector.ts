@@ -143,7 +143,7 @@ export function checkConnectorService(service: Observed, expected: ServiceExpect
 }
 
 /** Resolves a host to its IP addresses. @throws Error with the code of DNS */
-export type Resolve = (host: string) => Promise<readonly string[]>;
+export type LookupAddresses = (host: string) => Promise<readonly string[]>;
 
 /**
  * Checks whether the cluster's DNS knows the host of a connector.
@@ -153,7 +153,7 @@ export type Resolve = (host: string) => Promise<readonly string[]>;
 export async function checkDns(
   host: string,
   proxyService: Observed,
-  resolve: Resolve | undefined,
+  resolve: LookupAddresses | undefined,
 ): Promise<Finding> {
   const subject = "DNS";
   if (resolve === undefined) {

@@ -12,7 +12,7 @@ import {
   checkConnector,
   checkConnectorService,
   checkDns,
-  type Resolve,
+  type LookupAddresses,
   statusConditions,
 } from "./check-connector.ts";
 import { checkRegistry } from "./check-registry.ts";
@@ -33,7 +33,7 @@ export interface DiagnoseConnectorOptions {
   readonly installation: Pick<Installation, "settings" | "proxyService">;
   readonly probe: Probe;
   /** Undefined outside of the cluster, where nobody knows its names. */
-  readonly resolve: Resolve | undefined;
+  readonly resolve: LookupAddresses | undefined;
   readonly signal: AbortSignal;
 }
 

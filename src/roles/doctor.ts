@@ -3,7 +3,7 @@ import type { Environment } from "../config/cluster-settings.ts";
 import type { DoctorSettings } from "../config/doctor-command.ts";
 import { showRef } from "../connector/connector-ref.ts";
 import { driverName } from "../csi/server.ts";
-import type { Resolve } from "../doctor/check-connector.ts";
+import type { LookupAddresses } from "../doctor/check-connector.ts";
 import { createClusterReader } from "../doctor/cluster-reader.ts";
 import { diagnoseConnector } from "../doctor/diagnose-connector.ts";
 import { diagnoseInstallation } from "../doctor/diagnose-installation.ts";
@@ -62,14 +62,14 @@ async function userAccess({ context }: DoctorSettings): Promise<ApiAccess> {
   return loadKubeconfigAccess(context === undefined ? {} : { context });
 }
 
-const resolveHost: Resolve = async (host) =>
+const resolveHost: LookupAddresses = async (host) =>
   (await lookup(host, { all: true })).map(({ address }) => address);
 
 /** Runs all checks. @param resolve resolves hosts; undefined outside of the cluster, where nobody knows its names */
 export async function examine(
   { connector, serviceAccount, installNamespace }: DoctorSettings,
   access: ApiAccess,
-  resolve: Resolve | undefined,
+  resolve: LookupAddresses | undefined,
 ): Promise<readonly Section[]> {
   const client = createApiClient({ access });
   const cluster = createClusterReader(client);

@@ -2,7 +2,7 @@ import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expect } from "chai";
 import type { DoctorSettings } from "../../src/config/doctor-command.ts";
-import type { Resolve } from "../../src/doctor/check-connector.ts";
+import type { LookupAddresses } from "../../src/doctor/check-connector.ts";
 import type { Finding } from "../../src/doctor/report.ts";
 import { examine } from "../../src/roles/doctor.ts";
 import {
@@ -49,9 +49,9 @@ describe("the doctor", function () {
   });
   afterEach(resources.stop);
 
-  const inCluster: Resolve = async () => ["10.96.0.50"];
+  const inCluster: LookupAddresses = async () => ["10.96.0.50"];
   const findings = async (
-    more: Partial<DoctorSettings> & { readonly resolve?: Resolve | undefined } = {},
+    more: Partial<DoctorSettings> & { readonly resolve?: LookupAddresses | undefined } = {},
   ): Promise<readonly Finding[]> => {
     const { resolve, ...others } = { resolve: inCluster, ...more };
     const sections = await examine({ ...settings, ...others }, server.access, resolve);
@@ -107,7 +107,7 @@ describe("the doctor", function () {
     readonly verdict: Finding["verdict"];
     /** Parts of what was found, and of the advice. */
     readonly says: readonly string[];
-    readonly resolve?: Resolve;
+    readonly resolve?: LookupAddresses;
   }
 
   const cases: readonly Case[] = [
