@@ -10,7 +10,8 @@ export interface Role {
 /**
  * Runs a role until SIGTERM or SIGINT comes, then stops it. A second signal ends the process at once.
  * @param start starts the role. Its signal is aborted where the process has to end before the role has started
- * @throws what `start` throws, but for the reason of its signal
+ * @throws what `start` throws. After a signal to end, that is logged alone: Ctrl-C also ends the programs that a
+ *   start waits for, such as flock(1), and their failure is not the reason why the process ends
  */
 export async function runRole(
   start: (log: Log, signal: AbortSignal) => Promise<Role>,
@@ -19,7 +20,10 @@ export async function runRole(
   const ending = new AbortController();
   const ended = shutdownSignal(log).then(() => ending.abort());
   const role = await start(log, ending.signal).catch((error: unknown) => {
-    if (error !== ending.signal.reason) throw error;
+    if (!ending.signal.aborted) throw error;
+    if (error !== ending.signal.reason) {
+      log("info", "the role was ended before it had started", { error });
+    }
   });
   await ended;
   await role?.stop();

@@ -21,7 +21,7 @@ import { eventually } from "../support/eventually.ts";
 import { type FakeRegistry, startFakeRegistry } from "../support/fake-registry.ts";
 import { noise, sha256 } from "../support/oci-image.ts";
 import { plainRequest } from "../support/plain-request.ts";
-import { type Outcome, runProgram } from "../support/program.ts";
+import { type Outcome, runProgram, startProgram, systemPath } from "../support/program.ts";
 import { makeTempFolder } from "../support/temp-folder.ts";
 import { type CiHost, runCommand, startCiHost, type Volume } from "./ci-host.ts";
 import { connectorYaml } from "./manifests.ts";
@@ -37,6 +37,14 @@ const isMissing = (path: string): Promise<boolean> =>
     () => false,
     () => true,
   );
+
+/** The names of the programs that a process has started, and that still run. */
+async function childrenOf(pid: number): Promise<readonly string[]> {
+  const text = await readFile(`/proc/${pid}/task/${pid}/children`, "utf8");
+  const pids = text.split(" ").filter((word) => word !== "");
+  const names = pids.map((child) => readFile(`/proc/${child}/comm`, "utf8").catch(() => ""));
+  return (await Promise.all(names)).map((name) => name.trim());
+}
 
 describe("standalone mode: its end", function () {
   this.timeout(30_000);
@@ -180,6 +188,38 @@ describe("standalone mode: its end", function () {
     }
     await host.start();
     expect(await volume.request("GET", ref, "/v2/")).to.have.property("status", 200);
+  });
+
+  it("ends in order when a signal also ends a program that its start waits for", async () => {
+    const { path: folder } = resources.add(makeTempFolder("end"));
+    await mkdir(join(folder, "connectors"));
+    await writeFile(join(folder, "flock"), "#!/bin/sh\necho waits >&2\nexec sleep 60\n", {
+      mode: 0o755,
+    });
+    const program = resources.add(
+      await startProgram(
+        process.execPath,
+        [
+          mainScript,
+          "standalone",
+          "--connectors",
+          join(folder, "connectors"),
+          "--state",
+          join(folder, "state"),
+          "--listen",
+          "127.0.0.1:0",
+        ],
+        { env: { PATH: `${folder}:${systemPath}` } },
+      ),
+    );
+    await eventually(
+      async () => (await childrenOf(program.pid)).includes("sleep"),
+      () => "flock(1) was not started",
+    );
+    program.signal("SIGTERM"); // to its whole group, as a terminal's Ctrl-C
+    await program.ended;
+    expect(program.output()).to.include("received a signal to end");
+    expect(program.status()).to.equal(0);
   });
 });
 
