@@ -11,6 +11,7 @@ import { BufferBudget } from "./http-client/body-buffers.ts";
 import type { SendRequest } from "./http-client/http-exchange.ts";
 import { createReadClient, type ReadClient } from "./http-client/read-client.ts";
 import { createUndiciSender } from "./http-client/undici-client.ts";
+import { createConnector, delayAgentWriteErrors } from "./http-client/write-errors.ts";
 import { trustedRoots } from "./trusted-roots.ts";
 
 /** A registry as requests can be sent to it now: its address, its credential, and the connections to it. */
@@ -23,8 +24,8 @@ export interface Upstream {
   readonly send: SendRequest;
   /** Sends what the proxy asks on its own account: for tokens, tags, and whether the registry lives. */
   readonly dispatcher: Agent;
-  /** Keeps the connections of uploads, whose bodies stream and can't be sent again. */
-  readonly uploadAgent: HttpAgent;
+  /** Keep the connections of uploads, whose bodies stream and can't be sent again, by the scheme of their URL. */
+  readonly uploadAgents: { readonly http: HttpAgent; readonly https: HttpAgent };
   /** What is trusted in TLS: the system's and Node's own roots, and the connector's certificates. */
   readonly secureContext: SecureContext;
   /** Shares out the memory of bodies that pass, among all upstreams. */
@@ -68,7 +69,8 @@ export function createUpstreams(bodyTimeoutMs: number, lookup?: ResolveHost): Up
   const retire = (connections: UpstreamConnections): void => {
     retired.add(connections);
     setTimeout(() => {
-      closeIdle(connections.uploadAgent);
+      closeIdle(connections.uploadAgents.http);
+      closeIdle(connections.uploadAgents.https);
       connections.readClient.retire();
       const forget = (): boolean => retired.delete(connections);
       connections.dispatcher.close().then(forget, forget); // it rejects where all was destroyed by then
@@ -101,8 +103,9 @@ export function createUpstreams(bodyTimeoutMs: number, lookup?: ResolveHost): Up
     },
     async destroy() {
       const all = [...upstreams.values(), ...retired];
-      for (const { uploadAgent, readClient } of all) {
-        uploadAgent.destroy();
+      for (const { uploadAgents, readClient } of all) {
+        uploadAgents.http.destroy();
+        uploadAgents.https.destroy();
         readClient.destroy();
       }
       await Promise.all(all.map(({ dispatcher }) => dispatcher.destroy()));
@@ -120,7 +123,7 @@ function closeIdle(agent: HttpAgent): void {
 interface UpstreamConnections
   extends Pick<
     Upstream,
-    "send" | "dispatcher" | "uploadAgent" | "secureContext" | "budget" | "guard"
+    "send" | "dispatcher" | "uploadAgents" | "secureContext" | "budget" | "guard"
   > {
   /** Differs where other connections are needed. */
   readonly connectionKey: string;
@@ -148,13 +151,13 @@ function connect(
     headersTimeout: headersTimeoutMs,
     bodyTimeout: bodyTimeoutMs,
     keepAliveTimeout: keepAliveTimeoutMs,
-    connect: { timeout: connectTimeoutMs, lookup, secureContext },
+    connect: createConnector({ timeout: connectTimeoutMs, lookup, secureContext }),
   });
   const uploadOptions = { keepAlive: true, timeout: keepAliveTimeoutMs, lookup };
-  const uploadAgent =
-    connector.address.scheme === "https"
-      ? new HttpsAgent({ ...uploadOptions, secureContext })
-      : new HttpAgent(uploadOptions);
+  const uploadAgents = {
+    http: delayAgentWriteErrors(new HttpAgent(uploadOptions)),
+    https: delayAgentWriteErrors(new HttpsAgent({ ...uploadOptions, secureContext })),
+  };
   const readClient = createReadClient({
     lookup,
     secureContext,
@@ -169,7 +172,7 @@ function connect(
     send: readClient.send,
     readClient,
     dispatcher,
-    uploadAgent,
+    uploadAgents,
     secureContext,
     budget,
     guard,

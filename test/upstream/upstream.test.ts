@@ -91,7 +91,7 @@ describe("the upstreams of connectors", function () {
       const first = upstreams.of(harbor, none);
       const second = upstreams.of(connector, secrets);
       expect(second.dispatcher).to.not.equal(first.dispatcher);
-      expect(second.uploadAgent).to.not.equal(first.uploadAgent);
+      expect(second.uploadAgents).to.not.equal(first.uploadAgents);
       expect(second.guard).to.not.equal(first.guard);
     });
   }

@@ -186,7 +186,8 @@ async function relayContent(
   const length = request.headers["content-length"];
   if (length !== undefined) headers["content-length"] = length;
   if (request.headers.expect !== undefined) response.writeContinue();
-  const { uploadAgent: agent, budget } = upstream;
+  const { uploadAgents, budget } = upstream;
+  const agent = url.protocol === "https:" ? uploadAgents.https : uploadAgents.http;
   const upload = { request, response, url, headers, agent, budget, bodyTimeoutMs };
   const collected = await passUpload(upload).catch((error: unknown) => {
     throw response.destroyed
@@ -198,9 +199,14 @@ async function relayContent(
     collected.status === 401 &&
     login.learnFromChallenge(upstream, scopes, authorization, challenge)
   ) {
-    throw unavailable("the registry revoked its token in the middle of the upload", {
-      detail: "push again: the next attempt gets a new token",
-    });
+    const { origin } = connector.address;
+    throw authorization === undefined
+      ? unavailable(`the registry ${origin} required a login only after the content was sent`, {
+          detail: "push again: the next attempt logs in first",
+        })
+      : unavailable(`the registry ${origin} revoked its token in the middle of the upload`, {
+          detail: "push again: the next attempt gets a new token",
+        });
   }
   const hop = { url, isStorage: false, digest: undefined, authorization };
   respondCollected(admitted, collected, hop, seal);
