@@ -7,9 +7,17 @@ export class ClientGone extends Error {
   override readonly name = "ClientGone";
 }
 
-/** A body ended early. The client's connection is destroyed, so that the client can't take the body for a whole one. */
+/**
+ * A body ended early. Where a part of it has gone out, the client's connection is destroyed, so that the client can't take
+ * that part for a whole body; where nothing has, the client gets an error.
+ */
 export class BodyCut extends Error {
-  override readonly name = "BodyCut";
+  override readonly name: string = "BodyCut";
+}
+
+/** A body is not the content that its digest stands for. It ends as one that was cut does. */
+export class WrongContent extends BodyCut {
+  override readonly name: string = "WrongContent";
 }
 
 /**

@@ -13,7 +13,7 @@ import {
   connectorOf,
 } from "./admission.ts";
 import type { AdmittedRequest } from "./admitted.ts";
-import { BodyCut, ClientGone, cut } from "./client-gone.ts";
+import { ClientGone, cut } from "./client-gone.ts";
 import {
   apiVersion,
   asRegistryError,
@@ -215,13 +215,15 @@ function respondToError(
 ): void {
   if (error instanceof ClientGone || response.destroyed) return;
   const known = asRegistryError(error);
-  report.reason = known?.message ?? (error instanceof BodyCut ? error.message : "unexpected error");
+  report.reason = known?.message ?? "unexpected error";
   logFailure(request, error, report, log);
+  const shown = known ?? unexpectedError;
   if (response.headersSent) {
+    report.cutStatus = shown.status; // the client has a part, and is not the one who went away
     cut(response);
     return;
   }
-  respondWithError(response, known ?? unexpectedError);
+  respondWithError(response, shown);
   drain(request);
 }
 

@@ -2,6 +2,7 @@
 import type { ServerResponse } from "node:http";
 import { Unavailable } from "../connector/platform.ts";
 import { UpstreamError } from "../upstream/upstream-error.ts";
+import { BodyCut, WrongContent } from "./client-gone.ts";
 
 /** Error codes of the OCI distribution specification 1.1, and the three that docker's registry adds for the server's side. */
 export type RegistryErrorCode =
@@ -62,12 +63,21 @@ export const denied = (message: string, options?: RegistryErrorOptions): Registr
   new RegistryError(403, "DENIED", message, options);
 
 /**
- * An error as clients get it: one of ours, of our surroundings, or of the registry.
+ * An error as clients get it where nothing of a response has gone out: one of ours, of our surroundings, or of the registry.
  * @returns undefined for any other, which is a fault of this program
  */
 export function asRegistryError(error: unknown): RegistryError | undefined {
   if (error instanceof RegistryError) return error;
   if (error instanceof Unavailable) return unavailable(error.message, { cause: error });
+  if (error instanceof WrongContent) {
+    const detail =
+      "its storage may be damaged, or something on the way changes it; if that stays, push the content again";
+    return badGateway(error.message, { cause: error, detail });
+  }
+  if (error instanceof BodyCut) {
+    const detail = "this is between the proxy and the registry; it can be tried again";
+    return unavailable(error.message, { cause: error, detail });
+  }
   if (!(error instanceof UpstreamError)) return undefined;
   const { fault, message, detail, cause, retryAfterMs } = error;
   const options = {

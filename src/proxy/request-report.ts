@@ -29,7 +29,10 @@ export interface RequestReport {
   readonly decision: "allowed" | "refused";
   /** Why the request was refused, or failed. */
   readonly reason: string | undefined;
-  /** The HTTP status that the client got; 499 where it went away first. */
+  /**
+   * The HTTP status that the client got; 499 where it went away first. Where the proxy ended a response that had begun,
+   * it is the status of the error that was the reason.
+   */
   readonly status: number;
   /** The HTTP status of the registry's response; undefined where there was none. */
   readonly upstreamStatus: number | undefined;
@@ -57,6 +60,8 @@ export interface ReportDraft {
   /** Why the request was refused, or failed. */
   reason?: string;
   upstreamStatus?: number;
+  /** The status of the error for which the proxy ends a response that has begun, and destroys the connection. */
+  cutStatus?: number;
 }
 
 /**
@@ -98,7 +103,9 @@ export function openReport(
       verb: draft.verb,
       decision: connector === undefined && !draft.isPassedOn ? "refused" : "allowed",
       reason: draft.reason,
-      status: response.writableFinished ? response.statusCode : clientClosedRequest,
+      status: response.writableFinished
+        ? response.statusCode
+        : (draft.cutStatus ?? clientClosedRequest),
       upstreamStatus: draft.upstreamStatus,
       bytesReceived,
       bytesSent: socket.bytesWritten - bytesWritten,

@@ -1,5 +1,5 @@
 /** The registry's response as the client gets it, its head and its body. */
-import type { IncomingHttpHeaders, IncomingMessage } from "node:http";
+import { type IncomingHttpHeaders, type IncomingMessage, validateHeaderValue } from "node:http";
 import type { Connector } from "../../connector/connector.ts";
 import { showRef } from "../../connector/connector-ref.ts";
 import { parseJson, property } from "../../connector/document.ts";
@@ -20,11 +20,16 @@ import type { CollectedResponse, Hop, ResponseSink } from "./exchange.ts";
 import type { SessionSeal } from "./upload-session.ts";
 import { resolveUpstream, upstreamPath } from "./upstream-request.ts";
 
-/** Passes a response on to the client as it comes. */
+/**
+ * Passes a response on to the client as it comes. Its head goes out with the first bytes of its body: until then, the client
+ * can still get an error in its place.
+ */
 export class ClientSink implements ResponseSink {
   readonly #admitted: AdmittedRequest;
   readonly #seal: SessionSeal;
   readonly #statuses: readonly number[] | undefined;
+  /** The head, until it goes out. */
+  #head: { readonly status: number; readonly headers: HeaderFields } | undefined;
 
   /** @param statuses of responses that are passed on; without them, every one is */
   constructor(admitted: AdmittedRequest, seal: SessionSeal, statuses?: readonly number[]) {
@@ -36,18 +41,29 @@ export class ClientSink implements ResponseSink {
   begin(head: ResponseHead, hop: Hop): boolean {
     const { status } = head;
     if (this.#statuses?.includes(status) === false) return false;
-    const { response, report } = this.#admitted;
-    report.upstreamStatus = status;
-    response.writeHead(status, clientHeaders(this.#admitted, head, hop, this.#seal));
+    this.#admitted.report.upstreamStatus = status;
+    const headers = clientHeaders(this.#admitted, head, hop, this.#seal);
+    for (const [name, value] of Object.entries(headers)) {
+      validateHeaderValue(name, String(value)); // what can't be sent has to be an error here
+    }
+    this.#head = { status, headers };
     return true;
   }
 
   write(chunk: Buffer, release: () => void): void {
+    this.#sendHead();
     this.#admitted.response.write(chunk, release);
   }
 
   end(): undefined {
+    this.#sendHead();
     this.#admitted.response.end();
+  }
+
+  #sendHead(): void {
+    if (this.#head === undefined) return;
+    this.#admitted.response.writeHead(this.#head.status, this.#head.headers);
+    this.#head = undefined;
   }
 }
 

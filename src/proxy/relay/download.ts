@@ -3,7 +3,7 @@ import { createHash, type Hash } from "node:crypto";
 import type { ResponseHead } from "../../upstream/http-client/http-exchange.ts";
 import { isBusy } from "../../upstream/retry-after.ts";
 import { UpstreamError } from "../../upstream/upstream-error.ts";
-import { BodyCut } from "../client-gone.ts";
+import { BodyCut, WrongContent } from "../client-gone.ts";
 import type { Hop, ResponseSink } from "./exchange.ts";
 import { Patience, waitFor } from "./patience.ts";
 import { type FinalResponse, type ReplayOptions, replay } from "./replay.ts";
@@ -13,6 +13,11 @@ import type { UpstreamRequest } from "./upstream-request.ts";
 export const defaultRetryDelaysMs: readonly number[] = [100, 500, 2000, 4000];
 /** So much more counts as progress, after which all the tries are there again. */
 const progressBytes = 1024 * 1024;
+/**
+ * Content of at most so many bytes is held until it is checked: the manifests and configurations that nearly all images
+ * have. What is longer goes out as it comes, since clients count the time until the first byte.
+ */
+const maxHeldBytes = 64 * 1024;
 
 export interface DownloadOptions extends ReplayOptions {
   /** The waits before each try to continue. */
@@ -25,7 +30,8 @@ export interface DownloadOptions extends ReplayOptions {
 /**
  * Sends a GET for something whole, named by its digest. Where the response is cut in the middle, the rest is requested
  * with Range and, where there is an ETag, If-Range; the client sees one response, whose digest is checked.
- * @throws RegistryError, UpstreamError, ClientGone; BodyCut where it could not be continued, or has another digest
+ * @throws RegistryError, UpstreamError, ClientGone; BodyCut where it could not be continued; WrongContent where it has
+ *   another digest
  */
 export async function download(
   request: UpstreamRequest,
@@ -83,7 +89,7 @@ async function resume(
 /** The outcome of an attempt whose error may be gone at the next one. */
 function undefinedIfTemporary(error: unknown): undefined {
   const isTemporary = error instanceof UpstreamError && error.fault === "ConnectionFailed";
-  if (!isTemporary && !(error instanceof BodyCut)) throw error;
+  if (error instanceof WrongContent || !(isTemporary || error instanceof BodyCut)) throw error;
 }
 
 /** A body that can be continued where it was cut. */
@@ -117,8 +123,9 @@ function isRest(
 const hashAlgorithms: ReadonlySet<string> = new Set(["sha256", "sha512"]);
 
 /**
- * Checks a body against its digest while it passes on to another sink. Its last bytes are held back until it is known
- * to be right, so that a wrong one never looks whole. Where it comes too fast to be hashed, it passes without a check.
+ * Checks a body against its digest while it passes on to another sink. A short one is held back until it is known to be
+ * right, so that nothing of a wrong one goes out; of a longer one the last bytes are, so that a wrong one never looks whole.
+ * Where it comes too fast to be hashed, it passes without a check.
  */
 class CheckedSink implements ResponseSink {
   readonly #sink: ResponseSink;
@@ -129,6 +136,8 @@ class CheckedSink implements ResponseSink {
   #hash: Hash | undefined;
   #length: number | undefined;
   #isWrong = false;
+  /** What is held back, as long as all of the body is. */
+  #held: Buffer[] | undefined;
   /** Bytes of the body that have come. */
   bytes = 0;
   /** How the response can be continued, if it can. */
@@ -153,6 +162,7 @@ class CheckedSink implements ResponseSink {
     this.#hash = createHash(algorithm);
     const length = Number(headers["content-length"]);
     this.#length = Number.isNaN(length) ? undefined : length;
+    this.#held = this.#length === undefined || this.#length <= maxHeldBytes ? [] : undefined;
   }
 
   write(chunk: Buffer, release: () => void): void {
@@ -161,16 +171,32 @@ class CheckedSink implements ResponseSink {
       this.#hash = this.#budget.take(chunk.length) ? this.#hash.update(chunk) : undefined;
     }
     if (this.bytes === this.#length) this.#check();
-    if (this.#isWrong) release();
-    else this.#sink.write(chunk, release);
+    if (this.#isWrong) {
+      release();
+      return;
+    }
+    if (this.#held !== undefined && this.#hash !== undefined && this.bytes <= maxHeldBytes) {
+      this.#held.push(Buffer.from(chunk));
+      release();
+      return;
+    }
+    this.#passHeld();
+    this.#sink.write(chunk, release);
   }
 
   end(): Promise<void> | undefined {
     this.#check();
-    if (!this.#isWrong) return this.#sink.end();
-    return Promise.reject(
-      new BodyCut(`the registry sent content that does not match ${this.#digest}`),
-    );
+    if (this.#isWrong) {
+      const message = `the registry sent content that does not match ${this.#digest}`;
+      return Promise.reject(new WrongContent(message));
+    }
+    this.#passHeld();
+    return this.#sink.end();
+  }
+
+  #passHeld(): void {
+    for (const chunk of this.#held ?? []) this.#sink.write(chunk, () => undefined);
+    this.#held = undefined;
   }
 
   #check(): void {

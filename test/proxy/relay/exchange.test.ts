@@ -12,7 +12,7 @@ import { neverAnswer } from "../../support/hostile-answers.ts";
 import { breakChunks, resetDownloads, truncateBlobs } from "../../support/hostile-downloads.ts";
 import { noise } from "../../support/oci-image.ts";
 import { openRaw } from "../../support/raw-request.ts";
-import { clientOf, type TestClient } from "../test-client.ts";
+import { clientOf, errorIn, type TestClient } from "../test-client.ts";
 import { startTestProxy, type TestProxy } from "../test-proxy.ts";
 
 const bodyTimeoutMs = 300;
@@ -99,16 +99,18 @@ describe("the body of a response that comes from a registry", function () {
       }
     });
 
-    it("at its very beginning, never looks whole", async () => {
+    it("at its very beginning, is an error, since nothing has gone out", async () => {
       undo.defer(truncateBlobs(registry, 0));
-      const answer = await client("GET", path).catch(() => undefined);
-      expect(answer?.complete ?? false).to.equal(false);
+      const answer = await client("GET", path);
+      expect(answer.status).to.equal(503);
+      expect(errorIn(answer).message).to.contain("ended early");
     });
 
-    it("since it stops, never looks whole", async () => {
+    it("since it stops before it begins, is an error", async () => {
       undo.defer(neverAnswer(registry, "GET blob", { bytes: 1000 }));
-      const answer = await client("GET", path).catch(() => undefined);
-      expect(answer?.complete ?? false).to.equal(false);
+      const answer = await client("GET", path);
+      expect(answer.status).to.equal(503);
+      expect(errorIn(answer).message).to.contain("ended early");
     });
 
     it("is logged, with the reason", () => {
