@@ -18,7 +18,14 @@ import { parameter } from "../request/query.ts";
 import type { RepositoryTarget } from "../request/request-target.ts";
 import type { CollectedResponse, Hop, ResponseSink } from "./exchange.ts";
 import type { SessionSeal } from "./upload-session.ts";
-import { resolveUpstream, upstreamPath } from "./upstream-request.ts";
+import {
+  isForList,
+  isOwnOrigin,
+  lastPart,
+  resolveRedirect,
+  resolveUpstream,
+  upstreamPath,
+} from "./upstream-request.ts";
 
 /**
  * Passes a response on to the client as it comes. Its head goes out with the first bytes of its body: until then, the client
@@ -151,7 +158,7 @@ function upstreamCode(body: Buffer): string {
 
 /**
  * The registry's headers as the client gets them.
- * @throws RegistryError 502 where the registry sends an upload to another host
+ * @throws RegistryError 502 where the registry sends an upload to another host, or the next page of a list is lost
  */
 function clientHeaders(
   admitted: AdmittedRequest,
@@ -250,12 +257,15 @@ function clientLocation(
   seal: SessionSeal,
 ): string | undefined {
   const { address } = connector;
-  const url = resolveUpstream(location, hop.url, address);
+  const isRedirect = status >= 300 && status < 400;
+  const url = isRedirect
+    ? resolveRedirect(location, [hop.url], address)
+    : resolveUpstream(location, hop.url, address);
   if (url === undefined) throw badGateway("the registry sent a Location that is not a URL");
   if (!isUnderWay(method, status, target)) {
     return clientPath(url, target, address) ?? createdPath(target);
   }
-  if (url.origin !== address.origin) {
+  if (!isOwnOrigin(url.origin, address)) {
     throw badGateway(
       `the registry ${address.origin} directs the upload to ${url.origin}, which may not get the connector's credential`,
       {
@@ -303,7 +313,7 @@ export function clientPath(
   address: RegistryAddress,
 ): string | undefined {
   const inside = upstreamPath(target, address);
-  if (url.origin !== address.origin || !url.pathname.startsWith(inside)) return undefined;
+  if (!isOwnOrigin(url.origin, address) || !url.pathname.startsWith(inside)) return undefined;
   return `${clientPrefix(target)}${url.pathname.slice(inside.length)}${url.search}`;
 }
 
@@ -311,9 +321,11 @@ const clientPrefix = ({ prefix, repository }: RepositoryTarget): string =>
   repository === "" ? prefix : `${prefix}${repository}/`;
 
 /**
- * A Link header (RFC 8288) with the paths of its targets as clients have to request them.
- * @param requested the URL whose response has the header
- * @returns undefined where one of its targets lies outside of the repository
+ * A Link header (RFC 8288) with the paths of its targets as clients have to request them. Links to what lies outside of the
+ * repository are left out.
+ * @param requested the URL whose response has the header: the last one, where the registry has redirected
+ * @returns undefined where no link is left
+ * @throws RegistryError 502 where the next page of a list would be left out: the list would look whole
  */
 export function clientLink(
   link: string,
@@ -321,28 +333,65 @@ export function clientLink(
   target: RepositoryTarget,
   address: RegistryAddress,
 ): string | undefined {
-  let isOutside = false;
-  const rewritten = link.replace(/<([^<>]*)>/g, (_whole, text: string) => {
-    const url = resolveUpstream(text, requested, address);
-    const path =
-      url && (clientPath(url, target, address) ?? nextPage(url, requested, target, address));
-    isOutside ||= path === undefined;
-    return `<${path}>`;
+  const links = [...link.matchAll(linkValue)];
+  const isLost = ([, text = "", params = ""]: RegExpMatchArray): boolean =>
+    isNext(params) && clientTarget(text, true, requested, target, address) === undefined;
+  const isUnreadable = links.length === 0 && /\bnext\b/i.test(link);
+  if (isForList({ url: requested }) && (isUnreadable || links.some(isLost))) {
+    throw badGateway(
+      `${requested.host} names a next page of the list that can't be requested through this connector`,
+      { detail: "the list goes on there, and would look complete without it" },
+    );
+  }
+  const kept = links.flatMap(([, text = "", params = ""]) => {
+    const path = clientTarget(text, isNext(params), requested, target, address);
+    return path === undefined ? [] : [`<${path}>${params.trimEnd()}`];
   });
-  return isOutside ? undefined : rewritten;
+  return kept.length === 0 ? undefined : kept.join(", ");
 }
 
-/**
- * The next page of the list that was requested, which a registry may know under another host or without its base
- * path. It is the query that tells the page; without the Link, clients would take the list to end here.
- */
-function nextPage(
-  url: URL,
+/** A link-value of RFC 8288: its target, and the parameters behind it. */
+const linkValue = /<([^<>]*)>((?:[^,"<]|"(?:[^"\\]|\\.)*")*)/g;
+
+/** Whether the parameters of a link-value have the relation `next`, perhaps beside others. */
+function isNext(params: string): boolean {
+  const [, quoted, token] = /;\s*rel\s*=\s*(?:"([^"]*)"|([^\s;,"]+))/i.exec(params) ?? [];
+  return (quoted ?? token ?? "").toLowerCase().split(/\s+/).includes("next");
+}
+
+/** The path of a link's target as a client has to request it, undefined for what it can't request. */
+function clientTarget(
+  text: string,
+  isNextPage: boolean,
   requested: URL,
   target: RepositoryTarget,
   address: RegistryAddress,
 ): string | undefined {
-  const path = requested.pathname.slice(address.basePath.length);
-  if (url.search === "" || !url.pathname.endsWith(path)) return undefined;
-  return clientPath(new URL(url.search, requested), target, address);
+  const url = resolveUpstream(text, requested, address);
+  if (url === undefined) return undefined;
+  return (
+    clientPath(url, target, address) ?? pageOfList(url, isNextPage, requested, target, address)
+  );
+}
+
+/**
+ * A page of the list that was requested, which a registry may know under another host, another repository's name or without
+ * its base path. It is the query that tells the page; without the Link, clients would take the list to end here.
+ */
+function pageOfList(
+  url: URL,
+  isNextPage: boolean,
+  requested: URL,
+  target: RepositoryTarget,
+  address: RegistryAddress,
+): string | undefined {
+  const { endpoint } = target;
+  if (url.search === "" || endpoint.kind === "upload") return undefined;
+  const isAtRegistry = isOwnOrigin(requested.origin, address);
+  const path = isAtRegistry
+    ? requested.pathname.slice(address.basePath.length)
+    : requested.pathname;
+  const isSameList =
+    url.pathname.endsWith(path) || (isNextPage && url.pathname.endsWith(`/${lastPart(endpoint)}`));
+  return isSameList ? `${clientPrefix(target)}${lastPart(endpoint)}${url.search}` : undefined;
 }

@@ -9,12 +9,12 @@ import { unreachable, wasClosed } from "../../upstream/upstream-error.ts";
 import { BodyCut, ClientGone } from "../client-gone.ts";
 import type { HeaderFields } from "../headers.ts";
 import { RegistryError } from "../registry-error.ts";
-import type { UpstreamRequest } from "./upstream-request.ts";
+import { isForBlob, type UpstreamRequest } from "./upstream-request.ts";
 
 /** Where a request is sent to: the registry, and then each host that a redirect leads to. */
 export interface Hop {
   readonly url: URL;
-  /** Whether it is another origin than the registry's. No credential goes there. */
+  /** Whether it is another origin than the registry's own (`isOwnOrigin`). No credential goes there. */
   readonly isStorage: boolean;
   /** The digest that the registry named when it redirected; the storage does not know it. */
   readonly digest: string | undefined;
@@ -30,7 +30,10 @@ export interface ResponseSink {
    * @throws whatever then ends the exchange
    */
   begin(head: ResponseHead, hop: Hop): boolean;
-  /** Takes the next bytes of the body. `release` has to be called once their memory may be used again. */
+  /**
+   * Takes the next bytes of the body. `release` has to be called once their memory may be used again.
+   * @throws RegistryError where no more is wanted; it ends the exchange
+   */
   write(chunk: Buffer, release: () => void): void;
   /**
    * The body is complete. Nothing is returned where that is the end, too.
@@ -80,7 +83,7 @@ const headTimeoutMs = 25_000;
  * @throws ClientGone; BodyCut where a streamed body ends early; UpstreamError where no response comes; what the sink throws
  */
 export async function exchange(options: ExchangeOptions): Promise<UpstreamResponse> {
-  const { hop, response } = options;
+  const { response } = options;
   try {
     return await exchangeOnce(options).catch((error: unknown) => {
       // A server may close a kept connection just when the next request is on its way (RFC 9112, section 9.3.1).
@@ -90,9 +93,16 @@ export async function exchange(options: ExchangeOptions): Promise<UpstreamRespon
   } catch (error) {
     const isKnown = error instanceof RegistryError || error instanceof BodyCut;
     if (response.destroyed || isKnown) throw error;
-    const who = hop.isStorage ? "the registry's storage" : "the registry";
-    throw unreachable(`${who} ${hop.url.origin}`, error);
+    throw unreachable(nameOf(options), error);
   }
+}
+
+/** What a hop is called in an error: "the registry https://harbor.test". */
+function nameOf({ request, hop }: ExchangeOptions): string {
+  const { origin } = hop.url;
+  if (!hop.isStorage) return `the registry ${origin}`;
+  if (isForBlob(request)) return `the registry's storage ${origin}`;
+  return `the host ${origin}, to which ${request.url.host} redirects,`;
 }
 
 function exchangeOnce(options: ExchangeOptions): Promise<UpstreamResponse> {
@@ -150,7 +160,12 @@ class Exchange implements ResponseHandler {
   onData(chunk: Buffer, release: () => void): void {
     this.#bytes += chunk.length;
     if (this.#handling === "stream") {
-      this.#options.sink.write(chunk, release);
+      try {
+        this.#options.sink.write(chunk, release);
+      } catch (error) {
+        release();
+        this.abort(error as Error);
+      }
       return;
     }
     const isCollected = this.#handling === "collect" && this.#bytes <= maxCollectedBytes;
@@ -170,7 +185,8 @@ class Exchange implements ResponseHandler {
   }
 
   onError(error: Error): void {
-    if (this.#head === undefined || error instanceof ClientGone) this.#settle(error);
+    const isKnown = error instanceof ClientGone || error instanceof RegistryError;
+    if (this.#head === undefined || isKnown) this.#settle(error);
     else if (this.#handling === "stream") {
       this.#settle(new BodyCut("the registry's response ended early", { cause: error }));
     } else this.#settle(); // the part of an error's body that came is passed on

@@ -4,10 +4,17 @@ import { withoutBrackets } from "../../connector/host-name.ts";
 import { retryDelayMs } from "../../upstream/retry-after.ts";
 import type { UpstreamLogin } from "../../upstream/upstream-login.ts";
 import { containsCredential } from "../headers.ts";
-import { badGateway, denied } from "../registry-error.ts";
+import { badGateway, denied, type RegistryError } from "../registry-error.ts";
 import { exchange, type Hop, type ResponseSink, type UpstreamResponse } from "./exchange.ts";
 import type { Patience } from "./patience.ts";
-import { headersForStorage, resolveUpstream, type UpstreamRequest } from "./upstream-request.ts";
+import {
+  headersForStorage,
+  isForBlob,
+  isForList,
+  isOwnOrigin,
+  resolveRedirect,
+  type UpstreamRequest,
+} from "./upstream-request.ts";
 
 export interface ReplayOptions {
   readonly login: UpstreamLogin;
@@ -26,7 +33,8 @@ export interface FinalResponse extends UpstreamResponse {
   readonly redirectTo?: URL;
 }
 
-const maxRedirects = 5;
+/** As many as Go's clients follow. */
+const maxRedirects = 10;
 
 /**
  * Sends a request that can be sent again, as it has no body or one that is held, until it has its final response.
@@ -44,18 +52,22 @@ export async function replay(
     digest: undefined,
     authorization: undefined,
   };
+  const requested: [URL, ...URL[]] = [request.url];
   for (let redirects = 0; redirects <= maxRedirects; redirects += 1) {
     const hop = next;
     const attempt = (): Promise<UpstreamResponse> =>
       hop.isStorage ? sendToStorage(request, hop, options) : sendToRegistry(request, hop, options);
     const response = await options.patience.retry(attempt, requestedDelayMs);
     if (response.handling !== "discard") return response;
-    next = redirected(request, response);
+    next = redirected(request, response, requested);
+    requested.push(next.url);
     if (options.passesRedirects && isForClient(request, response.hop, next)) {
       return { ...response, redirectTo: next.url };
     }
   }
-  throw badGateway(`${request.url.host} redirects too many times`);
+  throw badGateway(
+    `${request.url.host} redirects too many times: ${maxRedirects} redirects were followed, and another one came`,
+  );
 }
 
 const requestedDelayMs = ({ status, headers }: UpstreamResponse): number | undefined =>
@@ -91,7 +103,26 @@ async function sendToStorage(
   const received = await exchange({ request, hop, headers, sink, response });
   const { status } = received;
   if (status < 400 || storageStatuses.has(status)) return received;
-  throw badGateway(`${hop.url.host}, where the registry keeps its blobs, answered ${status}`);
+  throw storageFailure(request, received);
+}
+
+/** What a host that the registry has redirected to has refused, in the words that are true of it. */
+function storageFailure(
+  request: UpstreamRequest,
+  { status, headers, hop }: UpstreamResponse,
+): RegistryError {
+  const { host } = request.url;
+  if (status === 401 && headers["www-authenticate"] !== undefined) {
+    return badGateway(
+      `${host} redirects to ${hop.url.host}, which requires a login of its own (it answered 401); the connector's login is for ${host} alone`,
+      { detail: `use a connector whose spec.address is ${hop.url.origin}` },
+    );
+  }
+  return badGateway(
+    isForBlob(request)
+      ? `${hop.url.host}, where the registry keeps its blobs, answered ${status}`
+      : `${host} redirects to ${hop.url.host}, which answered ${status}`,
+  );
 }
 
 /** What a storage host may say to a client: no such blob, no such range, try again later. */
@@ -99,30 +130,67 @@ const storageStatuses: ReadonlySet<number> = new Set([404, 412, 416, 429, 503]);
 
 /**
  * Where a redirect leads.
+ * @param requested the URLs that were requested so far
  * @throws RegistryError 502 or 403 where it must not be followed
  */
-function redirected(request: UpstreamRequest, { status, headers, hop }: UpstreamResponse): Hop {
-  const { upstream, method } = request;
+function redirected(
+  request: UpstreamRequest,
+  response: UpstreamResponse,
+  requested: readonly [URL, ...URL[]],
+): Hop {
+  const { upstream } = request;
   const { address } = upstream.connector;
+  const { headers, hop } = response;
   const { host } = hop.url;
-  const url = resolveUpstream(headers.location ?? "", hop.url, address);
+  const url = resolveRedirect(headers.location ?? "", requested, address);
   if (url === undefined) throw badGateway(`${host} redirects to something that is not a URL`);
-  if (url.protocol === "http:" && address.scheme === "https") {
+  // The https origin of an http address is the registry's own where the registry itself leads there, and nobody else.
+  const isStorage =
+    url.origin !== address.origin && (hop.isStorage || !isOwnOrigin(url.origin, address));
+  const isSecure = address.scheme === "https" || (hop.url.protocol === "https:" && !hop.isStorage);
+  if (url.protocol === "http:" && isSecure) {
     throw badGateway(`${host} redirects from https to http, to ${url.host}`);
   }
-  // RFC 9110, section 15.4: 307 and 308 keep the method; the others turn it into GET, which no registry means.
-  if (!isRead(request) && (status < 307 || url.origin !== address.origin)) {
-    throw badGateway(`${host} redirects a ${method} (${status}) to ${url.host}`);
-  }
+  if (!isRead(request)) checkRedirectedWrite(request, response, url, isStorage);
   const checked = upstream.guard.checkHost(withoutBrackets(url.hostname));
   if (!checked.ok) throw denied(checked.reason);
+  keepQuery(request, hop.url, url);
   const digest = headers["docker-content-digest"];
   return {
     url,
-    isStorage: url.origin !== address.origin,
+    isStorage,
     digest: typeof digest === "string" ? digest : hop.digest,
     authorization: undefined,
   };
+}
+
+/**
+ * RFC 9110, section 15.4: 307 and 308 keep the method; the others turn it into GET, which no registry means.
+ * @throws RegistryError 502 where a write must not follow its redirect
+ */
+function checkRedirectedWrite(
+  { method, upstream }: UpstreamRequest,
+  { status, hop }: UpstreamResponse,
+  url: URL,
+  isStorage: boolean,
+): void {
+  if (status >= 307 && !isStorage) return;
+  const isUpgrade = !isStorage && url.origin !== upstream.connector.address.origin;
+  throw badGateway(
+    `${hop.url.host} redirects a ${method} (${status}) to ${url.host}`,
+    isUpgrade ? { detail: `write ${url.origin} in the connector's spec.address` } : {},
+  );
+}
+
+/**
+ * Gives the redirect of a list the query of the request, where it has lost it on the way to another place (registry.k8s.io#326):
+ * the query says which page is meant, and without it every page would be the first one.
+ */
+function keepQuery(request: UpstreamRequest, from: URL, to: URL): void {
+  const isMoved = to.origin !== from.origin || to.pathname !== from.pathname;
+  if (isMoved && to.search === "" && isForList(request) && isForList({ url: to })) {
+    to.search = request.url.search;
+  }
 }
 
 /** Whether the registry itself redirects a read to another origin, by a URL that shows nobody's login. */

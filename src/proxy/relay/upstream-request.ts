@@ -75,7 +75,7 @@ function upstreamUrl(
     session?.connectorUid === uid &&
     session.repository === repository &&
     session.subject === identity.subject;
-  if (url === null || !isOwn || url.origin !== address.origin) {
+  if (url === null || !isOwn || !isOwnOrigin(url.origin, address)) {
     throw new RegistryError(404, "BLOB_UPLOAD_UNKNOWN", "there is no such upload here", {
       detail:
         "it has expired, or was begun by another volume or in another repository; start it again",
@@ -93,7 +93,8 @@ export function upstreamPath({ repository }: RepositoryTarget, address: Registry
   return repository === "" ? api : `${api}${upstreamRepository(address, repository)}/`;
 }
 
-function lastPart(endpoint: Exclude<Endpoint, { kind: "upload" }>): string {
+/** The end of the path of an endpoint, behind its repository: `tags/list`. */
+export function lastPart(endpoint: Exclude<Endpoint, { kind: "upload" }>): string {
   switch (endpoint.kind) {
     case "catalog":
       return "_catalog";
@@ -111,22 +112,79 @@ function lastPart(endpoint: Exclude<Endpoint, { kind: "upload" }>): string {
 }
 
 /**
- * The URL that a registry names in a Location or Link, resolved against the URL that was requested; undefined where it is none.
+ * Whether an origin is the registry's own, and so may get the connector's credential: that of the address, and the https one
+ * of the same host where the address is http at its default port. Many servers redirect from the one to the other (ggcr#1047).
+ */
+export const isOwnOrigin = (origin: string, address: RegistryAddress): boolean =>
+  origin === address.origin || origin === secureOrigin(address);
+
+/** `https://harbor.test` where the address is `http://harbor.test`, at the default port; undefined otherwise. */
+const secureOrigin = ({ scheme, port, origin }: RegistryAddress): string | undefined =>
+  scheme === "http" && port === 80 ? origin.replace(/^http:/, "https:") : undefined;
+
+/**
+ * The URL that a registry names in the Location or Link of a response that it does not redirect by, resolved against the URL
+ * that this response is for; undefined where it is none.
  *
  * Registries behind a load balancer often name the wrong scheme or port for themselves
- * (distribution#970, #2225, #2862). A URL of the registry's host below its API gets the origin of the connector's address.
+ * (distribution#970, #2225, #2862). A URL of the registry's host below its API gets the origin that has answered, where that
+ * is the registry's own, and else the origin of the connector's address.
  */
 export function resolveUpstream(
   text: string,
   requested: URL,
   address: RegistryAddress,
 ): URL | undefined {
-  const url = URL.parse(text, requested.href);
-  if (url === null || !["http:", "https:"].includes(url.protocol)) return undefined;
-  const isSameHost = withoutBrackets(url.hostname) === address.hostname;
-  if (!isSameHost || !url.pathname.startsWith(`${address.basePath}/v2/`)) return url;
-  return URL.parse(`${address.origin}${url.pathname}${url.search}`) ?? undefined;
+  const url = parseHttpUrl(text, requested);
+  if (url === undefined || !isOfApi(url, address)) return url;
+  const own = isOwnOrigin(requested.origin, address) ? requested.origin : address.origin;
+  const origin = url.origin === requested.origin ? url.origin : own;
+  return URL.parse(`${origin}${url.pathname}${url.search}`) ?? undefined;
 }
+
+/**
+ * Where a registry's redirect leads, undefined where that is no URL. A wrong scheme or port is put right as in
+ * `resolveUpstream`, but only where that leads elsewhere than was requested before: a registry may well keep its blobs at
+ * another port of its own host, by the same paths.
+ * @param requested the URLs that were requested so far; the last one is the one that redirects
+ */
+export function resolveRedirect(
+  text: string,
+  requested: readonly [URL, ...URL[]],
+  address: RegistryAddress,
+): URL | undefined {
+  const from = requested.at(-1) ?? requested[0];
+  const url = parseHttpUrl(text, from);
+  if (url === undefined || !isOfApi(url, address)) return url;
+  const isUpgrade = from.origin === address.origin && url.origin === secureOrigin(address);
+  if (isUpgrade) return URL.parse(`${url.origin}${url.pathname}${url.search}`) ?? undefined;
+  const corrected = resolveUpstream(text, from, address);
+  // From https to http leads nowhere in any case, so there another query is enough to try.
+  const isDowngrade = url.protocol === "http:" && from.protocol === "https:";
+  const part = isDowngrade ? "href" : "pathname";
+  const isElsewhere = requested.every(
+    (other) => other.origin !== corrected?.origin || other[part] !== corrected[part],
+  );
+  return url.origin === from.origin || isElsewhere ? corrected : url;
+}
+
+function parseHttpUrl(text: string, requested: URL): URL | undefined {
+  const url = URL.parse(text, requested.href);
+  return url !== null && ["http:", "https:"].includes(url.protocol) ? url : undefined;
+}
+
+/** Whether a URL is below the API of the registry, at whatever port and scheme. */
+const isOfApi = (url: URL, address: RegistryAddress): boolean =>
+  withoutBrackets(url.hostname) === address.hostname &&
+  url.pathname.startsWith(`${address.basePath}/v2/`);
+
+/** Whether a request is for a blob's content. */
+export const isForBlob = ({ url }: Pick<UpstreamRequest, "url">): boolean =>
+  /\/blobs\/[^/]+$/.test(url.pathname);
+
+/** Whether a request is for a list that a registry may send in pages: of tags, repositories or referrers. */
+export const isForList = ({ url }: Pick<UpstreamRequest, "url">): boolean =>
+  /\/(tags\/list|_catalog|referrers\/[^/]+)$/.test(url.pathname);
 
 /**
  * What a registry must not hear of a client: its credentials, and what registries build absolute

@@ -191,7 +191,7 @@ describe("clientLink(): a Link header of a registry", function () {
     ["<http://harbor.test:80/v2/app/x>", `<${prefix}app/x>`],
     ["<list?n=1>", `<${prefix}app/tags/list?n=1>`],
     ["</v2/app/a>; rel=x, </v2/app/b>; rel=y", `<${prefix}app/a>; rel=x, <${prefix}app/b>; rel=y`],
-    ["</v2/app/a>; rel=x, </v2/other/b>; rel=y", undefined],
+    ["</v2/app/a>; rel=x, </v2/other/b>; rel=y", `<${prefix}app/a>; rel=x`],
     // The same list, which the registry knows under a name or a path of its own.
     [
       "<http://registry:5000/v2/app/tags/list?n=1&last=a%2Fb>; rel=next",
