@@ -1,12 +1,15 @@
-import { hash } from "node:crypto";
+import { createHash, type Hash, hash } from "node:crypto";
 import { showRef } from "../../connector/connector-ref.ts";
-import { type FetchedHead, fetchHead } from "../../upstream/fetch-head.ts";
+import type { ResponseHead } from "../../upstream/http-client/http-exchange.ts";
 import type { UpstreamLogin } from "../../upstream/upstream-login.ts";
 import { isImmutableTag } from "../admission.ts";
 import type { AdmittedRequest } from "../admitted.ts";
-import { denied, unavailable } from "../registry-error.ts";
+import { badGateway, denied, unavailable } from "../registry-error.ts";
 import { parameters } from "../request/query.ts";
-import type { UpstreamRequest } from "./upstream-request.ts";
+import { maxManifestBytes } from "../request/request-body.ts";
+import type { ResponseSink } from "./exchange.ts";
+import { type ReplayOptions, replay } from "./replay.ts";
+import { headersForRegistry, type UpstreamRequest } from "./upstream-request.ts";
 
 /** Every kind of manifest, so that no registry converts one to another with another digest. */
 const manifestTypes = [
@@ -15,7 +18,6 @@ const manifestTypes = [
   "application/vnd.docker.distribution.manifest.list.v2+json",
   "application/vnd.docker.distribution.manifest.v2+json",
 ].join(", ");
-const timeoutMs = 20_000;
 
 /**
  * Sees to it that a request other than GET and HEAD makes an immutable tag once, and never changes it or takes it away. Two
@@ -23,7 +25,7 @@ const timeoutMs = 20_000;
  * @throws RegistryError 403 where it would change, 503 where the registry does not say what is there
  */
 export async function keepImmutableTag(
-  { method, target, connector, heldBody }: AdmittedRequest,
+  { method, target, connector, heldBody, response, patience }: AdmittedRequest,
   change: UpstreamRequest,
   login: UpstreamLogin,
 ): Promise<void> {
@@ -41,38 +43,70 @@ export async function keepImmutableTag(
     );
     if (method === "DELETE") throw refusal;
     const url = new URL(encodeURIComponent(tag), change.url); // beside the reference that is pushed
-    const current = await digestOfTag({ ...change, url }, login);
+    const current = await digestOfTag(change, url, { login, response, patience });
     // The same manifest once more changes nothing.
-    if (current !== undefined && current !== digestOfPush(heldBody)) throw refusal;
+    if (current !== undefined && current !== digestOfPush(heldBody, current)) throw refusal;
   }
 }
 
-const digestOfPush = (manifest: Buffer | undefined): string =>
-  `sha256:${hash("sha256", manifest ?? "")}`;
+/** The digest of a manifest, by the same algorithm as another digest where that is known. */
+function digestOfPush(manifest: Buffer | undefined, other: string): string {
+  const algorithm = other.startsWith("sha512:") ? "sha512" : "sha256";
+  return `${algorithm}:${hash(algorithm, manifest ?? "")}`;
+}
 
-/** The digest that a tag points to; undefined where there is no such tag. */
+/**
+ * The digest that a tag points to; undefined where there is no such tag. A registry whose HEAD does not say it, which no
+ * specification demands (quay#1310), is asked for the manifest itself.
+ * @throws RegistryError 503 where the registry does not say; UpstreamError, ClientGone
+ */
 async function digestOfTag(
-  { upstream, url, scopes }: Pick<UpstreamRequest, "upstream" | "url" | "scopes">,
-  login: UpstreamLogin,
+  change: UpstreamRequest,
+  url: URL,
+  options: Omit<ReplayOptions, "sink">,
 ): Promise<string | undefined> {
-  const attempt = async (): Promise<FetchedHead> => {
-    const authorization = await login.authorization(upstream, scopes);
-    const head = await fetchHead(upstream, url, {
-      method: "HEAD",
-      headers: { accept: manifestTypes },
-      authorization,
-      signal: AbortSignal.timeout(timeoutMs),
-    });
-    if (head.status === 401) {
-      login.learnFromChallenge(upstream, scopes, authorization, head.headers["www-authenticate"]);
-    }
-    return head;
+  const headers = headersForRegistry({ accept: manifestTypes, "accept-encoding": "identity" });
+  const ask = async (method: string): Promise<{ readonly status: number; digest?: string }> => {
+    const sink = new DigestSink();
+    const asked = { ...change, method, url, headers, body: undefined };
+    const { status, headers: received, hop } = await replay(asked, { ...options, sink });
+    const named = received["docker-content-digest"] ?? hop.digest;
+    const digest = sink.digest ?? (typeof named === "string" ? named : undefined);
+    return digest === undefined ? { status } : { status, digest };
   };
-  const first = await attempt();
-  const { status, headers } = first.status === 401 ? await attempt() : first;
-  const digest = headers["docker-content-digest"];
+  const head = await ask("HEAD");
+  const isUnclear = head.digest === undefined && unclearStatuses.has(head.status);
+  const { status, digest } = isUnclear ? await ask("GET") : head;
   if (status === 404) return undefined;
-  if (status === 200 && typeof digest === "string") return digest;
-  const { origin } = upstream.connector.address;
+  if (status === 200 && digest !== undefined) return digest;
+  const { origin } = change.upstream.connector.address;
   throw unavailable(`the registry ${origin} does not say whether the tag is there (${status})`);
+}
+
+/** What registries answer to HEAD that name no digest there, or know no HEAD. */
+const unclearStatuses: ReadonlySet<number> = new Set([200, 400, 405, 406, 501]);
+
+/** Hashes a manifest, and keeps nothing of it. */
+class DigestSink implements ResponseSink {
+  #hash: Hash | undefined;
+  #bytes = 0;
+  /** The digest of the whole body, once that has come. */
+  digest: string | undefined;
+
+  begin({ status, headers }: ResponseHead): boolean {
+    const isManifest = status === 200 && headers["content-encoding"] === undefined;
+    this.#hash = isManifest ? createHash("sha256") : undefined;
+    return isManifest;
+  }
+
+  write(chunk: Buffer, release: () => void): void {
+    this.#bytes += chunk.length;
+    if (this.#bytes > maxManifestBytes) throw badGateway("the registry sent too long a manifest");
+    this.#hash?.update(chunk);
+    release();
+  }
+
+  end(): undefined {
+    if (this.#bytes > 0) this.digest = `sha256:${this.#hash?.digest("hex")}`; // HEAD has no body
+  }
 }

@@ -40,7 +40,7 @@ export function endWhenIdle(request: IncomingMessage, timeoutMs: number): () => 
  * The most that one push makes the proxy hold in memory: twice the 4 MiB that registries take (distribution-spec 1.1,
  * "Pushing Manifests").
  */
-const maxManifestBytes = 8 * 1024 * 1024;
+export const maxManifestBytes: number = 8 * 1024 * 1024;
 
 /**
  * Reads a manifest whole, so that its request can be sent again with another token. The bytes count as held until the
