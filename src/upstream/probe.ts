@@ -1,7 +1,7 @@
 import type { Connector } from "../connector/connector.ts";
 import type { UpstreamSecrets } from "../connector/platform.ts";
-import { upstreamRepository } from "../connector/registry-address.ts";
-import { apiUrl, fetchHead } from "./fetch-head.ts";
+import { type RegistryAddress, upstreamRepository } from "../connector/registry-address.ts";
+import { apiUrl, type FetchedHead, fetchHead } from "./fetch-head.ts";
 import { basicAuthorization, fetchToken } from "./token-client.ts";
 import type { Upstream, Upstreams } from "./upstream.ts";
 import { UpstreamError, type UpstreamFault } from "./upstream-error.ts";
@@ -52,7 +52,9 @@ export function createProbe(upstreams: Upstreams): Probe {
     const { status, headers } = ping;
     const { origin } = connector.address;
     if (status !== 200 && status !== 401) {
-      const message = `${origin}${connector.address.basePath}/v2/ answered ${status}, wanted 200 or 401 as from a registry`;
+      const url = apiUrl(upstream, "");
+      const hint = redirectHint(connector.address, url, headers.location);
+      const message = `${url.href} answered ${status}, wanted 200 or 401 as from a registry${hint}`;
       const liveness = { ok: false, reason: "NotARegistry", message } as const;
       return { liveness, auth: liveness };
     }
@@ -62,6 +64,19 @@ export function createProbe(upstreams: Upstreams): Probe {
     const auth = await valueOrError(() => logIn(upstream, challenge, limit), signal);
     return { liveness, auth: auth instanceof UpstreamError ? findingOf(auth) : auth };
   };
+}
+
+/** What to do where a registry redirects `/v2/`: the proxy follows, but sends each request twice, the first in clear text. */
+function redirectHint(
+  { origin }: RegistryAddress,
+  requested: URL,
+  location: FetchedHead["headers"][string],
+): string {
+  const url = typeof location === "string" ? URL.parse(location, requested.href) : null;
+  if (url === null || url.origin === origin) return "";
+  return url.origin === origin.replace(/^http:/, "https:")
+    ? `; it redirects to https, so write ${url.origin} in spec.address`
+    : `; it redirects to ${url.origin}: if that is the registry, write it in spec.address`;
 }
 
 const noLoginWanted: ProbeFinding = {

@@ -1,5 +1,6 @@
 import { readFile, writeFile } from "node:fs/promises";
 import { expect } from "chai";
+import { oddRegistries } from "../support/registries/odd-registries.ts";
 import { differences } from "./differences.ts";
 import { renderReport } from "./report.ts";
 import { upstreamKinds } from "./upstreams.ts";
@@ -13,6 +14,19 @@ describe("docs/conformance.md", () => {
     if (process.env.WRITE_DOCS) await writeFile(file, text);
     expect(await readFile(file, "utf8")).to.equal(text);
   });
+});
+
+describe("the conformance report: odd registries", () => {
+  it("have a name each", () => {
+    expect(new Set(oddRegistries.map(({ id }) => id)).size).to.equal(oddRegistries.length);
+  });
+
+  for (const { id, test } of oddRegistries) {
+    it(`have a test: ${id}`, async () => {
+      const text = await readFile(new URL(`../${test}`, import.meta.url), "utf8");
+      expect(text).to.contain(`oddRegistry("${id}")`);
+    });
+  }
 });
 
 describe("the conformance report: what differs through the proxy", () => {

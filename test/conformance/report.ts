@@ -1,4 +1,5 @@
 import { listItem, paragraph, table } from "../support/markdown.ts";
+import { oddRegistries } from "../support/registries/odd-registries.ts";
 import { registryScenarios } from "../support/registries/scenarios.ts";
 import { type Difference, differences, knownDifferences } from "./differences.ts";
 import { madeComparable, notCompared } from "./talk.ts";
@@ -39,6 +40,16 @@ export function renderReport(): string {
       ["registry", "what is peculiar to it"],
       registryScenarios.map(({ name, peculiarities }) => [name, peculiarities.join("; ")]),
     ),
+    `\n## Odd registries\n\n${odd}`,
+    table(
+      ["what the registry does", "directly", "through the proxy", "test"],
+      oddRegistries.map(({ does, directly, throughProxy, test }) => [
+        does,
+        directly,
+        throughProxy,
+        `[${test.replace(/^.*\/|\.test\.ts$/g, "")}](../test/${test})`,
+      ]),
+    ),
     "",
   ].join("\n");
 }
@@ -48,6 +59,10 @@ const peculiar = paragraph(`
   used through the proxy under their real names: images are pushed, pulled, mounted, listed and deleted
   ([test](../test/proxy/registries.test.ts), [registries](../test/support/registries)). A password goes
   to the host that gives tokens, and no credential to the host that stores blobs.`);
+
+const odd = paragraph(`
+  Registries, and what stands before them, also behave in ways that are nobody's peculiarity, but that people have met. Each
+  row has a test of the same name ([registries](../test/support/registries/odd-registries.ts)).`);
 
 function introduction(): string {
   const count = chapters.reduce((sum, { workflows }) => sum + workflows.length, 0);

@@ -33,6 +33,8 @@ export interface FakeRegistryOptions {
   readonly hostname?: string;
   /** Where it listens: at its host name, where that is an address, else at `127.0.0.1`. */
   readonly address?: string;
+  /** The port to listen at; a free one, where nothing is said. */
+  readonly port?: number;
   /** What stands before `/v2/`, such as `/artifactory/api/docker/x`. */
   readonly basePath?: string;
   /** Milliseconds; a test that lets tokens expire brings its own clock. */
@@ -84,7 +86,7 @@ export async function startFakeRegistry(options: FakeRegistryOptions = {}): Prom
     : createServer(settings, listener);
   const address = options.address ?? (isIP(hostname) ? hostname : "127.0.0.1");
   await new Promise<void>((resolve, reject) => {
-    server.once("error", reject).listen(0, address, resolve);
+    server.once("error", reject).listen(options.port ?? 0, address, resolve);
   });
   const { port } = server.address() as AddressInfo;
   const host = `${hostname}:${port}`;
