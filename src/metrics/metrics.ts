@@ -170,7 +170,7 @@ interface EndedRequest {
   readonly connector: string;
   /** Verb and kind: `pull manifest`, `push upload`. */
   readonly operation: string;
-  /** HTTP status; 499 where the client went away first. */
+  /** HTTP status; 499 where the client went away first. A response that the proxy ended counts by the reason for that. */
   readonly code: number;
   readonly durationSeconds: number;
   /** Bytes that came on the connection, heads included. */
