@@ -159,9 +159,10 @@ export function resolveRedirect(
   const isUpgrade = from.origin === address.origin && url.origin === secureOrigin(address);
   if (isUpgrade) return URL.parse(`${url.origin}${url.pathname}${url.search}`) ?? undefined;
   const corrected = resolveUpstream(text, from, address);
-  // From https to http leads nowhere in any case, so there another query is enough to try.
+  // From https to http leads nowhere, and no port speaks both, so there another query is enough to try.
   const isDowngrade = url.protocol === "http:" && from.protocol === "https:";
-  const part = isDowngrade ? "href" : "pathname";
+  const isSamePort = url.port !== "" && url.port === from.port;
+  const part = isDowngrade || isSamePort ? "href" : "pathname";
   const isElsewhere = requested.every(
     (other) => other.origin !== corrected?.origin || other[part] !== corrected[part],
   );

@@ -90,6 +90,17 @@ describe("a registry that redirects oddly", function () {
     expect(registry.requests.at(-1)?.headers.authorization).to.match(/^Bearer /);
   });
 
+  it(`${oddRegistry("wrong-own-address")}; or with another query and the wrong scheme at its own port`, async () => {
+    undo.defer(
+      registry.on("* blob", ({ path, query, send, next }) =>
+        query.has("moved")
+          ? next()
+          : send(307, { Location: `https://${registry.host}${path}?moved` }),
+      ),
+    );
+    expect((await client("GET", `app/blobs/${digest}`)).status).to.equal(200);
+  });
+
   it(oddRegistry("https-to-http"), async () => {
     const secure = undo.add(await startFakeRegistry({ auth: "basic", tls: true }));
     proxy.connect("secure", secure.url, { credential, caCertificates: [secure.ca ?? ""] });
