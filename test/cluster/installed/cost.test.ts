@@ -127,7 +127,8 @@ describe("the cost of an installation in a cluster", function () {
     const all = [...requests.values()].flat().length / minutes;
     expect(all).to.be.below(10 * nodes.length);
     for (const [what, { rss }] of after) {
-      expect(rss / 1024 ** 2, what).to.be.below(what.startsWith("csi") ? 90 : 110);
+      // On a quiet machine csi takes 86 MiB; on a busy one the collector comes later.
+      expect(rss / 1024 ** 2, what).to.be.below(what.startsWith("csi") ? 96 : 110);
     }
   });
 
