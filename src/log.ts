@@ -1,5 +1,3 @@
-import { writeSync } from "node:fs";
-
 /**
  * Structured log lines. A field that is not named here can't be logged, so a token, a password or a
  * whole request never gets into a line by accident (CVE-2023-2878, CVE-2024-3744, CVE-2025-7445 are
@@ -36,63 +34,54 @@ export interface LogFields {
 /** How much a line of the log matters. Nothing is filtered by it here. */
 export type LogLevel = "info" | "warning" | "error";
 
+/** Whose request has caused a line. */
+export interface LineIdentity {
+  /** Identifies the Pod or the volume. */
+  readonly subject: string;
+  readonly user: string;
+  readonly pod?: { readonly namespace: string; readonly name: string };
+}
+
+/** Who has caused a line: the holder of a token, or a request without an identity. */
+export type LineOrigin = LineIdentity | "stranger";
+
 /**
- * Writes one line of the log.
+ * Writes one line of the log. It never throws.
  * @param message a whole clause with its subject: "the watch of Connectors failed"
+ * @param origin whose request it is about; undefined for what this process does of itself. It decides which lines are left
+ *   out when there are too many, and is not written
  * @example
  * log("warning", "the certificate of the registry expires soon", { connector: "team-a/harbor" });
  */
-export type Log = (level: LogLevel, message: string, fields?: LogFields) => void;
+export type Log = (
+  level: LogLevel,
+  message: string,
+  fields?: LogFields,
+  origin?: LineOrigin,
+) => void;
 
 /**
  * Makes a log of JSON lines: `time`, `level`, `message`, then the fields.
  * @param write takes a line with its line feed
  * @param now milliseconds since 1970
  */
-export function createLog(write: (line: string) => void, now: () => number): Log {
-  return (level, message, fields) => {
+export function createLog(
+  write: (line: string, origin: LineOrigin | undefined) => void,
+  now: () => number,
+): Log {
+  return (level, message, fields, origin) => {
     const time = new Date(now()).toISOString();
-    const error = fields?.error === undefined ? undefined : describeError(fields.error);
-    write(`${JSON.stringify({ time, level, message, ...fields, error })}\n`);
+    const error = fields?.error === undefined ? undefined : tryToDescribe(fields.error);
+    write(`${JSON.stringify({ time, level, message, ...fields, error })}\n`, origin);
   };
 }
 
-/**
- * Makes the log of this process. Lines of one turn of the event loop are written together, since a system call
- * for each costs a busy proxy more than the lines do. No line is lost where the process exits or dies of an
- * exception. A signal that nobody handles may lose the lines of its turn.
- */
-export function createProcessLog(write: (text: string) => void = writeToStderr): Log {
-  let pending = "";
-  const flush = (): void => {
-    const text = pending;
-    pending = "";
-    if (text !== "") write(text);
-  };
-  process.on("exit", flush);
-  const append = (line: string): void => {
-    if (pending === "") setImmediate(flush);
-    pending += line;
-  };
-  return createLog(append, Date.now);
-}
-
-/** The file descriptor. */
-const stderr = 2;
-const retryWriteMs = 5;
-/** Nobody wakes those who wait for it: `Atomics.wait` is the one way to sleep without the event loop. */
-const neverWoken = new Int32Array(new SharedArrayBuffer(4));
-
-/** Writes at once, and waits for a slow reader of a pipe. process.stderr would keep without bound what is not read, and lose it at an exit. */
-function writeToStderr(text: string): void {
-  let rest = Buffer.from(text);
-  while (rest.length > 0) {
-    try {
-      rest = rest.subarray(writeSync(stderr, rest));
-    } catch (error) {
-      if (!(error instanceof Error && "code" in error && error.code === "EAGAIN")) throw error;
-      Atomics.wait(neverWoken, 0, 0, retryWriteMs); // the pipe is a non-blocking one, and full
-    }
+/** An error may have causes in a circle, or a message that throws; the log doesn't. */
+function tryToDescribe(error: unknown): string {
+  try {
+    return describeError(error);
+  } catch {
+    return "an error that can't be described";
   }
 }
 

@@ -34,7 +34,7 @@ describe("the log", () => {
   });
 
   describe("of a process", () => {
-    const module = JSON.stringify(new URL("../src/log.ts", import.meta.url).href);
+    const module = JSON.stringify(new URL("../src/roles/process-log.ts", import.meta.url).href);
     const argumentsOf = (script: string): readonly string[] => {
       const setup = `import { createProcessLog } from ${module};`;
       return ["--input-type=module", "--eval", `${setup} ${script}`];
@@ -51,10 +51,12 @@ describe("the log", () => {
     it("is written once in a turn of the event loop, in order", async () => {
       const counted = await stderrOf(`
         let writes = 0;
-        const log = createProcessLog((text) => {
+        const write = (bytes) => {
           writes += 1;
-          process.stderr.write(text);
-        });
+          process.stderr.write(bytes);
+          return bytes.length;
+        };
+        const { log } = createProcessLog({ write, maxWriteBytes: 65536 });
         for (let line = 0; line < 100; line += 1) log("info", "line " + line);
         setTimeout(() => {
           log("info", "later");
@@ -65,7 +67,7 @@ describe("the log", () => {
       expect(messages(counted)).to.deep.equal([...lines, "later", "writes: 2"]);
     });
 
-    const begin = "const log = createProcessLog();";
+    const begin = "const { log } = createProcessLog();";
     const ends = {
       "process.exit": `process.exit(1);`,
       "an exception": `throw new Error("own mistake");`,

@@ -16,10 +16,17 @@ export interface Metrics {
 /** A role that has metrics. */
 export type MeteredRole = "proxy" | "csi" | "controller";
 
-/** Creates the metrics of the role that runs in this process, and of the process itself. */
-export function createMetrics(role: MeteredRole): Metrics {
+/**
+ * Creates the metrics of the role that runs in this process, and of the process itself.
+ * @param droppedLines how many lines the process's log has left out so far
+ */
+export function createMetrics(
+  role: MeteredRole,
+  droppedLines: () => readonly DroppedLines[],
+): Metrics {
   const registry = new Registry();
   collectDefaultMetrics({ register: registry });
+  registerLogMetric(registry, droppedLines);
   /** Takes the metrics of roles that do not run here; nobody scrapes it. */
   const unscraped = new Registry();
   const registersOf = (...roles: readonly MeteredRole[]): Registry[] => [
@@ -32,6 +39,29 @@ export function createMetrics(role: MeteredRole): Metrics {
     api: createApiMetrics(registersOf("proxy", "csi")),
     scrape: async () => [registry.contentType, await registry.metrics()],
   };
+}
+
+/** How many lines the log has left out since the process began. */
+export interface DroppedLines {
+  /** Who caused them: `process`, `stranger` (a request without an identity) or `subject` (one with an identity). */
+  readonly source: "process" | "stranger" | "subject";
+  /** `rate` where there were too many in a short time, `queue` where too many waited to be written. */
+  readonly reason: "rate" | "queue";
+  readonly count: number;
+}
+
+/** The log begins before a role has metrics, and counts for itself: its numbers are read at a scrape. */
+function registerLogMetric(registry: Registry, droppedLines: () => readonly DroppedLines[]): void {
+  new Counter({
+    name: "oci_connector_log_dropped_lines_total",
+    help: "Lines that the log has left out, by whose they were and why.",
+    labelNames: ["source", "reason"],
+    registers: [registry],
+    collect() {
+      this.reset();
+      for (const { source, reason, count } of droppedLines()) this.inc({ source, reason }, count);
+    },
+  });
 }
 
 /** Counts what requests and volumes need to know from the API server. */

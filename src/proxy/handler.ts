@@ -231,18 +231,19 @@ function respondToError(
 function logFailure(
   { method = "" }: IncomingMessage,
   error: unknown,
-  { ref, target, reason }: ReportDraft,
+  { ref, target, reason, identity }: ReportDraft,
   log: Log,
 ): void {
   const known = asRegistryError(error);
   if (known !== undefined && known.status < 500) return;
-  log("warning", "request failed", {
+  const fields = {
     method,
     ...(ref && { connector: showRef(ref) }),
     ...(target !== "base" && target?.repository && { repository: target.repository }),
     ...(reason !== undefined && { reason }),
     error: known === undefined ? error : known.cause,
-  });
+  };
+  log("warning", "request failed", fields, identity ?? "stranger");
 }
 
 const unexpectedError = new RegistryError(500, "UNKNOWN", "internal error; see the proxy's log");

@@ -1,13 +1,13 @@
 import type { ControllerSettings, Environment } from "../config/cluster-settings.ts";
 import { startController } from "../controller/controller.ts";
 import { systemClock } from "../controller/work-queue.ts";
-import type { Log } from "../log.ts";
 import { createMetrics } from "../metrics/metrics.ts";
 import { createProbe } from "../upstream/probe.ts";
 import { createUpstreams } from "../upstream/upstream.ts";
 import { connectToCluster } from "./cluster.ts";
 import { serveHealth } from "./health-server.ts";
 import { installedNames } from "./installed-names.ts";
+import type { ProcessLog } from "./process-log.ts";
 import type { Role } from "./role.ts";
 
 const healthPort = 9810;
@@ -18,10 +18,10 @@ const bodyTimeoutMs = 15_000;
 export async function startClusterController(
   settings: ControllerSettings,
   environment: Environment,
-  log: Log,
+  { log, droppedLines }: ProcessLog,
 ): Promise<Role> {
   const cluster = await connectToCluster(environment, log);
-  const metrics = createMetrics("controller");
+  const metrics = createMetrics("controller", droppedLines);
   const upstreams = createUpstreams(bodyTimeoutMs);
   const controller = startController({
     client: cluster.client,

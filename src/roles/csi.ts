@@ -17,6 +17,7 @@ import { type CsiMetrics, createMetrics } from "../metrics/metrics.ts";
 import { version } from "../version.ts";
 import { type ClusterConnection, connectToCluster } from "./cluster.ts";
 import { serveHealth } from "./health-server.ts";
+import type { ProcessLog } from "./process-log.ts";
 import type { Role } from "./role.ts";
 import { rootCertificates } from "./root-certificates.ts";
 
@@ -35,10 +36,10 @@ interface AuthorityConfigMap extends KubeObject {
 export async function startCsi(
   settings: CsiSettings,
   environment: Environment,
-  log: Log,
+  { log, droppedLines }: ProcessLog,
 ): Promise<Role> {
   const cluster = await connectToCluster(environment, log);
-  const metrics = createMetrics("csi");
+  const metrics = createMetrics("csi", droppedLines);
   const connectors = cluster.watch(connectorsPath);
   const configMaps = `/api/v1/namespaces/${settings.namespace}/configmaps`;
   const authority = cluster.watchOne<AuthorityConfigMap>(configMaps, caConfigMapName);

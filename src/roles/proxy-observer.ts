@@ -12,7 +12,7 @@ export function createProxyObserver(log: Log, metrics?: ProxyMetrics): ProxyObse
   return {
     requestStarted: () => metrics?.requestStarted(),
     requestEnded(report) {
-      log("info", "request", auditFields(report));
+      log("info", "request", auditFields(report), report.identity ?? "stranger");
       metrics?.requestEnded({
         connector: report.connector ?? "",
         operation: report.operation,

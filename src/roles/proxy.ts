@@ -17,6 +17,7 @@ import { type ClusterConnection, connectToCluster } from "./cluster.ts";
 import { serveHealth } from "./health-server.ts";
 import { installedNames } from "./installed-names.ts";
 import { apiEndpoints, endpointAddresses, interfaceAddresses } from "./own-addresses.ts";
+import type { ProcessLog } from "./process-log.ts";
 import { createProxyObserver } from "./proxy-observer.ts";
 import type { Role } from "./role.ts";
 
@@ -39,14 +40,14 @@ const graceMs = 60 * 60 * 1000;
 export async function startClusterProxy(
   settings: ProxySettings,
   environment: Environment,
-  log: Log,
+  { log, droppedLines }: ProcessLog,
   signal: AbortSignal,
 ): Promise<Role> {
   const { namespace, clusterDomain, audience } = settings;
   const cluster = await connectToCluster(environment, log);
   const { client } = cluster;
   const now = Date.now;
-  const metrics = createMetrics("proxy");
+  const metrics = createMetrics("proxy", droppedLines);
   const { token, access, secret } = metrics.api;
   const connectors = cluster.watch(connectorsPath);
   connectors.onChange(({ name, namespace = "", object }) => {

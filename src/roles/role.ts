@@ -1,5 +1,6 @@
 import { exitCodes } from "../config/help.ts";
-import { createProcessLog, type Log } from "../log.ts";
+import type { Log } from "../log.ts";
+import { createProcessLog, type ProcessLog } from "./process-log.ts";
 
 /** A role that runs in this process. */
 export interface Role {
@@ -14,12 +15,14 @@ export interface Role {
  *   start waits for, such as flock(1), and their failure is not the reason why the process ends
  */
 export async function runRole(
-  start: (log: Log, signal: AbortSignal) => Promise<Role>,
+  start: (processLog: ProcessLog, signal: AbortSignal) => Promise<Role>,
 ): Promise<void> {
-  const log = createProcessLog();
+  const processLog = createProcessLog();
+  const { log } = processLog;
+  logWarnings(log);
   const ending = new AbortController();
   const ended = shutdownSignal(log).then(() => ending.abort());
-  const role = await start(log, ending.signal).catch((error: unknown) => {
+  const role = await start(processLog, ending.signal).catch((error: unknown) => {
     if (!ending.signal.aborted) throw error;
     if (error !== ending.signal.reason) {
       log("info", "the role was ended before it had started", { error });
@@ -27,6 +30,12 @@ export async function runRole(
   });
   await ended;
   await role?.stop();
+}
+
+/** Logs the warnings of Node.js and of libraries. Without this, Node.js writes them to stderr and waits until they are read. */
+function logWarnings(log: Log): void {
+  process.removeAllListeners("warning");
+  process.on("warning", (error) => log("warning", "Node.js has warned", { error }));
 }
 
 /** Settles at the first SIGTERM or SIGINT, also at one that comes before the role has started. */

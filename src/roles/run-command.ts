@@ -18,14 +18,20 @@ export async function runCommandLine(args: readonly string[]): Promise<void> {
     environment: process.env,
   });
   if (!command.ok) {
-    process.stderr.write(`oci-connector: ${describeProblems(command.problems)}\n`);
+    writeError(describeProblems(command.problems));
     process.exitCode = exitCodes.wrongUsage.code;
     return;
   }
   await run(command.value).catch((error: unknown) => {
-    process.stderr.write(`oci-connector: ${errorText(error)}\n`);
+    writeError(errorText(error));
     process.exit(exitCodes.failed.code); // what a role has started already would keep the process alive
   });
+}
+
+/** Writes an error to stderr. Where that fails, the exit code still says that there was one. */
+function writeError(message: string): void {
+  process.stderr.on("error", () => undefined);
+  process.stderr.write(`oci-connector: ${message}\n`);
 }
 
 /** Runs a command. Each one is loaded when it is run, so that no role takes memory for the libraries of another. */
@@ -61,7 +67,7 @@ async function run(command: Command): Promise<void> {
     }
     case "standalone": {
       const { settings } = command;
-      return runRole(async (log) =>
+      return runRole(async ({ log }) =>
         (await import("./standalone.ts")).startStandalone(settings, log),
       );
     }
@@ -70,20 +76,20 @@ async function run(command: Command): Promise<void> {
       // Its work is system calls. Without compiled code it takes 10 MiB less, and no more time.
       for (const flag of ["--no-opt", "--no-sparkplug", "--optimize-for-size"])
         setFlagsFromString(flag);
-      return runRole(async (log) =>
-        (await import("./csi.ts")).startCsi(settings, process.env, log),
+      return runRole(async (processLog) =>
+        (await import("./csi.ts")).startCsi(settings, process.env, processLog),
       );
     }
     case "proxy": {
       const { settings } = command;
-      return runRole(async (log, signal) =>
-        (await import("./proxy.ts")).startClusterProxy(settings, process.env, log, signal),
+      return runRole(async (processLog, signal) =>
+        (await import("./proxy.ts")).startClusterProxy(settings, process.env, processLog, signal),
       );
     }
     case "controller": {
       const { settings } = command;
-      return runRole(async (log) =>
-        (await import("./controller.ts")).startClusterController(settings, process.env, log),
+      return runRole(async (processLog) =>
+        (await import("./controller.ts")).startClusterController(settings, process.env, processLog),
       );
     }
   }

@@ -1,7 +1,12 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expect } from "chai";
-import { createMetrics, type MeteredRole, type Metrics } from "../../src/metrics/metrics.ts";
+import {
+  createMetrics,
+  type DroppedLines,
+  type MeteredRole,
+  type Metrics,
+} from "../../src/metrics/metrics.ts";
 
 const roles: readonly MeteredRole[] = ["proxy", "csi", "controller"];
 
@@ -13,6 +18,11 @@ const request = {
   bytesReceived: 10,
   bytesSent: 20,
 };
+
+const droppedLines = (): readonly DroppedLines[] => [
+  { source: "stranger", reason: "rate", count: 7 },
+  { source: "subject", reason: "queue", count: 0 },
+];
 
 /** Counts something in each metric there is. */
 function touch({ proxy, csi, controller, api }: Metrics): void {
@@ -69,7 +79,7 @@ describe("the metrics", () => {
 
     for (const role of roles) {
       it(`in the ${role} role`, async () => {
-        const metrics = createMetrics(role);
+        const metrics = createMetrics(role, droppedLines);
         touch(metrics);
         const [, text] = await metrics.scrape();
         const served = describedIn(text);
@@ -95,7 +105,7 @@ describe("the metrics", () => {
   });
 
   it("keep codes that a registry makes up from becoming series without end", async () => {
-    const metrics = createMetrics("proxy");
+    const metrics = createMetrics("proxy", droppedLines);
     for (let code = 100; code < 1000; code += 1) {
       metrics.proxy.requestStarted();
       metrics.proxy.requestEnded({ ...request, code });
@@ -108,7 +118,7 @@ describe("the metrics", () => {
   });
 
   it("forget a connector that is gone, and no other", async () => {
-    const metrics = createMetrics("proxy");
+    const metrics = createMetrics("proxy", droppedLines);
     touch(metrics);
     metrics.proxy.requestEnded({ ...request, connector: "team-a/harbor2" });
     await metrics.proxy.forget("team-a/harbor");
@@ -118,7 +128,7 @@ describe("the metrics", () => {
   });
 
   it("show the conditions of a connector as they are, and none of one that is gone", async () => {
-    const metrics = createMetrics("controller");
+    const metrics = createMetrics("controller", droppedLines);
     const shown = (): Promise<readonly string[]> =>
       lines(metrics, "oci_connector_connector_condition{");
     const series = (condition: string, status: string): string =>

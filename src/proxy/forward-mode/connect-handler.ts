@@ -40,11 +40,8 @@ export const createConnectHandler =
       const known = asRegistryError(error) ?? unexpected;
       if (known.status >= 500) {
         const cause = known === unexpected ? error : known.cause;
-        options.log("warning", "CONNECT failed", {
-          host: report.host,
-          reason: known.message,
-          error: cause,
-        });
+        const fields = { host: report.host, reason: known.message, error: cause };
+        options.log("warning", "CONNECT failed", fields, report.identity ?? "stranger");
       }
       report.refused(known);
       refuse(socket, known);
