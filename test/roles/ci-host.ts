@@ -51,8 +51,11 @@ export interface CiHost extends Stoppable {
   readonly https: string;
   /** The process that runs now, or ran last. */
   program(): RunningProgram;
-  /** Starts a process where none runs, and waits until it is ready. */
-  start(): Promise<RunningProgram>;
+  /**
+   * Starts a process where none runs, and waits until it is ready.
+   * @param stderr a path that is its stderr, from the second process on; `logged` does not see those lines
+   */
+  start(stderr?: string): Promise<RunningProgram>;
   /** As an operator who has lost patience: no handler runs. */
   kill(): Promise<void>;
   /** Replaces a file of YAML as editors do, by a rename. */
@@ -142,7 +145,7 @@ function createHost(
     get https() {
       return https;
     },
-    async start() {
+    async start(stderr) {
       const commandLine = [
         ...nodeArgs,
         main,
@@ -157,9 +160,20 @@ function createHost(
         `https://${https}`,
         ...args,
       ];
-      const started = await startProgram(process.execPath, commandLine, { env: environment });
+      const started =
+        stderr === undefined
+          ? await startProgram(process.execPath, commandLine, { env: environment })
+          : await startProgram(
+              "sh",
+              ["-c", 'exec "$@" 2<>"$0"', stderr, process.execPath, ...commandLine],
+              { env: environment },
+            );
       resources.add(started);
       programs.push(started);
+      if (stderr !== undefined) {
+        await waitForListener(`http://${http}/`);
+        return started;
+      }
       const [, line = "{}"] = await started.waitFor(/^(.*"message":"ready".*)$/m);
       const { address }: { address: string } = JSON.parse(line);
       const hostOf = (scheme: string): string =>
@@ -222,6 +236,17 @@ function createHost(
   };
   return host;
 }
+
+const waitForListener = (url: string): Promise<unknown> =>
+  eventually(
+    () =>
+      plainRequest(url).then(
+        () => true,
+        () => false,
+      ),
+    () => `nothing answers at ${url}`,
+    20_000,
+  );
 
 const requestWith =
   (host: CiHost, token: string, seen: [string, string | Buffer][]): Volume["request"] =>
