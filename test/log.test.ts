@@ -1,3 +1,5 @@
+import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expect } from "chai";
@@ -31,6 +33,12 @@ describe("the log", () => {
     const error = Object.assign(new TypeError("failed", { cause }), { headers: "hidden" });
     const said = "TypeError: failed, caused by Error EHOSTUNREACH: no way";
     expect(lineOf({ error })).to.deep.equal({ ...head, error: said });
+  });
+
+  it("shows an error whose causes are a circle, and does not throw", () => {
+    const error = new Error("round");
+    error.cause = error;
+    expect(lineOf({ error })).to.deep.equal({ ...head, error: "an error that can't be described" });
   });
 
   describe("of a process", () => {
@@ -112,5 +120,63 @@ describe("the log", () => {
         expect(messages(stdout)).to.have.length(many);
       });
     }
+
+    it("is whole in a pipe with lines that a pipe takes in parts only", async () => {
+      const late = '("$@" 2>&1) | (sleep 0.3; cat)';
+      const lines = `${begin} for (let line = 0; line < 20; line += 1) log("info", "x".repeat(30_000)); process.exit(0);`;
+      const args = argumentsOf(lines);
+      const { stdout } = await runProgram("sh", ["-c", late, "sh", process.execPath, ...args]);
+      const lengths = stdout
+        .trimEnd()
+        .split("\n")
+        .map((line) => JSON.parse(line).message.length);
+      expect(lengths).to.deep.equal(Array.from({ length: 20 }, () => 30_000));
+    });
+
+    const unwritable = {
+      "a pipe that nobody reads": 'mkfifo "$0/pipe"; exec "$@" 2<> "$0/pipe"',
+      "a pipe whose reader is gone":
+        '("$@"; echo $? > "$0/status") 2>&1 >&3 3>&- | true; exit $(cat "$0/status")',
+      "a full disk": 'exec "$@" 2> /dev/full',
+      "a stderr that is closed": 'exec "$@" 2>&-',
+    };
+    for (const [kind, shell] of Object.entries(unwritable)) {
+      for (const [name, { end, status }] of Object.entries({
+        "process.exit": { end: "process.exit(7);", status: 7 },
+        "an exception": { end: `throw new Error("own mistake");`, status: 1 },
+        "its last task": { end: "", status: 0 },
+      })) {
+        it(`into ${kind} does not keep a process from its end by ${name}`, async () => {
+          const folder = makeTempFolder();
+          try {
+            const script = `${begin} for (let line = 0; line < ${many}; line += 1) log("info", "x".repeat(100));
+              setTimeout(() => { process.stdout.write("alive"); ${end} }, 50);`;
+            const command = ["-c", `exec 3>&1; ${shell}`, folder.path, process.execPath];
+            const outcome = await runProgram("sh", [...command, ...argumentsOf(script)], {
+              timeout: 20_000,
+            });
+            expect(outcome).to.include({ stdout: "alive", status, timedOut: false });
+          } finally {
+            await folder.stop();
+          }
+        });
+      }
+    }
+
+    it("into a socket that nobody reads does not keep a process from its end", async () => {
+      const script = `${begin} for (let line = 0; line < ${many}; line += 1) log("info", "x".repeat(100));
+        setTimeout(() => { process.stdout.write("alive"); process.exit(7); }, 50);`;
+      // The stderr that Node gives to a child is a socket, and nothing reads it without a listener.
+      const child = spawn(process.execPath, argumentsOf(script), {
+        stdio: ["ignore", "pipe", "pipe"],
+        timeout: 20_000,
+      });
+      let stdout = "";
+      child.stdout.on("data", (chunk) => {
+        stdout += chunk;
+      });
+      const [status] = await once(child, "exit");
+      expect({ stdout, status }).to.deep.equal({ stdout: "alive", status: 7 });
+    });
   });
 });

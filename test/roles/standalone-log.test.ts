@@ -39,7 +39,9 @@ describe("standalone mode: the log", function () {
       await startFakeRegistry({ auth: "bearer", users: { alice: login.password } }),
     );
     addImage(registry.repository("app"), "1", { seed: "log" });
-    host = resources.add(await startCiHost());
+    const warnOnSignal = 'process.on("SIGUSR2",()=>process.emitWarning("own warning"))';
+    const nodeArgs = [`--import=data:text/javascript,${warnOnSignal}`];
+    host = resources.add(await startCiHost({ nodeArgs }));
     host.keepSecret("the registry's password", login.password);
     await host.write("hub.yaml", connectorYaml({ ref, address: registry.url, login }));
     await host.waitForLog("connectors were added, removed or changed");
@@ -227,5 +229,19 @@ describe("standalone mode: the log", function () {
     expect(strangers(lines) + sumOf(leftOut(lines))).to.equal(sent);
     // None is left out of those who come slowly, and none of a tenant's.
     for (const { user } of leftOut(lines)) expect(user).to.equal(undefined);
+  });
+
+  it("has the warnings of Node.js as lines of its own, and waits for none", async () => {
+    makeFifo();
+    await host.start(stderr);
+    await pullNumbers(0, 300);
+    process.kill(host.program().pid, "SIGUSR2");
+    await pullNumbers(300, 10);
+    const reader = await startReader("cat");
+    await reader.waitFor(/"message":"Node.js has warned","error":"Warning: own warning"/);
+    await reader.waitFor(/"reference":"n309".*\n/);
+    await endPolitely();
+    await reader.ended;
+    expect(numbers(parse(reader.output()))).to.deep.equal(range(310));
   });
 });
