@@ -25,7 +25,8 @@ export function renderReport(): string {
       ["no.", "workflow", "registries", "differs in", "why"],
       differences.map((difference, index) => row(difference, index)),
     ),
-    `\n## Every workflow\n\n${legend}`,
+    `\n## What a request may have\n\n${requestRules()}`,
+    `## Every workflow\n\n${legend}`,
     ...chapters.map(({ title, workflows }) =>
       [
         `\n### ${title}\n`,
@@ -85,6 +86,20 @@ function introduction(): string {
     comparable.join(""),
   ].join("\n");
 }
+
+/** What the proxy asks of every request, and what of it goes on to the registry. */
+const requestRules = (): string =>
+  [
+    paragraph(
+      "A request that a registry could read in another way than the proxy does is refused with 400:",
+    ),
+    [
+      "`Host` must be a host as RFC 9112 (3.2) has it: a name or an address, with a port at most. An empty one is valid if the path names the connector.",
+      "A query must not have a `;`, since some servers begin a new parameter there. In a value it is written `%3B`.",
+    ]
+      .map(listItem)
+      .join(""),
+  ].join("\n");
 
 const legend = "= means equal. A number is the number of a difference above.";
 

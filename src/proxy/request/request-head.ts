@@ -1,4 +1,5 @@
 import type { IncomingMessage } from "node:http";
+import { isIPv6 } from "node:net";
 import { connectionTokens } from "../headers.ts";
 import { RegistryError } from "../registry-error.ts";
 
@@ -30,8 +31,28 @@ export function checkHead({ rawHeaders, headers }: IncomingMessage): void {
   for (const name of connectionTokens(headers.connection)) {
     if (singletonHeaders.has(name)) throw ambiguous(`Connection names the header ${name}`);
   }
+  if (!isHostValue(headers.host ?? "")) {
+    throw new RegistryError(400, "UNSUPPORTED", "the header host is not a host", {
+      detail:
+        "send a name or an address, and a port at most: registry.example.com:5000, [::1]:5000",
+    });
+  }
   // RFC 9110, section 6.5.1: fields behind a body must not say what it is, or who sends it. No registry reads any.
   if (headers.trailer !== undefined) throw ambiguous("trailers are announced");
+}
+
+/** A name or an IPv4 address (RFC 3986, section 3.2.2, `reg-name`), which may be empty; and digits behind a colon. */
+const namedHost = /^(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*(?::\d*)?$/;
+/** An address in brackets (RFC 3986, section 3.2.2, `IP-literal`), and digits behind a colon. */
+const bracketedHost = /^\[([^[\]%]+)\](?::\d*)?$/;
+/** An address of a version that there is not yet. */
+const futureAddress = /^v[0-9a-f]+\.[a-z0-9._~!$&'()*+,;=:-]+$/i;
+
+/** Whether a text is a value of the Host header (RFC 9112, section 3.2; RFC 9110, section 7.2). An empty one is. */
+function isHostValue(text: string): boolean {
+  const [, address] = bracketedHost.exec(text) ?? [];
+  if (address === undefined) return namedHost.test(text);
+  return isIPv6(address) || futureAddress.test(address);
 }
 
 const ambiguous = (what: string): RegistryError =>

@@ -45,7 +45,7 @@ const plainQuery = /^[\x21\x22\x24-\x7e]*$/;
 /**
  * Parses a request target in origin form (RFC 9112, section 3.2.1), strictly: the result is what is checked and what is
  * relayed, so there is no second way to read it.
- * @throws RegistryError 404 with what a target has to look like, 400 for a malformed digest
+ * @throws RegistryError 404 with what a target has to look like, 400 for a malformed digest or an ambiguous query
  * @example
  * parseRequestTarget("/v2/namespaces/team-a/connectors/harbor/app/manifests/1.0")
  * // connector team-a/harbor, repository "app", endpoint { kind: "manifest", reference: "1.0" }
@@ -69,7 +69,7 @@ export function parseRequestTarget(target: string): RequestTarget {
  * Parses the target of a request to a registry under the registry's own address, as clients send it in forward mode: its
  * path names no connector. It is as strict as {@link parseRequestTarget}.
  * @param basePath the path before `/v2/` in the registry's address, empty where there is none
- * @throws RegistryError 404 with what a target has to look like, 400 for a malformed digest
+ * @throws RegistryError 404 with what a target has to look like, 400 for a malformed digest or an ambiguous query
  */
 export function parseRegistryTarget(target: string, basePath: string): RequestTarget {
   const { path, query } = splitTarget(target);
@@ -84,6 +84,7 @@ function splitTarget(target: string): { readonly path: string; readonly query: s
   const path = (mark < 0 ? target : target.slice(0, mark)).replace(encodedColon, ":");
   const query = mark < 0 ? "" : target.slice(mark + 1);
   if (!plainPath.test(path) || !plainQuery.test(query)) throw invalidTarget();
+  if (query.includes(";")) throw ambiguousQuery();
   return { path, query };
 }
 
@@ -133,6 +134,12 @@ function endpointOf(kind: string, last: string): Endpoint | undefined {
 const invalidDigest = (): RegistryError =>
   new RegistryError(400, "DIGEST_INVALID", "this path has no digest where one is required", {
     detail: "a digest looks like sha256:<hexadecimal>",
+  });
+
+/** Some servers begin a new parameter at a semicolon, too (Go's before 1.17). */
+const ambiguousQuery = (): RegistryError =>
+  new RegistryError(400, "UNSUPPORTED", 'this query can be read in two ways: it has a ";"', {
+    detail: 'separate parameters by "&", and write a semicolon in a value as %3B',
   });
 
 const invalidTarget = (): RegistryError =>

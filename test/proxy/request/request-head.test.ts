@@ -6,7 +6,7 @@ import { cleanup } from "../../support/cleanup.ts";
 import { eventually } from "../../support/eventually.ts";
 import { type FakeRegistry, startFakeRegistry } from "../../support/fake-registry.ts";
 import { openRaw, rawRequest, statusesIn } from "../../support/raw-request.ts";
-import { clientOf, type TestClient } from "../test-client.ts";
+import { clientOf, errorIn, type TestClient } from "../test-client.ts";
 import { startTestProxy, type TestProxy } from "../test-proxy.ts";
 
 describe("the head of a request to the proxy", function () {
@@ -68,6 +68,81 @@ describe("the head of a request to the proxy", function () {
       expect(statusesIn(await ask(line, "Accept: y"))).to.deep.equal([200]);
     });
   }
+
+  const askAs = async (...hosts: readonly string[]): Promise<number | undefined> => {
+    const lines = hosts.map((host) => `Host: ${host}`);
+    const own = [`Authorization: ${client.authorization}`, "Connection: close"];
+    const head = [`GET ${client.base}app/tags/list HTTP/1.1`, ...lines, ...own, "", ""];
+    const { text } = await rawRequest({ port: port() }, head.join("\r\n"));
+    return statusesIn(text)[0];
+  };
+
+  for (const host of [
+    "user@127.0.0.1:5080",
+    "user:password@x",
+    "h/path",
+    "http://h",
+    "a b",
+    "a\tb",
+    "[::1",
+    "::1",
+    "[::1]x",
+    "[x]",
+    "[fe80::1%25eth0]",
+    "[]",
+    "[::1]:80x",
+    "x#y",
+    "x?y",
+    "x\\y",
+    "x:80:81",
+    "x:y",
+    "x%zz",
+    "x^y",
+    'x"y',
+    "<x>",
+    "\u00fc",
+  ]) {
+    it(`is refused with the host ${JSON.stringify(host)}`, async () => {
+      expect(await askAs(host)).to.equal(400);
+      expect(registry.requests).to.deep.equal([]);
+    });
+  }
+
+  // Valid by the grammar, whatever they mean: the path names the connector.
+  for (const host of ["", "a,b", "a;b=c", "x:", "x:5000", "127.0.0.1:1", "[::1]", "[::1]:5080"]) {
+    it(`may have the host ${JSON.stringify(host)}`, async () => {
+      expect(await askAs(host)).to.equal(200);
+    });
+  }
+  it("may have hosts that nobody has any more, or yet", async () => {
+    for (const host of ["X_y.Z.", "%41", "[v1.a:b]", "[::ffff:1.2.3.4]"]) {
+      expect(await askAs(host), host).to.equal(200);
+    }
+  });
+
+  for (const query of ["a=1;mount=x", ";", "n=1;", "a=1&amp;from=secret/private"]) {
+    it(`is refused with the query ${query}, which some servers read as two parameters`, async () => {
+      for (const [method, path] of [
+        ["GET", "app/tags/list"],
+        ["POST", "app/blobs/uploads/"],
+        ["PUT", "app/manifests/1"],
+      ] as const) {
+        const answer = await client(method, `${path}?${query}`);
+        expect(answer.status, method).to.equal(400);
+        expect(errorIn(answer).message).to.contain('";"');
+      }
+      expect(registry.requests).to.deep.equal([]);
+    });
+  }
+
+  it("may have a semicolon in a query that is encoded", async () => {
+    expect((await client("GET", "app/tags/list?last=a%3Bb")).status).to.equal(200);
+    expect(registry.requests.at(-1)?.url).to.contain("last=a%3Bb");
+  });
+
+  it("must have a host", async () => {
+    expect(await askAs()).to.equal(400);
+  });
 
   it("comes over so many connections of one address, and not over more", async () => {
     const connections = await Promise.all(
