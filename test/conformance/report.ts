@@ -1,3 +1,4 @@
+import { forRegistries, prefixesForRegistries } from "../../src/proxy/relay/upstream-request.ts";
 import { listItem, paragraph, table } from "../support/markdown.ts";
 import { oddRegistries } from "../support/registries/odd-registries.ts";
 import { registryScenarios } from "../support/registries/scenarios.ts";
@@ -99,7 +100,20 @@ const requestRules = (): string =>
     ]
       .map(listItem)
       .join(""),
+    paragraph(`
+      These headers of a client go on to the registry, and no others: ${registryHeaders}. Its \`User-Agent\` stands
+      behind that of the proxy. What some servers obey (\`X-HTTP-Method-Override\`, \`X-Original-URL\`,
+      \`X-Forwarded-*\`, \`Remote-User\`) does not. A host that stores blobs gets only \`accept\`,
+      \`accept-encoding\`, \`range\` and \`if-range\`.`),
   ].join("\n");
+
+const registryHeaders = [
+  "accept",
+  ...prefixesForRegistries.map((prefix) => `${prefix}*`),
+  ...forRegistries,
+]
+  .map((name) => `\`${name}\``)
+  .join(", ");
 
 const legend = "= means equal. A number is the number of a difference above.";
 

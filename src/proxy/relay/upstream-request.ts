@@ -4,7 +4,7 @@ import { withoutBrackets } from "../../connector/host-name.ts";
 import { type RegistryAddress, upstreamRepository } from "../../connector/registry-address.ts";
 import type { Upstream } from "../../upstream/upstream.ts";
 import type { AdmittedRequest } from "../admitted.ts";
-import { connectionTokens, type HeaderFields, hopByHop, pickHeaders } from "../headers.ts";
+import { connectionTokens, type HeaderFields, pickHeaders } from "../headers.ts";
 import { RegistryError } from "../registry-error.ts";
 import { joinQueries, parameterNames, withoutParameters, withQuery } from "../request/query.ts";
 import type { Endpoint, RepositoryTarget } from "../request/request-target.ts";
@@ -188,26 +188,38 @@ export const isForList = ({ url }: Pick<UpstreamRequest, "url">): boolean =>
   /\/(tags\/list|_catalog|referrers\/[^/]+)$/.test(url.pathname);
 
 /**
- * What a registry must not hear of a client: its credentials, and what registries build absolute
- * URLs from (docker-registry makes its Location out of X-Forwarded-Proto and Host).
+ * The headers of a client that a registry gets, besides those with the prefixes below. All others stay here: the client's
+ * credentials; what registries make absolute URLs from (docker-registry makes its Location out of X-Forwarded-Proto and
+ * Host); and what some servers obey (X-HTTP-Method-Override, X-Original-URL, Remote-User).
  */
-const notForRegistries: ReadonlySet<string> = new Set([
-  ...hopByHop,
-  "authorization",
-  "content-length", // whoever sends the body frames it
-  "cookie",
-  "expect",
-  "forwarded",
-  "host",
-  "user-agent",
-  "via",
-  "x-forwarded-for",
-  "x-forwarded-host",
-  "x-forwarded-port",
-  "x-forwarded-prefix",
-  "x-forwarded-proto",
-  "x-real-ip",
-]);
+export const forRegistries: readonly string[] = [
+  "cache-control",
+  "digest",
+  "range",
+  "repr-digest",
+  "traceparent",
+  "tracestate",
+  "want-content-digest",
+  "want-digest",
+  "want-repr-digest",
+  "x-request-id",
+];
+
+/** Headers about the content, about what is accepted, conditions, and those of the registry protocol. */
+export const prefixesForRegistries: readonly string[] = [
+  "accept-",
+  "content-",
+  "docker-",
+  "if-",
+  "oci-",
+];
+
+const namesForRegistries: ReadonlySet<string> = new Set(["accept", ...forRegistries]);
+
+const isForRegistries = (name: string): boolean =>
+  namesForRegistries.has(name) ||
+  (name !== "content-length" && // whoever sends the body frames it
+    prefixesForRegistries.some((prefix) => name.startsWith(prefix)));
 
 /** The only headers that a storage host gets. It needs no more to serve a blob. */
 const forStorage: ReadonlySet<string> = new Set(["accept", "accept-encoding", "range", "if-range"]);
@@ -217,7 +229,7 @@ const product = "oci-connector";
 /** The client's headers as a registry gets them. The client's User-Agent stands behind ours. */
 export function headersForRegistry(headers: IncomingHttpHeaders): HeaderFields {
   const named = connectionTokens(headers.connection);
-  const kept = pickHeaders(headers, (name) => !notForRegistries.has(name) && !named.has(name));
+  const kept = pickHeaders(headers, (name) => isForRegistries(name) && !named.has(name));
   const agent = headers["user-agent"];
   kept["user-agent"] = agent === undefined ? product : `${product} ${agent}`;
   return kept;

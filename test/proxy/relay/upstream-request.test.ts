@@ -13,6 +13,10 @@ import {
   parseRequestTarget,
   type RepositoryTarget,
 } from "../../../src/proxy/request/request-target.ts";
+import { cleanup } from "../../support/cleanup.ts";
+import { startFakeRegistry } from "../../support/fake-registry.ts";
+import { clientOf } from "../test-client.ts";
+import { startTestProxy } from "../test-proxy.ts";
 
 const prefix = "/v2/namespaces/team-a/connectors/harbor/";
 const harbor = addressOf("https://harbor.test");
@@ -85,7 +89,53 @@ const hopByHop = {
   "x-hop": "1",
 };
 
-describe("headers for a registry", () => {
+/** What one server or another takes for another method, another path, another host or another user. */
+const obeyed = [
+  "Base-Url",
+  "Client-IP",
+  "Destination",
+  "Forwarded",
+  "Fastly-Client-IP",
+  "Front-End-Https",
+  "Location",
+  "Origin",
+  "Referer",
+  "Remote-User",
+  "True-Client-IP",
+  "Via",
+  "X-Auth-Request-User",
+  "X-Authenticated-User",
+  "X-Forwarded",
+  "X-Forwarded-For",
+  "X-Forwarded-Host",
+  "X-Forwarded-Method",
+  "X-Forwarded-Path",
+  "X-Forwarded-Prefix",
+  "X-Forwarded-Proto",
+  "X-Forwarded-Scheme",
+  "X-Forwarded-Server",
+  "X-Forwarded-Ssl",
+  "X-Forwarded-Uri",
+  "X-Forwarded-User",
+  "X-Host",
+  "X-HTTP-Method",
+  "X-HTTP-Method-Override",
+  "X-JFrog-Art-Api",
+  "X-Method-Override",
+  "X-Original-Host",
+  "X-Original-Method",
+  "X-Original-URL",
+  "X-Proxy-User",
+  "X-Real-IP",
+  "X-Remote-User",
+  "X-Rewrite-URL",
+  "X-User",
+  "X_Forwarded_Host",
+];
+
+describe("headers for a registry", function () {
+  this.timeout(20_000);
+
   const kept = {
     accept: "application/vnd.oci.image.manifest.v1+json, */*",
     "accept-encoding": "zstd;q=1.0, gzip;q=0.8, deflate;q=0.5",
@@ -93,10 +143,17 @@ describe("headers for a registry", () => {
     "content-type": "application/octet-stream",
     "if-none-match": '"x"',
     range: "bytes=0-1,3-",
-    "x-anything": "else",
+    "cache-control": "no-cache",
+    "content-digest": "sha-256=:x:",
+    "docker-upload-uuid": "1",
+    "oci-tag": ["a", "b"],
+    "want-repr-digest": "sha-256=9",
+    "x-request-id": "7",
+    traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+    tracestate: "vendor=1",
   };
 
-  it("are the client's, without what is between two hops and what is its own", () => {
+  it("are those of the client that the protocol knows, without what is between two hops", () => {
     const own = {
       authorization: "Basic x",
       "content-length": "5",
@@ -111,11 +168,34 @@ describe("headers for a registry", () => {
       "x-forwarded-prefix": "/x",
       "x-forwarded-proto": "https",
       "x-real-ip": "1.2.3.4",
+      "x-anything": "else",
     };
     expect(headersForRegistry({ ...hopByHop, ...own, ...kept })).to.deep.equal({
       ...kept,
       "user-agent": "oci-connector",
     });
+  });
+
+  it("are none that some servers obey", async () => {
+    const resources = cleanup();
+    try {
+      const registry = resources.add(await startFakeRegistry());
+      registry.repository("app").tags.set("1", "x");
+      const proxy = resources.add(await startTestProxy());
+      proxy.connect("harbor", registry.url);
+      const client = clientOf(proxy, "harbor");
+      const headers = Object.fromEntries(obeyed.map((name) => [name, "evil"]));
+      const answer = await client("GET", "app/tags/list", {
+        headers: { ...headers, "x-request-id": "7" },
+      });
+      expect(answer.status).to.equal(200);
+      const got = registry.requests.at(-1)?.headers ?? {};
+      expect(got["x-request-id"]).to.equal("7");
+      expect(got).to.not.have.any.keys(...obeyed.map((name) => name.toLowerCase()));
+      expect(JSON.stringify(got)).to.not.contain("evil");
+    } finally {
+      await resources.stop();
+    }
   });
 
   it("name us, and the client behind us", () => {
