@@ -14,7 +14,7 @@ import {
   pickHeaders,
 } from "../headers.ts";
 import { badGateway, denied, type RegistryError } from "../registry-error.ts";
-import { parameter } from "../request/query.ts";
+import { maxQueryBytes, parameter } from "../request/query.ts";
 import type { RepositoryTarget } from "../request/request-target.ts";
 import type { CollectedResponse, Hop, ResponseSink } from "./exchange.ts";
 import type { SessionSeal } from "./upload-session.ts";
@@ -247,7 +247,7 @@ export const storageHeadersForClient = (headers: IncomingHttpHeaders): HeaderFie
 /**
  * A Location as the client gets it: a path of this proxy; for an upload that goes on, with the registry's URL sealed in it.
  * @returns undefined where a Location outside of the repository says nothing that the client could use
- * @throws RegistryError 502 where it is no URL, or leads an upload to another host
+ * @throws RegistryError 502 where it is no URL, or leads an upload to another host or by a query that is too long
  */
 function clientLocation(
   { target, connector, identity, method }: AdmittedRequest,
@@ -270,6 +270,16 @@ function clientLocation(
       `the registry ${address.origin} directs the upload to ${url.origin}, which may not get the connector's credential`,
       {
         detail: "if that is the registry itself, its own address is set wrong (REGISTRY_HTTP_HOST)",
+      },
+    );
+  }
+  // It goes back to the registry with each part of the upload, beside what the client has to say.
+  const queryBytes = url.search.slice(1).length;
+  if (queryBytes > maxQueryBytes) {
+    throw badGateway(
+      `the registry ${address.origin} sent an upload URL whose query has ${queryBytes} bytes`,
+      {
+        detail: `the proxy takes at most ${maxQueryBytes} bytes; that is for the registry to change`,
       },
     );
   }

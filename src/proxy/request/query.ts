@@ -4,6 +4,11 @@
  */
 import { attempt } from "../../error-code.ts";
 
+/** The longest query that a client may send, and the longest one in an upload URL of a registry. Real ones have some hundred bytes. */
+export const maxQueryBytes: number = 8 * 1024;
+/** As many parameters may be in a client's query. The specification's tags beside a digest are ten. */
+export const maxParameters = 64;
+
 /**
  * Removes all parameters of these names.
  * @param names decoded
@@ -11,9 +16,10 @@ import { attempt } from "../../error-code.ts";
  */
 export function withoutParameters(query: string, names: readonly string[]): string {
   if (query === "") return query;
+  const removed = new Set(names);
   return query
     .split("&")
-    .filter((part) => !names.includes(nameOf(part)))
+    .filter((part) => !removed.has(nameOf(part)))
     .join("&");
 }
 
@@ -31,6 +37,13 @@ export const parameters = (query: string, name: string): readonly string[] =>
 /** The decoded names of a query's parameters, in their order. */
 export const parameterNames = (query: string): readonly string[] =>
   query === "" ? [] : query.split("&").map(nameOf);
+
+/** The number of a query's parameters, the empty ones between two `&` included. */
+export function countParameters(query: string): number {
+  let count = query === "" ? 0 : 1;
+  for (let at = query.indexOf("&"); at >= 0; at = query.indexOf("&", at + 1)) count += 1;
+  return count;
+}
 
 /** Joins queries, of which some may be empty. */
 export const joinQueries = (...queries: readonly string[]): string =>

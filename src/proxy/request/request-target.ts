@@ -1,6 +1,7 @@
 import { type ConnectorRef, isConnectorName, isNamespace } from "../../connector/connector-ref.ts";
 import { isDigest, isReference, isRepository } from "../../connector/repository.ts";
 import { RegistryError } from "../registry-error.ts";
+import { countParameters, maxParameters, maxQueryBytes } from "./query.ts";
 
 /** What a request is about: a part of a repository, or the catalog of the whole registry. */
 export type Endpoint =
@@ -45,7 +46,7 @@ const plainQuery = /^[\x21\x22\x24-\x7e]*$/;
 /**
  * Parses a request target in origin form (RFC 9112, section 3.2.1), strictly: the result is what is checked and what is
  * relayed, so there is no second way to read it.
- * @throws RegistryError 404 with what a target has to look like, 400 for a malformed digest or an ambiguous query
+ * @throws RegistryError 404 with what a target has to look like, 400 for a malformed digest or an ambiguous query, 414 for a long one
  * @example
  * parseRequestTarget("/v2/namespaces/team-a/connectors/harbor/app/manifests/1.0")
  * // connector team-a/harbor, repository "app", endpoint { kind: "manifest", reference: "1.0" }
@@ -69,7 +70,7 @@ export function parseRequestTarget(target: string): RequestTarget {
  * Parses the target of a request to a registry under the registry's own address, as clients send it in forward mode: its
  * path names no connector. It is as strict as {@link parseRequestTarget}.
  * @param basePath the path before `/v2/` in the registry's address, empty where there is none
- * @throws RegistryError 404 with what a target has to look like, 400 for a malformed digest or an ambiguous query
+ * @throws RegistryError 404 with what a target has to look like, 400 for a malformed digest or an ambiguous query, 414 for a long one
  */
 export function parseRegistryTarget(target: string, basePath: string): RequestTarget {
   const { path, query } = splitTarget(target);
@@ -85,6 +86,7 @@ function splitTarget(target: string): { readonly path: string; readonly query: s
   const query = mark < 0 ? "" : target.slice(mark + 1);
   if (!plainPath.test(path) || !plainQuery.test(query)) throw invalidTarget();
   if (query.includes(";")) throw ambiguousQuery();
+  checkQuerySize(query);
   return { path, query };
 }
 
@@ -135,6 +137,20 @@ const invalidDigest = (): RegistryError =>
   new RegistryError(400, "DIGEST_INVALID", "this path has no digest where one is required", {
     detail: "a digest looks like sha256:<hexadecimal>",
   });
+
+/** @throws RegistryError 414 (RFC 9110, section 15.5.15), 400 */
+function checkQuerySize(query: string): void {
+  if (query.length > maxQueryBytes) {
+    throw new RegistryError(414, "UNSUPPORTED", `this query has ${query.length} bytes`, {
+      detail: `send one of at most ${maxQueryBytes} bytes`,
+    });
+  }
+  const count = countParameters(query);
+  if (count <= maxParameters) return;
+  throw new RegistryError(400, "UNSUPPORTED", `this query has ${count} parameters`, {
+    detail: `send at most ${maxParameters}`,
+  });
+}
 
 /** Some servers begin a new parameter at a semicolon, too (Go's before 1.17). */
 const ambiguousQuery = (): RegistryError =>
