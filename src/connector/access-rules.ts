@@ -3,6 +3,7 @@
  * up to the registry, and often wider than any one build needs.
  */
 import { listOf, parseJson, property } from "./document.ts";
+import { isPattern, patternRule } from "./pattern-set.ts";
 import { type Checked, type Problem, show } from "./problem.ts";
 
 /** What a request does to a repository. */
@@ -21,83 +22,38 @@ export interface AccessRule {
   readonly serviceAccounts: readonly string[];
 }
 
-/** Who wants to do what in which repository. */
-export interface AccessRequest {
-  readonly action: Action;
-  readonly repository: string;
-  /** `system:serviceaccount:team-a:builder`, or another name that no ServiceAccount pattern but `**` fits. */
-  readonly user: string;
-}
+/** More than anybody writes by hand, and few enough to be compiled and kept for every connector. */
+export const maxPatterns = 1_000;
+/** The most bytes that the patterns of one parameter may have together. */
+export const maxPatternBytes: number = 64 * 1024;
 
-/** Whether the rules allow a request. Without rules everything is allowed; with rules, only what one of them allows. */
-export function isAllowed(
-  rules: readonly AccessRule[] | undefined,
-  request: AccessRequest,
-): boolean {
-  if (rules === undefined) return true;
-  const [, namespace, name] = /^system:serviceaccount:([^:]+):([^:]+)$/.exec(request.user) ?? [];
-  const account = namespace === undefined ? request.user : `${namespace}/${name}`;
-  return rules.some(
-    ({ verbs, repositories, serviceAccounts }) =>
-      allowsAction(verbs, request.action) &&
-      repositories.some((pattern) => matches(pattern, request.repository)) &&
-      serviceAccounts.some((pattern) => matches(pattern, account)),
+/** Whether patterns are more, or longer together, than {@link maxPatterns} and {@link maxPatternBytes}. */
+export const isExcessive = (patterns: readonly string[]): boolean =>
+  patterns.length > maxPatterns || bytesOf(patterns) > maxPatternBytes;
+
+const bytesOf = (patterns: readonly string[]): number =>
+  patterns.reduce((sum, pattern) => sum + pattern.length, 0);
+
+/** All patterns of rules, but for the one that a rule without serviceAccounts gets. */
+export const patternsOfRules = (rules: readonly AccessRule[]): readonly string[] =>
+  rules.flatMap(({ repositories, serviceAccounts }) =>
+    serviceAccounts.join() === anybody.join()
+      ? repositories
+      : [...repositories, ...serviceAccounts],
   );
-}
-
-const allowsAction = (verbs: readonly Action[], action: Action): boolean =>
-  verbs.includes(action) || (action === "pull" && verbs.includes("push"));
-
-const patternForm = /^[A-Za-z0-9._*-]+(\/[A-Za-z0-9._*-]+)*$/;
-const maxPatternLength = 255;
-
-/** What a pattern looks like, for messages. */
-export const patternRule =
-  'a pattern such as "team-a/*" or "**": components of letters, digits and . _ -, "*" for any part of one, "**" for any number of them';
-
-/** Whether a text is a valid pattern of repositories, tags or ServiceAccounts. */
-export const isPattern = (text: string): boolean =>
-  text.length <= maxPatternLength && patternForm.test(text);
 
 /**
- * Whether a pattern matches a whole text, component by component.
- * @example
- * matches("team-a/*", "team-a/web"); // true
- * matches("team-a/*", "team-a/web/base"); // false
- * matches("team-a/**", "team-a/web/base"); // true
+ * What is wrong with the number or the size of patterns; undefined where nothing is. They work for now, and the next
+ * release refuses them.
+ * @param path of the parameter's value
  */
-export function matches(pattern: string, text: string): boolean {
-  const fitsComponent = (part: string, component: string): boolean =>
-    fits([...part], [...component], "*", (one, other) => one === other);
-  return fits(pattern.split("/"), text.split("/"), "**", fitsComponent);
-}
-
-/**
- * Whether parts match items one by one, where `star` matches any number of items. Only the last star is ever retried,
- * so the time is at most parts times items, whatever the pattern.
- */
-function fits(
-  parts: readonly string[],
-  items: readonly string[],
-  star: string,
-  fitsOne: (part: string, item: string) => boolean,
-): boolean {
-  let part = 0;
-  let item = 0;
-  let retry: { readonly part: number; item: number } | undefined;
-  while (item < items.length) {
-    if (parts[part] === star) {
-      part += 1;
-      retry = { part, item };
-    } else if (part < parts.length && fitsOne(parts[part] ?? "", items[item] ?? "")) {
-      part += 1;
-      item += 1;
-    } else if (retry !== undefined) {
-      retry.item += 1;
-      ({ part, item } = retry);
-    } else return false;
-  }
-  return parts.slice(part).every((rest) => rest === star);
+export function patternExcess(patterns: readonly string[], path: string): Problem | undefined {
+  if (!isExcessive(patterns)) return undefined;
+  return {
+    path,
+    found: `${patterns.length} patterns of ${bytesOf(patterns)} bytes`,
+    wanted: `at most ${maxPatterns} patterns of ${maxPatternBytes} bytes together`,
+  };
 }
 
 const ruleFields = ["verbs", "repositories", "serviceAccounts"];
@@ -147,8 +103,9 @@ export function parseTagPatterns(value: unknown, path: string): Checked<readonly
 
 function verbsOf(value: unknown, path: string, problems: Problem[]): readonly Action[] {
   const given = listOf(value);
-  const verbs = given.flatMap((verb) => actions.find((action) => action === verb) ?? []);
-  if (verbs.length === given.length && given.length > 0) return verbs;
+  const verbs = actions.filter((action) => given.includes(action));
+  const isValid = given.every((verb) => actions.some((action) => action === verb));
+  if (isValid && given.length > 0) return verbs;
   problems.push({ path, found: show(value), wanted: `one or more of ${actions.join(", ")}` });
   return [];
 }

@@ -1,4 +1,10 @@
-import { type AccessRule, parseAccessRules, parseTagPatterns } from "./access-rules.ts";
+import {
+  type AccessRule,
+  parseAccessRules,
+  parseTagPatterns,
+  patternExcess,
+  patternsOfRules,
+} from "./access-rules.ts";
 import {
   type ConnectorRef,
   connectorNameRule,
@@ -7,7 +13,7 @@ import {
   namespaceRule,
 } from "./connector-ref.ts";
 import { type DocumentReader, property, readDocument } from "./document.ts";
-import { type Checked, show } from "./problem.ts";
+import { type Checked, type Problem, show } from "./problem.ts";
 import { parseRegistryAddress, type RegistryAddress } from "./registry-address.ts";
 import { isRepository } from "./repository.ts";
 
@@ -34,6 +40,8 @@ export interface Connector extends ConnectorRef {
   readonly rules?: readonly AccessRule[];
   /** Patterns of tags that a push may create but not change. */
   readonly immutableTags?: readonly string[];
+  /** What works for now, and what the next release refuses. Absent where there is nothing of the kind. */
+  readonly deprecated?: readonly Problem[];
 }
 
 /** The `apiVersion` of a Connector document. */
@@ -77,8 +85,7 @@ export function parseConnector(document: unknown): Checked<Connector> {
   const allowedRealmHosts = hostsIn(reader, params, "allowedRealmHosts");
   const allowedRedirectHosts = hostsIn(reader, params, "allowedRedirectHosts");
   const redirects = checkedParam(reader, params, "redirects", parseRedirects);
-  const rules = checkedParam(reader, params, "rules", parseAccessRules);
-  const immutableTags = checkedParam(reader, params, "immutableTags", parseTagPatterns);
+  const restrictions = restrictionsIn(reader, params);
   const uid = reader.text("metadata.uid") || `${namespace}/${name}`;
   if (!(name && namespace && className && address) || reader.problems.length > 0) {
     return { ok: false, problems: reader.problems };
@@ -97,8 +104,7 @@ export function parseConnector(document: unknown): Checked<Connector> {
       allowedRealmHosts,
       allowedRedirectHosts,
       ...(redirects === "pass" ? { passesRedirects: true } : {}),
-      ...(rules === undefined ? {} : { rules }),
-      ...(immutableTags === undefined ? {} : { immutableTags }),
+      ...restrictions,
     },
   };
 }
@@ -179,6 +185,25 @@ function checkedParam<T>(
   if (parsed.ok) return parsed.value;
   reader.problems.push(...parsed.problems);
   return undefined;
+}
+
+/** What may be done with the account. Of too many patterns it is said that the next release refuses them. */
+function restrictionsIn(
+  reader: DocumentReader,
+  params: readonly unknown[],
+): Pick<Connector, "rules" | "immutableTags" | "deprecated"> {
+  const rules = checkedParam(reader, params, "rules", parseAccessRules);
+  const immutableTags = checkedParam(reader, params, "immutableTags", parseTagPatterns);
+  const pathOf = (name: string): string => `spec.params.${paramIn(params, name)?.index}.value`;
+  const deprecated = [
+    rules && patternExcess(patternsOfRules(rules), pathOf("rules")),
+    immutableTags && patternExcess(immutableTags, pathOf("immutableTags")),
+  ].filter((problem) => problem !== undefined);
+  return {
+    ...(rules === undefined ? {} : { rules }),
+    ...(immutableTags === undefined ? {} : { immutableTags }),
+    ...(deprecated.length === 0 ? {} : { deprecated }),
+  };
 }
 
 function parseRedirects(value: unknown, path: string): Checked<"follow" | "pass"> {

@@ -94,7 +94,7 @@ export function createPrerequisitesEnsurer(options: PrerequisitesOptions): Ensur
   return async (object) => {
     const parsed = parseConnector(object);
     const wrong = documentConditions(parsed.ok ? [] : parsed.problems);
-    const { ConnectorClassReady = builtIn } = wrong;
+    const { ConnectorClassReady = documentState(parsed.ok ? parsed.value : {}) } = wrong;
     const isOci = ConnectorClassReady.status === "True";
     const ProxyServiceReady = isOci ? await ensureService(object) : waitingForClass;
     if (ProxyServiceReady === undefined) return undefined;
@@ -113,7 +113,17 @@ interface DocumentStates
   readonly generation: string;
 }
 
-const builtIn = good("ConnectorClassFound", "the connector class oci is built in");
+const builtIn = "the connector class oci is built in";
+
+/** The state of ConnectorClassReady where a document is valid: it also tells of what works for now alone. */
+const documentState = ({ deprecated = [] }: Pick<Connector, "deprecated">): ConditionState =>
+  deprecated.length === 0
+    ? good("ConnectorClassFound", builtIn)
+    : good(
+        "SpecDeprecated",
+        `${builtIn}; the next release refuses this Connector: ${describeProblems(deprecated)}`,
+      );
+
 const probing = unknown("Probing", "the registry is being probed");
 
 const waitingForClass = waitingFor("ConnectorClassReady");

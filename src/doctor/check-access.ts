@@ -1,6 +1,6 @@
-import { matches } from "../connector/access-rules.ts";
 import type { Connector } from "../connector/connector.ts";
 import type { ConnectorRef } from "../connector/connector-ref.ts";
+import { matches } from "../connector/pattern-set.ts";
 import {
   type MayUse,
   type Result,

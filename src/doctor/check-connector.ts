@@ -25,13 +25,14 @@ export function checkConnector(
       ),
     found() {
       const { connector, problems = [] } = parsed;
+      const edit = `kubectl edit connector ${ref.name} -n ${ref.namespace}`;
+      if (connector?.deprecated !== undefined) {
+        const found = `the next release refuses it: ${describeProblems(connector.deprecated)}`;
+        return warning(subject, found, edit);
+      }
       if (connector !== undefined)
         return fine(subject, connector.address.origin + connector.address.basePath);
-      return failure(
-        subject,
-        describeProblems(problems),
-        `kubectl edit connector ${ref.name} -n ${ref.namespace}`,
-      );
+      return failure(subject, describeProblems(problems), edit);
     },
   });
 }

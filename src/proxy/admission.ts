@@ -1,6 +1,7 @@
 /** Who sends a request, which connector does it mean, and may they do that with it? */
 import type { IncomingMessage } from "node:http";
-import { type Action, isAllowed, matches } from "../connector/access-rules.ts";
+import { type Action, maxPatternBytes, maxPatterns } from "../connector/access-rules.ts";
+import { isAllowed, matchesTag, type SpendWork } from "../connector/access-verdict.ts";
 import type { Connector } from "../connector/connector.ts";
 import { type ConnectorRef, showRef } from "../connector/connector-ref.ts";
 import type { FindConnector, Identity, MayUse, Verb, VerifyToken } from "../connector/platform.ts";
@@ -99,12 +100,12 @@ export const mayAct = (
   action: Action,
   repository: string,
   { user }: Identity,
-): boolean => isAllowed(rules, { action, repository, user });
+): boolean => isAllowed(rules, { action, repository, user }, budgetOf(rules));
 
 /**
  * Refuses what a connector's rules don't allow.
  * @param repository as clients call it; empty for the catalog
- * @throws RegistryError 403
+ * @throws RegistryError 403; 429 where the rules are too many, and were asked too often
  */
 export function checkRules(
   connector: Connector,
@@ -123,5 +124,45 @@ export function checkRules(
 }
 
 /** Whether a reference is a tag that is created once and never changed, as the connector has it. */
-export const isImmutableTag = ({ immutableTags = [] }: Connector, reference: string): boolean =>
-  !reference.includes(":") && immutableTags.some((pattern) => matches(pattern, reference));
+export const isImmutableTag = ({ immutableTags }: Connector, reference: string): boolean =>
+  immutableTags !== undefined &&
+  !reference.includes(":") &&
+  matchesTag(immutableTags, reference, budgetOf(immutableTags));
+
+/** Of operations on patterns, some 20 ms of CPU time. */
+const burstOperations = 10_000_000;
+/** In a second, some 5 ms of CPU time. */
+const operationsPerSecond = 2_000_000;
+
+const budgets = new WeakMap<object, SpendWork>();
+
+/** The budget of a connector whose patterns are more than it may have. They go on to work, though not at the cost of its neighbours. */
+function budgetOf(patterns: object | undefined): SpendWork | undefined {
+  if (patterns === undefined) return undefined;
+  const known = budgets.get(patterns) ?? createWorkBudget(() => performance.now());
+  budgets.set(patterns, known);
+  return known;
+}
+
+/** @param now milliseconds of a clock that never goes back */
+function createWorkBudget(now: () => number): SpendWork {
+  let left = burstOperations;
+  let at = now();
+  return (operations) => {
+    const before = at;
+    at = now();
+    left = Math.min(burstOperations, left + ((at - before) / 1000) * operationsPerSecond);
+    if (left <= 0) {
+      throw new RegistryError(
+        429,
+        "TOOMANYREQUESTS",
+        "the patterns of this connector's rules or immutable tags are too many to be checked for more requests now",
+        {
+          detail: `write at most ${maxPatterns} patterns of ${maxPatternBytes} bytes together in its spec.params`,
+          headers: { "retry-after": "2" },
+        },
+      );
+    }
+    left -= operations; // below zero: even the largest check is made once there is anything left
+  };
+}

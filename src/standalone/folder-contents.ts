@@ -157,6 +157,11 @@ function* fileProblems(path: string, file: KeptFile): Generator<FolderProblem> {
 
 function* connectorProblems(contents: FolderContents): Generator<FolderProblem> {
   for (const connector of contents.connectors.values()) {
+    const { deprecated } = connector;
+    if (deprecated !== undefined) {
+      const fields = { connector: showRef(connector), reason: describeProblems(deprecated) };
+      yield createFolderProblem("warning", "the next release refuses this connector", fields);
+    }
     const credential = credentialOf(contents, connector);
     if (!credential.ok) {
       const fields = { connector: showRef(connector), reason: credential.reason };

@@ -237,6 +237,17 @@ describe("startController()", function () {
       expect(role()).to.equal(undefined);
     });
 
+    it("says of one that works for now what the next release refuses", async () => {
+      const repositories = Array<string>(1_001).fill("app");
+      put({ params: [{ name: "rules", value: [{ verbs: ["pull"], repositories }] }] });
+      start();
+      await isReady();
+      const { message } = await shows("ConnectorClassReady", "True SpecDeprecated");
+      expect(message).to.contain("spec.params.0.value: found 1001 patterns of 3003 bytes");
+      put({ params: [{ name: "rules", value: [] }] });
+      await shows("ConnectorClassReady", "True ConnectorClassFound");
+    });
+
     it("waits for a Secret that is missing, takes it when it comes, and sees it go", async () => {
       put(withSecret);
       start();

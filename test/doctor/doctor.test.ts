@@ -393,6 +393,15 @@ describe("the doctor", function () {
       says: ['spec.address: found "x"', "kubectl edit connector harbor -n team-a"],
     },
     {
+      what: "that the next release refuses a Connector",
+      arrange: () =>
+        changeSpec("connectors", "harbor", team, {
+          params: [{ name: "immutableTags", value: Array<string>(1_001).fill("v*") }],
+        }),
+      ...{ subject: "Connector", verdict: "warning" },
+      says: ["the next release refuses it: spec.params.0.value: found 1001 patterns"],
+    },
+    {
       what: "that nobody has looked at a Connector",
       arrange: () => change("connectors", "harbor", team, { status: {} }),
       subject: "conditions",

@@ -94,6 +94,51 @@ describe("access rules in the proxy: what a connector lets its users do", functi
     });
   });
 
+  it("a rule for all repositories of one component does not open the list of all", async () => {
+    const client = connect("short", { rules: [{ verbs: ["pull"], repositories: ["*"] }] });
+    registry.repository("secret/private").tags.set("1", "x");
+    const answer = await client("GET", "_catalog");
+    expect(answer.status).to.equal(403);
+    expect(registry.requests).to.deep.equal([]);
+    const all = connect("all", { rules: [{ verbs: ["pull"], repositories: ["**"] }] });
+    expect((await all("GET", "_catalog")).status).to.equal(200);
+  });
+
+  describe("by more patterns than there may be", () => {
+    const many = (length: number, one: string): readonly string[] => Array(length).fill(one);
+    const costly = `${"**/a/".repeat(50)}b`;
+
+    it("as they say, for now", async () => {
+      const repositories = [...many(1_500, costly), "app"];
+      const client = connect("many", { rules: [{ verbs: ["pull"], repositories }] });
+      registry.repository("app").tags.set("1", "x");
+      expect((await client("GET", "app/tags/list")).status).to.equal(200);
+      expect((await client("GET", "other/tags/list")).status).to.equal(403);
+      const tags = connect("tags", { immutableTags: [...many(1_500, "x*y"), "v*"] });
+      expect((await tags("DELETE", "app/manifests/v1")).status).to.equal(403);
+    });
+
+    it("though not faster than neighbours can bear, who are not refused", async () => {
+      const repositories = many(4_000, costly); // 1 MB
+      const attacker = connect("attacker", { rules: [{ verbs: ["pull"], repositories }] });
+      const neighbour = connect("neighbour", {
+        rules: [{ verbs: ["pull"], repositories: ["app"] }],
+      });
+      registry.repository("app").tags.set("1", "x");
+      const statuses: number[] = [];
+      for (let count = 0; count < 20; count += 1) {
+        const path = `${"a/".repeat(100)}x${count}/tags/list`;
+        statuses.push((await attacker("GET", path)).status);
+        expect((await neighbour("GET", "app/tags/list")).status).to.equal(200);
+      }
+      expect(statuses).to.include(429).and.include(403);
+      const refused = await attacker("GET", `${"a/".repeat(100)}last/tags/list`);
+      expect(refused.status).to.equal(429);
+      expect(refused.headers["retry-after"]).to.equal("2");
+      expect(errorIn(refused).detail).to.contain("1000 patterns");
+    });
+  });
+
   describe("by immutable tags", () => {
     let client: TestClient;
     before(() => {

@@ -194,6 +194,17 @@ describe("standalone mode: changes of its folder", function () {
     await pullsAre("first");
   });
 
+  it("a connector with more patterns than the next release takes works, with a warning", async () => {
+    const repositories = ["**", ...Array<string>(1_000).fill("a/*")];
+    const params = [{ name: "rules", value: [{ verbs: ["push"], repositories }] }];
+    const document = original().replace('"params": []', `"params": ${JSON.stringify(params)}`);
+    await host.write("hub.yaml", document);
+    await host.waitForLog("the next release refuses this connector", "1001 patterns");
+    expect(await pull()).to.equal("first");
+    await host.write("hub.yaml", original());
+    await pullsAre("first");
+  });
+
   it("a deleted connector is missed by its name, and its volumes wait for it", async () => {
     const hosts = async (): Promise<readonly string[]> =>
       Object.keys(JSON.parse(await volume.read("config.json")).auths);
