@@ -25,7 +25,7 @@ export interface RequestReport {
   /** A tag or a digest. */
   readonly reference: string | undefined;
   readonly verb: Action | undefined;
-  /** Whether the proxy let the request through. */
+  /** Whether the proxy sent the request on; `refused` where it did not, whatever for. */
   readonly decision: "allowed" | "refused";
   /** Why the request was refused, or failed. */
   readonly reason: string | undefined;
@@ -55,8 +55,13 @@ export interface ReportDraft {
   /** The connector that the request named, whether or not it exists. */
   ref?: ConnectorRef;
   verb?: Action;
-  /** The connector, once the request is let through to it. */
+  /** The connector, once the request may use it. */
   connector?: ConnectorRef;
+  /**
+   * Whether the proxy sends the request on to the registry, or to the other host. It stays true where they, or the
+   * registry's token server, refuse it or can't be reached.
+   */
+  isSent?: boolean;
   /** Why the request was refused, or failed. */
   reason?: string;
   upstreamStatus?: number;
@@ -101,7 +106,7 @@ export function openReport(
       repository: (target !== "base" && target?.repository) || undefined,
       reference: referenceOf(target),
       verb: draft.verb,
-      decision: connector === undefined && !draft.isPassedOn ? "refused" : "allowed",
+      decision: draft.isSent ? "allowed" : "refused",
       reason: draft.reason,
       status: response.writableFinished
         ? response.statusCode

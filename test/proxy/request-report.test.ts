@@ -6,7 +6,7 @@ import { type FakeRegistry, startFakeRegistry } from "../support/fake-registry.t
 import { addBlob } from "../support/fake-registry-content.ts";
 import { openRaw } from "../support/raw-request.ts";
 import { clientOf } from "./test-client.ts";
-import { startTestProxy, type TestProxy } from "./test-proxy.ts";
+import { type ConnectOptions, startTestProxy, type TestProxy } from "./test-proxy.ts";
 
 describe("the proxy's report of a request", function () {
   this.timeout(20_000);
@@ -134,6 +134,93 @@ describe("the proxy's report of a request", function () {
     );
     raw.reset();
     expect(await only()).to.include({ decision: "allowed", status: 499 });
+  });
+
+  describe("says that a request was refused where the registry did not see it:", () => {
+    const manifest = (size: number) => ({
+      headers: { "content-type": "application/vnd.oci.image.manifest.v1+json" },
+      body: Buffer.alloc(size, "x"),
+    });
+    const connectWith = (name: string, params: ConnectOptions["params"] = []) => {
+      proxy.connect(name, registry.url, {
+        credential: { username: "alice", password: "secret-of-alice" },
+        params,
+      });
+      return clientOf(proxy, name);
+    };
+    const sawChange = () =>
+      registry.requests.some(({ method }) => method === "PUT" || method === "DELETE");
+    beforeEach(() => {
+      registry.requests.length = 0;
+    });
+
+    it("an immutable tag", async () => {
+      const client = connectWith("kept", [{ name: "immutableTags", value: "v*" }]);
+      await client("DELETE", "app/manifests/v1");
+      expect(await only()).to.include({
+        decision: "refused",
+        status: 403,
+        connector: "team-a/kept",
+      });
+      registry.repository("app").tags.set("v1", "sha256:0");
+      const stop = registry.on("HEAD manifest", ({ send }) =>
+        send(200, { "Docker-Content-Digest": "sha256:0" }),
+      );
+      reports.length = 0;
+      await client("PUT", "app/manifests/v1", manifest(2));
+      stop();
+      expect(await only()).to.include({ decision: "refused", status: 403 });
+      expect(sawChange()).to.equal(false);
+    });
+
+    it("a manifest that is too large to be held", async () => {
+      const client = connectWith("large");
+      await client("PUT", "app/manifests/1", manifest(8 * 1024 * 1024 + 1));
+      expect(await only()).to.include({ decision: "refused", status: 413 });
+      expect(registry.requests).to.deep.equal([]);
+    });
+
+    it("a loop", async () => {
+      const agent = "oci-connector oci-connector skopeo";
+      await connectWith("loop")("GET", "app/tags/list", { headers: { "user-agent": agent } });
+      expect(await only()).to.include({ decision: "refused", status: 403 });
+      expect(registry.requests).to.deep.equal([]);
+    });
+
+    it("an upload that nobody has begun", async () => {
+      await connectWith("unknown")("PUT", "app/blobs/uploads/x?digest=sha256:0");
+      expect(await only()).to.include({ decision: "refused", status: 404 });
+      expect(registry.requests).to.deep.equal([]);
+    });
+
+    it("a rule", async () => {
+      await connectWith("ruled", [{ name: "rules", value: "[]" }])("GET", "app/tags/list");
+      expect(await only()).to.include({ decision: "refused", status: 403 });
+      expect(registry.requests).to.deep.equal([]);
+    });
+
+    it("a token server that gets no login", async () => {
+      const realm = 'Bearer realm="https://elsewhere.test/token"';
+      const stop = registry.on(
+        "* *",
+        ({ response }) => void response.writeHead(401, { "WWW-Authenticate": realm }).end(),
+        "before auth",
+      );
+      await connectWith("realm")("GET", "app/tags/list");
+      stop();
+      expect(await only()).to.include({ decision: "refused", status: 403 });
+    });
+  });
+
+  it("says that it was allowed where the registry, or its token server, refuses it", async () => {
+    await clientOf(proxy, "harbor")("GET", "app/manifests/none");
+    expect(await only()).to.include({ decision: "allowed", status: 404, upstreamStatus: 404 });
+    reports.length = 0;
+    const rights = registry.auth.rights;
+    registry.auth.rights = () => [];
+    await clientOf(proxy, "harbor")("GET", "refused/manifests/1");
+    registry.auth.rights = rights;
+    expect(await only()).to.include({ decision: "allowed", status: 403 });
   });
 
   it("tells where registry tokens came from", async () => {

@@ -10,7 +10,7 @@ import {
   type RegistryRequest,
   upstreamOf,
 } from "../handler.ts";
-import { denied, RegistryError } from "../registry-error.ts";
+import { denied, isRefusal, RegistryError } from "../registry-error.ts";
 import { checkHead } from "../request/request-head.ts";
 import { parseRegistryTarget } from "../request/request-target.ts";
 import type { ReportDraft } from "../request-report.ts";
@@ -136,6 +136,7 @@ async function passOnToHost(
     : undefined;
   const { connectionPool, bodyTimeoutMs } = options;
   const { subject } = identity;
+  report.isSent = true;
   await passOn({
     request,
     response,
@@ -146,6 +147,9 @@ async function passOnToHost(
     secureContext,
     connectionPool,
     bodyTimeoutMs,
+  }).catch((error: unknown) => {
+    if (isRefusal(error)) report.isSent = false; // the policy allows none of the host's addresses
+    throw error;
   });
 }
 

@@ -1,6 +1,6 @@
 /** Relays admitted requests to their registry, and its responses to the clients: reads, deletions, manifests, uploads. */
 import type { Upstream } from "../../upstream/upstream.ts";
-import { UpstreamError, unreachable } from "../../upstream/upstream-error.ts";
+import { UpstreamError, type UpstreamFault, unreachable } from "../../upstream/upstream-error.ts";
 import type { UpstreamLogin } from "../../upstream/upstream-login.ts";
 import { mayAct } from "../admission.ts";
 import type { AdmittedRequest } from "../admitted.ts";
@@ -31,7 +31,24 @@ export interface RelayOptions {
  * Sends a client's request to the registry, and the registry's response to the client.
  * @throws RegistryError, UpstreamError, ClientGone, BodyCut
  */
-export function relayRequest(
+export async function relayRequest(
+  admitted: AdmittedRequest,
+  upstream: Upstream,
+  options: RelayOptions,
+): Promise<void> {
+  try {
+    await relayByMethod(admitted, upstream, options);
+  } catch (error) {
+    const isUnsent = error instanceof UpstreamError && unsentFaults.has(error.fault);
+    if (isUnsent) admitted.report.isSent = false;
+    throw error;
+  }
+}
+
+/** Where the proxy itself does not go, to the registry or for the token that it wants. */
+const unsentFaults: ReadonlySet<UpstreamFault> = new Set(["AddressRefused", "AuthRealmRejected"]);
+
+function relayByMethod(
   admitted: AdmittedRequest,
   upstream: Upstream,
   options: RelayOptions,
@@ -62,6 +79,7 @@ async function relayRead(
     sink: new ClientSink(admitted, seal),
     passesRedirects: isForward && isBlob && connector.passesRedirects === true,
   };
+  admitted.report.isSent = true;
   // A cache has its place here, in front of `download`: content with a digest is the same wherever it comes from. Rights
   // and rules were checked; whether the connector's account may read it, the registry alone knows. What is to be kept
   // passes through a sink around the client's.
@@ -145,6 +163,7 @@ async function mountBlob(
   if (mount === undefined || !mayMount(admitted, mount)) return false;
   const mountRequest = createUpstreamRequest(admitted, upstream, seal, mount);
   const sink = new ClientSink(admitted, seal, [201, 202]);
+  admitted.report.isSent = true;
   try {
     const { handling } = await replay(mountRequest, { login, response, patience, sink });
     return handling === "stream";
@@ -167,8 +186,9 @@ async function replayAndRespond(
   request: UpstreamRequest,
   { login, seal }: RelayOptions,
 ): Promise<void> {
-  const { response, patience } = admitted;
+  const { response, patience, report } = admitted;
   const sink = new ClientSink(admitted, seal);
+  report.isSent = true;
   const final = await replay(request, { login, response, patience, sink });
   if (final.handling !== "stream") respondCollected(admitted, final, final.hop, seal);
 }
@@ -179,7 +199,8 @@ async function relayContent(
   { upstream, url, headers: kept, scopes }: UpstreamRequest,
   { login, seal, bodyTimeoutMs }: RelayOptions,
 ): Promise<void> {
-  const { request, response, connector, patience } = admitted;
+  const { request, response, connector, patience, report } = admitted;
+  report.isSent = true;
   const authorization = await patience.retry(() => login.authorization(upstream, scopes));
   const headers: HeaderFields = { ...kept };
   if (authorization !== undefined) headers.authorization = authorization;

@@ -2,6 +2,7 @@
 import type { ServerResponse } from "node:http";
 import { withoutBrackets } from "../../connector/host-name.ts";
 import { retryDelayMs } from "../../upstream/retry-after.ts";
+import { UpstreamError } from "../../upstream/upstream-error.ts";
 import type { UpstreamLogin } from "../../upstream/upstream-login.ts";
 import { containsCredential } from "../headers.ts";
 import { badGateway, denied, type RegistryError } from "../registry-error.ts";
@@ -100,7 +101,7 @@ async function sendToStorage(
   { sink, response }: ReplayOptions,
 ): Promise<UpstreamResponse> {
   const headers = headersForStorage(request.headers);
-  const received = await exchange({ request, hop, headers, sink, response });
+  const received = await exchange({ request, hop, headers, sink, response }).catch(asStorageError);
   const { status } = received;
   if (status < 400 || storageStatuses.has(status)) return received;
   throw storageFailure(request, received);
@@ -123,6 +124,12 @@ function storageFailure(
       ? `${hop.url.host}, where the registry keeps its blobs, answered ${status}`
       : `${host} redirects to ${hop.url.host}, which answered ${status}`,
   );
+}
+
+/** Where a storage's address is refused, the registry itself has been asked already. */
+function asStorageError(error: unknown): never {
+  const isRefused = error instanceof UpstreamError && error.fault === "AddressRefused";
+  throw isRefused ? denied(error.message, { cause: error }) : error;
 }
 
 /** What a storage host may say to a client: no such blob, no such range, try again later. */
