@@ -45,15 +45,3 @@ export function pickHeaders(
   }
   return picked;
 }
-
-/** Shorter credentials would be found where they are not meant. */
-const minSecretLength = 8;
-
-/**
- * Whether a text contains the credential of an Authorization header. Registries in debug mode echo it.
- * @param authorization the header, with its scheme; false where there is none
- */
-export function containsCredential(text: string, authorization: string | undefined): boolean {
-  const secret = authorization?.slice(authorization.indexOf(" ") + 1) ?? "";
-  return secret.length >= minSecretLength && text.includes(secret);
-}

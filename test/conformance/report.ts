@@ -96,6 +96,7 @@ const requestRules = (): string =>
     ),
     [
       "`Host` must be a host as RFC 9112 (3.2) has it: a name or an address, with a port at most. An empty one is valid if the path names the connector.",
+      "A query has at most 8 KiB (else 414) and 64 parameters.",
       "A query must not have a `;`, since some servers begin a new parameter there. In a value it is written `%3B`.",
     ]
       .map(listItem)
@@ -105,6 +106,11 @@ const requestRules = (): string =>
       behind that of the proxy. What some servers obey (\`X-HTTP-Method-Override\`, \`X-Original-URL\`,
       \`X-Forwarded-*\`, \`Remote-User\`) does not. A host that stores blobs gets only \`accept\`,
       \`accept-encoding\`, \`range\` and \`if-range\`.`),
+    paragraph(`
+      An error or a header of the registry that shows the connector's password or its token becomes a 502: as it is, in
+      base64, percent-encoded, hexadecimal or in JSON, also under gzip, deflate, br or zstd, and also in a \`Link\`, in
+      \`Docker-Content-Digest\` and in the host of a redirect. Blobs, manifests and lists are not searched, and neither
+      are secrets of fewer than 8 characters, and passwords of one word of fewer than 16 letters in plain text.`),
   ].join("\n");
 
 const registryHeaders = [

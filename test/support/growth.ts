@@ -1,5 +1,5 @@
 /** How often the growth of a cost is measured before it counts as too fast: other processes disturb single measurements. */
-const attempts = 4;
+const attempts = 8;
 /** Shorter runs say more of the clock than of the work. */
 const minRunMicroseconds = 20_000;
 

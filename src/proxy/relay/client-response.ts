@@ -6,17 +6,11 @@ import { parseJson, property } from "../../connector/document.ts";
 import type { RegistryAddress } from "../../connector/registry-address.ts";
 import type { ResponseHead } from "../../upstream/http-client/http-exchange.ts";
 import type { AdmittedRequest } from "../admitted.ts";
-import {
-  connectionTokens,
-  containsCredential,
-  type HeaderFields,
-  hopByHop,
-  pickHeaders,
-} from "../headers.ts";
+import { connectionTokens, type HeaderFields, hopByHop, pickHeaders } from "../headers.ts";
 import { badGateway, denied, type RegistryError } from "../registry-error.ts";
 import { maxQueryBytes, parameter } from "../request/query.ts";
 import type { RepositoryTarget } from "../request/request-target.ts";
-import type { CollectedResponse, Hop, ResponseSink } from "./exchange.ts";
+import type { CollectedResponse, Hop, ResponseSink, UpstreamResponse } from "./exchange.ts";
 import type { SessionSeal } from "./upload-session.ts";
 import {
   isForList,
@@ -76,7 +70,7 @@ export class ClientSink implements ResponseSink {
 
 /**
  * Sends a collected response on as it is.
- * @throws RegistryError where the connector's own account is refused, or the body shows its credential
+ * @throws RegistryError where the connector's own account is refused, or the response shows its credential
  */
 export function respondCollected(
   admitted: AdmittedRequest,
@@ -87,10 +81,12 @@ export function respondCollected(
   const { status, body } = collected;
   const { connector, response, method, request, report } = admitted;
   report.upstreamStatus = status;
-  if (status === 401 || status === 403) throw refusedByRegistry(connector, collected);
-  if (containsCredential(body.toString("latin1"), hop.authorization)) {
+  if (status === 401 || status === 403) throw refusedByRegistry(connector, collected, hop);
+  const isShown = hop.search.isInBody(body, collected.headers["content-encoding"]);
+  if (isShown) throw showsCredential(hop, status);
+  if (isShown === undefined) {
     throw badGateway(
-      `${hop.url.host} answered ${status} with the connector's credential in the response`,
+      `${hop.url.host} answered ${status} with a compressed body that is too large to be searched for the connector's credential`,
     );
   }
   const headers = clientHeaders(admitted, collected, hop, seal);
@@ -101,14 +97,21 @@ export function respondCollected(
   drain(request);
 }
 
-/** Redirects a client to the host where the registry keeps what it has requested. */
+const showsCredential = (hop: Hop, status: number): RegistryError =>
+  badGateway(`${hop.url.host} answered ${status} with the connector's credential in the response`);
+
+/**
+ * Redirects a client to the host where the registry keeps what it has requested.
+ * @throws RegistryError 502 where a header shows the connector's credential
+ */
 export function respondWithRedirect(
   { response, report }: AdmittedRequest,
-  { status, headers }: ResponseHead,
+  { status, headers, hop }: UpstreamResponse,
   { href }: URL,
 ): void {
   report.upstreamStatus = status;
   const kept = pickHeaders(headers, (name) => fromRedirect.has(name));
+  if (hop.search.isInHeaders(kept)) throw showsCredential(hop, status);
   response.writeHead(status, { ...kept, location: href, "content-length": "0" }).end();
 }
 
@@ -137,8 +140,10 @@ export function drain(request: IncomingMessage): void {
 function refusedByRegistry(
   connector: Connector,
   { status, body }: CollectedResponse,
+  { search }: Hop,
 ): RegistryError {
-  const code = upstreamCode(body);
+  const found = upstreamCode(body);
+  const code = search.isIn(found) ? "" : found;
   return denied(
     `the registry ${connector.address.origin} answered ${status}${code} to the account of the connector ${showRef(connector)}`,
     {
@@ -158,7 +163,8 @@ function upstreamCode(body: Buffer): string {
 
 /**
  * The registry's headers as the client gets them.
- * @throws RegistryError 502 where the registry sends an upload to another host, or the next page of a list is lost
+ * @throws RegistryError 502 where the registry sends an upload to another host, the next page of a list is lost, or the
+ *   connector's credential is shown
  */
 function clientHeaders(
   admitted: AdmittedRequest,
@@ -167,9 +173,7 @@ function clientHeaders(
   seal: SessionSeal,
 ): HeaderFields {
   const { target, connector } = admitted;
-  const kept = hop.isStorage
-    ? storageHeadersForClient(headers)
-    : headersForClient(headers, hop.authorization);
+  const kept = hop.isStorage ? storageHeadersForClient(headers) : headersForClient(headers);
   if (hop.digest !== undefined) kept["docker-content-digest"] ??= hop.digest;
   if (headers.link !== undefined) {
     const link = clientLink([headers.link].flat().join(", "), hop.url, target, connector.address);
@@ -179,6 +183,7 @@ function clientHeaders(
     const location = clientLocation(admitted, status, headers.location, hop, seal);
     if (location) kept.location = location;
   }
+  if (hop.search.isInHeaders(kept)) throw showsCredential(hop, status);
   return kept;
 }
 
@@ -222,22 +227,10 @@ const fromRedirect: ReadonlySet<string> = new Set([
   "expires",
 ]);
 
-/**
- * A registry's headers as the client gets them, but for Location and Link.
- * @param authorization what the registry was sent; a header that shows it is left out
- */
-export function headersForClient(
-  headers: IncomingHttpHeaders,
-  authorization: string | undefined,
-): HeaderFields {
+/** A registry's headers as the client gets them, but for Location and Link. */
+export function headersForClient(headers: IncomingHttpHeaders): HeaderFields {
   const named = connectionTokens(headers.connection);
-  return pickHeaders(
-    headers,
-    (name, value) =>
-      !notForClients.has(name) &&
-      !named.has(name) &&
-      !containsCredential(String(value), authorization),
-  );
+  return pickHeaders(headers, (name) => !notForClients.has(name) && !named.has(name));
 }
 
 /** The headers of a host that the registry redirected to as the client gets them. */
@@ -266,6 +259,7 @@ function clientLocation(
     return clientPath(url, target, address) ?? createdPath(target);
   }
   if (!isOwnOrigin(url.origin, address)) {
+    if (hop.search.isInHost(url.hostname)) throw showsCredential(hop, status);
     throw badGateway(
       `the registry ${address.origin} directs the upload to ${url.origin}, which may not get the connector's credential`,
       {

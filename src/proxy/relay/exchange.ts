@@ -9,6 +9,7 @@ import { unreachable, wasClosed } from "../../upstream/upstream-error.ts";
 import { BodyCut, ClientGone } from "../client-gone.ts";
 import type { HeaderFields } from "../headers.ts";
 import { RegistryError } from "../registry-error.ts";
+import type { CredentialSearch } from "./credential-search.ts";
 import { isForBlob, type UpstreamRequest } from "./upstream-request.ts";
 
 /** Where a request is sent to: the registry, and then each host that a redirect leads to. */
@@ -20,6 +21,8 @@ export interface Hop {
   readonly digest: string | undefined;
   /** The Authorization that is sent along. */
   readonly authorization: string | undefined;
+  /** Finds the credentials that were sent for this client's request, there or to a hop before. */
+  readonly search: CredentialSearch;
 }
 
 /** Takes a final response while it comes. */

@@ -5,10 +5,11 @@ import type { UpstreamLogin } from "../../upstream/upstream-login.ts";
 import { mayAct } from "../admission.ts";
 import type { AdmittedRequest } from "../admitted.ts";
 import type { HeaderFields } from "../headers.ts";
-import { isRefusal, unavailable } from "../registry-error.ts";
+import { badGateway, isRefusal, unavailable } from "../registry-error.ts";
 import { hasBody } from "../request/request-body.ts";
 import { digestOf } from "../request/request-target.ts";
 import { ClientSink, respondCollected, respondWithRedirect } from "./client-response.ts";
+import { CredentialSearch } from "./credential-search.ts";
 import { download, type HashBudget } from "./download.ts";
 import { keepImmutableTag } from "./immutable-tag.ts";
 import { type BlobMount, translateMount } from "./mount.ts";
@@ -39,11 +40,19 @@ export async function relayRequest(
   try {
     await relayByMethod(admitted, upstream, options);
   } catch (error) {
-    const isUnsent = error instanceof UpstreamError && unsentFaults.has(error.fault);
-    if (isUnsent) admitted.report.isSent = false;
-    throw error;
+    if (!(error instanceof UpstreamError)) throw error;
+    if (unsentFaults.has(error.fault)) admitted.report.isSent = false;
+    throw isShownIn(error, upstream) ? badGateway(shownInError) : error;
   }
 }
+
+/** Whether an error shows the password: it may name a host that the registry has made up, such as that of a token server. */
+function isShownIn({ message, detail = "" }: UpstreamError, { secrets }: Upstream): boolean {
+  const search = new CredentialSearch(secrets.credential);
+  return search.isIn(message) || search.isInHost(message) || search.isIn(detail);
+}
+
+const shownInError = "the registry answered with the connector's credential in the name of a host";
 
 /** Where the proxy itself does not go, to the registry or for the token that it wants. */
 const unsentFaults: ReadonlySet<UpstreamFault> = new Set(["AddressRefused", "AuthRealmRejected"]);
@@ -229,6 +238,8 @@ async function relayContent(
           detail: "push again: the next attempt gets a new token",
         });
   }
-  const hop = { url, isStorage: false, digest: undefined, authorization };
+  const search = new CredentialSearch(upstream.secrets.credential);
+  search.add(authorization);
+  const hop = { url, isStorage: false, digest: undefined, authorization, search };
   respondCollected(admitted, collected, hop, seal);
 }

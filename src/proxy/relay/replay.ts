@@ -4,8 +4,8 @@ import { withoutBrackets } from "../../connector/host-name.ts";
 import { retryDelayMs } from "../../upstream/retry-after.ts";
 import { UpstreamError } from "../../upstream/upstream-error.ts";
 import type { UpstreamLogin } from "../../upstream/upstream-login.ts";
-import { containsCredential } from "../headers.ts";
 import { badGateway, denied, type RegistryError } from "../registry-error.ts";
+import { CredentialSearch } from "./credential-search.ts";
 import { exchange, type Hop, type ResponseSink, type UpstreamResponse } from "./exchange.ts";
 import type { Patience } from "./patience.ts";
 import {
@@ -52,6 +52,7 @@ export async function replay(
     isStorage: false,
     digest: undefined,
     authorization: undefined,
+    search: new CredentialSearch(request.upstream.secrets.credential),
   };
   const requested: [URL, ...URL[]] = [request.url];
   for (let redirects = 0; redirects <= maxRedirects; redirects += 1) {
@@ -77,7 +78,7 @@ const requestedDelayMs = ({ status, headers }: UpstreamResponse): number | undef
 /** Sends a request with the connector's login, and once more where the registry's 401 leads to a better one. */
 async function sendToRegistry(
   request: UpstreamRequest,
-  { url, isStorage, digest }: Hop,
+  { url, isStorage, digest, search }: Hop,
   { login, sink, response }: ReplayOptions,
 ): Promise<UpstreamResponse> {
   const { upstream, scopes } = request;
@@ -85,7 +86,8 @@ async function sendToRegistry(
     const authorization = await login.authorization(upstream, scopes);
     const headers =
       authorization === undefined ? request.headers : { ...request.headers, authorization };
-    const hop = { url, isStorage, digest, authorization };
+    search.add(authorization);
+    const hop = { url, isStorage, digest, authorization, search };
     return exchange({ request, hop, headers, sink, response });
   };
   const first = await attempt();
@@ -151,6 +153,9 @@ function redirected(
   const { host } = hop.url;
   const url = resolveRedirect(headers.location ?? "", requested, address);
   if (url === undefined) throw badGateway(`${host} redirects to something that is not a URL`);
+  if (hop.search.isInHost(url.hostname)) {
+    throw badGateway(`${host} redirects to a host whose name shows the connector's credential`);
+  }
   // The https origin of an http address is the registry's own where the registry itself leads there, and nobody else.
   const isStorage =
     url.origin !== address.origin && (hop.isStorage || !isOwnOrigin(url.origin, address));
@@ -168,6 +173,7 @@ function redirected(
     isStorage,
     digest: typeof digest === "string" ? digest : hop.digest,
     authorization: undefined,
+    search: hop.search,
   };
 }
 
@@ -204,12 +210,7 @@ function keepQuery(request: UpstreamRequest, from: URL, to: URL): void {
 function isForClient(request: UpstreamRequest, from: Hop, { url, isStorage }: Hop): boolean {
   const isPlain = url.username === "" && url.password === "";
   const isFromRegistry = isStorage && !from.isStorage;
-  return (
-    isRead(request) &&
-    isFromRegistry &&
-    isPlain &&
-    !containsCredential(url.href, from.authorization)
-  );
+  return isRead(request) && isFromRegistry && isPlain && !from.search.isIn(url.href);
 }
 
 const isRead = ({ method }: UpstreamRequest): boolean => method === "GET" || method === "HEAD";

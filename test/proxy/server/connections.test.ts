@@ -24,7 +24,7 @@ describe("a client of the proxy that is slow to read its answer", function () {
     proxy.connect("harbor", registry.url);
     registry.on("GET manifest", ({ request, response, send }) => {
       registrySide = response.socket ?? undefined;
-      if (request.headers["x-slow"] === undefined) return send(200, {}, blob);
+      if (request.headers["x-request-id"] === undefined) return send(200, {}, blob);
       setTimeout(() => send(200, {}, Buffer.from("late")), stallTimeoutMs * 3);
     });
   });
@@ -74,7 +74,7 @@ describe("a client of the proxy that is slow to read its answer", function () {
   });
 
   it("is not at fault where the registry is slower", async () => {
-    const socket = await ask("X-Slow: yes");
+    const socket = await ask("X-Request-Id: slow");
     let text = "";
     for await (const chunk of socket.resume()) text += chunk;
     expect(text).to.match(/^HTTP\/1.1 200 [\s\S]*late$/);

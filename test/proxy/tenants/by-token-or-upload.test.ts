@@ -197,7 +197,7 @@ describe("one tenant against another, by a token or an upload", function () {
         const answer = await stage.mallory("POST", `app/blobs/uploads/?${query}`, {
           headers: { "content-length": "0" },
         });
-        expect(answer.status).to.equal(202);
+        expect(answer.status).to.equal(query.includes(";") ? 400 : 202);
         stage.expectNothingOfAlice(answer.body.toString());
         expect(stage.registry.repository("app").blobs.size).to.equal(0);
       });
