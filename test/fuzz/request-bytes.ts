@@ -144,7 +144,7 @@ function targetsOf({ foreign, upstream, sessions }: Vocabulary): fc.Arbitrary<st
   const value = fc.constantFrom(
     ...[digest, "own/app", "private/app", "namespaces/team-a/connectors/victim/private/app"],
     ...["namespaces/team-a/connectors/own/own/app", "..%2fprivate", "", "x&from=private/app", "%"],
-    ...["%0d%0aX-Inner:%20yes", foreign, upstream, "own%2Fapp", "own/app%00private/app"],
+    ...["%0d%0aOCI-Inner:%20yes", foreign, upstream, "own%2Fapp", "own/app%00private/app"],
   );
   const query = fc.oneof(
     { weight: 5, arbitrary: fc.constant("") },
@@ -259,9 +259,9 @@ function headersOf({ token, foreign, upstream }: Vocabulary): fc.Arbitrary<strin
     "User-Agent: \xff",
     "Via: 1.1 x",
     "Max-Forwards: 0",
-    "X: a\rX-Inner: yes",
-    "X: a\nX-Inner: yes",
-    "X: a\0X-Inner: yes",
+    "X: a\rOCI-Inner: yes",
+    "X: a\nOCI-Inner: yes",
+    "X: a\0OCI-Inner: yes",
     "X : a",
     " X: a",
     "X",
@@ -287,7 +287,7 @@ function bodies({ token }: Vocabulary): fc.Arbitrary<string> {
   // A request for another's repository, as only the registry would understand it.
   const inner = [
     "GET /victim/v2/private/app/tags/list HTTP/1.1",
-    ...["Host: x", "X-Inner: yes", `Authorization: Bearer ${token}`, "", ""],
+    ...["Host: x", "OCI-Inner: yes", `Authorization: Bearer ${token}`, "", ""],
   ].join(crlf);
   const chunk = (text: string): string => `${text.length.toString(16)}${crlf}${text}${crlf}`;
   const content = fc.oneof(fc.constantFrom("hello", "{}", inner), fc.string({ maxLength: 100 }));
@@ -303,8 +303,8 @@ function bodies({ token }: Vocabulary): fc.Arbitrary<string> {
       `0x5\r\nhello\r\n0\r\n\r\n`,
       `-5\r\nhello\r\n0\r\n\r\n`,
       `5\r\nhelloX0\r\n\r\n`,
-      `0\r\nAuthorization: Bearer x\r\nX-Inner: yes\r\n\r\n`,
-      `0\r\nX-Inner: yes\r\nContent-Length: 60\r\n\r\n${inner}`,
+      `0\r\nAuthorization: Bearer x\r\nOCI-Inner: yes\r\n\r\n`,
+      `0\r\nOCI-Inner: yes\r\nContent-Length: 60\r\n\r\n${inner}`,
       `5\r\nhel`,
     ),
   );
