@@ -1,4 +1,4 @@
-import { execFileSync } from "node:child_process";
+import { execFileSync, spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { mkdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -54,6 +54,18 @@ describe("the program's image (npm run image)", function () {
     expect(run([...entrypoint, "help"])).to.match(/^usage: oci-connector /);
     expect(run(["/bin/mount", "--version"])).to.match(/util-linux/);
     expect(run(["/bin/umount", "--version"])).to.match(/util-linux/);
+  });
+
+  it("opens no debugger on SIGUSR1", () => {
+    const flags = entrypoint.filter((word) => word.startsWith("--"));
+    const script = `process.kill(process.pid, "SIGUSR1");
+      setTimeout(() => console.log(String(require("node:inspector").url())), 300);`;
+    const [node = ""] = entrypoint;
+    const signalled = spawnSync("chroot", [root, node, ...flags, "-e", script], {
+      encoding: "utf8",
+    });
+    expect(signalled.stderr).to.not.include("Debugger listening");
+    expect(signalled.stdout).to.equal("undefined\n");
   });
 
   it("has every package that the program loads", () => {
