@@ -33,6 +33,15 @@ export function connectionTokens(
   return new Set(tokens.map((token) => token.trim()));
 }
 
+/**
+ * Whether a message comes in another transfer coding than `chunked` (RFC 9112, section 7), such as `gzip, chunked`. Node's
+ * parser takes the chunks apart, and leaves the rest as it is.
+ */
+export const hasOtherCoding = ({ headers }: { readonly headers: IncomingHttpHeaders }): boolean => {
+  const coding = headers["transfer-encoding"];
+  return coding !== undefined && coding.trim().toLowerCase() !== "chunked";
+};
+
 /** A copy of those headers that a predicate is true for. */
 export function pickHeaders(
   headers: IncomingHttpHeaders,

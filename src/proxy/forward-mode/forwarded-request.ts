@@ -1,6 +1,5 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { SecureContext } from "node:tls";
-import type { ConnectorRef } from "../../connector/connector-ref.ts";
 import type { Identity } from "../../connector/platform.ts";
 import { authorize } from "../admission.ts";
 import {
@@ -20,8 +19,9 @@ import { permitDestination } from "./destination.ts";
 import { type ForwardTarget, isHostOf, parseAbsoluteTarget } from "./forward-target.ts";
 import { interceptedConnectionOf } from "./interception.ts";
 import { passOn } from "./pass-on.ts";
-import { identify, readProxyCredential } from "./proxy-credential.ts";
+import { identify, type ProxyCredential, readProxyCredential } from "./proxy-credential.ts";
 import type { TunnelPolicy } from "./tunnel-policy.ts";
+import { showsVolumeToken } from "./volume-token.ts";
 
 /** What the handlers of forwarded requests need. */
 export interface ForwardOptions extends HandlerOptions {
@@ -39,8 +39,7 @@ interface ForwardedRequest {
   /** Where the request is to go, with its path. */
   readonly target: ForwardTarget;
   readonly identity: Identity;
-  /** The connectors that the client has named. */
-  readonly connectors: readonly ConnectorRef[];
+  readonly credential: ProxyCredential;
 }
 
 /** Creates the handler of requests inside of an intercepted connection. */
@@ -62,8 +61,15 @@ export const createInterceptedRequestHandler =
       const message = "a request inside a CONNECT tunnel must name a path, not a URL";
       throw new RegistryError(400, "UNSUPPORTED", message);
     }
-    const forwarded = { request, response, report, identity, target: { ...target, path } };
-    await forwardRequest({ ...forwarded, connectors: credential.connectors }, options);
+    const forwarded = {
+      request,
+      response,
+      report,
+      identity,
+      credential,
+      target: { ...target, path },
+    };
+    await forwardRequest(forwarded, options);
   };
 
 /** Creates the handler of requests with an absolute target, which clients send to a proxy for plain HTTP. */
@@ -73,18 +79,17 @@ export const createPlainRequestHandler =
     const target = parseAbsoluteTarget(request.url ?? "");
     if (target === undefined) throw invalidTarget();
     const credential = readProxyCredential(request);
-    const { connectors } = credential;
     const identity = await identify(credential, options);
     report.identity = identity;
-    await forwardRequest({ request, response, report, target, identity, connectors }, options);
+    await forwardRequest({ request, response, report, target, identity, credential }, options);
   };
 
 /** Relays a request to a connector's registry, or passes it on to any other host. */
 async function forwardRequest(forwarded: ForwardedRequest, options: ForwardOptions): Promise<void> {
-  const { request, response, report, target, identity, connectors } = forwarded;
+  const { request, response, report, target, identity, credential } = forwarded;
   const { matches, refusal } = await findConnectorMatches(
     target.origin,
-    connectors,
+    credential.connectors,
     identity,
     options,
   );
@@ -116,12 +121,13 @@ const isRegistryPath = (path: string, basePath: string): boolean =>
  * @throws RegistryError 403, 502
  */
 async function passOnToHost(
-  { request, response, report, target, identity }: ForwardedRequest,
+  { request, response, report, target, identity, credential }: ForwardedRequest,
   atHost: ConnectorMatch | undefined,
   options: ForwardOptions,
 ): Promise<void> {
   const { origin, hostname, port, path } = target;
   checkHead(request);
+  if (showsVolumeToken(path, credential.token)) throw tokenInUrl();
   report.host = `${hostname}:${port}`;
   const isIntercepted = origin.startsWith("https:");
   if (isIntercepted && atHost === undefined) {
@@ -144,6 +150,7 @@ async function passOnToHost(
     path,
     destination,
     subject,
+    token: credential.token,
     secureContext,
     connectionPool,
     bodyTimeoutMs,
@@ -163,6 +170,15 @@ async function secureContextOf(
   const connector = matchedConnector(await authorize(match.ref, "pull", identity, options), match);
   return (await upstreamOf(connector, options)).secureContext;
 }
+
+/** A part of a URL can't be left out as a header can: that would be another request. */
+const tokenInUrl = (): RegistryError =>
+  new RegistryError(
+    400,
+    "UNSUPPORTED",
+    "the URL shows the token of a volume, which is for this proxy alone",
+    { detail: "send the request without it" },
+  );
 
 const invalidTarget = (): RegistryError =>
   new RegistryError(

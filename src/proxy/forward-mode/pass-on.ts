@@ -12,7 +12,8 @@ import type { SecureContext } from "node:tls";
 import { withoutBrackets } from "../../connector/host-name.ts";
 import { wasClosed } from "../../upstream/upstream-error.ts";
 import { ClientGone } from "../client-gone.ts";
-import { connectionTokens, hopByHop } from "../headers.ts";
+import { connectionTokens, hasOtherCoding, hopByHop } from "../headers.ts";
+import { badGateway, RegistryError } from "../registry-error.ts";
 import { endWhenIdle, hasBody } from "../request/request-body.ts";
 import type { ConnectionPool, PooledRequestOptions } from "./connection-pool.ts";
 import {
@@ -21,6 +22,7 @@ import {
   type Destination,
   resolveDestination,
 } from "./destination.ts";
+import { showsVolumeToken } from "./volume-token.ts";
 
 /** A request, and the host that it is passed on to. */
 export interface PassOnOptions {
@@ -34,6 +36,8 @@ export interface PassOnOptions {
   readonly destination: Destination;
   /** The Pod or volume that sends the request; it never gets a connection of another one. */
   readonly subject: string;
+  /** The token that the client has for this proxy. No header that shows it, or one of its kind, goes along. */
+  readonly token: string;
   /** The certificates that are trusted, where the origin is https; the system's where it is undefined. */
   readonly secureContext: SecureContext | undefined;
   readonly connectionPool: ConnectionPool;
@@ -57,7 +61,7 @@ const unforwardedHeaders: ReadonlySet<string> = new Set([
 
 /**
  * Passes a request on to a host as it is, and the host's response to the client. Neither a credential of a connector goes along
- * nor the client's credential for this proxy.
+ * nor the client's credential for this proxy, in whichever header it stands.
  * @throws RegistryError 403 or 502 where the host can't be reached; ClientGone
  */
 export async function passOn(options: PassOnOptions): Promise<void> {
@@ -74,16 +78,29 @@ export async function passOn(options: PassOnOptions): Promise<void> {
       sent = sendRequest(options, addresses, isPooled);
       return sent;
     });
+    checkCoding(hostResponse, new URL(options.origin).host);
     const { statusCode = 502, statusMessage } = hostResponse;
     response.writeHead(statusCode, statusMessage, forwardedHeaders(hostResponse));
     await pipeline(hostResponse, response);
   } catch (error) {
     if (response.destroyed) throw new ClientGone(String(error));
+    if (error instanceof RegistryError) throw error;
     throw asConnectError(new URL(options.origin).host, error);
   } finally {
     stopWatching();
     response.off("close", onGone);
   }
+}
+
+/**
+ * Refuses a response in a transfer coding that this proxy does not undo (RFC 9112, section 7): the header that names the
+ * coding is for one hop alone, and the client would take the coded bytes for plain ones.
+ * @throws RegistryError 502
+ */
+function checkCoding(hostResponse: IncomingMessage, host: string): void {
+  if (!hasOtherCoding(hostResponse)) return;
+  hostResponse.destroy();
+  throw badGateway(`${host} has sent a response in a transfer coding other than chunked`);
 }
 
 /**
@@ -119,7 +136,7 @@ function sendRequest(
   addresses: readonly LookupAddress[],
   isPooled: boolean,
 ): ClientRequest {
-  const { request, subject, secureContext, connectionPool } = options;
+  const { request, subject, token, secureContext, connectionPool } = options;
   const url = new URL(options.origin);
   const chunked =
     request.headers["transfer-encoding"] === undefined ? [] : ["transfer-encoding", "chunked"];
@@ -128,7 +145,12 @@ function sendRequest(
     port: url.port,
     method: request.method,
     path: options.path,
-    headers: ["host", url.host, ...forwardedHeaders(request), ...chunked],
+    headers: [
+      "host",
+      url.host,
+      ...forwardedHeaders(request, (value) => !showsVolumeToken(value, token)),
+      ...chunked,
+    ],
     timeout: responseTimeoutMs,
     lookup: createFixedLookup(addresses),
     poolKey: { subject, addresses: addresses.map(({ address }) => address) },
@@ -145,14 +167,21 @@ function sendRequest(
   return sent;
 }
 
-/** The headers to pass on, in their order and spelling. */
-function forwardedHeaders({ headers, rawHeaders }: IncomingMessage): string[] {
+/**
+ * The headers to pass on, in their order and spelling.
+ * @param mayPass whether a header of that value may go along
+ */
+function forwardedHeaders(
+  { headers, rawHeaders }: IncomingMessage,
+  mayPass: (value: string) => boolean = () => true,
+): string[] {
   const named = connectionTokens(headers.connection);
   const passed: string[] = [];
   for (let index = 0; index + 1 < rawHeaders.length; index += 2) {
     const [name = "", value = ""] = rawHeaders.slice(index, index + 2);
     const key = name.toLowerCase();
-    if (!unforwardedHeaders.has(key) && !named.has(key)) passed.push(name, value);
+    const isForHop = unforwardedHeaders.has(key) || named.has(key);
+    if (!isForHop && mayPass(value)) passed.push(name, value);
   }
   return passed;
 }

@@ -1,6 +1,7 @@
 import type { IncomingMessage } from "node:http";
 import { isIPv6 } from "node:net";
-import { connectionTokens } from "../headers.ts";
+
+import { connectionTokens, hasOtherCoding } from "../headers.ts";
 import { RegistryError } from "../registry-error.ts";
 
 /**
@@ -18,9 +19,10 @@ const singletonHeaders: ReadonlySet<string> = new Set([
 
 /**
  * Refuses a request whose head a registry may read in another way than this proxy does (RFC 9112, section 11.2).
- * @throws RegistryError 400
+ * @throws RegistryError 400; 501 for a transfer coding other than chunked
  */
-export function checkHead({ rawHeaders, headers }: IncomingMessage): void {
+export function checkHead(request: IncomingMessage): void {
+  const { rawHeaders, headers } = request;
   let seen = ",";
   for (let at = 0; at < rawHeaders.length; at += 2) {
     const name = rawHeaders[at]?.toLowerCase() ?? "";
@@ -39,6 +41,7 @@ export function checkHead({ rawHeaders, headers }: IncomingMessage): void {
   }
   // RFC 9110, section 6.5.1: fields behind a body must not say what it is, or who sends it. No registry reads any.
   if (headers.trailer !== undefined) throw ambiguous("trailers are announced");
+  if (hasOtherCoding(request)) throw unknownCoding();
 }
 
 /** A name or an IPv4 address (RFC 3986, section 3.2.2, `reg-name`), which may be empty; and digits behind a colon. */
@@ -54,6 +57,11 @@ function isHostValue(text: string): boolean {
   if (address === undefined) return namedHost.test(text);
   return isIPv6(address) || futureAddress.test(address);
 }
+/** RFC 9112, section 6.1. Nobody sends one; the bytes would go on as if they were plain. */
+const unknownCoding = (): RegistryError =>
+  new RegistryError(501, "UNSUPPORTED", "the only supported transfer coding is chunked", {
+    detail: "compress with Content-Encoding, or not at all",
+  });
 
 const ambiguous = (what: string): RegistryError =>
   new RegistryError(400, "UNSUPPORTED", `this request can be read in two ways: ${what}`, {

@@ -13,7 +13,7 @@ import {
   plainRequest,
 } from "../../support/plain-request.ts";
 import { rawRequest, statusesIn } from "../../support/raw-request.ts";
-import { errorIn } from "../test-client.ts";
+import { basicAuth, errorIn } from "../test-client.ts";
 import { startTestProxy, type TestProxy } from "../test-proxy.ts";
 import { connectTlsInside, proxyAuth } from "./connect-client.ts";
 
@@ -144,6 +144,108 @@ describe("a request in absolute form to the forward proxy", function () {
       "x-hop",
       "te",
     );
+  });
+
+  describe("to another host takes no token of a volume along", () => {
+    const jwt = (claims: object): string =>
+      [
+        "eyJhbGciOiJFZERTQSJ9",
+        Buffer.from(JSON.stringify(claims)).toString("base64url"),
+        "c2ln",
+      ].join(".");
+    const ours = { iss: "oci-connector", aud: "connectors-proxy" };
+    const own = jwt({ ...ours, jti: "1" });
+    const next = jwt({ ...ours, aud: ["connectors-proxy"], jti: "2" });
+    const foreign = jwt({ iss: "https://ci.example.com", aud: "connectors-proxy" });
+    let to: string;
+    beforeEach(async () => {
+      to = await otherHost();
+      const identity = proxy.surroundings.identities.get(token);
+      if (identity !== undefined) proxy.surroundings.identities.set(own, identity);
+      credential = proxyAuth(own, "harbor");
+    });
+
+    const shown: readonly (readonly [form: string, header: string, value: string])[] = [
+      ["behind Bearer", "authorization", `Bearer ${own}`],
+      ["as the password of Basic", "authorization", basicAuth(own)],
+      ["as the user of Basic", "authorization", basicAuth("", own)],
+      ["the volume's next one", "authorization", `Bearer ${next}`],
+      ["the volume's next one, in Basic", "authorization", basicAuth(next)],
+      ["in a cookie", "cookie", `a=b; token=${own}`],
+      ["in a header of somebody's own", "x-registry-auth", basicAuth(own).slice("Basic ".length)],
+      ["percent-encoded", "x-token", encodeURIComponent(own).replaceAll(".", "%2E")],
+      ["in a URL", "referer", `http://other.test/?token=${own}`],
+    ];
+    for (const [form, header, value] of shown) {
+      it(`${form}: ${header}`, async () => {
+        expect((await ask(`http://${to}/`, { headers: { [header]: value } })).status).to.equal(200);
+        expect(seen[0]?.request.headers).to.not.have.property(header);
+      });
+    }
+
+    it("but a token of somebody else's", async () => {
+      const headers = { authorization: `Bearer ${foreign}`, cookie: basicAuth(foreign) };
+      await ask(`http://${to}/`, { headers });
+      expect(seen[0]?.request.headers).to.include(headers);
+    });
+
+    it("and is refused with one in its URL", async () => {
+      for (const path of [
+        `/?token=${own}`,
+        `/${next}`,
+        `/?a=${encodeURIComponent(basicAuth(own))}`,
+      ]) {
+        const refused = await ask(`http://${to}${path}`);
+        expect(refused.status).to.equal(400);
+        expect(errorIn(refused).message).to.include("token of a volume");
+      }
+      expect(seen).to.deep.equal([]);
+      expect((await ask(`http://${to}/?token=${foreign}`)).status).to.equal(200);
+    });
+  });
+
+  describe("in a transfer coding that the proxy does not undo", () => {
+    const port = (): number => Number(proxy.http.split(":")[1]);
+    const post = (target: string, coding: string): string =>
+      `POST ${target} HTTP/1.1\r\nHost: x\r\nProxy-Authorization: ${credential}\r\nConnection: close\r\n` +
+      `Transfer-Encoding: ${coding}\r\n\r\n3\r\nabc\r\n0\r\n\r\n`;
+
+    for (const coding of [
+      "gzip, chunked",
+      "deflate,chunked",
+      "gzip,\tchunked",
+      "chunked, chunked",
+    ]) {
+      it(`is refused: ${JSON.stringify(coding)}`, async () => {
+        const to = await otherHost();
+        for (const target of [`http://${to}/`, `${registry.url}/v2/app/blobs/uploads/`]) {
+          const { text } = await rawRequest({ port: port() }, post(target, coding));
+          expect(statusesIn(text)[0], target).to.be.oneOf([400, 501]);
+        }
+        expect(seen).to.deep.equal([]);
+        expect(registry.requests).to.deep.equal([]);
+      });
+    }
+
+    it("is passed on in chunks, however they are written", async () => {
+      const to = await otherHost();
+      const { text } = await rawRequest({ port: port() }, post(`http://${to}/`, "Chunked"));
+      expect(statusesIn(text)).to.deep.equal([200]);
+      expect(String(seen[0]?.body)).to.equal("abc");
+    });
+
+    it("is answered 502 where the host's response is", async () => {
+      const to = await otherHost();
+      for (const coding of ["gzip, chunked", "gzip"]) {
+        answer = ({ socket }) =>
+          void socket?.end(
+            `HTTP/1.1 200 OK\r\nTransfer-Encoding: ${coding}\r\n\r\n3\r\nabc\r\n0\r\n\r\n`,
+          );
+        const refused = await ask(`http://${to}/`);
+        expect(refused.status, coding).to.equal(502);
+        expect(errorIn(refused).message).to.include("transfer coding");
+      }
+    });
   });
 
   it("goes by its target, not by its Host", async () => {
