@@ -191,6 +191,8 @@ export interface ProxyMetrics {
   requestEnded(request: EndedRequest): void;
   /** Counts a registry token that a request needed. */
   tokenNeeded(connector: string, outcome: "fetched" | "refused" | "failed" | "cached"): void;
+  /** Counts a connection that was ended at a bound. */
+  connectionShed(reason: "connections" | "handshakes" | "pipelining"): void;
   /** Removes the series of a connector that is gone. */
   forget(connector: string): Promise<void>;
 }
@@ -243,6 +245,12 @@ function createProxyMetrics(registers: Registry[]): ProxyMetrics {
     labelNames: ["connector", "outcome"],
     registers,
   });
+  const shed = new Counter({
+    name: "oci_connector_proxy_connections_shed_total",
+    help: "Connections of clients that were ended at a bound, by the bound.",
+    labelNames: ["reason"],
+    registers,
+  });
   return {
     requestStarted: () => inFlight.inc(),
     requestEnded(request) {
@@ -254,6 +262,7 @@ function createProxyMetrics(registers: Registry[]): ProxyMetrics {
       bytes.inc({ connector, direction: "sent" }, request.bytesSent);
     },
     tokenNeeded: (connector, outcome) => tokens.inc({ connector, outcome }),
+    connectionShed: (reason) => shed.inc({ reason }),
     async forget(connector) {
       await Promise.all([
         removeSeries(requests, connector),

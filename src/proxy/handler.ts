@@ -36,6 +36,7 @@ import {
 } from "./request/request-target.ts";
 import type { RequestLimiter } from "./request-limits.ts";
 import { openReport, type ReportDraft, type RequestReport } from "./request-report.ts";
+import { noteIdentity } from "./server/connection-limits.ts";
 import { createStallWatch } from "./server/connections.ts";
 import type { Handler } from "./server/listener.ts";
 
@@ -69,6 +70,7 @@ export const createHandler = (options: HandlerOptions): Handler =>
     const target = parseRequestTarget(request.url ?? "");
     report.target = target;
     const identity = await authenticate(request, options);
+    noteIdentity(request.socket);
     const { host } = request.headers;
     const findRef = (to: RepositoryTarget): ConnectorRef => connectorOf(to, host, options);
     await handleRegistryRequest(request, response, report, { target, identity, findRef }, options);

@@ -18,6 +18,7 @@ import {
   defaultRequestLimits,
   type RequestLimits,
 } from "./request-limits.ts";
+import type { ConnectionLimits, ShedReason } from "./server/connection-limits.ts";
 import {
   type ListenAddress,
   type Listener,
@@ -54,8 +55,8 @@ export interface ProxyOptions extends AdmissionOptions {
   readonly limits?: RequestLimits;
   /** How many connections to hosts that requests are passed on to are pooled; 256 by default, 16 of one subject. */
   readonly poolLimits?: PoolLimits;
-  /** Connections of one client address that may be open at a listener; 4,096 by default. */
-  readonly maxConnectionsPerAddress?: number;
+  /** How many connections may be open at a listener. Where it says nothing, {@link defaultConnectionLimits} count. */
+  readonly connectionLimits?: Partial<ConnectionLimits>;
   readonly observer?: ProxyObserver;
   readonly log: Log;
 }
@@ -64,6 +65,8 @@ export interface ProxyOptions extends AdmissionOptions {
 export interface ProxyObserver extends RequestObserver {
   /** A request needed a registry token for a connector (`namespace/name`). */
   tokenNeeded(connector: string, outcome: TokenOutcome): void;
+  /** A connection of a client was ended at a bound, so that others have room. */
+  connectionShed?(reason: ShedReason): void;
 }
 
 const noObserver: ProxyObserver = {
@@ -109,7 +112,8 @@ export async function startProxy(options: ProxyOptions): Promise<Proxy> {
       (isAbsoluteForm(request) ? forwardMode.handler : registryHandler)(request, response),
     onConnect: forwardMode.onConnect,
     certificates: createServerCertificates(options),
-    maxConnectionsPerAddress: options.maxConnectionsPerAddress,
+    connectionLimits: options.connectionLimits,
+    onShed: (reason) => observer.connectionShed?.(reason),
   };
   const listeners: Listener[] = [];
   const stop = async (graceMs: number): Promise<void> => {

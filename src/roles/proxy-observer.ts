@@ -23,6 +23,7 @@ export function createProxyObserver(log: Log, metrics?: ProxyMetrics): ProxyObse
       });
     },
     tokenNeeded: (connector, outcome) => metrics?.tokenNeeded(connector, outcome),
+    connectionShed: (reason) => metrics?.connectionShed(reason),
   };
 }
 

@@ -29,6 +29,7 @@ function touch({ proxy, csi, controller, api }: Metrics): void {
   proxy.requestStarted();
   proxy.requestEnded(request);
   proxy.tokenNeeded("team-a/harbor", "fetched");
+  proxy.connectionShed("connections");
   csi.called("publish", "OK", 0.1);
   csi.volumes(3);
   controller.reconciled("ready", 0.1);

@@ -7,6 +7,7 @@ import type { RequestObserver } from "../handler.ts";
 import { asRegistryError, denied, RegistryError } from "../registry-error.ts";
 import { checkHead } from "../request/request-head.ts";
 import type { RequestLimiter } from "../request-limits.ts";
+import { noteIdentity } from "../server/connection-limits.ts";
 import type { ConnectHandler } from "../server/listener.ts";
 import type { BlindTunnels } from "./blind-tunnels.ts";
 import { findConnectorMatches } from "./connector-match.ts";
@@ -62,6 +63,7 @@ async function handle(
   const identity = await identify(credential, options);
   report.identity = identity;
   if (socket.destroyed) return;
+  noteIdentity(socket);
   options.limits.admitTunnel(identity.subject, socket);
   const { matches, refusal } = await findConnectorMatches(
     target.origin,
@@ -70,7 +72,7 @@ async function handle(
     options,
   );
   if (matches.length > 0) {
-    const intercept = await options.interception.prepare({ target, credential });
+    const intercept = await options.interception.prepare({ target, credential }, identity.subject);
     if (socket.destroyed) return;
     socket.write(establishedResponse);
     intercept(socket, head);

@@ -13,6 +13,7 @@ import { denied, isRefusal, RegistryError } from "../registry-error.ts";
 import { checkHead } from "../request/request-head.ts";
 import { parseRegistryTarget } from "../request/request-target.ts";
 import type { ReportDraft } from "../request-report.ts";
+import { noteIdentity } from "../server/connection-limits.ts";
 import type { ConnectionPool } from "./connection-pool.ts";
 import { type ConnectorMatch, findConnectorMatches, matchedConnector } from "./connector-match.ts";
 import { permitDestination } from "./destination.ts";
@@ -81,6 +82,7 @@ export const createPlainRequestHandler =
     const credential = readProxyCredential(request);
     const identity = await identify(credential, options);
     report.identity = identity;
+    noteIdentity(request.socket);
     await forwardRequest({ request, response, report, target, identity, credential }, options);
   };
 

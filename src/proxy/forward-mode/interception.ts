@@ -4,7 +4,7 @@ import { TLSSocket } from "node:tls";
 import { type ConnectionTracker, createConnectionTracker } from "../server/connections.ts";
 import type { Handler } from "../server/listener.ts";
 import { attachHandler, serverOptions } from "../server/listener.ts";
-import type { ServerCertificates } from "../server/server-certificates.ts";
+import { type ServerCertificates, tlsOptions } from "../server/server-certificates.ts";
 import type { ForwardTarget } from "./forward-target.ts";
 import type { ProxyCredential } from "./proxy-credential.ts";
 
@@ -24,9 +24,13 @@ export interface InterceptionOptions {
 export interface Interception extends Pick<ConnectionTracker, "finish"> {
   /**
    * Prepares the certificate for a connection.
+   * @param subject who has asked for the connection
    * @returns a function that takes over the connection once its CONNECT was answered, with the bytes that came behind it
    */
-  prepare(connection: InterceptedConnection): Promise<(socket: Socket, head: Buffer) => void>;
+  prepare(
+    connection: InterceptedConnection,
+    subject: string,
+  ): Promise<(socket: Socket, head: Buffer) => void>;
 }
 
 /** The CONNECT of each TLS connection that is intercepted. */
@@ -43,16 +47,17 @@ export function interceptedConnectionOf({ socket }: IncomingMessage): Intercepte
 export function createInterception({ certificates, handler }: InterceptionOptions): Interception {
   const server = createServer(serverOptions);
   const tracker = createConnectionTracker(server);
-  attachHandler(server, handler);
+  attachHandler(server, tracker, handler);
   server.emit("listening"); // It never listens; without this event, Node does not enforce `headersTimeout`.
   return {
-    async prepare(connection) {
+    async prepare(connection, subject) {
       const { hostname } = connection.target;
-      const secureContext = await certificates.contextFor(hostname);
+      const secureContext = await certificates.contextFor(hostname, subject);
       return (socket, head) => {
         if (head.length > 0) socket.unshift(head); // a client that did not wait for the response
         const secure = new TLSSocket(socket, {
           isServer: true,
+          ...tlsOptions,
           ...(secureContext && { secureContext }),
           ALPNProtocols: ["http/1.1"],
           SNICallback(name, callback) {

@@ -1,8 +1,18 @@
-import type { IncomingMessage, Server, ServerResponse } from "node:http";
+import type { Server, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
+import type { Handler } from "./listener.ts";
 
-/** Knows which connections of a server are open, and on which of them a response is under way. */
+/** Knows which connections of a server are open, and lets one request at a time be under way on each. */
 export interface ConnectionTracker {
+  /**
+   * Makes a handler that gets the requests of each connection one after the other. Those that a client sends without
+   * waiting for the response before (pipelining, RFC 9112, section 9.3.2) wait, most of them unread: the socket is
+   * paused. A connection is ended where more than {@link maxWaiting} came in one piece, since no registry client does
+   * that.
+   */
+  inTurn(handler: Handler): Handler;
+  /** Whether the head of a response is sent on a connection, and its end is not. */
+  isResponding(socket: Socket): boolean;
   /** Ends the connections on which nothing is under way at once, and each other one after its response. */
   finish(): void;
   /** Ends all connections at once. */
@@ -17,88 +27,120 @@ export interface ConnectionTracker {
   lastConnectionAt(): number;
 }
 
+/** Is told what happens on the connections of a server. */
+export interface ConnectionObserver {
+  /** A request, or a CONNECT, has its turn on a connection, or nothing is under way on it any more. */
+  busy?(socket: Socket, isBusy: boolean): void;
+  /** A connection is ended since its client pipelines too much. */
+  pipelined?(): void;
+}
+
+/** Requests of one connection that may wait for their turn. Whatever is not read yet does not count. */
+export const maxWaiting = 16;
+
+/** What is under way on a connection that carries HTTP. */
+interface Exchanges {
+  /** The response of the request that has its turn. */
+  current: ServerResponse | undefined;
+  readonly waiting: (() => void)[];
+  /** Whether the socket is paused for the sake of those that wait. */
+  isHeld: boolean;
+}
+
 /**
  * Tracks the connections of a server, from before it listens. Node's own closeIdleConnections and closeAllConnections
  * know neither a connection that has sent nothing yet, as Go's clients keep in reserve, nor one in the middle of a
  * TLS handshake.
  */
-export function createConnectionTracker(server: Server): ConnectionTracker {
+export function createConnectionTracker(
+  server: Server,
+  { busy, pipelined }: ConnectionObserver = {},
+): ConnectionTracker {
   /** Connections that the kernel has accepted. */
   const accepted = new Set<Socket>();
   /** Sockets that carry HTTP: the accepted ones, or the TLS inside them. */
-  const carrying = new Set<Socket>();
-  const underWay = new Set<ServerResponse>();
+  const carrying = new Map<Socket, Exchanges>();
   let isFinishing = false;
   let lastConnectionAt = 0;
 
-  const isBusy = (socket: Socket): boolean => {
-    for (const { req } of underWay) if (req.socket === socket) return true;
-    return false;
-  };
-  const endIfIdle = (socket: Socket): void => {
-    if (!isBusy(socket)) socket.destroySoon();
-  };
-  const begin = (_request: IncomingMessage, response: ServerResponse): void => {
-    const { socket } = response.req;
+  const begin = (socket: Socket, exchanges: Exchanges, response: ServerResponse): void => {
     if (isFinishing) response.setHeader("connection", "close");
-    underWay.add(response);
+    exchanges.current = response;
+    busy?.(socket, true);
     response.once("close", () => {
-      underWay.delete(response);
-      if (isFinishing) endIfIdle(socket);
+      exchanges.current = undefined;
+      if (!socket.destroyed) goOn(socket, exchanges);
     });
   };
-  for (const event of ["request", "checkContinue", "checkExpectation"]) server.on(event, begin);
+  const goOn = (socket: Socket, exchanges: Exchanges): void => {
+    const next = exchanges.waiting.shift();
+    if (exchanges.isHeld && exchanges.waiting.length === 0) {
+      exchanges.isHeld = false;
+      socket.resume();
+    }
+    if (next !== undefined) {
+      next();
+      return;
+    }
+    busy?.(socket, false);
+    if (isFinishing) socket.destroySoon();
+  };
+  const wait = (socket: Socket, exchanges: Exchanges, start: () => void): void => {
+    if (exchanges.waiting.length >= maxWaiting) {
+      if (!socket.destroyed) pipelined?.();
+      socket.destroy();
+      return;
+    }
+    if (exchanges.waiting.push(start) > 1) return;
+    exchanges.isHeld = true;
+    socket.pause();
+  };
   server.on("connection", (socket: Socket) => {
     lastConnectionAt = performance.now();
-    keepIn(accepted, socket);
+    accepted.add(socket);
+    socket.once("close", () => accepted.delete(socket));
   });
   const established = "setSecureContext" in server ? "secureConnection" : "connection";
   server.on(established, (socket: Socket) => {
-    keepIn(carrying, socket);
+    const exchanges: Exchanges = { current: undefined, waiting: [], isHeld: false };
+    carrying.set(socket, exchanges);
+    socket.once("close", () => carrying.delete(socket));
+    // Whoever reads the body of a request resumes the socket, although that body is whole already.
+    socket.on("resume", () => {
+      if (exchanges.isHeld) socket.pause();
+    });
     if (isFinishing) socket.destroySoon(); // its handshake was under way
   });
   return {
+    inTurn: (handler) => (request, response) => {
+      const { socket } = request;
+      const exchanges = carrying.get(socket);
+      if (exchanges === undefined || socket.destroyed) return;
+      const start = (): void => {
+        begin(socket, exchanges, response);
+        handler(request, response);
+      };
+      if (exchanges.current === undefined) start();
+      else wait(socket, exchanges, start);
+    },
+    isResponding: (socket) => carrying.get(socket)?.current?.headersSent === true,
     finish() {
       isFinishing = true;
-      for (const response of underWay) {
-        if (!response.headersSent) response.setHeader("connection", "close");
+      for (const [socket, { current }] of carrying) {
+        if (current === undefined) socket.destroySoon();
+        else if (!current.headersSent) current.setHeader("connection", "close");
       }
-      for (const socket of carrying) endIfIdle(socket);
     },
     destroy() {
       for (const socket of accepted) socket.destroy();
     },
-    handOver: (socket) => !isBusy(socket) && carrying.delete(socket),
+    handOver(socket) {
+      if (carrying.get(socket)?.current !== undefined) return false;
+      busy?.(socket, true);
+      return carrying.delete(socket);
+    },
     lastConnectionAt: () => lastConnectionAt,
   };
-}
-
-function keepIn(sockets: Set<Socket>, socket: Socket): void {
-  sockets.add(socket);
-  socket.once("close", () => sockets.delete(socket));
-}
-
-/**
- * Keeps one address from taking all connections of a server: once it has `maxPerAddress` of them, further ones are
- * closed. Requests are limited by subject, but a connection without a request has only an address. Each Pod has an
- * address of its own, unless the network hides it behind its node, so the limit has to be generous.
- */
-export function limitConnections(server: Server, maxPerAddress: number): void {
-  const open = new Map<string, number>();
-  server.prependListener("connection", (socket: Socket) => {
-    const address = socket.remoteAddress ?? "";
-    const count = open.get(address) ?? 0;
-    if (count >= maxPerAddress) {
-      socket.destroy();
-      return;
-    }
-    open.set(address, count + 1);
-    socket.once("close", () => {
-      const left = (open.get(address) ?? 1) - 1;
-      if (left > 0) open.set(address, left);
-      else open.delete(address);
-    });
-  });
 }
 
 /** Watches a response until it is closed. */

@@ -8,15 +8,18 @@ import {
 } from "node:http";
 import { createServer as createHttpsServer } from "node:https";
 import type { AddressInfo, Socket } from "node:net";
+import { type SecureContextOptions, TLSSocket } from "node:tls";
 import { maxHeaderBytes } from "../../upstream/upstream.ts";
 import { RegistryError, respondWithError } from "../registry-error.ts";
 import { respondToClientError, respondToPlainHttp } from "./client-errors.ts";
 import {
-  type ConnectionTracker,
-  createConnectionTracker,
+  type ConnectionLimits,
+  defaultConnectionLimits,
   limitConnections,
-} from "./connections.ts";
-import type { ServerCertificates } from "./server-certificates.ts";
+  type ShedReason,
+} from "./connection-limits.ts";
+import { type ConnectionTracker, createConnectionTracker } from "./connections.ts";
+import { type ServerCertificates, tlsOptions } from "./server-certificates.ts";
 
 /** An address to listen at. */
 export interface ListenAddress {
@@ -56,8 +59,10 @@ export type Handler = (request: IncomingMessage, response: ServerResponse) => vo
 export type ConnectHandler = (request: IncomingMessage, socket: Socket, head: Buffer) => void;
 
 export interface ListenOptions {
-  /** Connections of one client address that may be open; 4,096 by default. */
-  readonly maxConnectionsPerAddress?: number | undefined;
+  /** Where it says nothing, {@link defaultConnectionLimits} count. */
+  readonly connectionLimits?: Partial<ConnectionLimits> | undefined;
+  /** Is told of each connection that is ended at a bound. */
+  readonly onShed?: ((reason: ShedReason) => void) | undefined;
   readonly handler: Handler;
   readonly onConnect: ConnectHandler;
   readonly certificates: ServerCertificates;
@@ -70,15 +75,19 @@ export interface ListenOptions {
  */
 export async function listen(
   { scheme, host, port, certificateName = host }: ListenAddress,
-  { handler, onConnect, certificates, maxConnectionsPerAddress = 4_096 }: ListenOptions,
+  { handler, onConnect, certificates, connectionLimits, onShed = () => undefined }: ListenOptions,
 ): Promise<Listener> {
   const server =
     scheme === "http"
       ? createServer(serverOptions)
       : await createTlsServer(certificateName, certificates);
-  limitConnections(server, maxConnectionsPerAddress);
-  const connections = createConnectionTracker(server);
-  attachHandler(server, handler);
+  const limits = { ...defaultConnectionLimits, ...connectionLimits };
+  const shares = limitConnections(server, limits, onShed);
+  const connections = createConnectionTracker(server, {
+    busy: shares.busy,
+    pipelined: () => onShed("pipelining"),
+  });
+  attachHandler(server, connections, handler);
   server.on("connect", (request: IncomingMessage, socket: Socket, head: Buffer) => {
     if (connections.handOver(socket)) onConnect(request, socket, head);
     else socket.destroy();
@@ -93,12 +102,24 @@ export async function listen(
   };
 }
 
-/** Has a handler respond to all requests of a server, and this room to what the HTTP parser refuses. */
-export function attachHandler(server: Server, handler: Handler): void {
-  server.on("request", handler);
-  server.on("checkContinue", handler); // the handler says 100 once the request is admitted
-  server.on("checkExpectation", refuseExpectation);
-  server.on("clientError", respondToClientError);
+/**
+ * Has a handler respond to all requests of a server, one at a time on each connection, and this room to what the HTTP
+ * parser refuses.
+ */
+export function attachHandler(
+  server: Server,
+  connections: ConnectionTracker,
+  handler: Handler,
+): void {
+  const handleInTurn = connections.inTurn(handler);
+  server.on("request", handleInTurn);
+  server.on("checkContinue", handleInTurn); // the handler says 100 once the request is admitted
+  server.on("checkExpectation", connections.inTurn(refuseExpectation));
+  server.on("clientError", (error: NodeJS.ErrnoException, socket: Socket) => {
+    // What follows a request that is being answered must not get into the body of that response.
+    if (connections.isResponding(socket)) socket.destroy();
+    else respondToClientError(error, socket);
+  });
 }
 
 /**
@@ -106,17 +127,19 @@ export function attachHandler(server: Server, handler: Handler): void {
  * get a certificate for `ownName`, renewed every hour.
  */
 async function createTlsServer(ownName: string, certificates: ServerCertificates): Promise<Server> {
-  const issueOwn = async (): Promise<{ readonly cert: string; readonly key: string }> => {
+  /** Setting a new pair resets what else a context has, so each has it all. */
+  const issueOwn = async (): Promise<SecureContextOptions> => {
     const { certificate, privateKey } = await certificates.issueFor(ownName);
-    return { cert: certificate, key: privateKey };
+    return { cert: certificate, key: privateKey, ...tlsOptions };
   };
   const server = createHttpsServer({
     ...serverOptions,
     ...(await issueOwn()),
-    minVersion: "TLSv1.2",
+    handshakeTimeout: handshakeTimeoutMs,
     ALPNProtocols: ["http/1.1"],
-    SNICallback(name, callback) {
-      certificates.contextFor(name).then(
+    SNICallback(this: unknown, name, callback) {
+      const address = this instanceof TLSSocket ? this.remoteAddress : undefined;
+      certificates.contextFor(name, address ?? "").then(
         (context) => callback(null, context),
         (error: Error) => callback(error),
       );
@@ -134,6 +157,9 @@ async function createTlsServer(ownName: string, certificates: ServerCertificates
   });
   return server;
 }
+
+/** A handshake takes a second on a bad network. Whoever takes longer than this is ended. */
+const handshakeTimeoutMs = 30_000;
 
 /** A leaf lives for weeks, but the authority may be replaced sooner. */
 const renewalIntervalMs = 60 * 60 * 1000;

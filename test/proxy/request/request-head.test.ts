@@ -3,9 +3,8 @@ import fc from "fast-check";
 import { basicChallenge, clientToken } from "../../../src/proxy/request/request-head.ts";
 import { parseChallenges } from "../../../src/upstream/challenge.ts";
 import { cleanup } from "../../support/cleanup.ts";
-import { eventually } from "../../support/eventually.ts";
 import { type FakeRegistry, startFakeRegistry } from "../../support/fake-registry.ts";
-import { openRaw, rawRequest, statusesIn } from "../../support/raw-request.ts";
+import { rawRequest, statusesIn } from "../../support/raw-request.ts";
 import { clientOf, errorIn, type TestClient } from "../test-client.ts";
 import { startTestProxy, type TestProxy } from "../test-proxy.ts";
 
@@ -19,7 +18,7 @@ describe("the head of a request to the proxy", function () {
   before(async () => {
     registry = resources.add(await startFakeRegistry());
     registry.repository("app").tags.set("1", "x");
-    proxy = resources.add(await startTestProxy({ maxConnectionsPerAddress: 20 }));
+    proxy = resources.add(await startTestProxy());
     proxy.connect("harbor", registry.url);
     client = clientOf(proxy, "harbor");
     await client("GET", "app/tags/list");
@@ -142,20 +141,6 @@ describe("the head of a request to the proxy", function () {
 
   it("must have a host", async () => {
     expect(await askAs()).to.equal(400);
-  });
-
-  it("comes over so many connections of one address, and not over more", async () => {
-    const connections = await Promise.all(
-      Array.from({ length: 20 }, () => openRaw({ port: port() })),
-    );
-    resources.defer(() => connections.map(({ stop }) => stop()));
-    const further = await openRaw({ port: port() });
-    await further.closed;
-    for (const { stop } of connections) stop();
-    await eventually(
-      async () => statusesIn(await ask().catch(() => ""))[0] === 200,
-      () => "they still count",
-    );
   });
 });
 

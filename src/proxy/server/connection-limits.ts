@@ -1,0 +1,177 @@
+import type { Server } from "node:http";
+import type { Socket } from "node:net";
+
+/** How many connections may be open at a listener. */
+export interface ConnectionLimits {
+  /** Connections of one client address. */
+  readonly maxPerAddress: number;
+  /** Connections of all addresses together. An idle one costs some 10 KiB. */
+  readonly maxInAll: number;
+  /** TLS handshakes of one client address that are under way. */
+  readonly maxHandshakesPerAddress: number;
+}
+
+/** The limits of a listener by default. Behind NAT, and on a CI host, many clients have one address. */
+export const defaultConnectionLimits: ConnectionLimits = {
+  maxPerAddress: 4_096,
+  maxInAll: 16_384,
+  maxHandshakesPerAddress: 1_024,
+};
+
+/** Why a connection was ended: at which bound, or since its client pipelines requests. */
+export type ShedReason = "connections" | "handshakes" | "pipelining";
+
+/** Knows whose connections are open, and ends some where there would be too many. */
+export interface ConnectionShares {
+  /** Notes that a request, or a tunnel, is under way on a connection, or that nothing is. */
+  busy(socket: Socket, isBusy: boolean): void;
+}
+
+interface OpenConnection {
+  /** The accepted connection, below TLS. */
+  readonly socket: Socket;
+  readonly address: string;
+  readonly port: number;
+  hasIdentity: boolean;
+  isBusy: boolean;
+}
+
+/** The connections of one address, in the order in which they are ended. */
+interface AddressConnections {
+  /** By the client's port, which tells a connection of an address from its others. */
+  readonly open: Map<number, OpenConnection>;
+  /** Those whose TLS handshake is under way, the oldest first. */
+  readonly inHandshake: Set<OpenConnection>;
+  /** Those without an identity, the oldest first. */
+  readonly anonymous: Set<OpenConnection>;
+  /** Those with an identity on which nothing is under way, the one that has been idle longest first. */
+  readonly idle: Set<OpenConnection>;
+}
+
+/** What to do once a client has shown a valid token on a connection. */
+const onIdentity = new WeakMap<Socket, () => void>();
+
+/** Notes that a client has shown a valid token on a connection, which then is ended after those where none was shown. */
+export function noteIdentity(socket: Socket): void {
+  onIdentity.get(socket)?.();
+}
+
+/**
+ * Keeps strangers from taking all connections of a server. An address alone says little, since many clients may have
+ * the same one: at the bound of an address, its oldest connection on which nobody has shown a valid token is ended for
+ * the new one; where there is none, the one with a token that has been idle longest. Only where something is under way
+ * on all of them for clients with tokens, whom the limits of requests hold, is the new one
+ * refused. The bound of all addresses together is kept in the same way, by the address that has most. Call it before
+ * the server listens.
+ * @param shed is told why a connection was ended
+ */
+export function limitConnections(
+  server: Server,
+  limits: ConnectionLimits,
+  shed: (reason: ShedReason) => void,
+): ConnectionShares {
+  const addresses = new Map<string, AddressConnections>();
+  const isTls = "setSecureContext" in server;
+  let count = 0;
+
+  const remove = (connection: OpenConnection): void => {
+    const { address, port } = connection;
+    const own = addresses.get(address);
+    if (own?.open.get(port) !== connection) return;
+    own.open.delete(port);
+    for (const set of [own.inHandshake, own.anonymous, own.idle]) set.delete(connection);
+    if (own.open.size === 0) addresses.delete(address);
+    count -= 1;
+  };
+  const end = (connection: OpenConnection, reason: ShedReason): void => {
+    shed(reason);
+    remove(connection); // its `close` comes later, and it must not be chosen twice
+    connection.socket.destroy();
+  };
+  const ofAddress = (address: string): AddressConnections => {
+    const own = addresses.get(address) ?? {
+      open: new Map(),
+      inHandshake: new Set(),
+      anonymous: new Set(),
+      idle: new Set(),
+    };
+    addresses.set(address, own);
+    return own;
+  };
+  /** The connection of a socket, which may be the TLS inside of it; undefined once it has ended. */
+  const find = ({ remoteAddress = "", remotePort = 0 }: Socket): OpenConnection | undefined =>
+    addresses.get(remoteAddress)?.open.get(remotePort);
+  const setIdle = (connection: OpenConnection): void => {
+    const { idle } = ofAddress(connection.address);
+    if (connection.hasIdentity && !connection.isBusy) idle.add(connection);
+    else idle.delete(connection);
+  };
+  /** Ends the connection of an address that is missed least. @returns whether there was one */
+  const endOne = ({ anonymous, idle }: AddressConnections): boolean => {
+    const [least] = anonymous.size > 0 ? anonymous : idle;
+    if (least !== undefined) end(least, "connections");
+    return least !== undefined;
+  };
+  /** @returns whether a further connection of an address may be open */
+  const makeRoom = (address: string): boolean => {
+    const own = addresses.get(address);
+    if (own !== undefined && own.open.size >= limits.maxPerAddress && !endOne(own)) return false;
+    if (count < limits.maxInAll) return true;
+    let largest = own;
+    for (const other of addresses.values()) {
+      if (largest === undefined || other.open.size > largest.open.size) largest = other;
+    }
+    return largest !== undefined && endOne(largest);
+  };
+  const limitHandshakes = (own: AddressConnections, connection: OpenConnection): void => {
+    const [oldest] = own.inHandshake;
+    const isFull = own.inHandshake.size >= limits.maxHandshakesPerAddress;
+    own.inHandshake.add(connection);
+    if (isFull && oldest !== undefined) end(oldest, "handshakes");
+  };
+  const identified = (socket: Socket): void => {
+    const connection = find(socket);
+    if (connection === undefined || connection.hasIdentity) return;
+    connection.hasIdentity = true;
+    ofAddress(connection.address).anonymous.delete(connection);
+    setIdle(connection);
+  };
+
+  server.prependListener("connection", (socket: Socket) => {
+    const { remoteAddress = "", remotePort = 0 } = socket;
+    if (!makeRoom(remoteAddress)) {
+      shed("connections");
+      socket.destroy();
+      return;
+    }
+    const before = addresses.get(remoteAddress)?.open.get(remotePort);
+    if (before !== undefined) remove(before); // the port is used again, and its `close` has not come yet
+    const connection = {
+      socket,
+      address: remoteAddress,
+      port: remotePort,
+      hasIdentity: false,
+      isBusy: false,
+    };
+    const own = ofAddress(remoteAddress);
+    own.open.set(remotePort, connection);
+    own.anonymous.add(connection);
+    count += 1;
+    socket.once("close", () => remove(connection));
+    if (isTls) limitHandshakes(own, connection);
+  });
+  server.on(isTls ? "secureConnection" : "connection", (socket: Socket) => {
+    const connection = find(socket);
+    if (connection === undefined) return;
+    ofAddress(connection.address).inHandshake.delete(connection);
+    onIdentity.set(socket, () => identified(socket));
+  });
+  return {
+    busy(socket, isBusy) {
+      const connection = find(socket);
+      if (connection === undefined) return;
+      connection.isBusy = isBusy;
+      setIdle(connection);
+    },
+  };
+}
