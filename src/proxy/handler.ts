@@ -43,6 +43,8 @@ import type { Handler } from "./server/listener.ts";
 export interface HandlerOptions extends AdmissionOptions, RelayOptions {
   readonly readUpstreamSecrets: ReadUpstreamSecrets;
   readonly upstreams: Upstreams;
+  /** How long a whole manifest of a push may take to come. */
+  readonly manifestTimeoutMs: number;
   /** After this time in which a client takes nothing of its response, it counts as gone. */
   readonly stallTimeoutMs: number;
   readonly limits: RequestLimiter;
@@ -71,6 +73,7 @@ export const createHandler = (options: HandlerOptions): Handler =>
     report.target = target;
     const identity = await authenticate(request, options);
     noteIdentity(request.socket);
+    if (target !== "base") options.limits.admit(identity, response);
     const { host } = request.headers;
     const findRef = (to: RepositoryTarget): ConnectorRef => connectorOf(to, host, options);
     await handleRegistryRequest(request, response, report, { target, identity, findRef }, options);
@@ -105,7 +108,8 @@ export interface RegistryRequest {
 }
 
 /**
- * Checks a registry request step by step, and relays it to the registry of its connector.
+ * Checks a registry request step by step, and relays it to the registry of its connector. Its subject's limit was
+ * checked before.
  * @throws RegistryError, UpstreamError, Unavailable, ClientGone, BodyCut
  */
 export async function handleRegistryRequest(
@@ -133,10 +137,12 @@ export async function handleRegistryRequest(
   report.ref = ref;
   const found = await authorize(ref, action === "pull" ? "pull" : "push", identity, options);
   const connector = atAddress === undefined ? found : atAddress(found);
+
+  // Is there room for it, and do its rules allow it? Whoever is told of a limit may use the connector.
+  options.limits.admitTo(connector.uid, response);
   checkRules(connector, action, target.repository, identity);
 
-  // Is there room for it, and does it lead to a registry?
-  options.limits.admit(identity.subject, connector.uid, response);
+  // Does it lead to a registry?
   report.connector = connector;
   if (isLoop(request.headers)) {
     throw denied(`the address of the connector ${showRef(connector)} leads back to this proxy`);
@@ -144,7 +150,10 @@ export async function handleRegistryRequest(
 
   const heldBody =
     target.endpoint.kind === "manifest"
-      ? await readManifestBody(request, response, options.bodyTimeoutMs, options.limits)
+      ? await readManifestBody(request, response, {
+          ...options,
+          holdBytes: options.limits.holdBytesFor(identity, connector.uid, response),
+        })
       : undefined;
   const patience = new Patience(response);
   await relayWithCurrentSecrets(

@@ -41,6 +41,8 @@ export interface ProxyOptions extends AdmissionOptions {
   readonly now: () => number;
   /** How long no byte of a body may come before it counts as cut; 60,000 by default. */
   readonly bodyTimeoutMs?: number;
+  /** How long a whole manifest of a push may take to come; 120,000 by default. */
+  readonly manifestTimeoutMs?: number;
   /** How long a client may take nothing of its response before it counts as gone; ten minutes by default. */
   readonly stallTimeoutMs?: number;
   /** Delays before each attempt to resume a blob that was cut; {@link defaultRetryDelaysMs} by default. */
@@ -51,8 +53,8 @@ export interface ProxyOptions extends AdmissionOptions {
   readonly tunnels: TunnelRules;
   /** The current addresses of this node and of the cluster's API server: no tunnel leads there. */
   readonly ownAddresses: () => readonly string[];
-  /** How much one tenant may take at a time; {@link defaultRequestLimits} by default. */
-  readonly limits?: RequestLimits;
+  /** How much one tenant may take at a time. Where it says nothing, {@link defaultRequestLimits} count. */
+  readonly limits?: Partial<RequestLimits>;
   /** How many connections to hosts that requests are passed on to are pooled; 256 by default, 16 of one subject. */
   readonly poolLimits?: PoolLimits;
   /** How many connections may be open at a listener. Where it says nothing, {@link defaultConnectionLimits} count. */
@@ -96,11 +98,12 @@ export async function startProxy(options: ProxyOptions): Promise<Proxy> {
   const handlerOptions = {
     ...options,
     bodyTimeoutMs,
+    manifestTimeoutMs: options.manifestTimeoutMs ?? 120_000,
     stallTimeoutMs,
     retryDelaysMs: options.retryDelaysMs ?? defaultRetryDelaysMs,
     hashBudget: createHashBudget(() => performance.now()),
     observer,
-    limits: createRequestLimiter(options.limits ?? defaultRequestLimits),
+    limits: createRequestLimiter({ ...defaultRequestLimits, ...options.limits }),
     upstreams,
     login: createUpstreamLogin(createTokenCache(now), observer.tokenNeeded),
     seal: createSessionSeal(options.sealKeys, now),

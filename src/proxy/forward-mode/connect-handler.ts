@@ -64,7 +64,7 @@ async function handle(
   report.identity = identity;
   if (socket.destroyed) return;
   noteIdentity(socket);
-  options.limits.admitTunnel(identity.subject, socket);
+  options.limits.admitTunnel(identity, socket);
   const { matches, refusal } = await findConnectorMatches(
     target.origin,
     credential.connectors,

@@ -89,6 +89,7 @@ export const createPlainRequestHandler =
 /** Relays a request to a connector's registry, or passes it on to any other host. */
 async function forwardRequest(forwarded: ForwardedRequest, options: ForwardOptions): Promise<void> {
   const { request, response, report, target, identity, credential } = forwarded;
+  options.limits.admit(identity, response);
   const { matches, refusal } = await findConnectorMatches(
     target.origin,
     credential.connectors,
@@ -137,7 +138,7 @@ async function passOnToHost(
     throw denied(message, { headers: { connection: "close" } });
   }
   const destination = permitDestination(options.policy, hostname, port);
-  options.limits.admit(identity.subject, report.host, response);
+  options.limits.admitTo(report.host, response);
   report.isPassedOn = true;
   const secureContext = isIntercepted
     ? await secureContextOf(atHost, identity, options)

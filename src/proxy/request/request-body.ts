@@ -1,7 +1,6 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { ClientGone } from "../client-gone.ts";
 import { RegistryError } from "../registry-error.ts";
-import type { RequestLimiter } from "../request-limits.ts";
 
 /** Whether a request has a body, by its headers (RFC 9112, section 6). */
 export const hasBody = ({ headers }: IncomingMessage): boolean =>
@@ -42,40 +41,112 @@ export function endWhenIdle(request: IncomingMessage, timeoutMs: number): () => 
  */
 export const maxManifestBytes: number = 8 * 1024 * 1024;
 
+/** How a manifest is read. */
+export interface ManifestBodyOptions {
+  /** How long no byte of it may come, see {@link endWhenIdle}. */
+  readonly bodyTimeoutMs: number;
+  /** How long all of it may take to come. */
+  readonly manifestTimeoutMs: number;
+  /** Is told how much more memory is held for it. It throws RegistryError 429 where that is too much. */
+  readonly holdBytes: (bytes: number) => void;
+}
+
 /**
  * Reads a manifest whole, so that its request can be sent again with another token. The bytes count as held until the
  * response is closed.
- * @param bodyTimeoutMs how long no byte of it may come, see {@link endWhenIdle}
  * @returns undefined where the request has no body
- * @throws RegistryError 413 where the manifest is too large, 429 where too much is held already; ClientGone
+ * @throws RegistryError 413 where the manifest is too large, 429 where too much is held already, 408 where it does not
+ *   come in time; ClientGone
  */
 export async function readManifestBody(
   request: IncomingMessage,
   response: ServerResponse,
-  bodyTimeoutMs: number,
-  limits: RequestLimiter,
+  { bodyTimeoutMs, manifestTimeoutMs, holdBytes }: ManifestBodyOptions,
 ): Promise<Buffer | undefined> {
   if (!hasBody(request)) return undefined;
-  if (Number(request.headers["content-length"] ?? 0) > maxManifestBytes) throw tooLarge();
+  const length = Number(request.headers["content-length"] ?? maxManifestBytes);
+  if (length > maxManifestBytes) throw tooLarge();
   if (request.headers.expect !== undefined) response.writeContinue();
-  const hold = limits.holdBytesFor(response);
-  const chunks: Buffer[] = [];
-  let size = 0;
+  const body = new GrowingBuffer(length, holdBytes);
   const stopWatching = endWhenIdle(request, bodyTimeoutMs);
+  let deadline: NodeJS.Timeout | undefined;
+  let stopReading = (): void => undefined;
   try {
-    for await (const chunk of request.iterator({ destroyOnReturn: false })) {
-      size += chunk.length;
-      if (size > maxManifestBytes) throw tooLarge();
-      hold(chunk.length);
-      chunks.push(chunk);
-    }
-  } catch (error) {
-    throw error instanceof RegistryError ? error : new ClientGone(String(error));
+    await new Promise<void>((resolve, reject) => {
+      const onData = (chunk: Buffer): void => {
+        try {
+          if (body.size + chunk.length > maxManifestBytes) throw tooLarge();
+          body.append(chunk);
+        } catch (error) {
+          reject(error);
+        }
+      };
+      const onGone = (error?: Error): void =>
+        reject(new ClientGone(String(error ?? "the client closed the connection")));
+      stopReading = () => request.off("data", onData).off("close", onGone);
+      deadline = setTimeout(() => reject(tooSlow(manifestTimeoutMs)), manifestTimeoutMs);
+      request.once("end", resolve).once("error", onGone).once("close", onGone).on("data", onData);
+      if (request.destroyed) onGone();
+    });
   } finally {
+    clearTimeout(deadline);
     stopWatching();
+    stopReading();
   }
-  return Buffer.concat(chunks);
+  return body.contents();
 }
+
+/** The memory that a body begins with. Most manifests are smaller. */
+const firstCapacityBytes = 4 * 1024;
+
+/**
+ * One piece of memory that grows with what it holds. Chunks as they come would cost a hundred bytes each, and a client
+ * may send a byte in each of them.
+ */
+class GrowingBuffer {
+  readonly #maxBytes: number;
+  readonly #onGrow: (bytes: number) => void;
+  #memory = Buffer.alloc(0);
+  size = 0;
+
+  /**
+   * @param maxBytes what it holds at most
+   * @param onGrow is told of further bytes before they are taken; what it throws keeps them from being taken
+   */
+  constructor(maxBytes: number, onGrow: (bytes: number) => void) {
+    this.#maxBytes = maxBytes;
+    this.#onGrow = onGrow;
+  }
+
+  append(chunk: Buffer): void {
+    const wanted = this.size + chunk.length;
+    if (wanted > this.#memory.length) this.#growTo(wanted);
+    chunk.copy(this.#memory, this.size);
+    this.size = wanted;
+  }
+
+  /** What it holds, without a copy. */
+  contents(): Buffer {
+    return this.#memory.subarray(0, this.size);
+  }
+
+  #growTo(wanted: number): void {
+    const doubled = Math.max(firstCapacityBytes, 2 * this.#memory.length);
+    const capacity = Math.max(wanted, Math.min(doubled, this.#maxBytes));
+    this.#onGrow(capacity - this.#memory.length);
+    const larger = Buffer.allocUnsafeSlow(capacity);
+    this.#memory.copy(larger, 0, 0, this.size);
+    this.#memory = larger;
+  }
+}
+
+const tooSlow = (timeoutMs: number): RegistryError =>
+  new RegistryError(
+    408,
+    "SIZE_INVALID",
+    `this manifest did not arrive within ${Math.ceil(timeoutMs / 1000)} seconds`,
+    { detail: "all of it has to come in that time: push it again over a faster connection" },
+  );
 
 const tooLarge = (): RegistryError =>
   new RegistryError(413, "SIZE_INVALID", "this manifest is larger than 8 MiB", {

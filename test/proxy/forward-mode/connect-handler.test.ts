@@ -15,12 +15,7 @@ describe("a CONNECT request to the forward proxy", function () {
 
   beforeEach(async () => {
     registry = resources.add(await startFakeRegistry({ tls: true, hostname: "harbor.test" }));
-    const limits = {
-      maxRequestsPerSubject: 9,
-      maxTunnelsPerSubject: 3,
-      maxRequestsPerConnector: 9,
-      maxHeldBytes: 10_000,
-    };
+    const limits = { maxTunnelsPerSubject: 3 };
     proxy = resources.add(
       await startTestProxy({
         limits,
