@@ -1,4 +1,4 @@
-import type { Server, ServerResponse } from "node:http";
+import { IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import type { Handler } from "./listener.ts";
 
@@ -8,7 +8,7 @@ export interface ConnectionTracker {
    * Makes a handler that gets the requests of each connection one after the other. Those that a client sends without
    * waiting for the response before (pipelining, RFC 9112, section 9.3.2) wait, most of them unread: the socket is
    * paused. A connection is ended where more than {@link maxWaiting} came in one piece, since no registry client does
-   * that.
+   * that. The server has to make its requests of the class {@link PacedRequest}.
    */
   inTurn(handler: Handler): Handler;
   /** Whether the head of a response is sent on a connection, and its end is not. */
@@ -38,11 +38,35 @@ export interface ConnectionObserver {
 /** Requests of one connection that may wait for their turn. Whatever is not read yet does not count. */
 export const maxWaiting = 16;
 
+/** Connections on which so many requests wait that a further one ends them. */
+const full = new WeakSet<Socket>();
+
+/**
+ * A request of a server that a {@link ConnectionTracker} looks after. Some two thousand small ones fit into what Node
+ * reads at once, and parsing one costs as much as answering it. Only an upgrade has Node stop in the middle, so a request
+ * on a connection where too many wait already looks like one. No other upgrades: HTTP/1.1 is all there is.
+ */
+export class PacedRequest extends IncomingMessage {
+  /** Whether too many waited when its head was read. */
+  declare isExcess: boolean | undefined;
+
+  get upgrade(): boolean {
+    return this.method === "CONNECT" || this.isExcess === true;
+  }
+
+  /** Called while a head is read. What the client has asked for does not matter. */
+  set upgrade(_asked: unknown) {
+    this.isExcess = full.has(this.socket);
+  }
+}
+
 /** What is under way on a connection that carries HTTP. */
 interface Exchanges {
   /** The response of the request that has its turn. */
   current: ServerResponse | undefined;
   readonly waiting: (() => void)[];
+  /** Whether the next one gets its turn once other connections had theirs. */
+  isNextDue: boolean;
   /** Whether the socket is paused for the sake of those that wait. */
   isHeld: boolean;
 }
@@ -74,27 +98,33 @@ export function createConnectionTracker(
   };
   const goOn = (socket: Socket, exchanges: Exchanges): void => {
     const next = exchanges.waiting.shift();
+    full.delete(socket);
     if (exchanges.isHeld && exchanges.waiting.length === 0) {
       exchanges.isHeld = false;
       socket.resume();
     }
     if (next !== undefined) {
-      next();
+      exchanges.isNextDue = true;
+      setImmediate(() => {
+        exchanges.isNextDue = false;
+        if (!socket.destroyed) next();
+      });
       return;
     }
     busy?.(socket, false);
     if (isFinishing) socket.destroySoon();
   };
   const wait = (socket: Socket, exchanges: Exchanges, start: () => void): void => {
-    if (exchanges.waiting.length >= maxWaiting) {
-      if (!socket.destroyed) pipelined?.();
-      socket.destroy();
-      return;
-    }
-    if (exchanges.waiting.push(start) > 1) return;
+    exchanges.waiting.push(start);
+    if (exchanges.waiting.length >= maxWaiting) full.add(socket);
+    if (exchanges.isHeld) return;
     exchanges.isHeld = true;
     socket.pause();
   };
+  server.on("upgrade", ({ socket }: IncomingMessage) => {
+    pipelined?.();
+    socket.destroy();
+  });
   server.on("connection", (socket: Socket) => {
     lastConnectionAt = performance.now();
     accepted.add(socket);
@@ -102,7 +132,12 @@ export function createConnectionTracker(
   });
   const established = "setSecureContext" in server ? "secureConnection" : "connection";
   server.on(established, (socket: Socket) => {
-    const exchanges: Exchanges = { current: undefined, waiting: [], isHeld: false };
+    const exchanges: Exchanges = {
+      current: undefined,
+      waiting: [],
+      isNextDue: false,
+      isHeld: false,
+    };
     carrying.set(socket, exchanges);
     socket.once("close", () => carrying.delete(socket));
     // Whoever reads the body of a request resumes the socket, although that body is whole already.
@@ -120,22 +155,23 @@ export function createConnectionTracker(
         begin(socket, exchanges, response);
         handler(request, response);
       };
-      if (exchanges.current === undefined) start();
+      if (exchanges.current === undefined && !exchanges.isNextDue) start();
       else wait(socket, exchanges, start);
     },
     isResponding: (socket) => carrying.get(socket)?.current?.headersSent === true,
     finish() {
       isFinishing = true;
-      for (const [socket, { current }] of carrying) {
-        if (current === undefined) socket.destroySoon();
-        else if (!current.headersSent) current.setHeader("connection", "close");
+      for (const [socket, { current, isNextDue }] of carrying) {
+        if (current === undefined && !isNextDue) socket.destroySoon();
+        else if (current?.headersSent === false) current.setHeader("connection", "close");
       }
     },
     destroy() {
       for (const socket of accepted) socket.destroy();
     },
     handOver(socket) {
-      if (carrying.get(socket)?.current !== undefined) return false;
+      const { current, isNextDue = false } = carrying.get(socket) ?? {};
+      if (current !== undefined || isNextDue) return false;
       busy?.(socket, true);
       return carrying.delete(socket);
     },

@@ -18,7 +18,7 @@ import {
   limitConnections,
   type ShedReason,
 } from "./connection-limits.ts";
-import { type ConnectionTracker, createConnectionTracker } from "./connections.ts";
+import { type ConnectionTracker, createConnectionTracker, PacedRequest } from "./connections.ts";
 import { type ServerCertificates, tlsOptions } from "./server-certificates.ts";
 
 /** An address to listen at. */
@@ -50,6 +50,7 @@ export const serverOptions: ServerOptions = {
   // Go's clients keep connections for 30 to 120 s; one that we close first resets an upload that can't be sent again.
   keepAliveTimeout: 130_000,
   noDelay: true,
+  IncomingMessage: PacedRequest,
 };
 
 /** Handles a request. It never throws: an error becomes the response. */
