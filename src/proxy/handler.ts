@@ -72,7 +72,7 @@ export const createHandler = (options: HandlerOptions): Handler =>
     const target = parseRequestTarget(request.url ?? "");
     report.target = target;
     const identity = await authenticate(request, options);
-    noteIdentity(request.socket);
+    noteIdentity(request.socket, identity);
     if (target !== "base") options.limits.admit(identity, response);
     const { host } = request.headers;
     const findRef = (to: RepositoryTarget): ConnectorRef => connectorOf(to, host, options);

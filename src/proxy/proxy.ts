@@ -19,6 +19,7 @@ import {
   type RequestLimits,
 } from "./request-limits.ts";
 import type { ConnectionLimits, ShedReason } from "./server/connection-limits.ts";
+import { createFairTurns } from "./server/fair-turns.ts";
 import {
   type ListenAddress,
   type Listener,
@@ -103,6 +104,7 @@ export async function startProxy(options: ProxyOptions): Promise<Proxy> {
     retryDelaysMs: options.retryDelaysMs ?? defaultRetryDelaysMs,
     hashBudget: createHashBudget(() => performance.now()),
     observer,
+    turns: createFairTurns(),
     limits: createRequestLimiter({ ...defaultRequestLimits, ...options.limits }),
     upstreams,
     login: createUpstreamLogin(createTokenCache(now), observer.tokenNeeded),
@@ -115,6 +117,7 @@ export async function startProxy(options: ProxyOptions): Promise<Proxy> {
       (isAbsoluteForm(request) ? forwardMode.handler : registryHandler)(request, response),
     onConnect: forwardMode.onConnect,
     certificates: createServerCertificates(options),
+    turns: handlerOptions.turns,
     connectionLimits: options.connectionLimits,
     onShed: (reason) => observer.connectionShed?.(reason),
   };

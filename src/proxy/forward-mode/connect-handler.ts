@@ -63,7 +63,7 @@ async function handle(
   const identity = await identify(credential, options);
   report.identity = identity;
   if (socket.destroyed) return;
-  noteIdentity(socket);
+  noteIdentity(socket, identity);
   options.limits.admitTunnel(identity, socket);
   const { matches, refusal } = await findConnectorMatches(
     target.origin,
@@ -72,7 +72,11 @@ async function handle(
     options,
   );
   if (matches.length > 0) {
-    const intercept = await options.interception.prepare({ target, credential }, identity.subject);
+    const intercept = await options.interception.prepare({
+      target,
+      credential,
+      subject: identity.subject,
+    });
     if (socket.destroyed) return;
     socket.write(establishedResponse);
     intercept(socket, head);

@@ -2,6 +2,7 @@ import type { IssueLeaf } from "../../certificate-authority.ts";
 import type { TunnelRules } from "../../connector/tunnel-rules.ts";
 import type { ResolveHost } from "../../upstream/address-guard.ts";
 import { createReportingHandler, type HandlerOptions } from "../handler.ts";
+import type { FairTurns } from "../server/fair-turns.ts";
 import type { ConnectHandler, Handler } from "../server/listener.ts";
 import { createServerCertificates } from "../server/server-certificates.ts";
 import { createBlindTunnels } from "./blind-tunnels.ts";
@@ -16,6 +17,8 @@ export interface ForwardModeOptions extends HandlerOptions {
   readonly tunnels: TunnelRules;
   readonly ownAddresses: () => readonly string[];
   readonly leafIssuer: () => IssueLeaf;
+  /** When requests start. */
+  readonly turns: FairTurns;
   readonly lookup?: ResolveHost;
   /** How many connections to hosts that requests are passed on to are kept. */
   readonly poolLimits?: PoolLimits;
@@ -44,6 +47,7 @@ export function createForwardMode(options: ForwardModeOptions): ForwardMode {
     // The connect handler intercepts only hosts of connectors.
     certificates: createServerCertificates({ ...options, servesName: () => true }),
     handler: createReportingHandler(options, createInterceptedRequestHandler(forwardOptions)),
+    turns: options.turns,
   });
   const tunnels = createBlindTunnels();
   return {

@@ -82,7 +82,7 @@ export const createPlainRequestHandler =
     const credential = readProxyCredential(request);
     const identity = await identify(credential, options);
     report.identity = identity;
-    noteIdentity(request.socket);
+    noteIdentity(request.socket, identity);
     await forwardRequest({ request, response, report, target, identity, credential }, options);
   };
 

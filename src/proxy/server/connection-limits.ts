@@ -1,5 +1,7 @@
 import type { Server } from "node:http";
 import type { Socket } from "node:net";
+import type { Identity } from "../../connector/platform.ts";
+import type { Sender } from "./fair-turns.ts";
 
 /** How many connections may be open at a listener. */
 export interface ConnectionLimits {
@@ -25,6 +27,8 @@ export type ShedReason = "connections" | "handshakes" | "pipelining";
 export interface ConnectionShares {
   /** Notes that a request, or a tunnel, is under way on a connection, or that nothing is. */
   busy(socket: Socket, isBusy: boolean): void;
+  /** Who sends the requests of a connection. */
+  senderOf(socket: Socket): Sender;
 }
 
 interface OpenConnection {
@@ -32,7 +36,8 @@ interface OpenConnection {
   readonly socket: Socket;
   readonly address: string;
   readonly port: number;
-  hasIdentity: boolean;
+  /** For whom a valid token was shown last. */
+  subject: string | undefined;
   isBusy: boolean;
 }
 
@@ -49,11 +54,14 @@ interface AddressConnections {
 }
 
 /** What to do once a client has shown a valid token on a connection. */
-const onIdentity = new WeakMap<Socket, () => void>();
+const onIdentity = new WeakMap<Socket, (subject: string) => void>();
 
-/** Notes that a client has shown a valid token on a connection, which then is ended after those where none was shown. */
-export function noteIdentity(socket: Socket): void {
-  onIdentity.get(socket)?.();
+/**
+ * Notes for whom a client has shown a valid token on a connection. It then is ended after those where none was shown, and
+ * its requests come before theirs.
+ */
+export function noteIdentity(socket: Socket, { subject }: Pick<Identity, "subject">): void {
+  onIdentity.get(socket)?.(subject);
 }
 
 /**
@@ -103,7 +111,7 @@ export function limitConnections(
     addresses.get(remoteAddress)?.open.get(remotePort);
   const setIdle = (connection: OpenConnection): void => {
     const { idle } = ofAddress(connection.address);
-    if (connection.hasIdentity && !connection.isBusy) idle.add(connection);
+    if (connection.subject !== undefined && !connection.isBusy) idle.add(connection);
     else idle.delete(connection);
   };
   /** Ends the connection of an address that is missed least. @returns whether there was one */
@@ -129,10 +137,10 @@ export function limitConnections(
     own.inHandshake.add(connection);
     if (isFull && oldest !== undefined) end(oldest, "handshakes");
   };
-  const identified = (socket: Socket): void => {
+  const identified = (socket: Socket, subject: string): void => {
     const connection = find(socket);
-    if (connection === undefined || connection.hasIdentity) return;
-    connection.hasIdentity = true;
+    if (connection === undefined || connection.subject === subject) return;
+    connection.subject = subject;
     ofAddress(connection.address).anonymous.delete(connection);
     setIdle(connection);
   };
@@ -146,11 +154,11 @@ export function limitConnections(
     }
     const before = addresses.get(remoteAddress)?.open.get(remotePort);
     if (before !== undefined) remove(before); // the port is used again, and its `close` has not come yet
-    const connection = {
+    const connection: OpenConnection = {
       socket,
       address: remoteAddress,
       port: remotePort,
-      hasIdentity: false,
+      subject: undefined,
       isBusy: false,
     };
     const own = ofAddress(remoteAddress);
@@ -164,9 +172,13 @@ export function limitConnections(
     const connection = find(socket);
     if (connection === undefined) return;
     ofAddress(connection.address).inHandshake.delete(connection);
-    onIdentity.set(socket, () => identified(socket));
+    onIdentity.set(socket, (subject) => identified(socket, subject));
   });
   return {
+    senderOf(socket) {
+      const { subject, address = "" } = find(socket) ?? {};
+      return { name: subject ?? address, hasIdentity: subject !== undefined };
+    },
     busy(socket, isBusy) {
       const connection = find(socket);
       if (connection === undefined) return;

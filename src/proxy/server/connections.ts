@@ -1,5 +1,6 @@
 import { IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { Socket } from "node:net";
+import type { FairTurns, Sender } from "./fair-turns.ts";
 import type { Handler } from "./listener.ts";
 
 /** Knows which connections of a server are open, and lets one request at a time be under way on each. */
@@ -27,12 +28,16 @@ export interface ConnectionTracker {
   lastConnectionAt(): number;
 }
 
-/** Is told what happens on the connections of a server. */
-export interface ConnectionObserver {
+/** What a tracker needs to know, and is to tell, of the connections of a server. */
+export interface ConnectionTrackerOptions {
+  /** When requests start. */
+  readonly turns: FairTurns;
+  /** Who sends the requests of a connection. */
+  readonly senderOf: (socket: Socket) => Sender;
   /** A request, or a CONNECT, has its turn on a connection, or nothing is under way on it any more. */
-  busy?(socket: Socket, isBusy: boolean): void;
+  readonly busy?: (socket: Socket, isBusy: boolean) => void;
   /** A connection is ended since its client pipelines too much. */
-  pipelined?(): void;
+  readonly pipelined?: () => void;
 }
 
 /** Requests of one connection that may wait for their turn. Whatever is not read yet does not count. */
@@ -78,7 +83,7 @@ interface Exchanges {
  */
 export function createConnectionTracker(
   server: Server,
-  { busy, pipelined }: ConnectionObserver = {},
+  { turns, senderOf, busy, pipelined }: ConnectionTrackerOptions,
 ): ConnectionTracker {
   /** Connections that the kernel has accepted. */
   const accepted = new Set<Socket>();
@@ -153,7 +158,9 @@ export function createConnectionTracker(
       if (exchanges === undefined || socket.destroyed) return;
       const start = (): void => {
         begin(socket, exchanges, response);
-        handler(request, response);
+        turns.enter(senderOf(socket), () => {
+          if (!socket.destroyed) handler(request, response);
+        });
       };
       if (exchanges.current === undefined && !exchanges.isNextDue) start();
       else wait(socket, exchanges, start);

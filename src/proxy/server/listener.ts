@@ -19,6 +19,7 @@ import {
   type ShedReason,
 } from "./connection-limits.ts";
 import { type ConnectionTracker, createConnectionTracker, PacedRequest } from "./connections.ts";
+import type { FairTurns } from "./fair-turns.ts";
 import { type ServerCertificates, tlsOptions } from "./server-certificates.ts";
 
 /** An address to listen at. */
@@ -67,6 +68,8 @@ export interface ListenOptions {
   readonly handler: Handler;
   readonly onConnect: ConnectHandler;
   readonly certificates: ServerCertificates;
+  /** When requests start; all listeners of a proxy have the same. */
+  readonly turns: FairTurns;
 }
 
 /**
@@ -76,7 +79,14 @@ export interface ListenOptions {
  */
 export async function listen(
   { scheme, host, port, certificateName = host }: ListenAddress,
-  { handler, onConnect, certificates, connectionLimits, onShed = () => undefined }: ListenOptions,
+  {
+    handler,
+    onConnect,
+    certificates,
+    turns,
+    connectionLimits,
+    onShed = () => undefined,
+  }: ListenOptions,
 ): Promise<Listener> {
   const server =
     scheme === "http"
@@ -85,6 +95,8 @@ export async function listen(
   const limits = { ...defaultConnectionLimits, ...connectionLimits };
   const shares = limitConnections(server, limits, onShed);
   const connections = createConnectionTracker(server, {
+    turns,
+    senderOf: shares.senderOf,
     busy: shares.busy,
     pipelined: () => onShed("pipelining"),
   });
