@@ -33,15 +33,18 @@ export function checkHead(request: IncomingMessage): void {
   for (const name of connectionTokens(headers.connection)) {
     if (singletonHeaders.has(name)) throw ambiguous(`Connection names the header ${name}`);
   }
-  if (!isHostValue(headers.host ?? "")) {
-    throw new RegistryError(400, "UNSUPPORTED", "the header host is not a host", {
-      detail:
-        "send a name or an address, and a port at most: registry.example.com:5000, [::1]:5000",
-    });
-  }
+  checkHost(headers.host ?? "");
   // RFC 9110, section 6.5.1: fields behind a body must not say what it is, or who sends it. No registry reads any.
   if (headers.trailer !== undefined) throw ambiguous("trailers are announced");
   if (hasOtherCoding(request)) throw unknownCoding();
+}
+
+/** @throws RegistryError 400 where the Host header is none by its grammar */
+function checkHost(host: string): void {
+  if (isHostValue(host)) return;
+  throw new RegistryError(400, "UNSUPPORTED", "the header host is not a host", {
+    detail: "send a name or an address, and a port at most: registry.example.com:5000, [::1]:5000",
+  });
 }
 
 /** A name or an IPv4 address (RFC 3986, section 3.2.2, `reg-name`), which may be empty; and digits behind a colon. */
