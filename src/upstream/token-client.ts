@@ -1,6 +1,9 @@
+import { promisify } from "node:util";
+import { brotliDecompress, gunzip, inflate, inflateRaw } from "node:zlib";
 import { type Dispatcher, request } from "undici";
 import type { Credential } from "../connector/credential.ts";
 import { parseJson, property } from "../connector/document.ts";
+import { headerText } from "./challenge.ts";
 import { retryDelayMs } from "./retry-after.ts";
 import { UpstreamError, unreachable } from "./upstream-error.ts";
 
@@ -26,21 +29,30 @@ export interface UpstreamToken {
   readonly lifetimeSeconds: number;
 }
 
-const maxResponseBytes = 128 * 1024;
+/** Of a response, before and after its content codings are undone. */
+const maxResponseBytes = 256 * 1024;
+/** No registry reads a header of more than this. */
+const maxTokenBytes = 64 * 1024;
+const maxRedirects = 3;
 const defaultLifetimeSeconds = 60;
 const timeoutMs = 15_000;
 
 /**
- * Asks a token server for a token: GET with Basic, the form that every one of them knows. Redirects
- * are not followed, since the password would go along.
+ * Asks a token server for a token: GET with Basic, the form that every one of them knows. Redirects are followed within
+ * the origin of the realm, since the password goes along. Compressed answers are read, whatever was asked.
  * @throws UpstreamError; AuthenticationFailed where the account is refused, AccessDenied where just these scopes are
  */
 export async function fetchToken(tokenRequest: TokenRequest): Promise<UpstreamToken> {
   const response = await send(tokenRequest);
   if (response.status !== 200) throw refusal(tokenRequest, response);
   const token = parseToken(response.text);
+  const server = `the token server ${tokenRequest.realm.host}`;
   if (token === undefined) {
-    const message = `the token server ${tokenRequest.realm.host} answered 200 without a token`;
+    throw new UpstreamError("AnswerInvalid", `${server} answered 200 without a token`);
+  }
+  const { length } = token.value;
+  if (length > maxTokenBytes) {
+    const message = `${server} answered with a token of ${length} bytes; ${maxTokenBytes} are the most`;
     throw new UpstreamError("AnswerInvalid", message);
   }
   return token;
@@ -48,31 +60,69 @@ export async function fetchToken(tokenRequest: TokenRequest): Promise<UpstreamTo
 
 interface TokenResponse {
   readonly status: number;
-  /** The body; undefined where it is too long. */
+  /** The body of a 200; undefined where it is too long, or not in the coding that it names. */
   readonly text: string | undefined;
   /** How long a busy server asks to be left alone. */
   readonly retryAfterMs: number | undefined;
 }
 
+/** @throws UpstreamError */
 async function send(tokenRequest: TokenRequest): Promise<TokenResponse> {
   const { realm, dispatcher, credential } = tokenRequest;
+  const signal = AbortSignal.timeout(timeoutMs);
   try {
-    const { statusCode, headers, body } = await request(tokenUrl(tokenRequest), {
-      dispatcher,
-      headers: credential === undefined ? {} : { authorization: basicAuthorization(credential) },
-      headersTimeout: timeoutMs,
-      bodyTimeout: timeoutMs,
-      signal: AbortSignal.timeout(timeoutMs),
-    });
-    const text = await readText(body, maxResponseBytes);
-    return {
-      status: statusCode,
-      text,
-      retryAfterMs: retryDelayMs(statusCode, headers, Date.now()),
-    };
+    let url = tokenUrl(tokenRequest);
+    for (let redirects = 0; ; redirects += 1) {
+      const { statusCode, headers, body } = await request(url, {
+        dispatcher,
+        headers: credential === undefined ? {} : { authorization: basicAuthorization(credential) },
+        headersTimeout: timeoutMs,
+        bodyTimeout: timeoutMs,
+        signal,
+      });
+      const bytes = await readBytes(body, maxResponseBytes);
+      if (redirectStatuses.has(statusCode) && headers.location !== undefined) {
+        url = redirected(url, statusCode, headers.location, redirects);
+        continue;
+      }
+      return {
+        status: statusCode,
+        text:
+          statusCode === 200 ? await decodedText(bytes, headers["content-encoding"]) : undefined,
+        retryAfterMs: retryDelayMs(statusCode, headers, Date.now()),
+      };
+    }
   } catch (error) {
     throw unreachable(`the token server ${realm.host}`, error);
   }
+}
+
+/** All of them lead a GET to another GET (RFC 9110, section 15.4). */
+const redirectStatuses: ReadonlySet<number> = new Set([301, 302, 303, 307, 308]);
+
+/**
+ * Where a redirect leads.
+ * @param redirects how many were followed before
+ * @throws UpstreamError where it must not be followed
+ */
+function redirected(
+  from: URL,
+  status: number,
+  location: string | readonly string[],
+  redirects: number,
+): URL {
+  const server = `the token server ${from.host}`;
+  const url = typeof location === "string" ? URL.parse(headerText(location), from.href) : null;
+  if (url === null || url.origin !== from.origin || url.username !== "" || url.password !== "") {
+    const message = `${server} answered ${status}, a redirect that does not stay at ${from.origin}`;
+    const detail = "a login is sent to no other host, port or scheme than the registry has named";
+    throw new UpstreamError("AnswerInvalid", message, { detail });
+  }
+  if (redirects >= maxRedirects) {
+    const message = `${server} redirected ${redirects + 1} times; ${maxRedirects} are the most`;
+    throw new UpstreamError("AnswerInvalid", message);
+  }
+  return url;
 }
 
 function tokenUrl({ realm, service, scopes, credential }: TokenRequest): URL {
@@ -89,10 +139,10 @@ export const basicAuthorization = ({ username, password }: Credential): string =
   `Basic ${Buffer.from(`${username}:${password}`).toString("base64")}`;
 
 /** @returns undefined for a longer body */
-async function readText(
+async function readBytes(
   body: AsyncIterable<Buffer>,
   maxBytes: number,
-): Promise<string | undefined> {
+): Promise<Buffer | undefined> {
   const chunks: Buffer[] = [];
   let size = 0;
   for await (const chunk of body) {
@@ -100,7 +150,54 @@ async function readText(
     if (size > maxBytes) return undefined; // leaving the loop ends the connection
     chunks.push(chunk);
   }
-  return Buffer.concat(chunks).toString("utf8");
+  return Buffer.concat(chunks);
+}
+
+type Decode = (bytes: Buffer) => Promise<Buffer>;
+
+const limit = { maxOutputLength: maxResponseBytes };
+const decodeGzip: Decode = (bytes) => promisify(gunzip)(bytes, limit);
+/** Some servers leave out the zlib wrapper (RFC 9110, section 8.4.1.2), which begins with the method 8. */
+const decodeDeflate: Decode = (bytes) =>
+  promisify(((bytes[0] ?? 0) & 0x0f) === 8 ? inflate : inflateRaw)(bytes, limit);
+
+/** By the name of a content coding, in lower case (RFC 9110, section 8.4.1). */
+const decoders: ReadonlyMap<string, Decode> = new Map([
+  ["identity", async (bytes) => bytes],
+  ["gzip", decodeGzip],
+  ["x-gzip", decodeGzip],
+  ["deflate", decodeDeflate],
+  ["br", (bytes) => promisify(brotliDecompress)(bytes, limit)],
+]);
+/** More than one coding is unusual, and each is an occasion to grow. */
+const maxCodings = 2;
+
+/**
+ * The text of a body, with its content codings undone.
+ * @param encoding the Content-Encoding, whose last coding was applied last
+ * @returns undefined where the body is too long, or is not what the header says
+ */
+async function decodedText(
+  bytes: Buffer | undefined,
+  encoding: string | readonly string[] | undefined,
+): Promise<string | undefined> {
+  const codings = [encoding ?? []]
+    .flat()
+    .flatMap((value) => value.split(","))
+    .map((coding) => coding.trim().toLowerCase())
+    .filter((coding) => coding !== "");
+  if (bytes === undefined || codings.length > maxCodings) return undefined;
+  let decoded = bytes;
+  for (const coding of codings.toReversed()) {
+    const decode = decoders.get(coding);
+    if (decode === undefined) return undefined;
+    try {
+      decoded = await decode(decoded);
+    } catch {
+      return undefined; // the error may quote the body
+    }
+  }
+  return new TextDecoder().decode(decoded); // without a byte order mark
 }
 
 /** @returns undefined for anything but a token */

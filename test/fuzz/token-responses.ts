@@ -104,6 +104,8 @@ const answers: fc.Arbitrary<TokenAnswer> = fc.record({
   headers: fc.constantFrom<Record<string, string>>(
     {},
     { location: "http://127.0.0.1:1/" },
+    { location: "/token?fixed=1&again=1" },
+    { location: "http://[/" },
     { "content-type": "text/html" },
     { "content-encoding": "gzip" },
     { "www-authenticate": 'Bearer realm="http://127.0.0.1:1/"' },

@@ -1,3 +1,4 @@
+import { brotliCompressSync, deflateRawSync, deflateSync, gzipSync } from "node:zlib";
 import { expect } from "chai";
 import { Agent } from "undici";
 import { describeError } from "../../src/log.ts";
@@ -124,15 +125,114 @@ describe("the client of registries' token servers", function () {
     expect((await failure({ credential: undefined })).detail).to.contain("spec.auth.secretRef");
   });
 
-  it("follows no redirect, since the password would go along", async () => {
-    for (const location of [`${elsewhere.url}/token`, "/token?again"]) {
-      const stop = tokenEndpoint.redirects(registry, location);
-      registry.requests.length = 0;
-      expect(await failure()).to.include({ fault: "AnswerInvalid" });
-      expect(registry.requests).to.have.length(1);
+  describe("follows redirects", () => {
+    const chain = (status: number, length: number): Undo =>
+      registry.on("GET token", ({ query, send, next }) => {
+        const step = Number(query.get("step"));
+        if (step >= length) return next();
+        return send(status, {
+          Location: `?${query}&step=${step + 1}`.replace(/&step=\d+(?=&)/, ""),
+        });
+      });
+
+    for (const status of [301, 302, 303, 307, 308]) {
+      it(`by ${status} within the origin, three times and no more`, async () => {
+        undo.defer(chain(status, 3));
+        registry.requests.length = 0;
+        expect((await fetchToken(wanted())).value).to.match(/^token-/);
+        expect(registry.requests).to.have.length(4);
+        const logins = registry.requests.map(({ headers }) => headers.authorization);
+        expect(new Set(logins).size).to.equal(1);
+        undo.defer(chain(status, 4));
+        registry.requests.length = 0;
+        const error = await failure();
+        expect(error.fault).to.equal("AnswerInvalid");
+        expect(error.message).to.contain("redirected 4 times; 3 are the most");
+        expect(registry.requests).to.have.length(4);
+      });
+    }
+
+    it("to no other origin, since the password would go along", async () => {
+      for (const location of [
+        `${elsewhere.url}/token`,
+        `//${elsewhere.host}/token`,
+        `https://${registry.host}/token`,
+        `http://user@${registry.host}/token`,
+        `http://127.0.0.1\\@${elsewhere.host}/token`,
+        "http://",
+        "file:///etc/passwd",
+      ]) {
+        undo.defer(tokenEndpoint.redirects(registry, location));
+        registry.requests.length = 0;
+        const error = await failure();
+        expect(error.fault, location).to.equal("AnswerInvalid");
+        expect(error.message).to.contain(`does not stay at ${registry.url}`);
+        expect(registry.requests, location).to.have.length(1);
+      }
+      expect(elsewhere.requests).to.deep.equal([]);
+    });
+
+    it("but takes one without a Location for an answer without a token", async () => {
+      undo.defer(tokenEndpoint.fails(registry, 302));
+      expect((await failure()).message).to.contain("answered 302 instead of a token");
+    });
+  });
+
+  describe("reads answers in codings that nobody has asked for", () => {
+    const sent = (encoding: string | string[], body: Buffer): Undo =>
+      registry.on("GET token", ({ send }) => send(200, { "Content-Encoding": encoding }, body));
+    const plain = Buffer.from('{"token":"t0k3n"}');
+    const codings: readonly (readonly [string, string | string[], Buffer])[] = [
+      ["gzip", "gzip", gzipSync(plain)],
+      ["gzip by its old name", "X-GZIP", gzipSync(plain)],
+      ["deflate", "deflate", deflateSync(plain)],
+      ["deflate without its wrapper", "deflate", deflateRawSync(plain)],
+      ["br", "br", brotliCompressSync(plain)],
+      ["identity", "identity", plain],
+      ["two in one header", "deflate, gzip", gzipSync(deflateSync(plain))],
+      ["two in two headers", ["br", "gzip"], gzipSync(brotliCompressSync(plain))],
+      ["an empty name", "", plain],
+      ["no coding, and a byte order mark", "identity", Buffer.from(`\ufeff${plain}`)],
+    ];
+    for (const [name, encoding, body] of codings) {
+      it(name, async () => {
+        undo.defer(sent(encoding, body));
+        expect(await fetchToken(wanted())).to.deep.equal({ value: "t0k3n", lifetimeSeconds: 60 });
+      });
+    }
+
+    const large = Buffer.from(JSON.stringify({ token: "t0k3n", padding: " ".repeat(300_000) }));
+    const unreadable: readonly (readonly [string, string, Buffer])[] = [
+      ["gzip that grows beyond the bound", "gzip", gzipSync(large)],
+      ["deflate that grows beyond the bound", "deflate", deflateSync(large)],
+      ["br that grows beyond the bound", "br", brotliCompressSync(large)],
+      ["two that grow beyond the bound", "gzip, gzip", gzipSync(gzipSync(Buffer.alloc(9_000_000)))],
+      ["three of them", "gzip, gzip, gzip", gzipSync(gzipSync(gzipSync(plain)))],
+      ["gzip that is none", "gzip", plain],
+      ["gzip that is cut", "gzip", gzipSync(plain).subarray(0, 20)],
+      ["an unknown one", "lzma", plain],
+    ];
+    for (const [name, encoding, body] of unreadable) {
+      it(`but not ${name}`, async () => {
+        undo.defer(sent(encoding, body));
+        const error = await failure();
+        expect(error.fault).to.equal("AnswerInvalid");
+        expect(error.message).to.contain("answered 200 without a token");
+        expect(describeError(error)).to.not.contain("t0k3n");
+      });
+    }
+  });
+
+  it("takes tokens of up to 64 KiB", async () => {
+    for (const length of [1, 16_384, 65_536]) {
+      const stop = answer({ token: "x".repeat(length), access_token: "x".repeat(length) });
+      expect((await fetchToken(wanted())).value).to.have.length(length);
       stop();
     }
-    expect(elsewhere.requests).to.deep.equal([]);
+    undo.defer(answer({ token: "x".repeat(65_537) }));
+    const error = await failure();
+    expect(error.fault).to.equal("AnswerInvalid");
+    expect(error.message).to.contain("a token of 65537 bytes; 65536 are the most");
   });
 
   it("says that nothing listens", async () => {
