@@ -1,4 +1,5 @@
-import { LRUCache } from "lru-cache";
+import { createHash } from "node:crypto";
+import { SharedCache } from "./shared-cache.ts";
 import { fetchToken, type TokenRequest } from "./token-client.ts";
 import { UpstreamError } from "./upstream-error.ts";
 
@@ -17,17 +18,26 @@ export interface TokenCache {
   ): Promise<string>;
   /** Forgets a token that the registry has refused, unless a newer one took its place. */
   drop(owner: string, request: TokenKeyParts, token: string): void;
+  /**
+   * Forgets a token that the registry knows and denied something to (403): a right may be newer than the token. No
+   * token takes the place of a denied one more than once in 10 seconds, since most denials are meant.
+   * @returns whether `token` is to have another one
+   */
+  dropDenied(owner: string, request: TokenKeyParts, token: string): boolean;
 }
 
 /** Where a token came from, or why there is none: `cached` counts those, too, that wait for a fetch that another has begun. */
 export type TokenOutcome = "cached" | "fetched" | "refused" | "failed";
 
-type TokenKeyParts = Pick<TokenRequest, "realm" | "service" | "scopes">;
+/** What the token of an owner depends on. */
+export type TokenKeyParts = Pick<TokenRequest, "realm" | "service" | "scopes">;
 
 interface CachedToken {
   readonly value: string;
   /** When a new one is fetched, in milliseconds of the cache's clock. */
   readonly renewAt: number;
+  /** Until when a denial does not make it be replaced, in milliseconds of the cache's clock. */
+  readonly keptDespiteDenialUntil: number;
 }
 
 interface CachedRefusal {
@@ -40,75 +50,104 @@ interface CachedRefusal {
 const usedShare = 0.85;
 /** What was refused is not tried again for so long, since token servers lock accounts out. */
 const refusedForMs = 10_000;
-const maxTokens = 5_000;
+/** A denied token is replaced once in so long. */
+const deniedForMs = 10_000;
+/** A longer token is used, and not kept. */
+const maxKeptTokenBytes = 16 * 1024;
+/** Tokens have some 2 KiB, so this is for a thousand repositories. */
+const maxTokenBytesPerOwner = 2 * 1024 * 1024;
+const maxTokenBytes = 32 * 1024 * 1024;
+const maxRefusalBytesPerOwner = 256 * 1024;
+const maxRefusalBytes = 8 * 1024 * 1024;
+/** With its message and its stack. */
+const errorBytes = 2048;
 
 /**
  * Makes a cache of registry tokens by owner, realm, service and scopes. Many requests that want the same token cause one
- * fetch.
+ * fetch. What is kept is bounded by bytes, in all and for each owner.
  * @param now milliseconds since 1970
  */
 export function createTokenCache(now: () => number): TokenCache {
   // The times stand in the entries, and not in lru-cache's `ttl`, since they go by the clock that is passed in.
-  const tokens = new LRUCache<string, CachedToken>({ max: maxTokens });
-  const refusals = new LRUCache<string, CachedRefusal>({ max: maxTokens });
+  const tokens = new SharedCache<CachedToken>({
+    maxBytes: maxTokenBytes,
+    maxBytesPerOwner: maxTokenBytesPerOwner,
+    sizeBytes: ({ value }) => value.length,
+  });
+  const refusals = new SharedCache<CachedRefusal>({
+    maxBytes: maxRefusalBytes,
+    maxBytesPerOwner: maxRefusalBytesPerOwner,
+    sizeBytes: () => errorBytes,
+  });
   // A plain Map, since no fetch that is under way may be evicted: the next request would fetch the same token again. It
   // holds no more entries than there are requests that wait.
   const fetches = new Map<string, Promise<string>>();
 
-  const fetchInto = async (
-    key: string,
-    account: string,
-    request: TokenRequest,
-  ): Promise<string> => {
+  const keep = (owner: string, key: string, token: CachedToken): void => {
+    if (token.value.length > maxKeptTokenBytes) tokens.delete(owner, key);
+    else tokens.set(owner, key, token);
+  };
+  const fetchInto = async (owner: string, key: string, request: TokenRequest): Promise<string> => {
     const startedAt = now(); // a token's life may have begun before the response came
     try {
       const { value, lifetimeSeconds } = await fetchToken(request);
-      tokens.set(key, { value, renewAt: startedAt + lifetimeSeconds * 1000 * usedShare });
+      const renewAt = startedAt + lifetimeSeconds * 1000 * usedShare;
+      const keptDespiteDenialUntil = tokens.get(owner, key)?.keptDespiteDenialUntil ?? 0;
+      keep(owner, key, { value, renewAt, keptDespiteDenialUntil });
       return value;
     } catch (error) {
       if (isRefusal(error)) {
-        const refused = error.fault === "AuthenticationFailed" ? account : key;
-        refusals.set(refused, { error, retryAt: now() + refusedForMs });
+        const refused = error.fault === "AuthenticationFailed" ? accountKey(request) : key;
+        refusals.set(owner, refused, { error, retryAt: now() + refusedForMs });
       }
       throw error;
     } finally {
-      fetches.delete(key);
+      fetches.delete(owner + key);
     }
   };
   /** @throws UpstreamError that was thrown a short while ago, and would be again */
-  const throwIfRefused = (...keys: readonly string[]): void => {
-    for (const refusal of keys.map((key) => refusals.get(key))) {
+  const throwIfRefused = (owner: string, ...keys: readonly string[]): void => {
+    for (const refusal of keys.map((key) => refusals.get(owner, key))) {
       if (refusal !== undefined && refusal.retryAt > now()) throw refusal.error;
     }
   };
-  const freshToken = (key: string): string | undefined => {
-    const cached = tokens.get(key);
+  const freshToken = (owner: string, key: string): string | undefined => {
+    const cached = tokens.get(owner, key);
     return cached !== undefined && cached.renewAt > now() ? cached.value : undefined;
   };
   return {
     async token(owner, request, onOutcome = () => undefined) {
-      const key = keyOf(owner, request);
-      const cached = fetches.get(key) ?? freshToken(key);
-      if (cached !== undefined) {
-        onOutcome("cached");
-        return await cached;
-      }
-      const account = accountOf(owner, request);
+      const key = tokenKey(request);
+      const cached = fetches.get(owner + key) ?? freshToken(owner, key);
       try {
-        throwIfRefused(account, key);
-        const started = fetchInto(key, account, request);
-        fetches.set(key, started);
+        if (cached !== undefined) {
+          onOutcome("cached");
+          return await cached;
+        }
+        throwIfRefused(owner, accountKey(request), key);
+        const started = fetchInto(owner, key, request);
+        fetches.set(owner + key, started);
         const value = await started;
         onOutcome("fetched");
         return value;
       } catch (error) {
-        onOutcome(isRefusal(error) ? "refused" : "failed");
+        if (cached === undefined) onOutcome(isRefusal(error) ? "refused" : "failed");
         throw error;
       }
     },
     drop(owner, request, token) {
-      const key = keyOf(owner, request);
-      if (tokens.peek(key)?.value === token) tokens.delete(key);
+      const key = tokenKey(request);
+      if (tokens.get(owner, key)?.value === token) tokens.delete(owner, key);
+    },
+    dropDenied(owner, request, token) {
+      const key = tokenKey(request);
+      const cached = tokens.get(owner, key);
+      if (cached === undefined) return false; // one that is not kept was fetched for this request
+      if (cached.value !== token || cached.renewAt <= now()) return true;
+      if (cached.keptDespiteDenialUntil > now()) return false;
+      const keptDespiteDenialUntil = now() + deniedForMs;
+      tokens.set(owner, key, { ...cached, renewAt: 0, keptDespiteDenialUntil });
+      return true;
     },
   };
 }
@@ -118,7 +157,11 @@ const isRefusal = (error: unknown): error is UpstreamError =>
   error instanceof UpstreamError &&
   (error.fault === "AuthenticationFailed" || error.fault === "AccessDenied");
 
-const keyOf = (owner: string, { realm, service, scopes }: TokenKeyParts): string =>
-  [owner, realm.href, service ?? "", ...scopes.toSorted()].join("\n");
+/** Of one length, whatever the registry says: realm and service are its words. */
+const hashed = (parts: readonly string[]): string =>
+  createHash("sha256").update(parts.join("\n")).digest("base64");
 
-const accountOf = (owner: string, { realm }: TokenKeyParts): string => `${owner}\n${realm.href}`;
+const tokenKey = ({ realm, service, scopes }: TokenKeyParts): string =>
+  hashed([realm.href, service ?? "", ...scopes.toSorted()]);
+
+const accountKey = ({ realm }: TokenKeyParts): string => hashed([realm.href]);

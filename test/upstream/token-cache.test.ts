@@ -232,6 +232,90 @@ describe("the cache of registries' tokens", function () {
     expect(await outcome("owner", wanting(["x:y:z"]))).to.equal("token");
   });
 
+  describe("bounds what it keeps", () => {
+    const sized = (owner: string, repository: string): Promise<string> =>
+      cache.token(owner, wanting([`repository:${repository}:pull`]));
+    const fetchedBy = async (owner: string, repository: string): Promise<number> => {
+      const before = asked();
+      await sized(owner, repository);
+      return asked() - before;
+    };
+
+    it("to tokens of 16 KiB: a longer one is used, and not kept", async () => {
+      for (const [length, fetches] of [
+        [16_384, 1],
+        [16_385, 3],
+      ] as const) {
+        const token = "x".repeat(length);
+        undo.defer(tokenEndpoint.answers(registry, { token }));
+        const before = asked();
+        for (let time = 0; time < 3; time++) {
+          expect(await sized(`owner of ${length}`, "a")).to.equal(token);
+        }
+        expect(asked() - before).to.equal(fetches);
+      }
+    });
+
+    it("to a share for each owner, who pushes out nobody else's", async () => {
+      undo.defer(tokenEndpoint.answers(registry, { token: "x".repeat(16_000) }));
+      await sized("neighbour", "a");
+      for (let index = 0; index < 300; index++) await sized("owner", `r${index}`);
+      expect(await fetchedBy("neighbour", "a")).to.equal(0);
+      expect(await fetchedBy("owner", "r299")).to.equal(0);
+      expect(await fetchedBy("owner", "r0")).to.equal(1);
+    });
+
+    it("in all: the owner that has the most loses something", async () => {
+      undo.defer(tokenEndpoint.answers(registry, { token: "x".repeat(16_000) }));
+      await sized("neighbour", "a");
+      for (let owner = 0; owner < 20; owner++) {
+        for (let index = 0; index < 120; index += 40) {
+          await Promise.all(
+            Array.from({ length: 40 }, (_, offset) => sized(`o${owner}`, `r${index + offset}`)),
+          );
+        }
+      }
+      expect(await fetchedBy("neighbour", "a")).to.equal(0);
+      const kept = await Promise.all(
+        Array.from({ length: 20 }, (_, o) => fetchedBy(`o${o}`, "r0")),
+      );
+      expect(kept.some((fetches) => fetches > 0)).to.equal(true);
+    });
+
+    it("and so do refusals: nobody makes it forget that another's account was refused", async () => {
+      const wrong = { username: "alice", password: "wrong-password" };
+      const refused = wanting(undefined, { credential: wrong });
+      expect(await outcome("neighbour", refused)).to.equal("AuthenticationFailed");
+      undo.defer(tokenEndpoint.fails(registry, 403));
+      for (let index = 0; index < 5000; index += 50) {
+        await Promise.all(
+          Array.from({ length: 50 }, (_, offset) =>
+            outcome("owner", wanting([`repository:r${index + offset}:pull`])),
+          ),
+        );
+      }
+      const before = asked();
+      expect(await outcome("neighbour", refused)).to.equal("AuthenticationFailed");
+      expect(asked()).to.equal(before);
+    });
+  });
+
+  it("replaces a token that was denied something once in 10 seconds", async () => {
+    const first = await cache.token("owner", wanting());
+    expect(cache.dropDenied("owner", wanting(), first)).to.equal(true);
+    expect(cache.dropDenied("owner", wanting(), first)).to.equal(true); // another request had it, too
+    const second = await cache.token("owner", wanting());
+    expect(second).to.not.equal(first);
+    expect(cache.dropDenied("owner", wanting(), first)).to.equal(true);
+    expect(cache.dropDenied("owner", wanting(), second)).to.equal(false);
+    now += 9_999;
+    expect(cache.dropDenied("owner", wanting(), second)).to.equal(false);
+    expect(await cache.token("owner", wanting())).to.equal(second);
+    now += 1;
+    expect(cache.dropDenied("owner", wanting(), second)).to.equal(true);
+    expect(await cache.token("owner", wanting())).to.not.equal(second);
+  });
+
   it("forgets the oldest of very many, and none that is being fetched", async () => {
     const { promise: released, resolve: release } = Promise.withResolvers<void>();
     undo.defer(
