@@ -123,14 +123,14 @@ async function discoverScheme(upstream: Upstream): Promise<LoginScheme> {
  * @throws UpstreamError where no scheme is known, or the connector's credential must not go to the token server
  */
 export function chooseScheme(
-  { connector, guard }: Upstream,
+  { connector, guard, secrets }: Upstream,
   challenge: string | readonly string[] | undefined,
 ): LoginScheme {
   const challenges = parseChallenges(challenge);
   const bearer = challenges.find(({ scheme }) => scheme === "bearer");
   const realm = bearer?.params.get("realm");
   if (bearer !== undefined && realm !== undefined) {
-    const checked = checkRealm(realm, connector);
+    const checked = checkRealm(realm, connector, secrets.credential !== undefined);
     if (!checked.ok) throw new UpstreamError("AuthRealmRejected", checked.reason);
     const host = guard.checkHost(withoutBrackets(checked.value.hostname));
     if (!host.ok) throw new UpstreamError("AddressRefused", host.reason);

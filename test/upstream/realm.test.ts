@@ -15,6 +15,14 @@ describe("checkRealm(): a token realm", () => {
     ["https://registry.gitlab.com", "https://gitlab.com/jwt/auth"],
     ["https://nvcr.io", "https://authn.nvidia.com/token"],
     ["https://ghcr.io", "https://ghcr.io/token"],
+    [
+      "https://rg.fr-par.scw.cloud",
+      "https://api.scaleway.com/registry-internal/v1/regions/fr-par/tokens",
+    ],
+    [
+      "https://rg.nl-ams.scw.cloud",
+      "https://api.scaleway.com/registry-internal/v1/regions/nl-ams/tokens",
+    ],
     ["http://10.0.0.5:5000", "http://10.0.0.5:5001/token"],
     ["https://[fd00::5]:5000", "https://[fd00::5]/token"],
     ["http://localhost:5000", "http://localhost:5001/token"],
@@ -24,7 +32,7 @@ describe("checkRealm(): a token realm", () => {
   ];
   for (const [address, realm, allowed = ""] of accepted) {
     it(`of ${address}: ${realm}`, () => {
-      const checked = checkRealm(realm, connectorAt(address, allowed));
+      const checked = checkRealm(realm, connectorAt(address, allowed), true);
       expect(checked).to.have.deep.property("value", new URL(realm));
     });
   }
@@ -52,6 +60,11 @@ describe("checkRealm(): a token realm", () => {
     // The pairs hold in one direction, and for these hosts alone.
     ["https://gitlab.com", "https://nvcr.io/token", "another domain"],
     ["https://authn.nvidia.com", "https://nvcr.io/token", "another domain"],
+    ["https://rg.fr-par.scw.cloud.attacker.test", "https://api.scaleway.com/t", "another domain"],
+    ["https://x.rg.fr-par.scw.cloud", "https://api.scaleway.com/t", "another domain"],
+    ["https://rg.fr-par.scw.cloud", "https://x.api.scaleway.com/t", "another domain"],
+    ["https://lscr.io", "https://ghcr.io/token", "another domain"],
+    ["https://harbor.test", `https://harbor.test/${"x".repeat(4077)}`, "4097 characters"],
     // IP addresses and names without dots have no domain.
     ["http://10.0.0.5", "http://10.0.0.6/token", "another domain"],
     ["http://10.0.0.5", "http://169.254.169.254/token", "another domain"],
@@ -61,15 +74,30 @@ describe("checkRealm(): a token realm", () => {
   ];
   for (const [address, realm, reason] of refused) {
     it(`not of ${address}: ${realm}`, () => {
-      const checked = checkRealm(realm, connectorAt(address, ""));
+      const checked = checkRealm(realm, connectorAt(address, ""), true);
       if (checked.ok) throw new Error("accepted");
       expect(checked.reason).to.contain(reason);
       expect(checked.reason).to.not.contain("password");
     });
   }
 
+  it("may be of any domain where there is no credential, but is still over TLS, and no user's", () => {
+    const refusalOf = (realm: string): string | undefined => {
+      const checked = checkRealm(realm, connectorAt("https://lscr.io", ""), false);
+      return checked.ok ? undefined : checked.reason;
+    };
+    expect(refusalOf("https://ghcr.io/token")).to.equal(undefined);
+    expect(refusalOf("http://ghcr.io/token")).to.contain("uses https");
+    expect(refusalOf("https://user@ghcr.io/token")).to.contain("user");
+    expect(refusalOf("file:///etc/passwd")).to.contain("not an http or https URL");
+  });
+
   it("tells how to allow another host", () => {
-    const checked = checkRealm("https://login.other.test/t", connectorAt("https://a.test", ""));
+    const checked = checkRealm(
+      "https://login.other.test/t",
+      connectorAt("https://a.test", ""),
+      true,
+    );
     expect(checked).to.have.property("reason").that.contains("allowedRealmHosts");
     expect(checked).to.have.property("reason").that.contains('"login.other.test"');
   });
