@@ -107,7 +107,7 @@ export async function startProxy(options: ProxyOptions): Promise<Proxy> {
     turns: createFairTurns(),
     limits: createRequestLimiter({ ...defaultRequestLimits, ...options.limits }),
     upstreams,
-    login: createUpstreamLogin(createTokenCache(now), observer.tokenNeeded),
+    login: createUpstreamLogin(createTokenCache(now), now, observer.tokenNeeded),
     seal: createSessionSeal(options.sealKeys, now),
   };
   const registryHandler = createHandler(handlerOptions);

@@ -2,10 +2,10 @@ import type { Connector } from "../connector/connector.ts";
 import type { UpstreamSecrets } from "../connector/platform.ts";
 import { type RegistryAddress, upstreamRepository } from "../connector/registry-address.ts";
 import { apiUrl, type FetchedHead, fetchHead } from "./fetch-head.ts";
+import { chooseScheme } from "./login-scheme.ts";
 import { basicAuthorization, fetchToken } from "./token-client.ts";
 import type { Upstream, Upstreams } from "./upstream.ts";
 import { UpstreamError, type UpstreamFault } from "./upstream-error.ts";
-import { chooseScheme } from "./upstream-login.ts";
 
 /** The reason and the message of a condition, about one side of a registry. */
 export type ProbeFinding =

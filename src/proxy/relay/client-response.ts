@@ -140,19 +140,21 @@ export function drain(request: IncomingMessage): void {
 function refusedByRegistry(
   connector: Connector,
   { status, body }: CollectedResponse,
-  { search }: Hop,
+  { authorization, search }: Hop,
 ): RegistryError {
   const found = upstreamCode(body);
   const code = search.isIn(found) ? "" : found;
-  return denied(
-    `the registry ${connector.address.origin} answered ${status}${code} to the account of the connector ${showRef(connector)}`,
-    {
-      detail:
-        connector.secretName === undefined
-          ? "the connector has no credential: set its spec.auth.secretRef, unless the registry allows anonymous access"
-          : "check what that account may do in this repository, and the connector's Secret",
-    },
-  );
+  const ref = showRef(connector);
+  const isAnonymous = connector.secretName === undefined || authorization === undefined;
+  const whom = isAnonymous
+    ? `a request without a login, by the connector ${ref}`
+    : `the account of the connector ${ref}`;
+  return denied(`the registry ${connector.address.origin} answered ${status}${code} to ${whom}`, {
+    detail:
+      connector.secretName === undefined
+        ? "the connector has no credential: set its spec.auth.secretRef, unless the registry allows anonymous access"
+        : "check what that account may do in this repository, and the connector's Secret",
+  });
 }
 
 function upstreamCode(body: Buffer): string {

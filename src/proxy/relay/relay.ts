@@ -210,7 +210,8 @@ async function relayContent(
 ): Promise<void> {
   const { request, response, connector, patience, report } = admitted;
   report.isSent = true;
-  const authorization = await patience.retry(() => login.authorization(upstream, scopes));
+  const requestLogin = login.begin(upstream, scopes);
+  const authorization = await patience.retry(() => requestLogin.authorization());
   const headers: HeaderFields = { ...kept };
   if (authorization !== undefined) headers.authorization = authorization;
   const length = request.headers["content-length"];
@@ -224,11 +225,7 @@ async function relayContent(
       ? error
       : unreachable(`the registry ${connector.address.origin}`, error);
   });
-  const challenge = collected.headers["www-authenticate"];
-  if (
-    collected.status === 401 &&
-    login.learnFromChallenge(upstream, scopes, authorization, challenge)
-  ) {
+  if (requestLogin.learnForNextRequest(collected)) {
     const { origin } = connector.address;
     throw authorization === undefined
       ? unavailable(`the registry ${origin} required a login only after the content was sent`, {

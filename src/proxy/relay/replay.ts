@@ -1,6 +1,7 @@
 /** Sends a request to the registry until it has its final response: with a new token after a 401, and along redirects. */
 import type { ServerResponse } from "node:http";
 import { withoutBrackets } from "../../connector/host-name.ts";
+import { sendWithLogin } from "../../upstream/request-login.ts";
 import { retryDelayMs } from "../../upstream/retry-after.ts";
 import { UpstreamError } from "../../upstream/upstream-error.ts";
 import type { UpstreamLogin } from "../../upstream/upstream-login.ts";
@@ -75,26 +76,35 @@ export async function replay(
 const requestedDelayMs = ({ status, headers }: UpstreamResponse): number | undefined =>
   retryDelayMs(status, headers, Date.now());
 
-/** Sends a request with the connector's login, and once more where the registry's 401 leads to a better one. */
+/** Sends a request with the connector's login, and again where the registry's refusal leads to a better one. */
 async function sendToRegistry(
   request: UpstreamRequest,
   { url, isStorage, digest, search }: Hop,
   { login, sink, response }: ReplayOptions,
 ): Promise<UpstreamResponse> {
-  const { upstream, scopes } = request;
-  const attempt = async (): Promise<UpstreamResponse> => {
-    const authorization = await login.authorization(upstream, scopes);
+  const requestLogin = login.begin(request.upstream, request.scopes);
+  return sendWithLogin(requestLogin, (authorization) => {
     const headers =
       authorization === undefined ? request.headers : { ...request.headers, authorization };
     search.add(authorization);
     const hop = { url, isStorage, digest, authorization, search };
-    return exchange({ request, hop, headers, sink, response });
-  };
-  const first = await attempt();
-  if (first.status !== 401) return first;
-  const challenge = first.headers["www-authenticate"];
-  const canRetry = login.learnFromChallenge(upstream, scopes, first.hop.authorization, challenge);
-  return canRetry ? attempt() : first;
+    // A body may take minutes, and other requests wait for what comes of a login that the registry has not asked for.
+    const watched: ResponseSink = {
+      begin(head, from) {
+        requestLogin.accepted();
+        return sink.begin(head, from);
+      },
+      write: (chunk, release) => sink.write(chunk, release),
+      end: () => sink.end(),
+    };
+    return exchange({
+      request,
+      hop,
+      headers,
+      sink: requestLogin.isTrial ? watched : sink,
+      response,
+    });
+  });
 }
 
 async function sendToStorage(

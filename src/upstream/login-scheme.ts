@@ -1,0 +1,121 @@
+/** What the challenges of a registry's refusals say: how it wants to be logged in to, and which scopes it wants. */
+import { withoutBrackets } from "../connector/host-name.ts";
+import { type Challenge, parseChallenges } from "./challenge.ts";
+import { checkRealm } from "./realm.ts";
+import type { TokenServer } from "./token-client.ts";
+import type { Upstream } from "./upstream.ts";
+import { UpstreamError } from "./upstream-error.ts";
+
+/** How a registry wants to be logged in to. */
+export type LoginScheme =
+  | { readonly kind: "none" }
+  | { readonly kind: "basic" }
+  | { readonly kind: "bearer"; readonly server: TokenServer };
+
+/** The WWW-Authenticate headers of a response. */
+export type ChallengeHeaders = string | readonly string[] | undefined;
+
+/** Services have some 20 characters. What is kept of a login has them in it. */
+const maxServiceLength = 1024;
+
+/**
+ * Chooses one of the schemes that a registry offers. Bearer comes before Basic, since a Basic challenge beside it is
+ * often for people.
+ * @throws UpstreamError where no scheme is known, or the connector's credential must not go to the token server
+ */
+export function chooseScheme(upstream: Upstream, challenge: ChallengeHeaders): LoginScheme {
+  const offered = offeredScheme(upstream, challenge);
+  if (offered !== undefined) return offered;
+  const { origin } = upstream.connector.address;
+  const message = `the registry ${origin} requires an authentication scheme that is not supported`;
+  const detail = "supported are Basic and Bearer (the distribution token protocol)";
+  throw new UpstreamError("AuthMethodUnknown", message, { detail });
+}
+
+/**
+ * The scheme of {@link chooseScheme}, where one that is known is offered.
+ * @throws UpstreamError where the connector's credential must not go to the token server
+ */
+export function offeredScheme(
+  upstream: Upstream,
+  challenge: ChallengeHeaders,
+): LoginScheme | undefined {
+  const challenges = parseChallenges(challenge);
+  const servers = challenges
+    .filter(({ scheme, params }) => scheme === "bearer" && params.has("realm"))
+    .map((bearer) => checkServer(upstream, bearer));
+  const usable = servers.find((server) => !(server instanceof UpstreamError)) ?? servers[0];
+  if (usable instanceof UpstreamError) throw usable;
+  if (usable !== undefined) return { kind: "bearer", server: usable };
+  return challenges.some(({ scheme }) => scheme === "basic") ? { kind: "basic" } : undefined;
+}
+
+function checkServer(
+  { connector, guard, secrets }: Upstream,
+  { params }: Challenge,
+): TokenServer | UpstreamError {
+  const hasCredential = secrets.credential !== undefined;
+  const checked = checkRealm(params.get("realm") ?? "", connector, hasCredential);
+  if (!checked.ok) return new UpstreamError("AuthRealmRejected", checked.reason);
+  const host = guard.checkHost(withoutBrackets(checked.value.hostname));
+  if (!host.ok) return new UpstreamError("AddressRefused", host.reason);
+  const service = params.get("service");
+  if (service !== undefined && service.length > maxServiceLength) {
+    const message = `the registry names a token service by ${service.length} characters; ${maxServiceLength} are the most`;
+    return new UpstreamError("AnswerInvalid", message);
+  }
+  return { realm: checked.value, service };
+}
+
+/** Whether two schemes lead to the same login: for Bearer, at the same realm and for the same service. */
+export const isSameScheme = (one: LoginScheme, other: LoginScheme): boolean =>
+  one.kind === "bearer" && other.kind === "bearer"
+    ? one.server.realm.href === other.server.realm.href &&
+      one.server.service === other.server.service
+    : one.kind === other.kind;
+
+/** What a challenge says of a token that was sent. */
+export interface ScopeChallenge {
+  /** Whether it says that the token is good, and not for this (RFC 6750, section 3.1). */
+  readonly isInsufficient: boolean;
+  /** The scopes with the challenge's actions in place of their own; undefined where it names no action beyond these. */
+  readonly scopes: readonly string[] | undefined;
+}
+
+/** The name of an action, such as `pull`, `metadata_read` or `*`. */
+const actionName = /^[a-z_*-]{1,32}$/;
+const maxActions = 10;
+
+/**
+ * Reads which actions a registry wants where a token for the computed scopes was not enough: Azure wants `metadata_read`
+ * for a list of tags, others `*` for a DELETE. What the challenge says of other repositories counts for nothing.
+ * @param scopes those of the token that was sent
+ */
+export function readScopeChallenge(
+  challenge: ChallengeHeaders,
+  scopes: readonly string[],
+): ScopeChallenge {
+  const bearer = parseChallenges(challenge).find(({ scheme }) => scheme === "bearer");
+  const named = (bearer?.params.get("scope") ?? "").split(" ");
+  const wanted = scopes.map((scope) => {
+    const resource = resourceOf(scope);
+    const own = actionsOf(scope);
+    const actions = new Set(
+      named
+        .filter((other) => resourceOf(other) === resource)
+        .flatMap(actionsOf)
+        .filter((action) => actionName.test(action)),
+    );
+    const hasMore = [...actions].some((action) => !own.includes(action));
+    return hasMore ? `${resource}:${[...actions].slice(0, maxActions)}` : scope;
+  });
+  return {
+    isInsufficient: bearer?.params.get("error") === "insufficient_scope",
+    scopes: wanted.some((scope, index) => scope !== scopes[index]) ? wanted : undefined,
+  };
+}
+
+/** What a scope is about: `repository:app` of `repository:app:pull`. */
+export const resourceOf = (scope: string): string => scope.slice(0, scope.lastIndexOf(":"));
+
+const actionsOf = (scope: string): string[] => scope.slice(scope.lastIndexOf(":") + 1).split(",");
