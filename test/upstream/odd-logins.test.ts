@@ -9,6 +9,7 @@ import { addBlob, addImage } from "../support/fake-registry-content.ts";
 import type { Exchange } from "../support/fake-registry-exchange.ts";
 import { revokeTokensAfter, tokenEndpoint, useRealm } from "../support/hostile-auth.ts";
 import { noise, sha256 } from "../support/oci-image.ts";
+import { oddRegistry } from "../support/registries/odd-registries.ts";
 
 const alice = { username: "alice", password: "secret-of-alice" };
 const wrong = { username: "alice", password: "wrong-password" };
@@ -64,7 +65,7 @@ describe("a registry whose login is odd", function () {
       kinds();
     });
 
-    it("to another realm, while the one before is gone", async () => {
+    it(oddRegistry("moved-token-server"), async () => {
       await other.stop();
       useRealm(registry, `${registry.url}/token`);
       expect(await list()).to.equal(200);
@@ -145,7 +146,7 @@ describe("a registry whose login is odd", function () {
         .filter(({ target }) => target.kind === "token")
         .map(({ url }) => new URL(url, registry.url).searchParams.get("scope"));
 
-    it("for lists of tags (Azure), and for DELETE", async () => {
+    it(oddRegistry("own-action"), async () => {
       wants();
       expect(await list()).to.equal(200);
       expect((await client("DELETE", "app/manifests/1")).status).to.equal(202);
@@ -190,7 +191,7 @@ describe("a registry whose login is odd", function () {
       expect([...new Set(scopes())]).to.deep.equal(["repository:app:pull"]);
     });
 
-    it("with 403, as RFC 6750 has it", async () => {
+    it(oddRegistry("insufficient-403"), async () => {
       registry.on("GET tags", ({ send, request }) => {
         const token = request.headers.authorization?.slice("Bearer ".length) ?? "";
         const actions = registry.auth.tokens.get(token)?.access[0]?.actions ?? [];
@@ -251,7 +252,7 @@ describe("a registry whose login is odd", function () {
       );
     });
 
-    it("and pushes of several at a time pass", async () => {
+    it(oddRegistry("service-per-repository"), async () => {
       const names = ["a", "b", "c", "d"];
       const blob = noise("blob", 50_000);
       const begun = await Promise.all(
@@ -307,7 +308,7 @@ describe("a registry whose login is odd", function () {
   });
 
   describe("answers for a token", () => {
-    it("with a redirect within its origin, or gzip that nobody has asked for", async () => {
+    it(oddRegistry("token-redirect"), async () => {
       registry.on("GET /token", ({ rawQuery, send }) =>
         send(308, { Location: `/token/?${rawQuery}` }),
       );
@@ -322,7 +323,7 @@ describe("a registry whose login is odd", function () {
       expect(await list()).to.equal(200);
     });
 
-    it("with one of 20 KiB, which is used and not kept", async () => {
+    it(oddRegistry("large-token"), async () => {
       const grant = registry.auth.answer;
       registry.auth.answer = (given) => {
         const token = `${given.token}${"x".repeat(20_000)}`;
@@ -334,7 +335,7 @@ describe("a registry whose login is odd", function () {
     });
   });
 
-  it("names its service in UTF-8", async () => {
+  it(oddRegistry("utf8-service"), async () => {
     registry.auth.challenge = ({ realm }) =>
       Buffer.from(`Bearer realm="${realm}",service="Реестр"`).toString("latin1");
     registry.on("GET token", ({ query, fail, next }) =>
@@ -343,14 +344,14 @@ describe("a registry whose login is odd", function () {
     expect(await list()).to.equal(200);
   });
 
-  it("offers Negotiate with a token68 before Basic, in one header", async () => {
+  it(oddRegistry("token68-challenge"), async () => {
     registry.auth.mode = "basic";
     registry.auth.challenge = () => 'Negotiate oYG2MIGzoAMKAQGhCwYJ==, Basic realm="x"';
     expect(await list()).to.equal(200);
   });
 
   describe("has its token server in another domain", () => {
-    it("and gives anonymous tokens there to connectors without a credential", async () => {
+    it(oddRegistry("realm-elsewhere"), async () => {
       // A loopback address is no public one, so the guard has to be told that it may be dialled.
       const params = [{ name: "allowedRedirectHosts", value: "localhost" }];
       const other = resources.add(
@@ -398,7 +399,7 @@ describe("a registry whose login is odd", function () {
       );
     };
 
-    it("and lets in with the next request", async () => {
+    it(oddRegistry("late-right"), async () => {
       grants([]);
       expect(await list()).to.equal(403);
       grants(["pull"]);
@@ -437,7 +438,7 @@ describe("a registry whose login is odd", function () {
       });
     }
 
-    it("and a push costs one request more, though every new blob is a 404", async () => {
+    it(oddRegistry("open-ping"), async () => {
       hide();
       for (let index = 0; index < 10; index++) {
         const digest = sha256(Buffer.from(`blob ${index}`));

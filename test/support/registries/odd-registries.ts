@@ -141,6 +141,89 @@ export const oddRegistries: readonly OddRegistry[] = [
     throughProxy: "503 with `Retry-After` that says so; the next attempt has the login",
     test: "proxy/relay/odd-pushes.test.ts",
   },
+  {
+    id: "moved-token-server",
+    does: "moves its token server, or takes Basic, or nobody's login, in place of tokens, while no token is kept (gitea#31002)",
+    directly: "a login for each command, so the next one passes",
+    throughProxy:
+      "`/v2/` is asked again where no token can be had, at most every 10 s, and the login goes to the new place if it may",
+    test: "upstream/odd-logins.test.ts",
+  },
+  {
+    id: "own-action",
+    does: "requires an action of its own: `metadata_read` for a list of tags (Azure, argocd-image-updater#473), `*` for DELETE (acr#676)",
+    directly: "clients ask for what the challenge says",
+    throughProxy:
+      "after a refusal, the actions of the challenge are asked for, for the same repository and this request alone",
+    test: "upstream/odd-logins.test.ts",
+  },
+  {
+    id: "insufficient-403",
+    does: "says `insufficient_scope` with 403 in place of 401 (RFC 6750, section 3.1)",
+    directly: "some clients ask for more, others fail",
+    throughProxy: "the same as with 401",
+    test: "upstream/odd-logins.test.ts",
+  },
+  {
+    id: "service-per-repository",
+    does: "has a service or a realm for each repository (Scarf, cupdate#99; gateways by path)",
+    directly: "clients log in for each repository",
+    throughProxy:
+      "what a challenge says is kept for its repository, so pushes at the same time pass",
+    test: "upstream/odd-logins.test.ts",
+  },
+  {
+    id: "token-redirect",
+    does: "answers for a token with a redirect within its origin, and gzip that was not asked for",
+    directly: "crane follows, all read gzip",
+    throughProxy:
+      "followed three times within the origin of the realm; gzip, deflate and br are read",
+    test: "upstream/odd-logins.test.ts",
+  },
+  {
+    id: "large-token",
+    does: "gives out tokens of more than 16 KiB",
+    directly: "clients use them",
+    throughProxy: "used and not kept; over 64 KiB refused",
+    test: "upstream/odd-logins.test.ts",
+  },
+  {
+    id: "utf8-service",
+    does: "names its service in UTF-8",
+    directly: "clients send it back as it came",
+    throughProxy: "the same",
+    test: "upstream/odd-logins.test.ts",
+  },
+  {
+    id: "token68-challenge",
+    does: "offers `Negotiate <token68>, Basic …` in one header",
+    directly: "crane passes, others ask for a password",
+    throughProxy: "the Basic challenge is found",
+    test: "upstream/odd-logins.test.ts",
+  },
+  {
+    id: "realm-elsewhere",
+    does: "has its token server in another domain (lscr.io)",
+    directly: "clients ask there, with their password",
+    throughProxy:
+      "anonymous tokens are fetched there where the connector has no credential; with one, `allowedRealmHosts` has to name the host. Scaleway's is known",
+    test: "upstream/odd-logins.test.ts",
+  },
+  {
+    id: "late-right",
+    does: "answers 403 for a while to a token that is older than a right",
+    directly: "the next command has a new token",
+    throughProxy: "the token is fetched anew, at most once in 10 s",
+    test: "upstream/odd-logins.test.ts",
+  },
+  {
+    id: "open-ping",
+    does: "answers `/v2/` to everybody, and 404, 403 or 401 without a challenge to the anonymous where a repository is private",
+    directly: "crane sends its login at once",
+    throughProxy:
+      "the login is sent after such an answer; for ten minutes it is remembered whether it goes to that repository at once",
+    test: "upstream/odd-logins.test.ts",
+  },
 ];
 
 /**
