@@ -5,7 +5,7 @@ import { chooseScheme, isSameScheme, type LoginScheme, resourceOf } from "./logi
 import { retryDelayMs } from "./retry-after.ts";
 import { SharedCache } from "./shared-cache.ts";
 import type { Upstream } from "./upstream.ts";
-import { UpstreamError } from "./upstream-error.ts";
+import { UpstreamError, type UpstreamFault } from "./upstream-error.ts";
 
 /** How to log in for a request. */
 export interface KnownScheme {
@@ -58,6 +58,11 @@ interface KnownRepository {
   readonly expiresAt: number;
 }
 
+/** Faults of a registry that says nothing. */
+const unreachedFaults: ReadonlySet<UpstreamFault> = new Set<UpstreamFault>([
+  "ConnectionFailed",
+  "CertificateInvalid",
+]);
 const pingTimeoutMs = 15_000;
 const maxRegistries = 2_000;
 /** How often a registry is asked again how it wants to be logged in to. */
@@ -128,7 +133,8 @@ export class KnownLogins {
   /**
    * Asks a registry again, at most every 10 seconds, since there was no login by a scheme that was good before: its
    * token server may have moved.
-   * @returns what the registry says now; undefined where it could not be told
+   * @returns what the registry says now; undefined where it can't be reached
+   * @throws UpstreamError where it asks for what must not be done, such as to log in at a host of another domain
    */
   async askAgain(upstream: Upstream): Promise<LoginScheme | undefined> {
     const registry = this.#registry(upstream);
@@ -140,8 +146,12 @@ export class KnownLogins {
           registry.scheme = found;
           return found;
         },
-        () => undefined, // what the token server said tells more
+        (error: unknown) => {
+          if (!(error instanceof UpstreamError) || !unreachedFaults.has(error.fault)) throw error;
+          return undefined; // what the token server said tells more
+        },
       );
+      scheme.catch(() => undefined); // whoever waits for it hears of it
       registry.askedAgain = { at: this.#now(), scheme };
     }
     return await registry.askedAgain?.scheme;

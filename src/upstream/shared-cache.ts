@@ -28,11 +28,6 @@ export class SharedCache<Value extends object> {
     this.#options = options;
   }
 
-  /** What is kept for all owners, in bytes as they are counted here. */
-  get bytes(): number {
-    return this.#bytes;
-  }
-
   /** An owner's entry, which counts as used now. */
   get(owner: string, key: string): Value | undefined {
     return this.#owners.get(owner)?.get(key);
@@ -50,10 +45,7 @@ export class SharedCache<Value extends object> {
     const entries = this.#owners.get(owner) ?? new LRUCache({ maxSize: maxBytesPerOwner });
     this.#owners.set(owner, entries);
     this.#change(owner, entries, () => entries.set(key, value, { size }));
-    while (this.#bytes > maxBytes) {
-      const [largestOwner, largest] = this.#largest();
-      this.#change(largestOwner, largest, () => largest.pop());
-    }
+    while (this.#bytes > maxBytes && this.#owners.size > 0) this.#shrinkLargest();
   }
 
   /** Forgets an entry. */
@@ -69,9 +61,14 @@ export class SharedCache<Value extends object> {
     if (entries.size === 0) this.#owners.delete(owner);
   }
 
-  #largest(): [string, LRUCache<string, Value>] {
-    return [...this.#owners].reduce((one, other) =>
-      other[1].calculatedSize > one[1].calculatedSize ? other : one,
-    );
+  #shrinkLargest(): void {
+    let largest: [owner: string, entries: LRUCache<string, Value>] | undefined;
+    for (const each of this.#owners) {
+      if (largest === undefined || each[1].calculatedSize > largest[1].calculatedSize)
+        largest = each;
+    }
+    if (largest === undefined) return;
+    const [owner, entries] = largest;
+    this.#change(owner, entries, () => entries.pop());
   }
 }

@@ -116,8 +116,18 @@ describe("a registry whose login is odd", function () {
       const elsewhere = resources.add(await startFakeRegistry({ hostname: "127.0.0.2" }));
       tokenEndpoint.fails(other, 401);
       useRealm(registry, `${elsewhere.url}/token`);
-      expect(await list()).to.equal(403);
+      const answer = await client("GET", "app/tags/list");
+      expect(answer.status).to.equal(403);
+      expect(errorIn(answer).message).to.contain("allowedRealmHosts");
       expect(elsewhere.requests).to.deep.equal([]);
+    });
+
+    it("while the registry itself is away: what the token server said is passed on", async () => {
+      await other.stop();
+      registry.on("GET ping", ({ fail }) => fail(500, "UNKNOWN"), "before auth");
+      const answer = await client("GET", "app/tags/list");
+      expect(answer.status).to.equal(503);
+      expect(errorIn(answer).message).to.contain(`the token server ${other.host} can't be reached`);
     });
   });
 
