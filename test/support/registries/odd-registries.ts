@@ -155,14 +155,14 @@ export const oddRegistries: readonly OddRegistry[] = [
     directly: "clients ask for what the challenge says",
     throughProxy:
       "after a refusal, the actions of the challenge are asked for, for the same repository and this request alone",
-    test: "upstream/odd-logins.test.ts",
+    test: "upstream/own-actions.test.ts",
   },
   {
     id: "insufficient-403",
     does: "says `insufficient_scope` with 403 in place of 401 (RFC 6750, section 3.1)",
     directly: "some clients ask for more, others fail",
     throughProxy: "the same as with 401",
-    test: "upstream/odd-logins.test.ts",
+    test: "upstream/own-actions.test.ts",
   },
   {
     id: "service-per-repository",
@@ -222,7 +222,7 @@ export const oddRegistries: readonly OddRegistry[] = [
     directly: "crane sends its login at once",
     throughProxy:
       "the login is sent after such an answer; for ten minutes it is remembered whether it goes to that repository at once",
-    test: "upstream/odd-logins.test.ts",
+    test: "upstream/unasked-logins.test.ts",
   },
 ];
 
