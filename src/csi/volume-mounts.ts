@@ -34,10 +34,11 @@ export interface VolumeMounts {
   readonly mount: (path: string, access: FileAccess, options: readonly string[]) => Promise<void>;
   /**
    * Unmounts all of this driver's mounts at the path.
+   * @param check looks at each mount while it is on top, and throws where it has to stay
    * @returns false where there was none
-   * @throws RpcError where something else is mounted there
+   * @throws RpcError where something else is mounted there; and what `check` throws
    */
-  readonly unmountAll: (path: string) => Promise<boolean>;
+  readonly unmountAll: (path: string, check?: () => void) => Promise<boolean>;
 }
 
 /** The mount table's column for the device, by which this driver's mounts are known. */
@@ -62,9 +63,14 @@ export function createVolumeMounts({ readMountInfo, run }: MountEffects): Volume
   };
 
   /** Unmounts until at most the wanted number is left. Returns how many are left, which may be fewer. */
-  const unmountDownTo = async (wanted: number, path: string): Promise<number> => {
+  const unmountDownTo = async (
+    wanted: number,
+    path: string,
+    check?: () => void,
+  ): Promise<number> => {
     let count = await countOwn(path);
     while (count > wanted) {
+      check?.();
       await run("umount", [path]).catch(explain(`can't unmount "${path}"`));
       count = await countOwn(path);
     }
@@ -76,9 +82,9 @@ export function createVolumeMounts({ readMountInfo, run }: MountEffects): Volume
 
   return {
     keepOne: async (path) => (await unmountDownTo(1, path)) > 0,
-    async unmountAll(path) {
+    async unmountAll(path, check) {
       const isMounted = (await countOwn(path)) > 0;
-      if (isMounted) await unmountDownTo(0, path);
+      if (isMounted) await unmountDownTo(0, path, check);
       return isMounted;
     },
     async mount(path, { folderMode, group }, options) {

@@ -7,11 +7,12 @@ import type { NodeGetVolumeStatsRequest__Output as StatsRequest } from "./genera
 import type { NodePublishVolumeRequest__Output as PublishRequest } from "./generated/csi/v1/NodePublishVolumeRequest.ts";
 import type { NodeUnpublishVolumeRequest__Output as UnpublishRequest } from "./generated/csi/v1/NodeUnpublishVolumeRequest.ts";
 import { findGeneration, writeGeneration } from "./generation.ts";
-import { readRecord } from "./publish-record.ts";
+import { type PublishRecord, readRecord } from "./publish-record.ts";
 import { type RenderedVolume, type RenderOptions, renderVolume } from "./render-volume.ts";
 import {
   failedPrecondition,
   invalidArgument,
+  notFound,
   RpcError,
   toRpcError,
   unavailable,
@@ -37,12 +38,12 @@ export interface VolumeNode {
   publish(request: PublishRequest, signal?: AbortSignal): Promise<void>;
   /**
    * Unmounts a volume. One that is not mounted is no error.
-   * @throws RpcError where something else is mounted at the path
+   * @throws RpcError where something else is mounted at the path; with NOT_FOUND where that is another volume
    */
   unpublish(request: UnpublishRequest, signal?: AbortSignal): Promise<void>;
   /**
    * How full a volume is, and what is abnormal with it.
-   * @throws RpcError with NOT_FOUND where no volume is mounted at the path
+   * @throws RpcError with NOT_FOUND where no volume is mounted at the path, or another one
    */
   stats(request: StatsRequest, signal?: AbortSignal): Promise<VolumeStats>;
 }
@@ -50,6 +51,11 @@ export interface VolumeNode {
 /** What the volumes of a node are made with. */
 export interface VolumeNodeOptions extends RenderOptions {
   readonly mounts: MountEffects;
+  /**
+   * Whether an unpublish of this volume may remove what no record at its target says the owner of: a mount of this
+   * driver, or an empty folder. Any may by default, since after a reboot the kubelet alone knows whose a folder is.
+   */
+  readonly mayRemoveUnrecorded?: (volumeId: string) => boolean;
   readonly log: Log;
 }
 
@@ -58,7 +64,7 @@ export interface VolumeNodeOptions extends RenderOptions {
  * with the volumes of the previous one.
  */
 export function createVolumeNode(options: VolumeNodeOptions): VolumeNode {
-  const { findConnector, log, now } = options;
+  const { findConnector, mayRemoveUnrecorded = () => true, log, now } = options;
   const mounts = createVolumeMounts(options.mounts);
   const conditions = createVolumeConditions(log);
   const queue = createKeyedQueue();
@@ -66,6 +72,19 @@ export function createVolumeNode(options: VolumeNodeOptions): VolumeNode {
   const remove = async (path: string): Promise<boolean> => {
     const wasMounted = await mounts.unmountAll(path);
     await removeMountPoint(path);
+    conditions.forget(path);
+    return wasMounted;
+  };
+
+  /** Removes a volume, unless the target holds another one, or what nobody can say the owner of. */
+  const removeVolume = async (path: string, volumeId: string): Promise<boolean> => {
+    const isTrusted = mayRemoveUnrecorded(volumeId);
+    const wasMounted = await mounts.unmountAll(path, () => {
+      const record = readRecord(path);
+      if (record === undefined && !isTrusted) throw unknownOwner(path, volumeId);
+      requireSameVolume("target_path", path, record, volumeId);
+    });
+    if (wasMounted || isTrusted) await removeMountPoint(path);
     conditions.forget(path);
     return wasMounted;
   };
@@ -146,22 +165,23 @@ export function createVolumeNode(options: VolumeNodeOptions): VolumeNode {
       requireVolumeId(request);
       const path = await resolveTarget("target_path", request.targetPath);
       if (path === undefined) return;
-      const wasMounted = await queue.run(path, () => remove(path), signal);
-      const fields = { volume: request.volumeId, target: path };
+      const { volumeId } = request;
+      const wasMounted = await queue.run(path, () => removeVolume(path, volumeId), signal);
+      const fields = { volume: volumeId, target: path };
       if (wasMounted) log("info", "volume unpublished", fields);
     },
 
     async stats(request, signal) {
       requireVolumeId(request);
       const path = await resolveTarget("volume_path", request.volumePath);
-      const nothing = new RpcError(
-        status.NOT_FOUND,
+      const nothing = notFound(
         `volume_path ${show(request.volumePath)}: no volume is mounted there`,
       );
       if (path === undefined) throw nothing;
       const statsNow = async (): Promise<VolumeStats> => {
         if (!(await mounts.keepOne(path))) throw nothing;
         const record = readRecord(path);
+        requireSameVolume("volume_path", path, record, request.volumeId);
         const found = [
           ...describeExpiry(record, now()),
           ...conditions.of(path),
@@ -177,6 +197,24 @@ export function createVolumeNode(options: VolumeNodeOptions): VolumeNode {
 function requireVolumeId({ volumeId }: { readonly volumeId: string }): void {
   if (volumeId === "") throw invalidArgument("volume_id: found nothing, wanted the volume's id");
 }
+
+/** @throws RpcError with NOT_FOUND where the record at a path is another volume's */
+function requireSameVolume(
+  field: string,
+  path: string,
+  record: PublishRecord | undefined,
+  volumeId: string,
+): void {
+  if (record === undefined || record.volumeId === volumeId) return;
+  throw notFound(
+    `${field} ${show(path)} holds the volume ${show(record.volumeId)}, not ${show(volumeId)}: it stays as it is; name the id and the path of one volume`,
+  );
+}
+
+const unknownOwner = (path: string, volumeId: string): RpcError =>
+  notFound(
+    `target_path ${show(path)} holds a volume without a readable record, and this process knows no volume ${show(volumeId)}: it stays as it is; if nobody uses it, remove it with "umount"`,
+  );
 
 const fieldsOf = (path: string, request: PublishRequest): LogFields => ({
   volume: request.volumeId,

@@ -4,9 +4,10 @@ import type { StandaloneSettings } from "../config/command.ts";
 import { withBrackets } from "../connector/host-name.ts";
 import { listenerHosts, type ProxyHosts } from "../connector/proxy-address.ts";
 import type { NodePublishVolumeRequest__Output as PublishRequest } from "../csi/generated/csi/v1/NodePublishVolumeRequest.ts";
-import { invalidArgument } from "../csi/rpc-error.ts";
+import { invalidArgument, notFound } from "../csi/rpc-error.ts";
 import { serveCsi } from "../csi/server.ts";
 import { checkSocketPlace } from "../csi/socket-server.ts";
+import { resolveTarget } from "../csi/target-path.ts";
 import { systemMounts } from "../csi/volume-mounts.ts";
 import { createVolumeNode, type VolumeNode } from "../csi/volume-node.ts";
 import type { Log } from "../log.ts";
@@ -107,12 +108,15 @@ async function start(settings: StandaloneSettings, log: Log, undo: Undo[]): Prom
     noProxy,
     toolsSeeTargetPath: true,
     mounts: systemMounts,
+    // While the keeper starts, it unmounts what it knows, and nobody else can ask yet.
+    mayRemoveUnrecorded: (volumeId) => keeper?.knows(volumeId) ?? true,
     now,
     log,
   });
   keeper = await startVolumeKeeper<PublishRequest>({
     publish: node.publish,
     unpublish: node.unpublish,
+    resolveTarget: (path) => resolveTarget("target_path", path),
     records: createVolumeRecordStore(state.volumesFolder),
     signToken: createTokenSigner({ ...tokens, newTokenId: randomUUID }),
     audience,
@@ -149,7 +153,10 @@ const keptNode = (node: VolumeNode, keeper: VolumeKeeper<PublishRequest>): Volum
     const result = await keeper.publish(request, signal);
     if (!result.ok) throw invalidArgument(result.reason);
   },
-  unpublish: keeper.unpublish,
+  async unpublish(request) {
+    const result = await keeper.unpublish(request);
+    if (!result.ok) throw notFound(result.reason);
+  },
 });
 
 const hostsOf = (addresses: readonly ListenAddress[]): Pick<ProxyHosts, "http" | "https"> =>

@@ -2,7 +2,7 @@ import { isDeepStrictEqual } from "node:util";
 import { createKeyedQueue } from "../concurrency.ts";
 import { showRef } from "../connector/connector-ref.ts";
 import type { Result } from "../connector/platform.ts";
-import { describeProblems } from "../connector/problem.ts";
+import { describeProblems, show } from "../connector/problem.ts";
 import { parseVolumeAttributes } from "../connector/volume-attributes.ts";
 import type { Log, LogFields } from "../log.ts";
 import { namespaceIfAbsent } from "./folder-documents.ts";
@@ -23,6 +23,8 @@ export interface VolumeKeeperOptions<Request extends RecordedRequest> {
   readonly publish: (request: Request, signal?: AbortSignal) => Promise<void>;
   /** The unpublish of the csi room. A volume that isn't mounted is no error. */
   readonly unpublish: (request: UnpublishRequest) => Promise<void>;
+  /** The target without symbolic links in its parents, or undefined where its parent is no folder. */
+  readonly resolveTarget: (path: string) => Promise<string | undefined>;
   readonly records: VolumeRecordStore<Request>;
   readonly signToken: SignToken;
   /** The audience under which the csi room looks for the token. */
@@ -51,10 +53,13 @@ export interface VolumeKeeper<Request extends RecordedRequest> {
    */
   publish(request: Request, signal?: AbortSignal): Promise<Result<void>>;
   /**
-   * Unmounts a volume, and from then on its tokens are refused. A volume that isn't mounted is no error.
-   * @throws the error of the csi room; the volume stays then
+   * Unmounts a volume, and from then on its tokens are refused. A volume that isn't mounted is no error. A refusal says
+   * where the volume is, when that is not the target that the request names; the volume stays then.
+   * @throws the error of the csi room; the volume stays then, too
    */
-  unpublish(request: UnpublishRequest): Promise<void>;
+  unpublish(request: UnpublishRequest): Promise<Result<void>>;
+  /** Whether a volume is mounted, or was begun to be, by this process or an earlier one. */
+  knows(volumeId: string): boolean;
   /** Whether tokens of a mount are still valid. */
   isMounted(volumeId: string, mount: string): boolean;
   /** Refreshes the volumes of changed connectors (`namespace/name`). */
@@ -134,6 +139,12 @@ export async function startVolumeKeeper<Request extends RecordedRequest>(
   const logLoss = ({ request }: Volume, error: unknown): void =>
     log("error", "the volume that was being replaced is lost", { ...fieldsOf(request), error });
 
+  const isSamePlace = async (one: string, other: string): Promise<boolean> => {
+    if (one === other) return true;
+    const place = await options.resolveTarget(one);
+    return place !== undefined && place === (await options.resolveTarget(other));
+  };
+
   const bringUpToDate = async (volumeId: string): Promise<number> => {
     const volume = volumes.get(volumeId);
     if (volume?.inDoubt === false) {
@@ -172,7 +183,17 @@ export async function startVolumeKeeper<Request extends RecordedRequest>(
       });
       return { ok: true, value: undefined };
     },
-    unpublish: (request) => queue.run(request.volumeId, () => unmount(request)),
+    unpublish: (request) =>
+      queue.run(request.volumeId, async () => {
+        const target = volumes.get(request.volumeId)?.request.targetPath;
+        if (target !== undefined && !(await isSamePlace(target, request.targetPath))) {
+          const reason = `volume_id ${show(request.volumeId)} is mounted at ${show(target)}, not at ${show(request.targetPath)}: it stays as it is; name the id and the path of one volume`;
+          return { ok: false, reason };
+        }
+        await unmount(request);
+        return { ok: true, value: undefined };
+      }),
+    knows: (volumeId) => volumes.get(volumeId) !== undefined,
     isMounted(volumeId, mount) {
       const volume = volumes.get(volumeId);
       return volume?.mount === mount && !volume.inDoubt;

@@ -274,7 +274,9 @@ describe("the CSI volume node that is killed", function () {
       ),
     );
   const unpublish = (targetPath: string) =>
-    invoke((done) => client.nodeUnpublishVolume({ volumeId: "v", targetPath }, done));
+    invoke((done) =>
+      client.nodeUnpublishVolume({ volumeId: `csi-of-${targetPath}`, targetPath }, done),
+    );
 
   it("leaves each volume mounted once at most, and published ones as they were", async () => {
     const stable = join(folder, "stable");

@@ -47,7 +47,7 @@ describe("the CSI volume node", function () {
     );
   const stats = () =>
     invoke<NodeGetVolumeStatsResponse>((done) =>
-      driver.client.nodeGetVolumeStats({ volumeId: "v", volumePath: target }, done),
+      driver.client.nodeGetVolumeStats({ volumeId: `csi-of-${target}`, volumePath: target }, done),
     );
   const condition = async () => (await stats()).volumeCondition;
 
@@ -216,7 +216,7 @@ describe("the CSI volume node", function () {
     });
 
     it("knows its mount under a path with signs that the kernel escapes", async () => {
-      const target = join(driver.folder, "a b\t#\\040\nü");
+      const target = join(driver.folder, "a b\t#\\040\nü\x01\x1b\r\x7f\u0085");
       await driver.publish(publishRequest(target));
       await driver.publish(publishRequest(target));
       await driver.unpublish(target);
@@ -282,6 +282,21 @@ describe("the CSI volume node", function () {
         "/a\0",
       ]) {
         await refused({ targetPath }, "INVALID_ARGUMENT", "target_path");
+      }
+    });
+
+    it("wants a path where the kernel makes a folder, and says why it does not", async () => {
+      const loop = join(driver.folder, "loop");
+      await symlink("loop", loop);
+      await writeFile(join(driver.folder, "file"), "");
+      for (const [targetPath, code] of [
+        ["/proc/self/x", "ENOENT"],
+        ["/sys/x", "EPERM"],
+        [join(driver.folder, "x".repeat(300)), "ENAMETOOLONG"],
+        [join(driver.folder, "x".repeat(300), "mount"), "ENAMETOOLONG"],
+        [join(loop, "mount"), "ELOOP"],
+      ] as const) {
+        await refused({ targetPath }, "INVALID_ARGUMENT", "target_path", code);
       }
     });
 
@@ -667,6 +682,18 @@ describe("the CSI volume node", function () {
       }
     });
 
+    it("wants a path that the kernel takes, and says why it does not", async () => {
+      for (const [path, code] of [
+        [join(driver.folder, "x".repeat(300)), "ENAMETOOLONG"],
+        [join(driver.folder, "x".repeat(300), "mount"), "ENAMETOOLONG"],
+        ["/proc/self/fd", "EPERM"],
+      ] as const) {
+        const error = await driver.failure(driver.unpublish(path));
+        expect(error.code, path).to.equal("INVALID_ARGUMENT");
+        expect(error.details).to.include("target_path").and.include(code);
+      }
+    });
+
     it("fails, to be tried again, while somebody works in it", async () => {
       await driver.publish(publishRequest(target));
       const busy = execFile("sleep", ["60"], { cwd: target });
@@ -677,6 +704,81 @@ describe("the CSI volume node", function () {
         busy.kill();
       }
       await new Promise((resolve) => busy.once("close", resolve));
+      await driver.unpublish(target);
+      expect(await isThere()).to.equal(false);
+    });
+  });
+
+  describe("that is given an id and a path that don't belong together", () => {
+    const both = (held: string, asked: string) =>
+      `holds the volume "${held}", not "${asked}": it stays as it is`;
+
+    it("does not unpublish another volume, and names both", async () => {
+      await driver.publish(publishRequest(target));
+      const before = await mountIdsAt(target);
+      const error = await driver.failure(driver.unpublish(target, "another"));
+      expect(error.code).to.equal("NOT_FOUND");
+      expect(error.details).to.include(both(`csi-of-${target}`, "another"));
+      expect(await mountIdsAt(target)).to.deep.equal(before);
+      expect(await read("context.token")).to.equal(`${tokenMark}-1`);
+      await driver.unpublish(target);
+      expect(await isThere()).to.equal(false);
+    });
+
+    it("does not unpublish another volume below a mount without a record", async () => {
+      await driver.publish(publishRequest(target));
+      execFileSync("mount", ["-t", "tmpfs", "connectors-csi", target]);
+      const error = await driver.failure(driver.unpublish(target, "another"));
+      expect(error.details).to.include(both(`csi-of-${target}`, "another"));
+      expect(await read("context.token")).to.equal(`${tokenMark}-1`);
+    });
+
+    it("unpublishes a mount without a readable record, whatever the id", async () => {
+      await driver.publish(publishRequest(target));
+      await writeFile(join(target, "..data", "..volume.json"), "{");
+      await driver.unpublish(target, "another");
+      expect(await isThere()).to.equal(false);
+    });
+
+    it("says nothing of another volume's statistics, and names both", async () => {
+      await driver.publish(publishRequest(target));
+      const call = invoke((done) =>
+        driver.client.nodeGetVolumeStats({ volumeId: "another", volumePath: target }, done),
+      );
+      const error = await driver.failure(call);
+      expect(error.code).to.equal("NOT_FOUND");
+      expect(error.details).to.include(`"csi-of-${target}"`).and.include('"another"');
+    });
+  });
+
+  describe("whose process keeps records of its own", () => {
+    beforeEach(async () => {
+      await driver.end();
+      driver = await startDriver({ mayRemoveUnrecorded: (volumeId) => volumeId === "known" });
+      target = join(driver.folder, "mount");
+    });
+
+    it("leaves a mount without a record to others, unless it knows the volume", async () => {
+      await mkdir(target);
+      execFileSync("mount", ["-t", "tmpfs", "connectors-csi", target]);
+      const error = await driver.failure(driver.unpublish(target, "unknown"));
+      expect(error.code).to.equal("NOT_FOUND");
+      expect(error.details).to.include('"unknown"').and.include("umount");
+      expect(await mountIdsAt(target)).to.have.lengthOf(1);
+      await driver.unpublish(target, "known");
+      expect(await isThere()).to.equal(false);
+    });
+
+    it("leaves an empty folder to others, unless it knows the volume", async () => {
+      await mkdir(target);
+      await driver.unpublish(target, "unknown");
+      expect(await isThere()).to.equal(true);
+      await driver.unpublish(target, "known");
+      expect(await isThere()).to.equal(false);
+    });
+
+    it("unpublishes the volume that the record at its target names", async () => {
+      await driver.publish(publishRequest(target));
       await driver.unpublish(target);
       expect(await isThere()).to.equal(false);
     });

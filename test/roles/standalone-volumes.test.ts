@@ -3,6 +3,8 @@ import { execFileSync } from "node:child_process";
 import { chmod, copyFile, mkdir, readdir, rm, stat, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expect } from "chai";
+import { unpublishVolume } from "../../src/csi/client.ts";
+import { volumeIdOf } from "../../src/standalone/volume-records.ts";
 import { cleanup } from "../support/cleanup.ts";
 import { type FakeRegistry, startFakeRegistry } from "../support/fake-registry.ts";
 import { addImage } from "../support/fake-registry-content.ts";
@@ -205,6 +207,33 @@ describe("standalone mode: volumes", function () {
       expect({ status, stdout }).to.deep.equal({ status: 0, stdout: `unmounted ${at(target)}\n` });
     };
     await Promise.all(["nothing", "no/such/folder/volume"].map(expectUnmount));
+  });
+
+  it("are taken away by their own id and path alone", async () => {
+    const [one, two] = await Promise.all([
+      host.mount("one", "team-a/hub"),
+      host.mount("two", "team-a/other"),
+    ]);
+    const empty = at("empty");
+    await mkdir(empty);
+    const before = await mountsBelow(host.folder);
+    const ask = (volumeId: string, targetPath: string): Promise<string> =>
+      unpublishVolume(join(host.state, "csi.sock"), { volumeId, targetPath }).then(
+        () => "done",
+        (error: Error) => error.message,
+      );
+    const idOfTwo = volumeIdOf(two.path);
+    expect(await ask(idOfTwo, one.path)).to.include(`"${idOfTwo}" is mounted at "${two.path}"`);
+    expect(await ask(idOfTwo, empty)).to.include(`not at "${empty}"`);
+    expect(await ask("stranger", one.path)).to.include(
+      `holds the volume "${volumeIdOf(one.path)}", not "stranger"`,
+    );
+    expect(await ask("stranger", empty)).to.equal("done");
+    expect(await mountsBelow(host.folder)).to.deep.equal(before);
+    expect(await readdir(empty)).to.deep.equal([]);
+    expect(await pull(one, "team-a/hub")).to.equal("200");
+    expect(await pull(two, "team-a/other")).to.equal("200");
+    await rm(empty, { recursive: true });
   });
 
   it("are closed though their folder has gone", async () => {

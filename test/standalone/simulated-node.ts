@@ -111,6 +111,7 @@ export function simulatedNode(recordsFolder: string): SimulatedNode {
           await node.before(`unpublish ${volumeId}`);
           node.mounts.delete(targetPath);
         }),
+      resolveTarget: async (path) => path.replace("/link/", "/target/"),
       records: dying,
       signToken: createTokenSigner({ ...options, newTokenId: () => `jti-${++ids}` }),
       audience: options.audience,

@@ -153,6 +153,19 @@ describe("the keeper of volumes in standalone mode", function () {
     expect(await readFile(outside, "utf8")).to.equal("");
   });
 
+  it("keeps a volume whose unmount names another target, and says where it is", async () => {
+    await keeper.publish(requestFor("v1"));
+    const result = await keeper.unpublish({ volumeId: "v1", targetPath: "/target/v2" });
+    expect(result.ok ? "" : result.reason)
+      .to.include('"v1" is mounted at "/target/v1"')
+      .and.include('not at "/target/v2"');
+    expect(await opens(tokenAt("v1"))).to.equal(true);
+    expect(node.calls).to.deep.equal(["publish v1"]);
+    const other = await keeper.unpublish({ volumeId: "v1", targetPath: "/link/v1" });
+    expect(other.ok).to.equal(true);
+    expect(keeper.knows("v1")).to.equal(false);
+  });
+
   it("keeps a volume whose unmount fails", async () => {
     await keeper.publish(requestFor("v1"));
     failing("unpublish v1", new Error("busy"));
