@@ -173,7 +173,9 @@ export function createVolumeNode(options: VolumeNodeOptions): VolumeNode {
 
     async stats(request, signal) {
       requireVolumeId(request);
-      const path = await resolveTarget("volume_path", request.volumePath);
+      const path = await resolveTarget("volume_path", request.volumePath).catch((error) =>
+        withoutVolume(request.volumePath, error),
+      );
       const nothing = notFound(
         `volume_path ${show(request.volumePath)}: no volume is mounted there`,
       );
@@ -196,6 +198,16 @@ export function createVolumeNode(options: VolumeNodeOptions): VolumeNode {
 
 function requireVolumeId({ volumeId }: { readonly volumeId: string }): void {
   if (volumeId === "") throw invalidArgument("volume_id: found nothing, wanted the volume's id");
+}
+
+/**
+ * CSI has NOT_FOUND for every path without a volume, so only a missing path is an invalid one.
+ * @returns undefined for a path that can hold no volume
+ * @throws RpcError where the path is empty; and every other error
+ */
+function withoutVolume(path: string, error: unknown): undefined {
+  const isInvalid = error instanceof RpcError && error.code === status.INVALID_ARGUMENT;
+  if (!isInvalid || path === "") throw error;
 }
 
 /** @throws RpcError with NOT_FOUND where the record at a path is another volume's */

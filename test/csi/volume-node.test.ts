@@ -817,6 +817,27 @@ describe("the CSI volume node", function () {
       expect((await driver.failure(stats())).code).to.equal("NOT_FOUND");
     });
 
+    it("finds nothing at a path that can hold no volume", async () => {
+      const loop = join(driver.folder, "loop");
+      await symlink("loop", loop);
+      for (const path of [
+        "some/path",
+        ".",
+        "/",
+        "/a\0",
+        `${target}/../b`,
+        "/proc/self/x",
+        join(driver.folder, "x".repeat(300), "mount"),
+        join(driver.folder, "csi.sock", "mount"),
+        join(loop, "mount"),
+      ]) {
+        target = path;
+        const { code, details } = await driver.failure(stats());
+        expect(code, path).to.equal("NOT_FOUND");
+        expect(details).to.include("no volume is mounted there");
+      }
+    });
+
     it("wants an id and a path", async () => {
       for (const request of [
         { volumeId: "", volumePath: target },
