@@ -169,7 +169,9 @@ export const tools: readonly Tool[] = [
     keepsDigests: true,
     expectPulled: expectLayout,
     hasLargeLayers: true,
-    notes: [],
+    notes: [
+      "Over TLS at a loopback address it can't follow the pages of a long list of tags: its library (go-containerregistry, as in ko and kaniko) takes every loopback address for plain HTTP. Use the HTTP listener, or a host name other than `localhost`.",
+    ],
   },
   {
     name: "oras",
