@@ -1,5 +1,6 @@
 import { isNamespace, namespaceRule } from "../connector/connector-ref.ts";
 import { parseGoDurationSeconds } from "../connector/duration.ts";
+import type { DefaultPermission } from "../connector/platform.ts";
 import { type Checked, type Problem, show } from "../connector/problem.ts";
 import { parseTunnelRules, type TunnelRules } from "../connector/tunnel-rules.ts";
 
@@ -24,6 +25,8 @@ export interface CsiSettings extends ClusterSettings {
   readonly noProxy: readonly string[];
   /** Whether the use of a Connector needs a right beside that to read it. */
   readonly requireProxyVerb: boolean;
+  /** Who may use a Connector without a Role. */
+  readonly defaultPermission: DefaultPermission;
   /** The key of the taint to remove from the node once volumes work there; empty for none. */
   readonly startupTaint: string;
 }
@@ -34,6 +37,8 @@ export interface ProxySettings extends ClusterSettings {
   readonly separatePush: boolean;
   /** Whether the use of a Connector needs a right beside that to read it. */
   readonly requireProxyVerb: boolean;
+  /** Who may use a Connector without a Role. */
+  readonly defaultPermission: DefaultPermission;
   /** Which hosts clients may reach through the proxy, beside their connectors. */
   readonly tunnels: TunnelRules;
   /** For how many milliseconds after their end tokens of running Pods are still accepted. */
@@ -69,6 +74,7 @@ export function readCsiSettings(environment: Environment): Checked<CsiSettings> 
         .filter((entry) => entry !== ""),
     ],
     requireProxyVerb: readFlag(read, "REQUIRE_PROXY_VERB"),
+    defaultPermission: readDefaultPermission(read),
     startupTaint: read("STARTUP_TAINT", /^([A-Za-z0-9./_-]+)?$/, "the key of a taint", ""),
   }));
 }
@@ -80,6 +86,7 @@ export function readProxySettings(environment: Environment): Checked<ProxySettin
     ...clusterSettings(read),
     separatePush: readFlag(read, "SEPARATE_PUSH"),
     requireProxyVerb: readFlag(read, "REQUIRE_PROXY_VERB"),
+    defaultPermission: readDefaultPermission(read),
     tokenGraceMs:
       1000 * (parseGoDurationSeconds(read("TOKEN_GRACE", isGrace, graceRule, "0s")) ?? 0),
     nearAddresses: [environment.NODE_IPS ?? "", environment.KUBERNETES_SERVICE_HOST ?? ""]
@@ -134,6 +141,11 @@ type ReadVariable = (
 
 const readFlag = (read: ReadVariable, name: string): boolean =>
   read(name, /^(true|false)$/, "true or false", "false") === "true";
+
+const readDefaultPermission = (read: ReadVariable): DefaultPermission =>
+  read("DEFAULT_PERMISSION", /^(none|namespace)$/, "none or namespace", "none") === "namespace"
+    ? "namespace"
+    : "none";
 
 function clusterSettings(read: ReadVariable): ClusterSettings {
   return {

@@ -135,11 +135,11 @@ example:
 `,
   csi: clusterRole("csi", "Mounts volumes on a node of a cluster, as the kubelet asks.", [
     "POD_NAMESPACE, NODE_NAME, AUDIENCE, CLUSTER_DOMAIN, KUBELET_PLUGIN, KUBELET_REGISTRATION,",
-    "NO_PROXY_HOSTS, REQUIRE_PROXY_VERB, STARTUP_TAINT",
+    "NO_PROXY_HOSTS, REQUIRE_PROXY_VERB, DEFAULT_PERMISSION, STARTUP_TAINT",
   ]),
   proxy: clusterRole("proxy", "Passes the registry requests of a cluster's Pods on.", [
-    "POD_NAMESPACE, AUDIENCE, CLUSTER_DOMAIN, SEPARATE_PUSH, REQUIRE_PROXY_VERB, TUNNEL, TOKEN_GRACE,",
-    "NODE_IPS",
+    "POD_NAMESPACE, AUDIENCE, CLUSTER_DOMAIN, SEPARATE_PUSH, REQUIRE_PROXY_VERB, DEFAULT_PERMISSION,",
+    "TUNNEL, TOKEN_GRACE, NODE_IPS",
   ]),
   controller: clusterRole("controller", "Keeps a cluster's Connectors in order.", [
     "POD_NAMESPACE, POD_NAME, AUDIENCE, CLUSTER_DOMAIN",

@@ -81,6 +81,9 @@ export type Requester = Pick<Identity, "user" | "groups" | "connectors">;
  */
 export type MayUse = (who: Requester, connector: ConnectorRef, verb: Verb) => Promise<Result<void>>;
 
+/** Who may use a connector without a Role: nobody, or the ServiceAccounts of its own namespace. */
+export type DefaultPermission = "none" | "namespace";
+
 /** A reference to the ServiceAccount of a Pod. */
 export interface ServiceAccountRef {
   readonly namespace: string;

@@ -2,6 +2,7 @@ import type { Connector } from "../connector/connector.ts";
 import type { ConnectorRef } from "../connector/connector-ref.ts";
 import { matches } from "../connector/pattern-set.ts";
 import {
+  type DefaultPermission,
   type MayUse,
   type Result,
   type ServiceAccountRef,
@@ -9,6 +10,7 @@ import {
   Unavailable,
   type Verb,
 } from "../connector/platform.ts";
+import { isAllowedByDefault } from "../kube/may-use.ts";
 import type { Observed } from "./cluster-reader.ts";
 import { type Finding, failure, fine, notChecked, warning } from "./report.ts";
 
@@ -19,6 +21,7 @@ export interface AccessCheck {
   /** Undefined where the Connector does not exist, or can't be read. */
   readonly connector: Connector | undefined;
   readonly mayUse: MayUse;
+  readonly defaultPermission: DefaultPermission;
   /** The object of the ServiceAccount. */
   readonly observed: Observed;
 }
@@ -41,11 +44,17 @@ export async function checkAccess(check: AccessCheck): Promise<readonly Finding[
   ];
 }
 
-async function checkVerb({ account, ref, mayUse }: AccessCheck, verb: Verb): Promise<Finding> {
+async function checkVerb(check: AccessCheck, verb: Verb): Promise<Finding> {
+  const { account, ref, mayUse, defaultPermission } = check;
   const subject = `right to ${verb}`;
-  const access = await mayUse(serviceAccountRequester(account), ref, verb).catch(returnUnavailable);
+  const requester = serviceAccountRequester(account);
+  const access = await mayUse(requester, ref, verb).catch(returnUnavailable);
   if (access instanceof Unavailable) return notChecked(subject, access.message);
   const name = `${account.namespace}/${account.name}`;
+  if (isAllowedByDefault(requester, ref, defaultPermission)) {
+    const setting = `DEFAULT_PERMISSION=${defaultPermission}`;
+    return fine(subject, `${name} needs no Role, since the installation has ${setting}`);
+  }
   if (access.ok) return fine(subject, `${name} has it`);
   const found = `${name} lacks it: ${access.reason}`;
   const bind = `kubectl create rolebinding connectors-user-${account.name} -n ${ref.namespace} --clusterrole=connectors-user --serviceaccount=${account.namespace}:${account.name}`;

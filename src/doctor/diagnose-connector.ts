@@ -64,7 +64,7 @@ export async function diagnoseConnector(
 }
 
 async function accessFindings(
-  { cluster, ref, account, mayUse }: DiagnoseConnectorOptions,
+  { cluster, ref, account, mayUse, installation }: DiagnoseConnectorOptions,
   connector: Connector | undefined,
 ): Promise<readonly Finding[]> {
   if (account === undefined) {
@@ -79,7 +79,8 @@ async function accessFindings(
   const observed = await cluster.get(
     `/api/v1/namespaces/${account.namespace}/serviceaccounts/${account.name}`,
   );
-  return checkAccess({ account, ref, connector, mayUse, observed });
+  const { defaultPermission } = installation.settings;
+  return checkAccess({ account, ref, connector, mayUse, defaultPermission, observed });
 }
 
 async function addressFindings(options: DiagnoseConnectorOptions): Promise<readonly Finding[]> {

@@ -1,5 +1,6 @@
 import { connectorApiVersion } from "../connector/connector.ts";
 import { listOf, property } from "../connector/document.ts";
+import type { DefaultPermission } from "../connector/platform.ts";
 import { caConfigMapName, keysSecretName } from "../connector/proxy-keys.ts";
 import { checkApiServer, checkDefinition, minorVersion } from "./check-api-server.ts";
 import { checkDriver } from "./check-driver.ts";
@@ -116,6 +117,7 @@ export interface InstalledSettings {
   readonly clusterDomain: string;
   readonly separatePush: boolean;
   readonly requireProxyVerb: boolean;
+  readonly defaultPermission: DefaultPermission;
 }
 
 /** Reads the ConfigMap that the DaemonSet takes its environment from. */
@@ -137,6 +139,7 @@ export async function readInstalledSettings(
     clusterDomain: text("CLUSTER_DOMAIN") ?? "cluster.local",
     separatePush: text("SEPARATE_PUSH") === "true",
     requireProxyVerb: text("REQUIRE_PROXY_VERB") === "true",
+    defaultPermission: text("DEFAULT_PERMISSION") === "namespace" ? "namespace" : "none",
   };
 }
 

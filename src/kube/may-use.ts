@@ -1,6 +1,6 @@
 import type { ConnectorRef } from "../connector/connector-ref.ts";
 import { property } from "../connector/document.ts";
-import type { MayUse, Requester, Result, Verb } from "../connector/platform.ts";
+import type { DefaultPermission, MayUse, Requester, Result, Verb } from "../connector/platform.ts";
 import type { ApiClient } from "./api-client.ts";
 import { refusedAsUnavailable } from "./api-error.ts";
 import { createLookupCache, type OnLookup } from "./lookup-cache.ts";
@@ -14,6 +14,8 @@ export interface AccessReviewOptions {
   readonly separatePush: boolean;
   /** Whether the use of a Connector needs `get connectors/proxy`, beside the right to read it. */
   readonly requireProxyVerb: boolean;
+  /** Who may use a connector without a Role. */
+  readonly defaultPermission: DefaultPermission;
   /** For how many milliseconds a right that was granted is not reviewed again; a minute unless given. */
   readonly allowedMs?: number;
   /** Is called for each review with where its result came from. */
@@ -35,7 +37,8 @@ const maxEntries = 10_000;
 
 /**
  * Creates a function that has the API server review who may use a connector (SubjectAccessReview). Results are cached.
- * Its refusals end in the rules of the Role that is missing.
+ * Its refusals end in the rules of the Role that is missing. Nothing is asked about those whom the default permission
+ * allows.
  */
 export function createAccessReviewer(options: AccessReviewOptions): MayUse {
   const { client, now, allowedMs = 60_000, onLookup } = options;
@@ -49,12 +52,23 @@ export function createAccessReviewer(options: AccessReviewOptions): MayUse {
     });
   };
   return async (who, ref, verb) => {
+    if (isAllowedByDefault(who, ref, options.defaultPermission)) {
+      return { ok: true, value: undefined };
+    }
     const rights = requiredRights(verb, options);
     const allowed = await Promise.all(rights.map((right) => isAllowed(who, ref, right)));
     const missing = rights.filter((_, index) => !allowed[index]);
     return missing.length === 0 ? { ok: true, value: undefined } : refuse(who, ref, missing);
   };
 }
+
+/** Whether somebody may pull and push through a connector without a Role. */
+export const isAllowedByDefault = (
+  { user }: Pick<Requester, "user">,
+  { namespace }: ConnectorRef,
+  defaultPermission: DefaultPermission,
+): boolean =>
+  defaultPermission === "namespace" && user.startsWith(`system:serviceaccount:${namespace}:`);
 
 function requiredRights(
   verb: Verb,

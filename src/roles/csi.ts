@@ -51,6 +51,7 @@ export async function startCsi(
       now: Date.now,
       separatePush: false,
       requireProxyVerb: settings.requireProxyVerb,
+      defaultPermission: settings.defaultPermission,
       allowedMs: 10 * 60_000, // long, since it is reviewed at every republish, and the proxy decides anyway
       onLookup: metrics.api.access,
     }),

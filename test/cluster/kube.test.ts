@@ -308,7 +308,13 @@ describe("the answers of a real API server", function () {
     const ref = { namespace: other, name: "harbor" };
 
     it("name the Role that is missing, which gives it", async () => {
-      const options = { client, now, separatePush: true, requireProxyVerb: true };
+      const options = {
+        client,
+        now,
+        separatePush: true,
+        requireProxyVerb: true,
+        defaultPermission: "none",
+      } as const;
       for (const verb of ["pull", "push"] as const) {
         const reason = reasonOf(await createAccessReviewer(options)(who, ref, verb));
         expect(reason).to.contain(`allow ${who.user} to `).and.contain(`in namespace ${other}`);

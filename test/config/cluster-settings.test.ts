@@ -29,6 +29,7 @@ describe("the settings of a role in a cluster", () => {
         registrationFolder: "/var/lib/kubelet/plugins_registry",
         noProxy: ["localhost", "127.0.0.1", "::1", ".svc", ".cluster.local"],
         requireProxyVerb: false,
+        defaultPermission: "none",
         startupTaint: "",
       },
     });
@@ -42,6 +43,7 @@ describe("the settings of a role in a cluster", () => {
       ...pod,
       NO_PROXY_HOSTS: "registry.internal,10.0.0.0/8",
       SEPARATE_PUSH: "true",
+      DEFAULT_PERMISSION: "namespace",
       TUNNEL: "tunnel,git.internal",
       TOKEN_GRACE: "1h30m",
       NODE_IPS: "192.0.2.7,2001:db8::7",
@@ -52,9 +54,11 @@ describe("the settings of a role in a cluster", () => {
       "registry.internal",
       "10.0.0.0/8",
     ]);
+    expect(csi.ok && csi.value.defaultPermission).to.equal("namespace");
     const proxy = readProxySettings(environment);
     expect(proxy.ok && proxy.value).to.deep.include({
       separatePush: true,
+      defaultPermission: "namespace",
       tunnels: {
         any: true,
         domains: [],
@@ -76,6 +80,7 @@ describe("the settings of a role in a cluster", () => {
       KUBELET_PLUGIN: "relative/path",
       NO_PROXY_HOSTS: "a b",
       REQUIRE_PROXY_VERB: "yes",
+      DEFAULT_PERMISSION: "cluster",
     });
     expect(settings.ok ? [] : settings.problems.map(({ path }) => path)).to.deep.equal([
       "POD_NAMESPACE",
@@ -84,6 +89,7 @@ describe("the settings of a role in a cluster", () => {
       "KUBELET_REGISTRATION",
       "NO_PROXY_HOSTS",
       "REQUIRE_PROXY_VERB",
+      "DEFAULT_PERMISSION",
     ]);
   });
 });

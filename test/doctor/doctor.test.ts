@@ -585,6 +585,22 @@ describe("the doctor", function () {
       says: ["verbs: [update]"],
     },
     {
+      what: "that no Role is needed, where the installation says so",
+      arrange() {
+        served.allows = [];
+        change("configmaps", "connectors-settings", system, {
+          data: {
+            AUDIENCE: "connectors-proxy",
+            DEFAULT_PERMISSION: "namespace",
+            CLUSTER_DOMAIN: "cluster.local",
+          },
+        });
+      },
+      subject: "right to push",
+      verdict: "ok",
+      says: ["team-a/builder needs no Role", "DEFAULT_PERMISSION=namespace"],
+    },
+    {
       what: "that nobody may ask for rights",
       arrange() {
         served.forbidden = /subjectaccessreviews/;

@@ -23,6 +23,8 @@ describe("createAccessReviewer()", () => {
   /** `get connectors team-a/harbor` */
   let granted: Set<string>;
   let asked: string[];
+  /** Whom a review has to be about. */
+  let expected: { readonly user: string; readonly groups: readonly string[] };
 
   before(async () => {
     server = resources.add(await startFakeApiServer());
@@ -30,9 +32,10 @@ describe("createAccessReviewer()", () => {
   beforeEach(() => {
     granted = new Set();
     asked = [];
+    expected = who;
     server.intercept = ({ body }) => {
       const { resourceAttributes: attributes, ...subject } = (body as ReviewBody).spec;
-      expect(subject).to.deep.equal(who);
+      expect(subject).to.deep.equal(expected);
       expect(attributes.group).to.equal("connectors.alauda.io");
       const { verb, resource, subresource, namespace, name } = attributes;
       const path = subresource === undefined ? resource : `${resource}/${subresource}`;
@@ -49,6 +52,7 @@ describe("createAccessReviewer()", () => {
       now: () => time,
       separatePush: false,
       requireProxyVerb: false,
+      defaultPermission: "none",
       ...options,
     });
   const reasonOf = (answer: Result<void>): string =>
@@ -82,6 +86,33 @@ describe("createAccessReviewer()", () => {
     time += 10_000;
     granted.add("update connectors/proxy team-a/harbor");
     expect((await mayUse(who, harbor, "push")).ok).to.equal(true);
+  });
+
+  it("asks nothing about ServiceAccounts of the connector's namespace where they need no right", async () => {
+    const mayUse = reviewer({
+      separatePush: true,
+      requireProxyVerb: true,
+      defaultPermission: "namespace",
+    });
+    for (const verb of ["pull", "push"] as const) {
+      expect(await mayUse(who, harbor, verb)).to.deep.equal({ ok: true, value: undefined });
+    }
+    expect(asked).to.deep.equal([]);
+    const strangers = ["team-b", "team-a-2", "team"];
+    for (const namespace of strangers) {
+      const reason = reasonOf(await mayUse(who, { namespace, name: "harbor" }, "pull"));
+      expect(reason).to.contain(`in namespace ${namespace}`);
+    }
+    expect(asked).to.include("get connectors team-b/harbor");
+  });
+
+  it("asks about users that are no ServiceAccount whatever needs no right", async () => {
+    const mayUse = reviewer({ defaultPermission: "namespace" });
+    for (const user of ["team-a:builder", "serviceaccount:team-a:builder", "", "admin"]) {
+      expected = { user, groups: [] };
+      reasonOf(await mayUse(expected, harbor, "pull"));
+    }
+    expect(asked).to.have.length(4);
   });
 
   it("asks once a minute for a right that is there, and after seconds for another one", async () => {
