@@ -138,20 +138,14 @@ function loginState(login: SecretState): {
 function caCertState(ca: SecretState, shared: number): ConditionState {
   const others = `the system's certificates and those of ${shared} Secrets for all connectors`;
   if (ca.state === "none") {
-    return good("CACertOptional", `no caCertSecretRef; the proxy trusts ${others}`);
+    return good("NoCACert", `no caCertSecretRef; the proxy trusts ${others}`);
   }
   if (ca.state !== "found") return unreadableSecret(ca, "");
   const { length } = certificatesIn(ca);
   if (length === 0) {
-    return bad(
-      "SecretInvalid",
-      `Secret ${ca.ref}: found no certificate, wanted one or more in PEM`,
-    );
+    return bad("InvalidPEM", `Secret ${ca.ref}: found no certificate, wanted one or more in PEM`);
   }
-  return good(
-    "CACertFound",
-    `the proxy trusts ${length} certificates of Secret ${ca.ref}, ${others}`,
-  );
+  return good("Valid", `the proxy trusts ${length} certificates of Secret ${ca.ref}, ${others}`);
 }
 
 const unreadableSecret = (

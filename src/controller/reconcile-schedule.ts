@@ -39,6 +39,7 @@ export const defaultReconcileTiming: ReconcileTiming = {
 const transientReasons: ReadonlySet<string> = new Set([
   "SecretNotFound",
   "SecretInvalid",
+  "InvalidPEM",
   "SecretForbidden",
   "ProxyAccessDenied",
   "ServiceConflict",

@@ -182,7 +182,7 @@ describe("startController()", function () {
         LivenessReady: "True Reachable",
         AuthReady: "True LoggedIn",
         ProxyServiceReady: "True ServiceFound",
-        CACertReady: "True CACertOptional",
+        CACertReady: "True NoCACert",
         Ready: "True Ready",
       });
       expect(property(connector(), "status")).to.deep.include({
@@ -318,9 +318,9 @@ describe("startController()", function () {
       await isReady();
       expect(shown().CACertReady).to.equal("False SecretNotFound");
       putSecret("ca", { "ca.crt": "no certificate" });
-      await inTime(() => shows("CACertReady", "False SecretInvalid"));
+      await inTime(() => shows("CACertReady", "False InvalidPEM"));
       putSecret("ca", { "ca.crt": own?.certificate ?? "" });
-      await inTime(() => shows("CACertReady", "True CACertFound"));
+      await inTime(() => shows("CACertReady", "True Valid"));
       const { length } = asked;
       putSecret(
         "all",

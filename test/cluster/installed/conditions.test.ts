@@ -73,7 +73,7 @@ describe("the conditions of a Connector, with everything installed", function ()
       LivenessReady: "True Answers",
       AuthReady: "True Authenticated",
       ProxyServiceReady: "True ServiceFound",
-      CACertReady: "True CACertOptional",
+      CACertReady: "True NoCACert",
       Ready: "True Ready",
     });
     const table = await cluster.kubectl(["get", "connectors", "good", "-n", team]);
@@ -179,7 +179,7 @@ describe("the conditions of a Connector, with everything installed", function ()
     });
     await put("secure", { address: secure.url, secret: "right", caCertSecretRef: { name: "ca" } });
     const conditions = await shows("secure", "Ready", "True Ready");
-    expect(reasons(conditions)).to.include({ CACertReady: "True CACertFound" });
+    expect(reasons(conditions)).to.include({ CACertReady: "True Valid" });
   });
 
   it("never overwrite a Service of somebody else, and take the name once it is free", async () => {
