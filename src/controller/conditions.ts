@@ -54,6 +54,8 @@ export interface Condition extends ConditionState {
   readonly type: ConditionType;
   readonly observedGeneration: number;
   readonly lastTransitionTime: string;
+  /** When the conditions were last checked, to the hour; empty where another writer has left it out. */
+  readonly lastProbeTime: string;
 }
 
 /** Creates the state of a condition that can't be checked before another one is True. @param type the other one */
@@ -72,25 +74,44 @@ export interface ConditionsOptions {
   readonly now: number;
 }
 
-/** Creates all conditions, Ready last. The time of a condition is that of its last change of status. */
+/** The time of the probe is written at most so often while nothing changes, since each write goes to every watch. */
+const probeTimeMs = 60 * 60_000;
+
+/**
+ * Creates all conditions, Ready last. The time of a condition is that of its last change of status. All of them have one
+ * time of their last probe, which is renewed when one of them changes, and else after an hour.
+ */
 export function createConditions(
   states: ConditionStates,
   { generation, before, now }: ConditionsOptions,
 ): readonly Condition[] {
-  const condition = (type: ConditionType, state: ConditionState): Condition => {
-    const { status, reason, message } = state;
-    const last = before.find((one) => one.type === type);
-    const lastTransitionTime =
-      last?.status === status && last.lastTransitionTime !== ""
-        ? last.lastTransitionTime
-        : timestamp(now);
-    return { type, status, reason, message, observedGeneration: generation, lastTransitionTime };
-  };
-  return [
-    ...partTypes.map((type) => condition(type, states[type])),
-    condition("Ready", readiness(states)),
+  const found: readonly (readonly [ConditionType, ConditionState])[] = [
+    ...partTypes.map((type) => [type, states[type]] as const),
+    ["Ready", readiness(states)],
   ];
+  const lastOf = (type: ConditionType) => before.find((one) => one.type === type);
+  const isKept = found.every(([type, state]) => {
+    const last = lastOf(type);
+    const ageMs = now - Date.parse(last?.lastProbeTime ?? "");
+    return last !== undefined && isSameState(last, state) && ageMs < probeTimeMs;
+  });
+  return found.map(([type, { status, reason, message }]) => {
+    const last = lastOf(type);
+    const hasTransition = last?.status !== status || last.lastTransitionTime === "";
+    return {
+      type,
+      status,
+      reason,
+      message,
+      observedGeneration: generation,
+      lastTransitionTime: hasTransition ? timestamp(now) : last.lastTransitionTime,
+      lastProbeTime: isKept && last !== undefined ? last.lastProbeTime : timestamp(now),
+    };
+  });
 }
+
+const isSameState = (one: ConditionState, other: ConditionState): boolean =>
+  one.status === other.status && one.reason === other.reason && one.message === other.message;
 
 /**
  * Whether Ready depends on a condition. CACertReady is for information: a registry that lacks a certificate shows in
@@ -122,6 +143,7 @@ export function readConditions(object: unknown): readonly Condition[] {
       message: text("message"),
       observedGeneration: Number(property(condition, "observedGeneration") ?? 0),
       lastTransitionTime: text("lastTransitionTime"),
+      lastProbeTime: text("lastProbeTime"),
     };
   });
 }

@@ -46,6 +46,7 @@ describe("createConditions()", () => {
       ...fine,
       observedGeneration: 3,
       lastTransitionTime: "2026-01-01T12:00:00Z",
+      lastProbeTime: "2026-01-01T12:00:00Z",
     });
     expect(all.at(-1)).to.include({ status: "True", reason: "Ready" });
   });
@@ -87,6 +88,36 @@ describe("createConditions()", () => {
     });
     expect(changed.map(({ type }) => type)).to.deep.equal(["AuthReady", "Ready"]);
     expect(changed[0]?.lastTransitionTime).to.equal("2026-01-01T12:02:00Z");
+  });
+});
+
+describe("the time of the last probe", () => {
+  const times = (all: readonly Condition[]): readonly string[] => [
+    ...new Set(all.map(({ lastProbeTime }) => lastProbeTime)),
+  ];
+
+  it("is kept for an hour while nothing changes, and then renewed for all", () => {
+    const first = conditions({});
+    const kept = conditions({}, first, noon + 59 * 60_000);
+    expect(kept).to.deep.equal(first);
+    const renewed = conditions({}, kept, noon + 60 * 60_000);
+    expect(times(renewed)).to.deep.equal(["2026-01-01T13:00:00Z"]);
+    expect(renewed.map((one) => one.lastTransitionTime)).to.deep.equal(
+      first.map((one) => one.lastTransitionTime),
+    );
+  });
+
+  it("is renewed when a condition changes, be it a message alone", () => {
+    const first = conditions({ AuthReady: bad("A", "one") });
+    for (const state of [bad("A", "two"), bad("B", "one"), good("A", "one")]) {
+      const second = conditions({ AuthReady: state }, first, noon + 60_000);
+      expect(times(second)).to.deep.equal(["2026-01-01T12:01:00Z"]);
+    }
+  });
+
+  it("is written where there is none yet", () => {
+    const before = conditions({}).map((one) => ({ ...one, lastProbeTime: "" }));
+    expect(times(conditions({}, before, noon + 60_000))).to.deep.equal(["2026-01-01T12:01:00Z"]);
   });
 });
 
