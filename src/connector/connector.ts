@@ -12,7 +12,7 @@ import {
   isNamespace,
   namespaceRule,
 } from "./connector-ref.ts";
-import { type DocumentReader, property, readDocument } from "./document.ts";
+import { type DocumentReader, listOf, property, readDocument } from "./document.ts";
 import { type Checked, type Problem, show } from "./problem.ts";
 import { parseRegistryAddress, type RegistryAddress } from "./registry-address.ts";
 import { isRepository } from "./repository.ts";
@@ -50,6 +50,28 @@ export const connectorApiVersion = "connectors.alauda.io/v1alpha1";
 export const connectorKind = "Connector";
 /** The one connector class there is: registries that speak the OCI distribution protocol. */
 export const connectorClass = "oci";
+/** Other names of that class in Connectors that were written for Alauda's product. */
+const classAliases: readonly string[] = ["harbor"];
+/** The one method of authentication. */
+const authMethod = "tokenAuth";
+/** Other names of that method in Connectors that were written for Alauda's product. */
+const authAliases: readonly string[] = ["basicAuth", "basic-auth"];
+
+/** The name under which an object's managedFields list the fields that the controller writes. */
+export const fieldManager = "oci-connector";
+
+/**
+ * The field manager that writes the status of an object, where it is another one than our controller.
+ * https://kubernetes.io/docs/reference/using-api/server-side-apply/#managers
+ */
+export function otherStatusManager(object: unknown): string | undefined {
+  const managers = listOf(property(property(object, "metadata"), "managedFields"))
+    .filter((entry) => property(entry, "subresource") === "status")
+    .map((entry) => property(entry, "manager"));
+  const isOther = (name: unknown): name is string =>
+    typeof name === "string" && name !== fieldManager;
+  return managers.find(isOther);
+}
 
 const secretName = /^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$/;
 
@@ -59,7 +81,8 @@ const hostPattern = /^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$/;
 
 /**
  * Parses a Connector document as Kubernetes returns it and as people write it. Unknown fields and
- * parameters are ignored, as Kubernetes does.
+ * parameters are ignored, as Kubernetes does. Aliases of the class and of the method are taken unless another controller
+ * writes the Connector's status: then they are its own.
  * @returns the connector, or every problem of the document
  */
 export function parseConnector(document: unknown): Checked<Connector> {
@@ -70,15 +93,11 @@ export function parseConnector(document: unknown): Checked<Connector> {
   if (reader.at("kind") !== connectorKind) reader.refuse("kind", connectorKind);
   const name = required(reader, "metadata.name", isConnectorName, connectorNameRule);
   const namespace = required(reader, "metadata.namespace", isNamespace, namespaceRule);
-  const className = required(
-    reader,
-    "spec.connectorClassName",
-    (text) => text === connectorClass,
-    `"${connectorClass}", the only connector class`,
-  );
+  const otherManager = otherStatusManager(document);
+  const className = classNameOf(reader, otherManager);
   const address = addressAt(reader, "spec.address");
   const addressExtensions = addressExtensionsOf(reader);
-  const secret = credentialSecretOf(reader, namespace);
+  const secret = credentialSecretOf(reader, namespace, otherManager);
   const caCertSecret = secretAt(reader, "spec.caCertSecretRef");
   const probeRepository = probeRepositoryOf(reader);
   const params = reader.list("spec.params");
@@ -121,6 +140,21 @@ function required(
   return undefined;
 }
 
+/**
+ * The class of a Connector, which is ours.
+ * @param otherManager whoever else writes the Connector's status
+ */
+function classNameOf(reader: DocumentReader, otherManager: string | undefined): string | undefined {
+  const own = `"${connectorClass}"`;
+  const isOurs = (text: string): boolean =>
+    text === connectorClass || (otherManager === undefined && classAliases.includes(text));
+  const wanted =
+    otherManager === undefined
+      ? `${own}, the only connector class`
+      : `${own}: the Connector is left to ${show(otherManager)}, which writes its status`;
+  return required(reader, "spec.connectorClassName", isOurs, wanted);
+}
+
 function addressAt(reader: DocumentReader, path: string): RegistryAddress | undefined {
   const address = parseRegistryAddress(reader.at(path), path);
   if (address.ok) return address.value;
@@ -144,12 +178,12 @@ function addressExtensionsOf(reader: DocumentReader): readonly RegistryAddress[]
 function credentialSecretOf(
   reader: DocumentReader,
   namespace: string | undefined,
+  otherManager: string | undefined,
 ): string | undefined {
   if (!reader.hasObject("spec.auth")) return undefined;
-  const method = reader.text("spec.auth.name");
-  if (method !== undefined && method !== "tokenAuth") {
-    reader.refuse("spec.auth.name", '"tokenAuth"');
-  }
+  const method = reader.text("spec.auth.name") ?? authMethod;
+  const methods = otherManager === undefined ? [authMethod, ...authAliases] : [authMethod];
+  if (!methods.includes(method)) reader.refuse("spec.auth.name", `"${authMethod}"`);
   const owner = reader.text("spec.auth.secretRef.namespace");
   if (owner !== undefined && owner !== "" && owner !== namespace) {
     reader.refuse("spec.auth.secretRef.namespace", "nothing, or the Connector's own namespace");

@@ -1,3 +1,4 @@
+import { fieldManager } from "../connector/connector.ts";
 import type { ApiClient } from "../kube/api-client.ts";
 import { hasStatus } from "../kube/api-error.ts";
 import type { KubeObject } from "../kube/object-store.ts";
@@ -91,9 +92,6 @@ export interface DesiredObject {
   };
   readonly [field: string]: unknown;
 }
-
-/** The name under which an object's managedFields list our fields. */
-export const fieldManager = "oci-connector";
 
 const managedByLabel = "app.kubernetes.io/managed-by";
 

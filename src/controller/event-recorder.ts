@@ -1,12 +1,11 @@
 import { createHash } from "node:crypto";
 import { LRUCache } from "lru-cache";
-import { connectorApiVersion, connectorKind } from "../connector/connector.ts";
+import { connectorApiVersion, connectorKind, fieldManager } from "../connector/connector.ts";
 import type { ApiClient } from "../kube/api-client.ts";
 import { hasStatus } from "../kube/api-error.ts";
 import type { KubeObject } from "../kube/object-store.ts";
 import type { Log } from "../log.ts";
 import type { Condition } from "./conditions.ts";
-import { fieldManager } from "./ensure-object.ts";
 
 /** What is needed to write Events. */
 export interface EventRecorderOptions {

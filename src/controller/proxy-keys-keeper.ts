@@ -1,3 +1,4 @@
+import { fieldManager } from "../connector/connector.ts";
 import { property } from "../connector/document.ts";
 import { describeProblems } from "../connector/problem.ts";
 import {
@@ -15,7 +16,7 @@ import type { KubeObject } from "../kube/object-store.ts";
 import type { WatchedCache } from "../kube/watched-cache.ts";
 import type { Log } from "../log.ts";
 import { timestamp } from "./conditions.ts";
-import { applyObject, fieldManager, managedLabels } from "./ensure-object.ts";
+import { applyObject, managedLabels } from "./ensure-object.ts";
 import {
   keysAfter,
   type PublishedBundle,

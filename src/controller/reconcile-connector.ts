@@ -1,3 +1,4 @@
+import { otherStatusManager } from "../connector/connector.ts";
 import { type ConnectorRef, showRef } from "../connector/connector-ref.ts";
 import { property } from "../connector/document.ts";
 import { type ProxyHostsOf, proxyUrl } from "../connector/proxy-address.ts";
@@ -65,6 +66,7 @@ export interface ReconcileResult {
  */
 export type ReconcileConnector = (ref: ConnectorRef) => Promise<ReconcileResult>;
 
+/** The result where there is no Connector, or one that is left to another controller. */
 const gone: ReconcileResult = { outcome: "gone", requeueAfterMs: undefined, conditions: undefined };
 
 /**
@@ -125,7 +127,7 @@ export function createConnectorReconciler(options: ReconcileOptions): ReconcileC
 
   async function reconcile(key: string, object: KubeObject): Promise<ReconcileResult> {
     const prerequisites = await ensurePrerequisites(object);
-    if (prerequisites === undefined) return gone;
+    if (prerequisites === undefined || isLeftToOther(object, prerequisites)) return gone;
     const isNew = prerequisites.login !== undefined && !hasControllerStatus(object);
     // A probe takes some seconds, and a new Connector shows at once that somebody looks after it.
     const current = isNew ? await publish(object, prerequisites.states) : object;
@@ -153,6 +155,11 @@ export function createConnectorReconciler(options: ReconcileOptions): ReconcileC
     return result;
   };
 }
+
+/** Whether a Connector is of another class, and another controller writes its status: then it is not for us to do. */
+const isLeftToOther = (object: KubeObject, { states }: Prerequisites): boolean =>
+  states.ConnectorClassReady.reason === "ConnectorClassNotFound" &&
+  otherStatusManager(object) !== undefined;
 
 const isBeingDeleted = ({ metadata }: KubeObject): boolean =>
   property(metadata, "deletionTimestamp") !== undefined;

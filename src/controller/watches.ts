@@ -1,3 +1,4 @@
+import { otherStatusManager } from "../connector/connector.ts";
 import { type ConnectorRef, showRef } from "../connector/connector-ref.ts";
 import { property } from "../connector/document.ts";
 import { caConfigMapName, keysSecretName } from "../connector/proxy-keys.ts";
@@ -136,9 +137,10 @@ const refOf = ({ namespace = "", name }: Named): ConnectorRef => ({ namespace, n
 
 /**
  * What differs after each change that triggers a reconciliation. Annotations count too: people change one to have a
- * Connector and its Secrets reconciled now.
+ * Connector and its Secrets reconciled now. So does another controller that begins to write the status.
  */
 const versionOf = (object: KubeObject): string => {
   const annotations = JSON.stringify(property(object.metadata, "annotations") ?? {});
-  return `${object.metadata.uid}/${generationOf(object)}/${annotations}`;
+  const otherManager = otherStatusManager(object) ?? "";
+  return `${object.metadata.uid}/${generationOf(object)}/${otherManager}/${annotations}`;
 };

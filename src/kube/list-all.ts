@@ -1,3 +1,4 @@
+import { otherStatusManager } from "../connector/connector.ts";
 import { property } from "../connector/document.ts";
 import { Unavailable } from "../connector/platform.ts";
 import type { ApiClient } from "./api-client.ts";
@@ -41,8 +42,16 @@ export async function listAll<T extends KubeObject>(
   }
 }
 
-/** An object without its managedFields, which are often the larger part of it, and which nobody here reads. */
+/**
+ * An object without its managedFields, which are often the larger part of it. All that is read of them stays: who else
+ * writes the object's status.
+ */
 export function withoutManagedFields<T extends KubeObject>(object: T): T {
   const { managedFields: _, ...metadata } = object.metadata as { managedFields?: unknown };
-  return { ...object, metadata };
+  const manager = otherStatusManager(object);
+  if (manager === undefined) return { ...object, metadata };
+  return {
+    ...object,
+    metadata: { ...metadata, managedFields: [{ manager, subresource: "status" }] },
+  };
 }

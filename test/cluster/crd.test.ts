@@ -16,6 +16,15 @@ const connectorWith = (spec: object, name = "harbor"): Record<string, unknown> =
   spec: { connectorClassName: "oci", address: "https://harbor.example.com", ...spec },
 });
 
+/** A document as that product's documentation has it. */
+const ofAlauda = (secretNamespace?: string): Record<string, unknown> => ({
+  ...connectorWith({
+    connectorClassName: "harbor",
+    auth: { name: "basic-auth", secretRef: { name: "harbor", namespace: secretNamespace } },
+  }),
+  metadata: { name: "harbor", labels: { "connectors.alauda.io/connectorclass": "harbor" } },
+});
+
 /** A document with everything that may stand in one. */
 const whole = `
 apiVersion: connectors.alauda.io/v1alpha1
@@ -41,7 +50,7 @@ status:
   annotations: {a: b}
   api: {path: /kubernetes/api}
   proxy: {httpAddress: {url: "http://c-harbor.team-a.svc.cluster.local/namespaces/team-a/connectors/harbor"}}
-  conditions: [{type: Ready, status: "True", reason: Ready, severity: Info, lastTransitionTime: "2026-01-01T00:00:00Z"}]
+  conditions: [{type: Ready, status: "True", reason: Ready, severity: Info, lastTransitionTime: "2026-01-01T00:00:00Z", lastProbeTime: "2026-01-01T00:10:00Z"}]
 `;
 
 describe("the Connectors' definition", function () {
@@ -105,6 +114,8 @@ describe("the Connectors' definition", function () {
     ],
     ["with parameters that nobody knows", connectorWith({ params: [{ name: "x", value: {} }] })],
     ["with the longest name", connectorWith({}, "n".repeat(61))],
+    ["with Alauda's name of the method", connectorWith({ auth: { name: "basicAuth" } })],
+    ["that was written for Alauda's product", ofAlauda()],
   ];
   for (const [what, document] of accepted) {
     it(`accepts one ${what}`, async () => {
@@ -154,7 +165,7 @@ describe("the Connectors' definition", function () {
     ],
     [
       "a method that the class does not have",
-      connectorWith({ auth: { name: "basicAuth" } }),
+      connectorWith({ auth: { name: "oauth" } }),
       'spec.auth.name: Invalid value: must be "tokenAuth"',
     ],
     [
@@ -170,6 +181,14 @@ describe("the Connectors' definition", function () {
     [
       "a Secret of another namespace",
       connectorWith({ auth: { secretRef: { name: "s", namespace: "other" } } }),
+      'spec.auth.secretRef.namespace: found "other", wanted nothing, or the Connector\'s own namespace',
+    ],
+    [
+      "a Secret of another namespace, also where the class is called harbor",
+      connectorWith({
+        connectorClassName: "harbor",
+        auth: { secretRef: { name: "s", namespace: "other" } },
+      }),
       'spec.auth.secretRef.namespace: found "other", wanted nothing, or the Connector\'s own namespace',
     ],
     [
@@ -207,6 +226,41 @@ describe("the Connectors' definition", function () {
     });
   }
 
+  it("lets another controller's Connector be, once that one writes its status", async () => {
+    const named = (document: Record<string, unknown>): Record<string, unknown> => ({
+      ...document,
+      metadata: { ...(document.metadata as object), name: "left" },
+    });
+    const create = ["create", "-n", namespace, "-f", "-"];
+    await cluster.kubectl(create, JSON.stringify(named(ofAlauda())));
+    const elsewhere = named(ofAlauda("elsewhere"));
+    const writeStatus = async (manager: string): Promise<void> => {
+      const status = JSON.stringify({ status: { writtenBy: manager } });
+      const patch = ["--subresource=status", "--type=merge", "-p", status];
+      const args = ["patch", "connector", "left", "-n", namespace, `--field-manager=${manager}`];
+      await cluster.kubectl([...args, ...patch]);
+    };
+    await writeStatus("oci-connector");
+    expect((await dryRun(elsewhere)).output).to.contain('found "elsewhere"');
+    await writeStatus("connectors-manager");
+    expect((await dryRun(elsewhere)).output).to.contain("configured (server dry run)");
+    const get = [
+      "get",
+      "connector",
+      "left",
+      "-n",
+      namespace,
+      "-o",
+      "json",
+      "--show-managed-fields",
+    ];
+    const left = parseConnector(JSON.parse(await cluster.kubectl(get)));
+    expect(left.ok ? [] : left.problems.map(({ path }) => path)).to.include(
+      "spec.connectorClassName",
+    );
+    await cluster.kubectl(["delete", "connector", "left", "-n", namespace]);
+  });
+
   it("takes a whole document, and shows it in a line", async () => {
     const text = whole.replace("NAMESPACE", namespace);
     const apply = ["apply", "--validate=strict", "-n", namespace, "-f", "-"];
@@ -219,6 +273,10 @@ describe("the Connectors' definition", function () {
     expect(stored).not.to.have.property("status"); // it has an API of its own
     const patch = ["--subresource=status", "--type=merge", "-p", JSON.stringify({ status })];
     await cluster.kubectl(["patch", "connector", "harbor", "-n", namespace, ...patch]);
+    const probed = "jsonpath={.status.conditions[0].lastProbeTime}";
+    expect(
+      await cluster.kubectl(["get", "connector", "harbor", "-n", namespace, "-o", probed]),
+    ).to.equal("2026-01-01T00:10:00Z");
     const table = await cluster.kubectl(["get", "alauda", "-n", namespace]);
     const [header = "", line = ""] = table.split("\n").map((row) => row.split(/\s+/));
     expect(header).to.deep.equal(["NAME", "CLASS", "ADDRESS", "READY", "REASON", "AGE"]);

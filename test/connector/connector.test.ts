@@ -84,6 +84,42 @@ status:
     expect(rest).to.deep.equal(smallest);
   });
 
+  describe("whose status another controller writes", () => {
+    const managedBy = (...entries: readonly object[]): object => ({ managedFields: entries });
+    const other = { manager: "connectors-manager", subresource: "status", operation: "Update" };
+    const problems = (document: unknown): readonly (readonly [string, string])[] => {
+      const parsed = parseConnector(document);
+      return parsed.ok ? [] : parsed.problems.map(({ path, wanted }) => [path, wanted]);
+    };
+
+    it("is left to that one where it is of the class harbor", () => {
+      const spec = { connectorClassName: "harbor" };
+      expect(problems(withSpec(spec, managedBy(other)))).to.deep.equal([
+        [
+          "spec.connectorClassName",
+          '"oci": the Connector is left to "connectors-manager", which writes its status',
+        ],
+      ]);
+    });
+
+    it("has only our own name of the method", () => {
+      const spec = { auth: { name: "basic-auth" } };
+      expect(problems(withSpec(spec, managedBy(other)))).to.deep.equal([
+        ["spec.auth.name", '"tokenAuth"'],
+      ]);
+      expect(problems(withSpec({ auth: { name: "tokenAuth" } }, managedBy(other)))).to.deep.equal(
+        [],
+      );
+    });
+
+    it("is ours where we write it, or others write anything but the status", () => {
+      const ours = { manager: "oci-connector", subresource: "status", operation: "Apply" };
+      const person = { manager: "kubectl-client-side-apply", operation: "Update" };
+      const spec = { connectorClassName: "harbor", auth: { name: "basicAuth" } };
+      expect(problems(withSpec(spec, managedBy(person, ours)))).to.deep.equal([]);
+    });
+  });
+
   const accepts: readonly [claim: string, document: unknown, expected: Partial<Connector>][] = [
     ["without a Secret is anonymous", withSpec({ auth: { name: "tokenAuth" } }), {}],
     [
@@ -91,6 +127,12 @@ status:
       withSpec({ auth: { secretRef: { name: "s" } } }),
       { secretName: "s" },
     ],
+    ["may have Alauda's name of the class", withSpec({ connectorClassName: "harbor" }), {}],
+    ...["basicAuth", "basic-auth"].map((name): [string, unknown, Partial<Connector>] => [
+      `may call the method ${name}, as Alauda does`,
+      withSpec({ connectorClassName: "harbor", auth: { name, secretRef: { name: "s" } } }),
+      { secretName: "s" },
+    ]),
     [
       "may leave the Secret's namespace empty",
       withSpec({ auth: { secretRef: { name: "s", namespace: "" } } }),
@@ -161,7 +203,7 @@ describe("a Connector document with mistakes", () => {
         address: "harbor.example.com",
         addressExtensions: [{ name: "api", value: "ftp://a" }, "b"],
         auth: {
-          name: "basicAuth",
+          name: "oauth",
           secretRef: { name: "S", namespace: "team-b" },
           params: [{ name: "repository", value: "Library/BusyBox" }],
         },
@@ -187,7 +229,7 @@ describe("a Connector document with mistakes", () => {
         ["spec.address", '"harbor.example.com"', addressRule],
         ["spec.addressExtensions.0.value", '"ftp://a"', addressRule],
         ["spec.addressExtensions.1", '"b"', addressRule],
-        ["spec.auth.name", '"basicAuth"', '"tokenAuth"'],
+        ["spec.auth.name", '"oauth"', '"tokenAuth"'],
         ["spec.auth.secretRef.namespace", '"team-b"', "nothing, or the Connector's own namespace"],
         ["spec.auth.secretRef.name", '"S"', secret],
         ["spec.caCertSecretRef.name", '"-"', secret],

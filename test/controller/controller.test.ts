@@ -335,6 +335,63 @@ describe("startController()", function () {
     });
   });
 
+  describe("for a Connector that was written for Alauda's product", () => {
+    const upstream = {
+      connectorClassName: "harbor",
+      auth: { name: "basic-auth", secretRef: { name: "login", namespace: "team-a" } },
+    };
+    const labels = { "connectors.alauda.io/connectorclass": "harbor" };
+    const putUpstream = (more: object = {}): void => {
+      put(upstream);
+      const object = connector() as KubeObject;
+      const metadata = { ...object.metadata, labels, ...more };
+      server.put("connectors", { ...object, metadata });
+    };
+    const managers = (manager: string): object => ({
+      managedFields: [{ manager, subresource: "status", operation: "Update" }],
+    });
+
+    it("means the same, and leaves its label alone", async () => {
+      putUpstream();
+      putLogin();
+      start();
+      await isReady();
+      expect(asked.at(-1)?.credential?.username).to.equal("robot");
+      expect(role()).not.to.equal(undefined);
+      expect(property(connector()?.metadata, "labels")).to.deep.equal(labels);
+      const writes = server.requests.filter(({ method }) => method !== "GET");
+      expect(JSON.stringify(writes)).not.to.contain("connectorclass");
+    });
+
+    it("is left alone where another controller writes its status", async () => {
+      putUpstream(managers("connectors-manager"));
+      put({ ...upstream, connectorClassName: "oci", auth: undefined }, "own");
+      putLogin();
+      start();
+      await isReady("own");
+      await isIdle();
+      expect(connector()).not.to.have.property("status");
+      expect(service()).to.equal(undefined);
+      expect(role()).to.equal(undefined);
+      expect(events()).to.deep.equal(["Normal Ready"]);
+    });
+
+    it("is given up once another controller writes its status, and taken up again", async () => {
+      putUpstream();
+      putLogin();
+      start();
+      await isReady();
+      await isIdle();
+      const writes = statusWrites();
+      putUpstream(managers("connectors-manager"));
+      await until(() => role() === undefined, "the proxy may still read the Secret");
+      await isIdle();
+      expect(statusWrites()).to.equal(writes);
+      putUpstream({ managedFields: undefined });
+      await until(() => role() !== undefined, "the proxy may not read the Secret");
+    });
+  });
+
   describe("for a document that is wrong", () => {
     it("makes nothing for another class", async () => {
       put({ connectorClassName: "git", ...withSecret });

@@ -25,7 +25,7 @@ describe("documentConditions()", () => {
       { auth: { secretRef: { name: "a", namespace: "other" } } },
       { SecretReady: "False SecretRefInvalid" },
     ],
-    [{ auth: { name: "basicAuth" } }, { SecretReady: "False SecretRefInvalid" }],
+    [{ auth: { name: "oauth" } }, { SecretReady: "False SecretRefInvalid" }],
     [
       { auth: { params: [{ name: "repository", value: "A" }] } },
       { AuthReady: "False ParametersInvalid" },

@@ -61,6 +61,14 @@ interface HistoricEvent {
   readonly object: KubeObject;
 }
 
+/** Who writes the status of an object, as far as a test says so. */
+function statusManagers({ metadata }: FakeObject): readonly unknown[] {
+  const { managedFields = [] } = metadata as {
+    managedFields?: readonly { subresource?: string }[];
+  };
+  return managedFields.filter(({ subresource }) => subresource === "status");
+}
+
 interface Watcher {
   readonly plural: string;
   readonly accepts: (object: KubeObject) => boolean;
@@ -156,7 +164,7 @@ export async function startFakeApiServer(): Promise<FakeApiServer> {
       ...object.metadata,
       generation: generationAfter(before, object),
       resourceVersion: `${version}`,
-      managedFields: [{ manager: "test" }],
+      managedFields: [{ manager: "test" }, ...statusManagers(object)],
     };
     const stored = { ...object, metadata };
     collection(plural).set(key, stored);
