@@ -19,7 +19,7 @@ import { checkRegistry } from "./check-registry.ts";
 import { checkCaSecret, checkLogin, type ReferredSecret } from "./check-secrets.ts";
 import type { ClusterReader } from "./cluster-reader.ts";
 import type { Installation } from "./diagnose-installation.ts";
-import { type Finding, notChecked } from "./report.ts";
+import { type Finding, fine, notChecked } from "./report.ts";
 
 /** What to check of a connector, and how. */
 export interface DiagnoseConnectorOptions {
@@ -67,7 +67,9 @@ async function accessFindings(
   { cluster, ref, account, mayUse, installation }: DiagnoseConnectorOptions,
   connector: Connector | undefined,
 ): Promise<readonly Finding[]> {
+  const { defaultPermission } = installation.settings;
   if (account === undefined) {
+    if (defaultPermission === "namespace") return [rightsWithoutRole(ref)];
     return [
       notChecked(
         "rights",
@@ -79,9 +81,14 @@ async function accessFindings(
   const observed = await cluster.get(
     `/api/v1/namespaces/${account.namespace}/serviceaccounts/${account.name}`,
   );
-  const { defaultPermission } = installation.settings;
   return checkAccess({ account, ref, connector, mayUse, defaultPermission, observed });
 }
+
+const rightsWithoutRole = ({ namespace }: ConnectorRef): Finding =>
+  fine(
+    "rights",
+    `every ServiceAccount of namespace ${namespace} may pull and push without a Role, since the installation has DEFAULT_PERMISSION=namespace`,
+  );
 
 async function addressFindings(options: DiagnoseConnectorOptions): Promise<readonly Finding[]> {
   const { cluster, ref, installation, resolve } = options;

@@ -711,6 +711,19 @@ describe("the doctor", function () {
     expect(installation.at(-1)?.subject).to.equal("proxy's Service");
   });
 
+  it("says who needs no Role, also where it is not told whose rights to look at", async () => {
+    change("configmaps", "connectors-settings", system, {
+      data: {
+        AUDIENCE: "connectors-proxy",
+        DEFAULT_PERMISSION: "namespace",
+        CLUSTER_DOMAIN: "cluster.local",
+      },
+    });
+    const found = (await findings({ serviceAccount: undefined })).at(-1);
+    expect(found).to.include({ subject: "rights", verdict: "ok" });
+    expect(found?.found).to.contain("every ServiceAccount of namespace team-a");
+  });
+
   describe("as a program", () => {
     const run = async (...args: readonly string[]) => {
       const folder = resources.add(makeTempFolder("doctor")).path;
