@@ -33,7 +33,7 @@ const pathFaults: Readonly<Record<string, string>> = {
   ENAMETOOLONG: "a name of more than 255 bytes, or a path of more than 4095",
   ENOENT: "the file system takes no folders there",
   ENOTDIR: "a parent is no folder",
-  EPERM: "the file system lets nobody make or remove folders there",
+  EPERM: "the file system lets nobody make folders there",
   EROFS: "the file system is read-only",
 };
 
@@ -78,12 +78,15 @@ export async function checkMountPoint(path: string): Promise<void> {
   );
 }
 
+/** What rmdir(2) says of what it leaves in its place: a file, a full folder, or one that can't be removed at all. */
+const staysThere = ["ENOENT", "ENOTDIR", "ENOTEMPTY", "EEXIST", "EACCES", "EPERM", "EROFS"];
+
 /**
  * Removes the folder if it exists and is empty. Anything else at the path is not the driver's, and stays.
- * @throws RpcError where no folder of the driver's can be at the path
+ * @throws RpcError where nothing can be at the path
  */
 export async function removeMountPoint(path: string): Promise<void> {
   await rmdir(path)
-    .catch(unless(undefined, "ENOENT", "ENOTDIR", "ENOTEMPTY", "EEXIST"))
+    .catch(unless(undefined, ...staysThere))
     .catch(blamePath("target_path", path));
 }
