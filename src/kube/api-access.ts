@@ -12,8 +12,17 @@ export interface ApiAccess {
    * Headers, agent and TLS settings of the next request. They are read anew for each request, since tokens and
    * certificates are replaced while we run.
    */
-  readonly requestOptions: () => Promise<RequestOptions>;
+  readonly requestOptions: (purpose: RequestPurpose) => Promise<RequestOptions>;
 }
+
+/** Watches last for minutes and have connections of their own, so that requests never wait for one. */
+export type RequestPurpose = "request" | "watch";
+
+/**
+ * Connections for requests. An API server answers in milliseconds, and whoever asks more than that at once waits: the
+ * queues of reviews and Secrets (fair-queue.ts) say who is next.
+ */
+const maxRequestSockets = 24;
 
 /** What a Pod knows of the API server. */
 export interface InClusterOptions {
@@ -37,21 +46,27 @@ export const serviceAccountFolder = "/var/run/secrets/kubernetes.io/serviceaccou
  */
 export function createInClusterAccess({ host, port, folder }: InClusterOptions): ApiAccess {
   const server = new URL(`https://${withBrackets(host)}:${port}`);
-  let agent: { readonly ca: string; readonly agent: Agent } | undefined;
-  const agentFor = (ca: string): Agent => {
-    if (agent?.ca !== ca) agent = { ca, agent: new Agent({ keepAlive: true, ca }) };
-    return agent.agent;
+  let agents: ({ readonly ca: string } & Readonly<Record<RequestPurpose, Agent>>) | undefined;
+  const agentFor = (ca: string, purpose: RequestPurpose): Agent => {
+    if (agents?.ca !== ca) {
+      agents = {
+        ca,
+        request: new Agent({ keepAlive: true, ca, maxSockets: maxRequestSockets }),
+        watch: new Agent({ keepAlive: true, ca }),
+      };
+    }
+    return agents[purpose];
   };
   return {
     server,
-    async requestOptions() {
+    async requestOptions(purpose) {
       // The kubelet replaces both files; a read costs nothing beside a request.
       const [token, ca] = await Promise.all(
         ["token", "ca.crt"].map((name) => readFile(join(folder, name), "utf8")),
       );
       return {
         headers: { authorization: `Bearer ${token?.trim()}` },
-        agent: agentFor(ca ?? ""),
+        agent: agentFor(ca ?? "", purpose),
       };
     },
   };

@@ -1,7 +1,7 @@
 import http, { type IncomingMessage } from "node:http";
 import https, { type RequestOptions } from "node:https";
 import { parseJson } from "../connector/document.ts";
-import type { ApiAccess } from "./api-access.ts";
+import type { ApiAccess, RequestPurpose } from "./api-access.ts";
 import { connectionError, statusError } from "./api-error.ts";
 
 /** A request to the API server. */
@@ -15,6 +15,8 @@ export interface ApiRequest {
   readonly body?: unknown;
   /** The Content-Type of the body; `application/json` unless given. */
   readonly contentType?: string;
+  /** The media types that are wanted; `application/json` unless given. */
+  readonly accept?: string;
 }
 
 /** A watch to begin: https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes */
@@ -70,8 +72,12 @@ export function createApiClient({ access, timeoutMs = 10_000 }: ApiClientOptions
     async request(request) {
       const signal = AbortSignal.timeout(timeoutMs);
       const { status, body } = await withConnectionErrors(async () => {
-        const timeouts = { signal, headersTimeoutMs, idleTimeoutMs: timeoutMs };
-        const response = await sendRequest(access, request, timeouts);
+        const response = await sendRequest(access, request, {
+          purpose: "request",
+          signal,
+          headersTimeoutMs,
+          idleTimeoutMs: timeoutMs,
+        });
         return { status: response.statusCode ?? 0, body: await readJson(response) };
       });
       if (status < 200 || status > 299) throw statusError(status, body);
@@ -81,7 +87,7 @@ export function createApiClient({ access, timeoutMs = 10_000 }: ApiClientOptions
     async watch({ path, query, signal, idleTimeoutMs }) {
       const request = { path, query: { ...query, watch: "true" } };
       const response = await withConnectionErrors(() =>
-        sendRequest(access, request, { signal, headersTimeoutMs, idleTimeoutMs }),
+        sendRequest(access, request, { purpose: "watch", signal, headersTimeoutMs, idleTimeoutMs }),
       );
       if (response.statusCode === 200) return readEvents(response);
       const body = await withConnectionErrors(() => readJson(response));
@@ -158,6 +164,7 @@ export async function* readLines(
 }
 
 interface SendOptions {
+  readonly purpose: RequestPurpose;
   /** Ends the exchange, also while the body is read. */
   readonly signal: AbortSignal;
   /** Milliseconds within which the head of the response has to come. */
@@ -189,7 +196,7 @@ async function sendRequest(
   const url = requestUrl(access.server, request);
   const body = request.body === undefined ? undefined : JSON.stringify(request.body);
   for (let stale = 0; ; stale += 1) {
-    const settings = await requestOptions(access, request, body, options.signal);
+    const settings = await requestOptions(access, request, body, options);
     try {
       return await sendOnce(url, settings, body, options);
     } catch (error) {
@@ -209,11 +216,11 @@ const json = "application/json";
 
 async function requestOptions(
   access: ApiAccess,
-  { method = "GET", contentType = json }: ApiRequest,
+  { method = "GET", contentType = json, accept = json }: ApiRequest,
   body: string | undefined,
-  signal: AbortSignal,
+  { purpose, signal }: SendOptions,
 ): Promise<RequestOptions> {
-  const given = await access.requestOptions();
+  const given = await access.requestOptions(purpose);
   // Without a length node:http sends the body of a DELETE all the same, as if another request began.
   const bodyHeaders = body !== undefined && {
     "content-type": contentType,
@@ -223,7 +230,7 @@ async function requestOptions(
     ...given,
     method,
     signal,
-    headers: { ...given.headers, accept: json, "user-agent": "oci-connector", ...bodyHeaders },
+    headers: { ...given.headers, accept, "user-agent": "oci-connector", ...bodyHeaders },
   };
 }
 

@@ -403,7 +403,10 @@ describe("the answers of a real API server", function () {
       const stranger = createApiClient({
         access: {
           ...access,
-          requestOptions: async () => ({ ...(await access.requestOptions()), headers: {} }),
+          requestOptions: async (purpose) => ({
+            ...(await access.requestOptions(purpose)),
+            headers: {},
+          }),
         },
       });
       // The API server takes those without a token for system:anonymous, who may do nothing.
@@ -415,8 +418,8 @@ describe("the answers of a real API server", function () {
       const unknown = createApiClient({
         access: {
           ...access,
-          requestOptions: async () => ({
-            ...(await access.requestOptions()),
+          requestOptions: async (purpose) => ({
+            ...(await access.requestOptions(purpose)),
             headers: { authorization: "Bearer nobody" },
           }),
         },

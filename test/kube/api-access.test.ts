@@ -1,5 +1,6 @@
 import { once } from "node:events";
 import { writeFile } from "node:fs/promises";
+import type { RequestListener } from "node:http";
 import { createServer, type Server } from "node:https";
 import type { AddressInfo } from "node:net";
 import { join } from "node:path";
@@ -59,6 +60,31 @@ describe("access to the API server", () => {
     expect(error).to.be.instanceOf(Unavailable);
     await writeFile(join(folder, "ca.crt"), ca);
     expect(authorizationOf(await client.request({ path: "/" }))).to.equal("Bearer second");
+  });
+
+  it("in the cluster takes a few connections for any number of requests, and others for watches", async () => {
+    const access = createInClusterAccess({ host: "127.0.0.1", port: `${port}`, folder });
+    const client = createApiClient({ access });
+    let connections = 0;
+    const count = (): void => {
+      connections += 1;
+    };
+    server.on("secureConnection", count);
+    const { promise: released, resolve: release } = Promise.withResolvers<void>();
+    const answer = server.listeners("request")[0] as RequestListener;
+    server.removeAllListeners("request");
+    server.on("request", (request, response) => {
+      if (request.url?.includes("watch=true")) answer(request, response);
+      else void released.then(() => answer(request, response));
+    });
+    const requests = Array.from({ length: 500 }, () => client.request({ path: "/" }));
+    const signal = new AbortController().signal;
+    const watch = { path: "/", query: {}, signal, idleTimeoutMs: 5_000 };
+    for await (const event of await client.watch(watch)) expect(event).to.be.an("object");
+    release();
+    await Promise.all(requests);
+    server.off("secureConnection", count);
+    expect(connections).to.be.within(2, 25);
   });
 
   it("in the cluster says what is missing, and recovers", async () => {
