@@ -41,11 +41,16 @@ function textOf(secret: unknown, key: string, problems: Problem[]): string | und
   const value = secretValue(secret, key);
   const wrong = typeof value === "string" ? value : whatIsWrongWith(value);
   if (wrong === undefined) return value.toString("utf8");
-  problems.push({ path: key, found: wrong, wanted: "one line of text" });
+  const wanted = `one line of text, of at most ${maxValueBytes} bytes`;
+  problems.push({ path: key, found: wrong, wanted });
   return undefined;
 }
 
+/** Tokens that serve as a password have a few kilobytes, and no server takes a header of 64 KiB. */
+const maxValueBytes = 32 * 1024;
+
 function whatIsWrongWith(value: Buffer): string | undefined {
+  if (value.length > maxValueBytes) return `${value.length} bytes`;
   if (value.length === 0) return "an empty value";
   if (!isUtf8(value)) return "bytes that are not UTF-8";
   const text = value.toString("utf8");

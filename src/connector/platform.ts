@@ -63,11 +63,20 @@ export interface Identity {
   readonly isExpired?: boolean;
 }
 
+/** Where a token came from, which is all that is known of its sender before it is verified. */
+export interface TokenSender {
+  /** The IP address of the client. Several clients may share it. */
+  readonly address: string;
+  /** Tells the connections from one address apart: the client's port. */
+  readonly connection: string;
+}
+
 /**
  * Finds the holder of a token. A refusal says why the token is invalid.
+ * @param sender who takes turns with others where tokens have to wait; all without one count as the same sender
  * @throws Unavailable where the platform can't say now
  */
-export type VerifyToken = (token: string) => Promise<Result<Identity>>;
+export type VerifyToken = (token: string, sender?: TokenSender) => Promise<Result<Identity>>;
 
 /** A use of a connector that needs a right. */
 export type Verb = "pull" | "push";

@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { LRUCache } from "lru-cache";
 import { Unavailable } from "../connector/platform.ts";
+import { createSharedStore } from "./shared-store.ts";
 
 /** What a lookup has found, and how long it holds. */
 export interface LookupResult<T> {
@@ -12,11 +13,22 @@ export interface LookupResult<T> {
    * given.
    */
   readonly usableMs?: number;
+  /** Whether it is a refusal. These are kept apart, so that many of them displace no other value. */
+  readonly isRefusal?: boolean;
+  /** Whether nobody had to be asked for it. */
+  readonly isUnasked?: boolean;
 }
 
-export interface LookupCacheOptions {
-  /** How many values are kept at most; the least recently used one goes first. */
+export interface LookupCacheOptions<T> {
+  /**
+   * How many values are kept at most, or with `sizeOf`, which size they have together. The least recently used value of
+   * the owner with the most goes first.
+   */
   readonly maxEntries: number;
+  /** Whose value it is: a namespace. Unless given, all values have one owner. */
+  readonly ownerOf?: (value: T) => string;
+  /** The size of a value; 1 unless given. */
+  readonly sizeOf?: (value: T) => number;
   /** The time, in milliseconds since 1970. */
   readonly now: () => number;
   /** Is called for each `get` with where its value came from. */
@@ -25,9 +37,16 @@ export interface LookupCacheOptions {
 
 /**
  * Is told where a value came from. `cached`: from the cache, or from a lookup that was already running; `asked`: from a
- * new lookup; `stale`: from the cache, since the new lookup has failed; `failed`: there was no value.
+ * new lookup; `unasked`: from a new lookup that had nobody to ask; `stale`: from the cache, since the new lookup has
+ * failed; `failed`: there was no value.
  */
-export type OnLookup = (outcome: "cached" | "asked" | "stale" | "failed") => void;
+export type OnLookup = (outcome: "cached" | "asked" | "unasked" | "stale" | "failed") => void;
+
+/**
+ * Looks up a value.
+ * @param known the kept value, where it is usable and no refusal
+ */
+export type LookUp<T> = (known: T | undefined) => Promise<LookupResult<T>>;
 
 /** Values that are slow to look up, by keys that say all that a value depends on. */
 export interface LookupCache<T> {
@@ -38,7 +57,7 @@ export interface LookupCache<T> {
    * @param mustBeNew whether the kept value has turned out to be wrong: it is looked up again, once a second at most
    * @throws what `lookUp` throws
    */
-  get(key: string, lookUp: () => Promise<LookupResult<T>>, mustBeNew?: boolean): Promise<T>;
+  get(key: string, lookUp: LookUp<T>, mustBeNew?: boolean): Promise<T>;
 }
 
 /** A value that is kept. All times are in milliseconds since 1970. */
@@ -50,6 +69,7 @@ interface CacheEntry<T> {
   readonly newUntil: number;
   /** The number of the lookup that has found it. */
   readonly lookup: number;
+  readonly isRefusal: boolean;
 }
 
 /** Callers wait this long for a new value where the old one is still usable. */
@@ -58,32 +78,45 @@ const maxWaitMs = 1_000;
 const retryMs = 5_000;
 /** A registry that refuses every request must not make each of them a request to the API server. */
 const newMs = 1_000;
+/** How many refusals are kept. Each of them is short, and costs one more lookup where it is gone. */
+const maxRefusals = 2_000;
 
 /**
  * Creates a cache of lookups that outlives an API server which is away.
  *
- * lru-cache keeps the entries. Its `fetch` does not fit: it has one time to live where we have two (fresh, and usable
+ * The `fetch` of lru-cache does not fit: it has one time to live where we have two (fresh, and usable
  * while the API server is away), serves a stale value after every error or after none, joins a forced refresh to a
  * lookup that began before it, and has no limit for how long callers wait.
  */
-export function createLookupCache<T>(options: LookupCacheOptions): LookupCache<T> {
+export function createLookupCache<T>(options: LookupCacheOptions<T>): LookupCache<T> {
   const { maxEntries, now, onLookup = () => undefined } = options;
-  const entries = new LRUCache<string, CacheEntry<T>>({ max: maxEntries });
+  const { ownerOf = () => "", sizeOf = () => 1 } = options;
+  const values = createSharedStore<CacheEntry<T>>(maxEntries);
+  const refusals = new LRUCache<string, CacheEntry<T>>({ max: maxRefusals });
   const running = new Map<string, Promise<T>>();
   let lookupCount = 0;
 
-  async function runLookup(
-    key: string,
-    lookUp: () => Promise<LookupResult<T>>,
-    mustBeNew: boolean,
-  ): Promise<T> {
+  const find = (key: string): CacheEntry<T> | undefined => values.get(key) ?? refusals.get(key);
+
+  function keep(key: string, entry: CacheEntry<T>): void {
+    const before = values.peek(key) ?? refusals.peek(key);
+    if (before !== undefined && before.lookup > entry.lookup) return; // a later lookup was faster
+    values.delete(key);
+    refusals.delete(key);
+    if (entry.isRefusal) refusals.set(key, entry);
+    else values.set(key, entry, ownerOf(entry.value), sizeOf(entry.value));
+  }
+
+  async function runLookup(key: string, lookUp: LookUp<T>, mustBeNew: boolean): Promise<T> {
     lookupCount += 1;
     const lookup = lookupCount;
+    const known = values.peek(key);
     try {
-      const result = await lookUp();
-      onLookup("asked");
-      const isLatest = (entries.peek(key)?.lookup ?? 0) <= lookup; // a later lookup may have been faster
-      if (isLatest) entries.set(key, createEntry(result, lookup, mustBeNew));
+      const result = await lookUp(
+        known !== undefined && known.usableUntil > now() ? known.value : undefined,
+      );
+      onLookup(result.isUnasked ? "unasked" : "asked");
+      keep(key, createEntry(result, lookup, mustBeNew));
       return result.value;
     } catch (error) {
       return staleValue(key, error, mustBeNew);
@@ -92,7 +125,7 @@ export function createLookupCache<T>(options: LookupCacheOptions): LookupCache<T
 
   /** The value that is used although its lookup has failed. @throws the error where there is none */
   function staleValue(key: string, error: unknown, mustBeNew: boolean): T {
-    const entry = entries.get(key);
+    const entry = find(key);
     const isUsable = entry !== undefined && entry.usableUntil > now() && !mustBeNew;
     const isUsed = isUsable && error instanceof Unavailable;
     onLookup(isUsed ? "stale" : "failed");
@@ -102,13 +135,14 @@ export function createLookupCache<T>(options: LookupCacheOptions): LookupCache<T
   }
 
   function createEntry(
-    { value, freshMs, usableMs = freshMs }: LookupResult<T>,
+    { value, freshMs, usableMs = freshMs, isRefusal = false }: LookupResult<T>,
     lookup: number,
     mustBeNew: boolean,
   ): CacheEntry<T> {
     return {
       value,
       lookup,
+      isRefusal,
       newUntil: mustBeNew ? now() + newMs : 0,
       freshUntil: now() + freshMs,
       usableUntil: now() + usableMs,
@@ -116,11 +150,7 @@ export function createLookupCache<T>(options: LookupCacheOptions): LookupCache<T
   }
 
   /** Runs a lookup, or waits for the one that is running. */
-  function shareLookup(
-    key: string,
-    lookUp: () => Promise<LookupResult<T>>,
-    mustBeNew: boolean,
-  ): Promise<T> {
+  function shareLookup(key: string, lookUp: LookUp<T>, mustBeNew: boolean): Promise<T> {
     // A lookup that began before the value turned out to be wrong may find the wrong one again.
     const lookupKey = mustBeNew ? `new ${key}` : `any ${key}`;
     const shared = running.get(lookupKey);
@@ -135,7 +165,7 @@ export function createLookupCache<T>(options: LookupCacheOptions): LookupCache<T
 
   return {
     async get(key, lookUp, mustBeNew = false) {
-      const entry = entries.get(key);
+      const entry = find(key);
       if (entry !== undefined && (mustBeNew ? entry.newUntil : entry.freshUntil) > now()) {
         onLookup("cached");
         return entry.value;

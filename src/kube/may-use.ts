@@ -1,9 +1,18 @@
 import type { ConnectorRef } from "../connector/connector-ref.ts";
 import { property } from "../connector/document.ts";
-import type { DefaultPermission, MayUse, Requester, Result, Verb } from "../connector/platform.ts";
+import type {
+  DefaultPermission,
+  FindConnector,
+  MayUse,
+  Requester,
+  Result,
+  Verb,
+} from "../connector/platform.ts";
 import type { ApiClient } from "./api-client.ts";
 import { refusedAsUnavailable } from "./api-error.ts";
+import { createFairQueue } from "./fair-queue.ts";
 import { createLookupCache, type OnLookup } from "./lookup-cache.ts";
+import { namespaceOf } from "./verify-token.ts";
 
 /** What is needed to have access reviewed, and what the operator requires. */
 export interface AccessReviewOptions {
@@ -20,6 +29,13 @@ export interface AccessReviewOptions {
   readonly allowedMs?: number;
   /** Is called for each review with where its result came from. */
   readonly onLookup?: OnLookup;
+  /** Is called for each question that is not asked, since too many others wait. */
+  readonly onReject?: () => void;
+  /**
+   * Tells which connectors exist. For one that does not, the right to get any connector of its namespace is reviewed,
+   * whatever its name, so that made-up names cost one review. Unless given, all names are reviewed.
+   */
+  readonly findConnector?: FindConnector;
 }
 
 const group = "connectors.alauda.io";
@@ -34,6 +50,8 @@ const negativeMs = 5_000;
 /** While the API server is away, nobody can revoke a right either. */
 const usableMs = 10 * 60_000;
 const maxEntries = 10_000;
+/** Reviews that run at once. */
+const concurrency = 4;
 
 /**
  * Creates a function that has the API server review who may use a connector (SubjectAccessReview). Results are cached.
@@ -41,19 +59,40 @@ const maxEntries = 10_000;
  * allows.
  */
 export function createAccessReviewer(options: AccessReviewOptions): MayUse {
-  const { client, now, allowedMs = 60_000, onLookup } = options;
-  const results = createLookupCache<boolean>({ maxEntries, now, onLookup });
-  const isAllowed = (who: Requester, ref: ConnectorRef, right: Right): Promise<boolean> => {
+  const { client, now, allowedMs = 60_000, onLookup, onReject, findConnector } = options;
+  const queue = createFairQueue({ what: "reviews of access", concurrency, onReject });
+  /** An entry says who has asked: it is theirs. */
+  const results = createLookupCache<Reviewed>({
+    maxEntries,
+    now,
+    onLookup,
+    ownerOf: ({ group }) => group,
+  });
+
+  async function isAllowed(who: Requester, where: ReviewedRef, right: Right): Promise<boolean> {
     const { user, groups } = who;
-    const key = JSON.stringify([user, groups, ref.namespace, ref.name, right.verb, right.resource]);
-    return results.get(key, async () => {
-      const value = await review(client, who, ref, right);
-      return value ? { value, freshMs: allowedMs, usableMs } : { value, freshMs: negativeMs };
+    const asker = { group: namespaceOf(user) ?? user, member: user };
+    const { namespace, name = "" } = where;
+    const key = JSON.stringify([user, groups, namespace, name, right.verb, right.resource]);
+    const { allowed } = await results.get(key, async () => {
+      const allowed = await queue.run(asker, () => review(client, who, where, right));
+      const value = { allowed, group: asker.group };
+      return allowed
+        ? { value, freshMs: allowedMs, usableMs }
+        : { value, freshMs: negativeMs, isRefusal: true };
     });
-  };
+    return allowed;
+  }
+
   return async (who, ref, verb) => {
     if (isAllowedByDefault(who, ref, options.defaultPermission)) {
       return { ok: true, value: undefined };
+    }
+    const found = await findConnector?.(ref);
+    if (found?.state === "missing") {
+      const mayGetAny = await isAllowed(who, { namespace: ref.namespace }, readRight);
+      if (mayGetAny) return { ok: true, value: undefined };
+      return refuse(who, ref, requiredRights(verb, options));
     }
     const rights = requiredRights(verb, options);
     const allowed = await Promise.all(rights.map((right) => isAllowed(who, ref, right)));
@@ -70,12 +109,26 @@ export const isAllowedByDefault = (
 ): boolean =>
   defaultPermission === "namespace" && user.startsWith(`system:serviceaccount:${namespace}:`);
 
+/** What a review has found, and the asker's group. */
+interface Reviewed {
+  readonly allowed: boolean;
+  readonly group: string;
+}
+
+/** The connectors that a review is about: one, or without a name all of the namespace. */
+interface ReviewedRef {
+  readonly namespace: string;
+  readonly name?: string;
+}
+
+const readRight: Right = { verb: "get", resource: "connectors" };
+
 function requiredRights(
   verb: Verb,
   { separatePush, requireProxyVerb }: AccessReviewOptions,
 ): readonly Right[] {
   return [
-    { verb: "get", resource: "connectors" },
+    readRight,
     ...(requireProxyVerb ? [{ verb: "get", resource: "connectors/proxy" } as const] : []),
     ...(verb === "push" && separatePush
       ? [{ verb: "update", resource: "connectors/proxy" } as const]
@@ -86,7 +139,7 @@ function requiredRights(
 async function review(
   client: Pick<ApiClient, "request">,
   { user, groups }: Requester,
-  { namespace, name }: ConnectorRef,
+  { namespace, name }: ReviewedRef,
   { verb, resource }: Right,
 ): Promise<boolean> {
   const [plural, subresource] = resource.split("/");
@@ -101,7 +154,7 @@ async function review(
         resource: plural,
         verb,
         namespace,
-        name,
+        ...(name === undefined ? {} : { name }),
         ...(subresource === undefined ? {} : { subresource }),
       },
     },
@@ -127,7 +180,7 @@ function refuse(
       `{apiGroups: [${group}], resources: [${resource}], resourceNames: [${name}], verbs: [${verb}]}`,
   );
   const reason =
-    `allow ${user} to ${wanted.join(" and ")} "${name}" in namespace ${namespace}: ` +
+    `allow ${user} to ${wanted.join(" and ")} "${name}" in namespace ${namespace}, if there is one: ` +
     `bind it there to a Role with rules: [${rules.join(", ")}]`;
   return { ok: false, reason };
 }

@@ -7,6 +7,7 @@ import { describeProblems } from "../connector/problem.ts";
 import type { Log } from "../log.ts";
 import type { ApiClient } from "./api-client.ts";
 import { ApiError, hasStatus } from "./api-error.ts";
+import { createFairQueue } from "./fair-queue.ts";
 import { listAll } from "./list-all.ts";
 import { createLookupCache, type LookupResult, type OnLookup } from "./lookup-cache.ts";
 
@@ -20,13 +21,21 @@ export interface UpstreamSecretsOptions {
   readonly log: Log;
   /** Is called for each Secret with where its content came from. */
   readonly onLookup?: OnLookup;
+  /** Is called for each Secret that is not read, since too many others wait. */
+  readonly onReject?: () => void;
 }
 
 const positiveMs = 30_000;
 const negativeMs = 2_000;
 /** While the API server is away, a new password can't be read anyway. */
 const usableMs = 10 * 60_000;
-const maxEntries = 2_000;
+/** The bytes of all credentials that are kept, and those of all certificates. */
+const maxKeptBytes = 16 * 1024 * 1024;
+/** What an entry takes beside its content. */
+const entryBytes = 512;
+/** Secrets that are read at once. */
+const concurrency = 4;
+const maxRefusals = 2_000;
 
 /** The label of Secrets in the install namespace whose certificates every connector trusts. */
 export const sharedCaLabel = "connectors.cpaas.io/ca-cert=true";
@@ -36,9 +45,20 @@ export const sharedCaLabel = "connectors.cpaas.io/ca-cert=true";
  * certificates that is missing or forbidden is logged and adds none, as it does not make the connector unready either.
  */
 export function createUpstreamSecretsReader(options: UpstreamSecretsOptions): ReadUpstreamSecrets {
-  const { client, installNamespace, now, onLookup } = options;
-  const credentials = createLookupCache<Result<Credential>>({ maxEntries, now, onLookup });
-  const certificates = createLookupCache<readonly string[]>({ maxEntries, now, onLookup });
+  const { client, installNamespace, now, onLookup, onReject } = options;
+  const queue = createFairQueue({ what: "reads of Secrets", concurrency, onReject });
+  const cache = { maxEntries: maxKeptBytes, now, onLookup };
+  const credentials = createLookupCache<Owned<Result<Credential>>>({
+    ...cache,
+    ownerOf: ({ namespace }) => namespace,
+    sizeOf: ({ value }) =>
+      entryBytes + (value.ok ? value.value.username.length + value.value.password.length : 0),
+  });
+  const certificates = createLookupCache<Owned<readonly string[]>>({
+    ...cache,
+    ownerOf: ({ namespace }) => namespace,
+    sizeOf: ({ value }) => value.reduce((bytes, { length }) => bytes + length, entryBytes),
+  });
   const readCertificates = createCertificatesReader(options.log);
 
   async function credentialOf(
@@ -46,11 +66,15 @@ export function createUpstreamSecretsReader(options: UpstreamSecretsOptions): Re
     fresh: boolean,
   ): Promise<Result<Credential | undefined>> {
     if (secretName === undefined) return { ok: true, value: undefined };
-    const lookUp = async (): Promise<LookupResult<Result<Credential>>> => {
-      const value = await readCredential(client, namespace, secretName);
-      return value.ok ? { value, freshMs: positiveMs, usableMs } : { value, freshMs: negativeMs };
+    const lookUp = async (): Promise<LookupResult<Owned<Result<Credential>>>> => {
+      const asker = { group: namespace, member: uid };
+      const read = await queue.run(asker, () => readCredential(client, namespace, secretName));
+      const value = { namespace, value: read };
+      return read.ok
+        ? { value, freshMs: positiveMs, usableMs }
+        : { value, freshMs: negativeMs, isRefusal: true };
     };
-    return credentials.get(`${uid} ${namespace}/${secretName}`, lookUp, fresh);
+    return (await credentials.get(`${uid} ${namespace}/${secretName}`, lookUp, fresh)).value;
   }
 
   async function certificatesOf(
@@ -59,23 +83,25 @@ export function createUpstreamSecretsReader(options: UpstreamSecretsOptions): Re
   ): Promise<readonly string[]> {
     if (caCertSecretName === undefined) return [];
     const secret = `Secret ${namespace}/${caCertSecretName}`;
-    const lookUp = (): Promise<LookupResult<readonly string[]>> =>
-      readCertificates(secret, async () => {
-        const path = secretPath(namespace, caCertSecretName);
-        return parseCertificates(await client.request({ path }));
-      });
-    return certificates.get(`${uid} ${secret}`, lookUp, fresh);
+    const lookUp = (): Promise<LookupResult<Owned<readonly string[]>>> =>
+      readCertificates(namespace, secret, () =>
+        queue.run({ group: namespace, member: uid }, async () => {
+          const path = secretPath(namespace, caCertSecretName);
+          return parseCertificates(await client.request({ path }));
+        }),
+      );
+    return (await certificates.get(`${uid} ${secret}`, lookUp, fresh)).value;
   }
 
-  function sharedCertificates(): Promise<readonly string[]> {
+  async function sharedCertificates(): Promise<readonly string[]> {
     const secrets = `Secrets labelled ${sharedCaLabel} in namespace ${installNamespace}`;
-    const lookUp = (): Promise<LookupResult<readonly string[]>> =>
-      readCertificates(secrets, async () => {
+    const lookUp = (): Promise<LookupResult<Owned<readonly string[]>>> =>
+      readCertificates(installNamespace, secrets, async () => {
         const query = { labelSelector: sharedCaLabel };
         const { items } = await listAll(client, secretPath(installNamespace), query);
         return items.flatMap(parseCertificates);
       });
-    return certificates.get("shared", lookUp);
+    return (await certificates.get("shared", lookUp)).value;
   }
 
   return async (connector, { fresh = false } = { fresh: false }) => {
@@ -88,6 +114,12 @@ export function createUpstreamSecretsReader(options: UpstreamSecretsOptions): Re
     const caCertificates = [...new Set([...own, ...shared])];
     return { ok: true, value: { credential: credential.value, caCertificates } };
   };
+}
+
+/** Something that was read from the Secrets of a namespace. */
+interface Owned<T> {
+  readonly namespace: string;
+  readonly value: T;
 }
 
 const secretPath = (namespace: string, name?: string): string =>
@@ -112,21 +144,22 @@ async function readCredential(
   }
 }
 
-/** @param reference which Secrets, for the log */
+/** @param reference which Secrets of the namespace, for the log */
 type ReadCertificates = (
+  namespace: string,
   reference: string,
   read: () => Promise<readonly string[]>,
-) => Promise<LookupResult<readonly string[]>>;
+) => Promise<LookupResult<Owned<readonly string[]>>>;
 
 /**
  * Creates a function that reads certificates. Where the API server refuses that, there are none, and each new refusal
  * is logged once.
  */
 function createCertificatesReader(log: Log): ReadCertificates {
-  const refusals = new LRUCache<string, string>({ max: maxEntries });
-  return async (reference, read) => {
+  const refusals = new LRUCache<string, string>({ max: maxRefusals });
+  return async (namespace, reference, read) => {
     try {
-      const value = await read();
+      const value = { namespace, value: await read() };
       refusals.delete(reference);
       return { value, freshMs: positiveMs, usableMs };
     } catch (error) {
@@ -138,7 +171,7 @@ function createCertificatesReader(log: Log): ReadCertificates {
         });
       }
       refusals.set(reference, error.message);
-      return { value: [], freshMs: negativeMs };
+      return { value: { namespace, value: [] }, freshMs: negativeMs, isRefusal: true };
     }
   };
 }

@@ -1,11 +1,13 @@
 import { hash } from "node:crypto";
 import { LRUCache } from "lru-cache";
 import { parseJson, property } from "../connector/document.ts";
-import type { Identity, Result, VerifyToken } from "../connector/platform.ts";
+import type { Identity, Result, TokenSender, VerifyToken } from "../connector/platform.ts";
 import { show } from "../connector/problem.ts";
 import type { ApiClient } from "./api-client.ts";
 import { hasStatus, refusedAsUnavailable } from "./api-error.ts";
+import { type Asker, createFairQueue } from "./fair-queue.ts";
 import { createLookupCache, type LookupResult, type OnLookup } from "./lookup-cache.ts";
+import { createSignatureCheck } from "./token-keys.ts";
 
 /** What is needed to have tokens reviewed. */
 export interface TokenReviewOptions {
@@ -16,6 +18,8 @@ export interface TokenReviewOptions {
   readonly now: () => number;
   /** Is called for each token with where its result came from. */
   readonly onLookup?: OnLookup;
+  /** Is called for each token that is not reviewed, since too many others wait. */
+  readonly onReject?: () => void;
 }
 
 /** A result is used for so long: after that a token that was revoked, or whose Pod is gone, is refused. */
@@ -23,16 +27,54 @@ const positiveMs = 60_000;
 const negativeMs = 5_000;
 const maxEntries = 10_000;
 
+/** The API server accepts a token for so long after its end, since clocks differ. */
+const leewayMs = 60_000;
+/** Reviews that run at once: of tokens that were accepted before, and of others. */
+const concurrency = 4;
+
 const advice = "read the volume's files again, since the kubelet renews the token in them";
 
 /**
  * Creates a function that has the API server verify tokens (TokenReview). While the API server is away, tokens that it
  * has accepted before are still accepted until they expire. Tokens are kept as hashes only.
+ *
+ * What can be told without a review costs none: another audience, a token that has expired, and, where the API server's
+ * keys can be had, a forged one. Reviews wait in two queues, one for tokens that were accepted before, whose namespaces
+ * take turns, and one for all others, whose senders do.
  */
 export function createTokenReviewer(options: TokenReviewOptions): VerifyToken {
-  const { client, audience, now, onLookup } = options;
-  const results = createLookupCache<Result<Identity>>({ maxEntries, now, onLookup });
-  return async (token) => {
+  const { client, audience, now, onLookup, onReject } = options;
+  const results = createLookupCache<Result<Identity>>({
+    maxEntries,
+    now,
+    onLookup,
+    ownerOf: (result) => (result.ok ? askerOf(result.value).group : ""),
+  });
+  const isSigned = createSignatureCheck(options);
+  const queue = { what: "reviews of tokens", concurrency, onReject };
+  const acceptedBefore = createFairQueue(queue);
+  const unknown = createFairQueue(queue);
+
+  async function lookUp(
+    token: string,
+    sender: TokenSender,
+    remainingMs: number,
+    known: Result<Identity> | undefined,
+  ): Promise<LookupResult<Result<Identity>>> {
+    const refused = { freshMs: negativeMs, isRefusal: true };
+    if (!known?.ok && (await isSigned(token)) === false) {
+      const value = refuse("the token is not signed with a key of this cluster's API server");
+      return { ...refused, value, isUnasked: true };
+    }
+    const ask = (): Promise<Result<Identity>> => review(client, audience, token);
+    const value = known?.ok
+      ? await acceptedBefore.run(askerOf(known.value), ask)
+      : await unknown.run({ group: sender.address, member: sender.connection }, ask);
+    if (!value.ok) return { ...refused, value };
+    return { value, freshMs: Math.min(remainingMs, positiveMs), usableMs: remainingMs };
+  }
+
+  return async (token, sender = unknownSender) => {
     const claims = readClaims(token);
     // Whatever else people type as a password is not for the API server, nor for its audit log.
     if (claims === undefined) return refuse("this is not the token of a ServiceAccount");
@@ -40,15 +82,26 @@ export function createTokenReviewer(options: TokenReviewOptions): VerifyToken {
       const found = claims.audiences.map(show).join(", ") || "nobody";
       return refuse(`the token is for ${found}, but must be for ${show(audience)}`);
     }
-    const remainingMs = Math.max(0, (claims.expiresAt ?? 0) - now());
+    const { expiresAt = 0 } = claims;
+    if (claims.expiresAt !== undefined && expiresAt + leewayMs <= now()) {
+      return refuse("the token has expired");
+    }
+    const remainingMs = Math.max(0, expiresAt - now());
     const key = hash("sha256", token, "base64");
-    return results.get(key, async (): Promise<LookupResult<Result<Identity>>> => {
-      const value = await review(client, audience, token);
-      if (!value.ok) return { value, freshMs: negativeMs };
-      return { value, freshMs: Math.min(remainingMs, positiveMs), usableMs: remainingMs };
-    });
+    return results.get(key, (known) => lookUp(token, sender, remainingMs, known));
   };
 }
+
+const unknownSender: TokenSender = { address: "", connection: "" };
+
+/** Whose turn it is where somebody's token or right is reviewed: the namespace of a ServiceAccount, then its Pod. */
+function askerOf({ user, subject }: Pick<Identity, "user" | "subject">): Asker {
+  return { group: namespaceOf(user) ?? user, member: subject };
+}
+
+/** The namespace of a ServiceAccount's user name; undefined for any other user. */
+export const namespaceOf = (user: string): string | undefined =>
+  /^system:serviceaccount:([^:]+):/.exec(user)?.[1];
 
 const refuse = (reason: string): Result<Identity> => ({
   ok: false,
@@ -91,7 +144,7 @@ function readIdentity(user: unknown): Identity {
   };
   const podName = extra("pod-name");
   const podUid = extra("pod-uid");
-  const namespace = /^system:serviceaccount:([^:]+):/.exec(name)?.[1];
+  const namespace = namespaceOf(name);
   return {
     user: name,
     groups: Array.isArray(groups) ? groups.map(String) : [],
@@ -165,12 +218,12 @@ export function createExpiredTokenVerifier({
       value: await isRunning(client, identity),
       freshMs: podFreshMs,
     }));
-  return async (token) => {
+  return async (token, sender) => {
     const key = hash("sha256", token, "base64");
     const expiredMs = now() - (readClaims(token)?.expiresAt ?? Number.POSITIVE_INFINITY);
     const identity = verified.get(key);
     if (expiredMs < 0 || identity === undefined) {
-      const result = await verify(token);
+      const result = await verify(token, sender);
       if (result.ok && result.value.pod !== undefined) verified.set(key, result.value);
       return result;
     }
@@ -178,7 +231,7 @@ export function createExpiredTokenVerifier({
       return { ok: true, value: { ...identity, isExpired: true } };
     }
     verified.delete(key);
-    return verify(token);
+    return verify(token, sender);
   };
 }
 

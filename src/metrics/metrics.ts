@@ -72,14 +72,19 @@ export interface ApiMetrics {
   readonly access: CountLookup;
   /** A connector's Secrets. */
   readonly secret: CountLookup;
+  /** Counts a question that was not asked, since too many others wait for the API server. */
+  rejected(kind: LookupKind): void;
 }
+
+/** What is looked up in the API server. */
+type LookupKind = "token" | "access" | "secret";
 
 /**
  * Counts a lookup.
- * @param outcome where the result came from: `asked` from the API server, `cached` from the cache, `stale` from the cache
- *   for want of a new one; `failed` where there was none
+ * @param outcome where the result came from: `asked` from the API server, `unasked` where it was known without, `cached`
+ *   from the cache, `stale` from the cache for want of a new one; `failed` where there was none
  */
-type CountLookup = (outcome: "cached" | "asked" | "stale" | "failed") => void;
+type CountLookup = (outcome: "cached" | "asked" | "unasked" | "stale" | "failed") => void;
 
 function createApiMetrics(registers: Registry[]): ApiMetrics {
   const lookups = new Counter({
@@ -88,11 +93,22 @@ function createApiMetrics(registers: Registry[]): ApiMetrics {
     labelNames: ["kind", "outcome"],
     registers,
   });
+  const rejections = new Counter({
+    name: "oci_connector_api_rejections_total",
+    help: "Questions that were not asked, since too many others were waiting for the API server.",
+    labelNames: ["kind"],
+    registers,
+  });
   const countOf =
-    (kind: keyof ApiMetrics): CountLookup =>
+    (kind: LookupKind): CountLookup =>
     (outcome) =>
       lookups.inc({ kind, outcome });
-  return { token: countOf("token"), access: countOf("access"), secret: countOf("secret") };
+  return {
+    token: countOf("token"),
+    access: countOf("access"),
+    secret: countOf("secret"),
+    rejected: (kind) => rejections.inc({ kind }),
+  };
 }
 
 /** Buckets of calls and reconciliations: from at once to as long as somebody would complain about. */

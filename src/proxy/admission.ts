@@ -4,7 +4,14 @@ import { type Action, maxPatternBytes, maxPatterns } from "../connector/access-r
 import { isAllowed, matchesTag, type SpendWork } from "../connector/access-verdict.ts";
 import type { Connector } from "../connector/connector.ts";
 import { type ConnectorRef, showRef } from "../connector/connector-ref.ts";
-import type { FindConnector, Identity, MayUse, Verb, VerifyToken } from "../connector/platform.ts";
+import type {
+  FindConnector,
+  Identity,
+  MayUse,
+  TokenSender,
+  Verb,
+  VerifyToken,
+} from "../connector/platform.ts";
 import { denied, RegistryError } from "./registry-error.ts";
 import { basicChallenge, clientToken } from "./request/request-head.ts";
 import type { Endpoint, RepositoryTarget } from "./request/request-target.ts";
@@ -30,10 +37,16 @@ export async function authenticate(
   if (token === undefined) {
     throw unauthorized("this proxy requires the token of a connectors volume", tokenHint);
   }
-  const verified = await verifyToken(token);
+  const verified = await verifyToken(token, senderOf(request));
   if (!verified.ok) throw unauthorized(verified.reason, tokenHint);
   return verified.value;
 }
+
+/** Who has sent a request, as far as its connection tells. */
+export const senderOf = ({ socket }: IncomingMessage): TokenSender => ({
+  address: socket.remoteAddress ?? "",
+  connection: String(socket.remotePort ?? ""),
+});
 
 const tokenHint =
   "use the volume's config.json (DOCKER_CONFIG, --authfile), or its context.token as the password of any user";

@@ -43,8 +43,9 @@ export async function startCsi(
   const connectors = cluster.watch(connectorsPath);
   const configMaps = `/api/v1/namespaces/${settings.namespace}/configmaps`;
   const authority = cluster.watchOne<AuthorityConfigMap>(configMaps, caConfigMapName);
+  const findConnector = createConnectorFinder(connectors);
   const node = createVolumeNode({
-    findConnector: createConnectorFinder(connectors),
+    findConnector,
     // Only pulls are reviewed here. The proxy refuses a push that needs a right of its own.
     mayUse: createAccessReviewer({
       client: cluster.client,
@@ -53,7 +54,9 @@ export async function startCsi(
       requireProxyVerb: settings.requireProxyVerb,
       defaultPermission: settings.defaultPermission,
       allowedMs: 10 * 60_000, // long, since it is reviewed at every republish, and the proxy decides anyway
+      findConnector,
       onLookup: metrics.api.access,
+      onReject: () => metrics.api.rejected("access"),
     }),
     proxyHostsOf: serviceHosts(settings.clusterDomain),
     audience: settings.audience,

@@ -48,7 +48,7 @@ export async function startClusterProxy(
   const { client } = cluster;
   const now = Date.now;
   const metrics = createMetrics("proxy", droppedLines);
-  const { token, access, secret } = metrics.api;
+  const { token, access, secret, rejected } = metrics.api;
   const connectors = cluster.watch(connectorsPath);
   connectors.onChange(({ name, namespace = "", object }) => {
     if (object === undefined) void metrics.proxy.forget(showRef({ namespace, name }));
@@ -66,6 +66,7 @@ export async function startClusterProxy(
     await health.stop();
     throw reason;
   });
+  const findConnector = createConnectorFinder(connectors);
   const connectorOfHost = (host: string): ConnectorRef | undefined =>
     connectorOfServiceHost(host, clusterDomain);
   const ownName = `${installedNames.proxyService}.${namespace}.svc.${clusterDomain}`;
@@ -74,21 +75,35 @@ export async function startClusterProxy(
       { scheme: "http", host: "::", port: httpPort },
       { scheme: "https", host: "::", port: httpsPort, certificateName: ownName },
     ],
-    findConnector: createConnectorFinder(connectors),
+    findConnector,
     readUpstreamSecrets: createUpstreamSecretsReader({
       client,
       installNamespace: namespace,
       now,
       log,
       onLookup: secret,
+      onReject: () => rejected("secret"),
     }),
     verifyToken: createExpiredTokenVerifier({
       client,
       now,
       graceMs: settings.tokenGraceMs,
-      verify: createTokenReviewer({ client, audience, now, onLookup: token }),
+      verify: createTokenReviewer({
+        client,
+        audience,
+        now,
+        onLookup: token,
+        onReject: () => rejected("token"),
+      }),
     }),
-    mayUse: createAccessReviewer({ client, now, ...settings, onLookup: access }),
+    mayUse: createAccessReviewer({
+      client,
+      now,
+      ...settings,
+      findConnector,
+      onLookup: access,
+      onReject: () => rejected("access"),
+    }),
     connectorOfHost,
     leafIssuer: keys.leafIssuer,
     servesName: (name) => name === ownName || connectorOfHost(name) !== undefined,

@@ -71,7 +71,7 @@ describe("a credential", () => {
   }
 
   const right = { username: "bob", password: "pw" };
-  const line = "wanted one line of text";
+  const line = "wanted one line of text, of at most 32768 bytes";
   const types = "wanted cpaas.io/distribution-registry-token or kubernetes.io/basic-auth";
   const nothing = `username: found nothing, ${line}; password: found nothing, ${line}`;
   const newline = "a value that ends in a newline (written with echo? use printf)";

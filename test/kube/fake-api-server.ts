@@ -47,6 +47,8 @@ export interface FakeApiServer extends Stoppable {
   readonly watches: number;
   /** What is answered instead of what would be; undefined where the request is served as usual. */
   intercept: ((request: FakeRequest) => FakeAnswer | undefined) | undefined;
+  /** What is waited for before a request is answered. */
+  delay: ((request: FakeRequest) => Promise<unknown> | undefined) | undefined;
   /** Nobody listens any more, all connections are cut. */
   goAway(): Promise<void>;
   /** Listens again, at the same port. */
@@ -99,8 +101,9 @@ export async function startFakeApiServer(): Promise<FakeApiServer> {
   };
 
   const server = createServer((request, response) => {
-    void readRequest(request).then((call) => {
+    void readRequest(request).then(async (call) => {
       requests.push(call);
+      await fake.delay?.(call);
       const answer = fake.intercept?.(call);
       if (answer === "silence") return;
       if (answer === "cut") request.socket.destroy();
@@ -223,6 +226,7 @@ export async function startFakeApiServer(): Promise<FakeApiServer> {
     },
     requests,
     intercept: undefined,
+    delay: undefined,
     put: store,
     get: (plural, name, namespace = "") => collection(plural).get(`${namespace}/${name}`),
     remove(plural, name, namespace = "") {

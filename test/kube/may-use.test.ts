@@ -1,5 +1,10 @@
 import { expect } from "chai";
-import { type MayUse, type Result, Unavailable } from "../../src/connector/platform.ts";
+import {
+  type FindConnector,
+  type MayUse,
+  type Result,
+  Unavailable,
+} from "../../src/connector/platform.ts";
 import { createApiClient } from "../../src/kube/api-client.ts";
 import { type AccessReviewOptions, createAccessReviewer } from "../../src/kube/may-use.ts";
 import { cleanup } from "../support/cleanup.ts";
@@ -66,7 +71,7 @@ describe("createAccessReviewer()", () => {
     }
     const reason = reasonOf(await mayUse(who, { ...harbor, name: "other" }, "pull"));
     expect(reason).to.equal(
-      'allow system:serviceaccount:team-a:builder to get connectors.connectors.alauda.io "other" in namespace team-a: ' +
+      'allow system:serviceaccount:team-a:builder to get connectors.connectors.alauda.io "other" in namespace team-a, if there is one: ' +
         "bind it there to a Role with rules: [{apiGroups: [connectors.alauda.io], resources: [connectors], resourceNames: [other], verbs: [get]}]",
     );
   });
@@ -156,6 +161,63 @@ describe("createAccessReviewer()", () => {
     expect(await mayUse(who, harbor, "pull").catch((e: unknown) => e)).to.be.instanceOf(
       Unavailable,
     );
+  });
+
+  it("asks once for all names that don't exist, and tells only those who may know", async () => {
+    const existing = new Set(["team-a/harbor"]);
+    const findConnector: FindConnector = async (ref) => {
+      const name = `${ref.namespace}/${ref.name}`;
+      if (!existing.has(name)) return { state: "missing", reason: "there is none" };
+      return { state: "invalid", reason: "its content does not matter here" };
+    };
+    const mayUse = reviewer({ findConnector });
+    const use = (name: string): Promise<Result<void>> => mayUse(who, { ...harbor, name }, "pull");
+    const names = Array.from({ length: 300 }, (_, number) => `made-up-${number}`);
+    const refusals = (await Promise.all(names.map(use))).map(reasonOf);
+    expect(asked).to.deep.equal(["get connectors team-a/undefined"]);
+    const exists = reasonOf(await use("harbor"));
+    expect(refusals[7]?.replaceAll("made-up-7", "harbor")).to.equal(exists);
+
+    granted.add("get connectors team-a/undefined");
+    time += 5_000;
+    const answers = await Promise.all(names.map(use));
+    expect(answers.every(({ ok }) => ok)).to.equal(true);
+    expect(asked).to.have.length(3);
+  });
+
+  it("asks a few things at once, and the namespaces of those who ask take turns", async () => {
+    granted = new Set(["get connectors team-b/harbor"]);
+    let underWay = 0;
+    let most = 0;
+    const served: string[] = [];
+    server.intercept = ({ body }) => {
+      underWay -= 1;
+      const { user } = (body as ReviewBody).spec;
+      served.push(user);
+      return { status: 201, body: { status: { allowed: user.includes(":team-b:") } } };
+    };
+    server.delay = async () => {
+      underWay += 1;
+      most = Math.max(most, underWay);
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    };
+    let rejected = 0;
+    const mayUse = reviewer({ onReject: () => (rejected += 1) });
+    const flood = Array.from({ length: 2_000 }, (_, number) =>
+      mayUse(who, { ...harbor, name: `n${number}` }, "pull").then(
+        () => "answered",
+        (error: unknown) => (error as Error).name,
+      ),
+    );
+    const neighbour = { ...who, user: "system:serviceaccount:team-b:builder" };
+    const answer = await mayUse(neighbour, { namespace: "team-b", name: "harbor" }, "pull");
+    server.delay = undefined;
+    expect(answer.ok).to.equal(true);
+    expect(served.length).to.be.below(20);
+    const outcomes = await Promise.all(flood);
+    expect(most).to.be.within(1, 4);
+    expect(rejected).to.be.greaterThan(1_000);
+    expect(outcomes.filter((outcome) => outcome === "Unavailable")).to.have.length(rejected);
   });
 
   it("does not blame those who ask when it may not ask itself", async () => {

@@ -43,7 +43,8 @@ describe("createTokenReviewer()", () => {
     time = epoch;
     reviews = 0;
     status = { authenticated: true, audiences: [audience], user };
-    server.intercept = () => {
+    server.intercept = ({ path }) => {
+      if (!path.endsWith("/tokenreviews")) return undefined;
       reviews += 1;
       return { status: 201, body: { status } };
     };

@@ -5,9 +5,9 @@ import {
   isNamespace,
   showRef,
 } from "../../connector/connector-ref.ts";
-import type { Identity, Result } from "../../connector/platform.ts";
+import type { Identity, Result, TokenSender } from "../../connector/platform.ts";
 import { attempt } from "../../error-code.ts";
-import type { AdmissionOptions } from "../admission.ts";
+import { type AdmissionOptions, senderOf } from "../admission.ts";
 import { RegistryError } from "../registry-error.ts";
 import { basicChallenge } from "../request/request-head.ts";
 
@@ -16,6 +16,8 @@ export interface ProxyCredential {
   /** The connectors that the client wants to use, in its order. */
   readonly connectors: readonly ConnectorRef[];
   readonly token: string;
+  /** The client that has sent it. */
+  readonly sender?: TokenSender;
 }
 
 /** No volume has more connectors. */
@@ -67,9 +69,9 @@ const decode = (text: string): string =>
  * Reads the credential of a request.
  * @throws RegistryError 407 where there is none, or where it is malformed
  */
-export function readProxyCredential({ headers }: IncomingMessage): ProxyCredential {
-  const credential = parseProxyCredential(headers["proxy-authorization"]);
-  if (credential.ok) return credential.value;
+export function readProxyCredential(request: IncomingMessage): ProxyCredential {
+  const credential = parseProxyCredential(request.headers["proxy-authorization"]);
+  if (credential.ok) return { ...credential.value, sender: senderOf(request) };
   throw proxyAuthenticationRequired(credential.reason);
 }
 
@@ -79,10 +81,10 @@ export function readProxyCredential({ headers }: IncomingMessage): ProxyCredenti
  * @throws RegistryError 407 where the token is not valid; Unavailable
  */
 export async function identify(
-  { token }: ProxyCredential,
+  { token, sender }: ProxyCredential,
   { verifyToken }: Pick<AdmissionOptions, "verifyToken">,
 ): Promise<Identity> {
-  const identity = await verifyToken(token);
+  const identity = await verifyToken(token, sender);
   if (identity.ok) return identity.value;
   throw proxyAuthenticationRequired(identity.reason);
 }
