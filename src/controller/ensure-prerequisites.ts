@@ -1,7 +1,7 @@
 import type { Connector } from "../connector/connector.ts";
-import { parseConnector } from "../connector/connector.ts";
 import type { UpstreamSecrets } from "../connector/platform.ts";
 import { describeProblems, type Problem } from "../connector/problem.ts";
+import { parseListedConnector } from "../kube/find-connector.ts";
 import type { KubeObject } from "../kube/object-store.ts";
 import {
   bad,
@@ -92,7 +92,7 @@ export function createPrerequisitesEnsurer(options: PrerequisitesOptions): Ensur
   }
 
   return async (object) => {
-    const parsed = parseConnector(object);
+    const parsed = parseListedConnector(object);
     const wrong = documentConditions(parsed.ok ? [] : parsed.problems);
     const { ConnectorClassReady = documentState(parsed.ok ? parsed.value : {}) } = wrong;
     const isOci = ConnectorClassReady.status === "True";

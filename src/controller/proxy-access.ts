@@ -1,9 +1,9 @@
 import { shareRuns } from "../concurrency.ts";
-import { parseConnector } from "../connector/connector.ts";
 import { property } from "../connector/document.ts";
 import type { Result } from "../connector/platform.ts";
 import type { ApiClient } from "../kube/api-client.ts";
 import { ApiError, hasStatus } from "../kube/api-error.ts";
+import { parseListedConnector } from "../kube/find-connector.ts";
 import type { KubeObject } from "../kube/object-store.ts";
 import type { WatchedCache } from "../kube/watched-cache.ts";
 import {
@@ -105,7 +105,7 @@ const rbacGroup = "rbac.authorization.k8s.io";
 /** The names of the Secrets that Connectors refer to, sorted, each once. */
 export function referredSecrets(connectors: readonly KubeObject[]): readonly string[] {
   const names = connectors.flatMap((object) => {
-    const connector = parseConnector(object);
+    const connector = parseListedConnector(object);
     if (!connector.ok) return [];
     const { secretName, caCertSecretName } = connector.value;
     return [secretName, caCertSecretName].filter((name) => name !== undefined);

@@ -1,9 +1,11 @@
+import { hash } from "node:crypto";
 import { otherStatusManager } from "../connector/connector.ts";
 import { type ConnectorRef, showRef } from "../connector/connector-ref.ts";
 import { property } from "../connector/document.ts";
 import { caConfigMapName, keysSecretName } from "../connector/proxy-keys.ts";
 import type { ApiClient } from "../kube/api-client.ts";
 import { connectorsPath } from "../kube/find-connector.ts";
+import { type ObjectBounds, tenantBounds, withoutManagedFields } from "../kube/object-bounds.ts";
 import type { KubeObject } from "../kube/object-store.ts";
 import { sharedCaLabel } from "../kube/read-upstream-secrets.ts";
 import { type CacheTiming, createWatchedCache, type WatchedCache } from "../kube/watched-cache.ts";
@@ -47,19 +49,30 @@ export interface Watches {
 /** Starts all watches. */
 export function startWatches(options: WatchesOptions): Watches {
   const { timing = {}, installNamespace, ...rest } = options;
-  const watch = (path: string, query: Readonly<Record<string, string>> = {}): Cache =>
-    createWatchedCache({ ...rest, timing, path, query });
+  const watch = (
+    path: string,
+    query: Readonly<Record<string, string>>,
+    bounds?: { readonly bounds: ObjectBounds },
+  ): Cache => createWatchedCache({ ...rest, timing, path, query, ...bounds });
   const ours = { labelSelector: managedSelector };
+  // A tenant may give our label to Roles of its own. Those of other names concern nobody here.
+  const ourRoles = { ...ours, fieldSelector: `metadata.name=${proxyRoleName}` };
   const named = (name: string): Readonly<Record<string, string>> => ({
     fieldSelector: `metadata.name=${name}`,
   });
   const rbacPath = "/apis/rbac.authorization.k8s.io/v1";
   const installPath = `/api/v1/namespaces/${installNamespace}`;
   return {
-    connectors: watch(connectorsPath),
-    services: watch("/api/v1/services", ours),
-    roles: watch(`${rbacPath}/roles`, ours),
-    roleBindings: watch(`${rbacPath}/rolebindings`, ours),
+    connectors: createWatchedCache({
+      ...rest,
+      timing,
+      path: connectorsPath,
+      bounds: tenantBounds,
+      keep: keptOfConnector,
+    }),
+    services: watch("/api/v1/services", ours, { bounds: tenantBounds }),
+    roles: watch(`${rbacPath}/roles`, ourRoles),
+    roleBindings: watch(`${rbacPath}/rolebindings`, ourRoles),
     sharedCas: watch(`${installPath}/secrets`, { labelSelector: sharedCaLabel }),
     proxyKeys: watch(`${installPath}/secrets`, named(keysSecretName)),
     proxyCa: watch(`${installPath}/configmaps`, named(caConfigMapName)),
@@ -133,6 +146,20 @@ interface Named {
   readonly name: string;
 }
 
+/** A Connector with a hash in the place of its annotations, of which only a change matters. */
+function keptOfConnector(object: KubeObject): KubeObject {
+  const {
+    annotations = {},
+    labels: _,
+    ...metadata
+  } = withoutManagedFields(object).metadata as KubeObject["metadata"] & {
+    readonly annotations?: object;
+    readonly labels?: unknown;
+  };
+  const annotationsHash = hash("sha256", JSON.stringify(annotations), "base64");
+  return { ...object, metadata, annotationsHash } as KubeObject;
+}
+
 const refOf = ({ namespace = "", name }: Named): ConnectorRef => ({ namespace, name });
 
 /**
@@ -140,7 +167,7 @@ const refOf = ({ namespace = "", name }: Named): ConnectorRef => ({ namespace, n
  * Connector and its Secrets reconciled now. So does another controller that begins to write the status.
  */
 const versionOf = (object: KubeObject): string => {
-  const annotations = JSON.stringify(property(object.metadata, "annotations") ?? {});
+  const annotations = String(property(object, "annotationsHash"));
   const otherManager = otherStatusManager(object) ?? "";
   return `${object.metadata.uid}/${generationOf(object)}/${otherManager}/${annotations}`;
 };

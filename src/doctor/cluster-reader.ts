@@ -25,7 +25,7 @@ export interface ClusterReader {
 export function createClusterReader(client: Pick<ApiClient, "request">): ClusterReader {
   return {
     get: (path) => observe(() => client.request({ path })),
-    list: (path, query) => observe(async () => (await listAll(client, path, query)).items),
+    list: (path, query = {}) => observe(async () => (await listAll(client, path, { query })).items),
   };
 }
 

@@ -2,7 +2,8 @@ import http, { type IncomingMessage } from "node:http";
 import https, { type RequestOptions } from "node:https";
 import { parseJson } from "../connector/document.ts";
 import type { ApiAccess, RequestPurpose } from "./api-access.ts";
-import { connectionError, statusError } from "./api-error.ts";
+import { connectionError, ResponseTooLarge, statusError } from "./api-error.ts";
+import { createEventSkimmer, type EventSkimmer, type SkimmedEvent } from "./skim-event.ts";
 
 /** A request to the API server. */
 export interface ApiRequest {
@@ -45,7 +46,7 @@ export interface ApiClient {
   request(request: ApiRequest): Promise<unknown>;
   /**
    * Begins a watch. The generator yields its events until the API server ends it, and throws Unavailable where the
-   * connection is cut, or silent for too long.
+   * connection is cut, or silent for too long. Of an event that is too large it yields a {@link SkimmedEvent}.
    * @throws what `request` throws, where the watch can't begin
    */
   watch(request: WatchRequest): Promise<AsyncGenerator<unknown>>;
@@ -57,8 +58,12 @@ export interface ApiClientOptions {
   readonly timeoutMs?: number;
 }
 
-/** etcd takes objects of 1.5 MiB, and lists are read page by page. */
-const maxResponseBytes = 64 * 1024 * 1024;
+/** An API server takes objects of 3 MiB, etcd of 1.5 MiB by default, and lists are read page by page. */
+const maxResponseBytes = 8 * 1024 * 1024;
+/** A longer event of a watch is not held, only skimmed. */
+const maxEventBytes = 2 * 1024 * 1024;
+/** No event is as long as this: it has no end. */
+const maxSkimmedBytes = 64 * 1024 * 1024;
 
 /**
  * Creates a client of the API server.
@@ -97,12 +102,12 @@ export function createApiClient({ access, timeoutMs = 10_000 }: ApiClientOptions
 }
 
 async function* readEvents(response: IncomingMessage): AsyncGenerator<unknown> {
-  const lines = readLines(response, maxResponseBytes);
+  const lines = readLines(response, maxEventBytes, maxSkimmedBytes);
   try {
     for (;;) {
       const { done, value } = await withConnectionErrors(() => lines.next());
       if (done) return;
-      yield parseJson(value);
+      yield typeof value === "string" ? parseJson(value) : value;
     }
   } finally {
     response.destroy();
@@ -114,7 +119,7 @@ async function withConnectionErrors<T>(exchange: () => Promise<T>): Promise<T> {
   try {
     return await exchange();
   } catch (error) {
-    throw connectionError(error);
+    throw error instanceof ResponseTooLarge ? error : connectionError(error);
   }
 }
 
@@ -128,39 +133,59 @@ async function readJson(response: IncomingMessage): Promise<unknown> {
   for await (const chunk of response as AsyncIterable<Buffer>) {
     chunks.push(chunk);
     length += chunk.length;
-    if (length > maxResponseBytes) {
-      throw new RangeError(`its response is longer than ${maxResponseBytes} bytes`);
-    }
+    if (length > maxResponseBytes) throw new ResponseTooLarge(maxResponseBytes);
   }
-  return parseJson(Buffer.concat(chunks).toString("utf8"));
+  const text = Buffer.concat(chunks).toString("utf8");
+  chunks.length = 0; // they are not needed while the text is parsed
+  return parseJson(text);
 }
 
 /**
  * The lines of a stream of UTF-8, without their line feeds.
- * @param maxLineBytes how long a line may be
- * @throws RangeError for a longer one
+ * @param maxLineBytes how long a line may be that is held; a longer one is skimmed as an event
+ * @param maxSkimmedBytes how long a line may be at all
+ * @returns for a longer line what was skimmed, undefined where that is no event
+ * @throws RangeError for a line that is too long to be skimmed
  */
 export async function* readLines(
   stream: AsyncIterable<Uint8Array>,
   maxLineBytes: number,
-): AsyncGenerator<string> {
+  maxSkimmedBytes: number,
+): AsyncGenerator<string | SkimmedEvent | undefined> {
   let pieces: Uint8Array[] = [];
   let length = 0;
+  let skimmer: EventSkimmer | undefined;
+
+  const add = (piece: Uint8Array): void => {
+    length += piece.length;
+    if (length > maxSkimmedBytes)
+      throw new RangeError(`a line is longer than ${maxSkimmedBytes} bytes`);
+    if (skimmer === undefined && length > maxLineBytes) {
+      skimmer = createEventSkimmer();
+      for (const held of pieces) skimmer.add(held);
+      pieces = [];
+    }
+    if (skimmer === undefined) pieces.push(piece);
+    else skimmer.add(piece);
+  };
+  const end = (): string | SkimmedEvent | undefined => {
+    const line = skimmer === undefined ? Buffer.concat(pieces).toString("utf8") : skimmer.end();
+    pieces = [];
+    length = 0;
+    skimmer = undefined;
+    return line;
+  };
+
   for await (const chunk of stream) {
     let start = 0;
-    for (let end = chunk.indexOf(10); end >= 0; end = chunk.indexOf(10, start)) {
-      pieces.push(chunk.subarray(start, end));
-      yield Buffer.concat(pieces).toString("utf8");
-      pieces = [];
-      length = 0;
-      start = end + 1;
+    for (let at = chunk.indexOf(10); at >= 0; at = chunk.indexOf(10, start)) {
+      add(chunk.subarray(start, at));
+      yield end();
+      start = at + 1;
     }
-    const rest = chunk.subarray(start);
-    length += rest.length;
-    if (length > maxLineBytes) throw new RangeError(`a line is longer than ${maxLineBytes} bytes`);
-    pieces.push(rest);
+    add(chunk.subarray(start));
   }
-  if (length > 0) yield Buffer.concat(pieces).toString("utf8");
+  if (length > 0) yield end();
 }
 
 interface SendOptions {

@@ -13,6 +13,13 @@ export class ApiError extends Error {
   }
 }
 
+/** A response was longer than the client reads. Where it is a list, a smaller page may do. */
+export class ResponseTooLarge extends Unavailable {
+  constructor(maxBytes: number) {
+    super(`the API server's response is longer than ${maxBytes} bytes`);
+  }
+}
+
 /** Whether an error is a refusal with one of these HTTP statuses. */
 export const hasStatus = (error: unknown, ...statuses: readonly number[]): boolean =>
   error instanceof ApiError && statuses.includes(error.status);

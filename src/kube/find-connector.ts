@@ -1,7 +1,8 @@
-import { parseConnector } from "../connector/connector.ts";
+import { type Connector, parseConnector } from "../connector/connector.ts";
 import { type ConnectorRef, showRef } from "../connector/connector-ref.ts";
 import { type FindConnector, type FoundConnector, Unavailable } from "../connector/platform.ts";
-import { describeProblems } from "../connector/problem.ts";
+import { type Checked, describeProblems } from "../connector/problem.ts";
+import { oversizeProblem } from "./object-bounds.ts";
 import type { KubeObject } from "./object-store.ts";
 import type { WatchedCache } from "./watched-cache.ts";
 
@@ -31,10 +32,23 @@ export function createConnectorFinder(
 }
 
 function parse(object: KubeObject): FoundConnector {
-  const connector = parseConnector(object);
+  const connector = parseListedConnector(object);
   return connector.ok
     ? { state: "found", connector: connector.value }
     : { state: "invalid", reason: describeProblems(connector.problems) };
+}
+
+const checked = new WeakMap<KubeObject, Checked<Connector>>();
+
+/** Parses a Connector of a watched cache, once. One that is too large is invalid, whatever its class. */
+export function parseListedConnector(object: KubeObject): Checked<Connector> {
+  const known = checked.get(object);
+  if (known !== undefined) return known;
+  const problem = oversizeProblem(object);
+  const parsed: Checked<Connector> =
+    problem === undefined ? parseConnector(object) : { ok: false, problems: [problem] };
+  checked.set(object, parsed);
+  return parsed;
 }
 
 function missing(ref: ConnectorRef): FoundConnector {

@@ -97,8 +97,9 @@ export function createUpstreamSecretsReader(options: UpstreamSecretsOptions): Re
     const secrets = `Secrets labelled ${sharedCaLabel} in namespace ${installNamespace}`;
     const lookUp = (): Promise<LookupResult<Owned<readonly string[]>>> =>
       readCertificates(installNamespace, secrets, async () => {
-        const query = { labelSelector: sharedCaLabel };
-        const { items } = await listAll(client, secretPath(installNamespace), query);
+        const { items } = await listAll(client, secretPath(installNamespace), {
+          query: { labelSelector: sharedCaLabel },
+        });
         return items.flatMap(parseCertificates);
       });
     return (await certificates.get("shared", lookUp)).value;

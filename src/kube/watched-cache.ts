@@ -5,7 +5,14 @@ import type { Log } from "../log.ts";
 import type { ApiClient } from "./api-client.ts";
 import { hasStatus, statusError } from "./api-error.ts";
 import { createBackoff } from "./backoff.ts";
-import { listAll, withoutManagedFields } from "./list-all.ts";
+import { listAll } from "./list-all.ts";
+import {
+  createObjectBudget,
+  createOversizedObject,
+  type ObjectBounds,
+  operatorBounds,
+  withoutManagedFields,
+} from "./object-bounds.ts";
 import { createObjectStore, type KubeObject, type ObjectChange } from "./object-store.ts";
 
 /**
@@ -29,12 +36,16 @@ export interface WatchedCache<T extends KubeObject> {
 }
 
 /** What to watch, and how. */
-export interface WatchedCacheOptions {
+export interface WatchedCacheOptions<T extends KubeObject> {
   readonly client: ApiClient;
   /** Path of the collection: `/apis/connectors.alauda.io/v1alpha1/connectors`. */
   readonly path: string;
   /** `labelSelector`, `fieldSelector`. */
   readonly query?: Readonly<Record<string, string>>;
+  /** How large objects may be; {@link operatorBounds} unless given. */
+  readonly bounds?: ObjectBounds;
+  /** What is kept of each object; all but its managedFields unless given. */
+  readonly keep?: (object: T) => T;
   readonly log: Log;
   /** Ends the watch. */
   readonly signal: AbortSignal;
@@ -60,6 +71,8 @@ export interface CacheTiming {
   readonly graceMs: number;
   /** A watch that lasted so long has worked: the next failure starts again from the initial delay. */
   readonly stableMs: number;
+  /** Everything is listed again no more often than this for objects for which there is room again. */
+  readonly relistMs: number;
 }
 
 const defaultTiming: CacheTiming = {
@@ -68,6 +81,7 @@ const defaultTiming: CacheTiming = {
   watchMs: 150_000,
   graceMs: 15_000,
   stableMs: 5_000,
+  relistMs: 60_000,
 };
 
 /**
@@ -76,9 +90,10 @@ const defaultTiming: CacheTiming = {
  * again, with a backoff, since the API server may have come back with another history (a restored etcd).
  */
 export function createWatchedCache<T extends KubeObject>(
-  options: WatchedCacheOptions,
+  options: WatchedCacheOptions<T>,
 ): WatchedCache<T> {
   const { client, path, query = {}, log, signal, random } = options;
+  const { bounds = operatorBounds, keep = withoutManagedFields } = options;
   const timing = { ...defaultTiming, ...options.timing };
   const backoff = createBackoff({
     initialMs: timing.initialRetryMs,
@@ -90,19 +105,30 @@ export function createWatchedCache<T extends KubeObject>(
     for (const listener of listeners) listener(change);
   });
   const synced = Promise.withResolvers<void>();
+  let budget = createObjectBudget(bounds, keep);
+  let listedAt = 0;
   let ready = false;
   let staleReason: string | undefined = `${path} has not been listed yet`;
 
   async function list(): Promise<string> {
-    const { items, resourceVersion } = await listAll<T>(client, path, query);
+    const listed = createObjectBudget(bounds, keep);
+    const { items, resourceVersion } = await listAll<T>(client, path, {
+      query,
+      take: listed.take,
+    });
+    budget = listed;
+    listedAt = performance.now();
     store.replace(items);
     ready = true;
     synced.resolve();
     return resourceVersion;
   }
 
-  /** Takes up changes until the API server ends the watch. @returns the version that the next watch goes on from */
-  async function watch(from: string): Promise<string> {
+  /**
+   * Takes up changes until the API server ends the watch.
+   * @returns the version that the next watch goes on from; undefined where everything has to be listed again
+   */
+  async function watch(from: string): Promise<string | undefined> {
     const durationMs = timing.watchMs * (1 + random());
     const events = await client.watch({
       path,
@@ -118,10 +144,14 @@ export function createWatchedCache<T extends KubeObject>(
     reportCurrent();
     let version = from;
     for await (const event of events) {
-      const { type, object } = readEvent<T>(event);
+      const { type, object } = readEvent<T>(event, bounds);
       version = object.metadata.resourceVersion;
-      if (type === "DELETED") store.delete(object);
-      else if (type !== "BOOKMARK") store.set(withoutManagedFields(object));
+      if (type === "DELETED") {
+        budget.release(object);
+        store.delete(object);
+      } else if (type !== "BOOKMARK") store.set(budget.take(object));
+      const isRelistDue = performance.now() - listedAt > timing.relistMs;
+      if (budget.mayHaveRoom && isRelistDue) return undefined;
     }
     return version;
   }
@@ -187,13 +217,18 @@ interface WatchEvent<T> {
   readonly object: T;
 }
 
-/** Checks an event of a watch. @throws what an event of type ERROR says: ApiError 410 where the version is too old */
-function readEvent<T extends KubeObject>(event: unknown): WatchEvent<T> {
+/**
+ * Checks an event of a watch. Of an object that was too large to be read it has the metadata.
+ * @throws what an event of type ERROR says: ApiError 410 where the version is too old
+ */
+function readEvent<T extends KubeObject>(event: unknown, bounds: ObjectBounds): WatchEvent<T> {
   const type = property(event, "type");
   const object = property(event, "object");
   if (type === "ERROR") throw statusError(Number(property(object, "code")), object);
   const version = property(property(object, "metadata"), "resourceVersion");
   if (typeof version !== "string")
     throw new Unavailable("the API server's watch sent something that is not an event");
-  return event as WatchEvent<T>;
+  const { bytes, ...skimmed } = event as WatchEvent<T> & { readonly bytes?: number };
+  if (bytes === undefined) return skimmed;
+  return { ...skimmed, object: createOversizedObject(skimmed.object, bytes, bounds) as never };
 }

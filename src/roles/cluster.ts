@@ -5,6 +5,8 @@ import {
   serviceAccountFolder,
 } from "../kube/api-access.ts";
 import { type ApiClient, createApiClient } from "../kube/api-client.ts";
+import { connectorsPath } from "../kube/find-connector.ts";
+import { specOnly, tenantBounds } from "../kube/object-bounds.ts";
 import type { KubeObject } from "../kube/object-store.ts";
 import { createWatchedCache, type WatchedCache } from "../kube/watched-cache.ts";
 import type { Log } from "../log.ts";
@@ -12,11 +14,8 @@ import type { Log } from "../log.ts";
 /** The connection of a role to its cluster: a client, and caches of what the role needs. */
 export interface ClusterConnection {
   readonly client: ApiClient;
-  /** Watches a collection. @param query `labelSelector`, `fieldSelector` */
-  watch<T extends KubeObject>(
-    path: string,
-    query?: Readonly<Record<string, string>>,
-  ): WatchedCache<T>;
+  /** Watches all Connectors, of which nobody but the controller reads more than the spec. */
+  watchConnectors(): WatchedCache<KubeObject>;
   /** Watches one object of a collection. */
   watchOne<T extends KubeObject>(collection: string, name: string): WatchedCache<T>;
   /** Ends all watches. */
@@ -39,15 +38,22 @@ export async function connectToCluster(
       : createInClusterAccess({ host, port, folder: serviceAccountFolder });
   const client = createApiClient({ access });
   const abort = new AbortController();
-  const watch = <T extends KubeObject>(
-    path: string,
-    query: Readonly<Record<string, string>> = {},
-  ): WatchedCache<T> =>
-    createWatchedCache<T>({ client, path, query, log, signal: abort.signal, random: Math.random });
+  const options = { client, log, signal: abort.signal, random: Math.random };
   return {
     client,
-    watch,
-    watchOne: (collection, name) => watch(collection, { fieldSelector: `metadata.name=${name}` }),
+    watchConnectors: () =>
+      createWatchedCache<KubeObject>({
+        ...options,
+        path: connectorsPath,
+        bounds: tenantBounds,
+        keep: specOnly,
+      }),
+    watchOne: <T extends KubeObject>(collection: string, name: string): WatchedCache<T> =>
+      createWatchedCache<T>({
+        ...options,
+        path: collection,
+        query: { fieldSelector: `metadata.name=${name}` },
+      }),
     stop: () => abort.abort(),
   };
 }

@@ -8,7 +8,7 @@ import { toRpcError } from "../csi/rpc-error.ts";
 import { serveCsi } from "../csi/server.ts";
 import { systemMounts } from "../csi/volume-mounts.ts";
 import { createVolumeNode, type VolumeNode } from "../csi/volume-node.ts";
-import { connectorsPath, createConnectorFinder } from "../kube/find-connector.ts";
+import { createConnectorFinder } from "../kube/find-connector.ts";
 import { createAccessReviewer } from "../kube/may-use.ts";
 import type { KubeObject } from "../kube/object-store.ts";
 import { removeTaint } from "../kube/startup-taint.ts";
@@ -40,7 +40,7 @@ export async function startCsi(
 ): Promise<Role> {
   const cluster = await connectToCluster(environment, log);
   const metrics = createMetrics("csi", droppedLines);
-  const connectors = cluster.watch(connectorsPath);
+  const connectors = cluster.watchConnectors();
   const configMaps = `/api/v1/namespaces/${settings.namespace}/configmaps`;
   const authority = cluster.watchOne<AuthorityConfigMap>(configMaps, caConfigMapName);
   const findConnector = createConnectorFinder(connectors);

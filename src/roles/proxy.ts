@@ -6,7 +6,7 @@ import { type ConnectorRef, showRef } from "../connector/connector-ref.ts";
 import { describeProblems } from "../connector/problem.ts";
 import { connectorOfServiceHost } from "../connector/proxy-address.ts";
 import { keysSecretName, openingKeys, parseProxyKeys } from "../connector/proxy-keys.ts";
-import { connectorsPath, createConnectorFinder } from "../kube/find-connector.ts";
+import { createConnectorFinder } from "../kube/find-connector.ts";
 import { createAccessReviewer } from "../kube/may-use.ts";
 import { createUpstreamSecretsReader } from "../kube/read-upstream-secrets.ts";
 import { createExpiredTokenVerifier, createTokenReviewer } from "../kube/verify-token.ts";
@@ -49,7 +49,7 @@ export async function startClusterProxy(
   const now = Date.now;
   const metrics = createMetrics("proxy", droppedLines);
   const { token, access, secret, rejected } = metrics.api;
-  const connectors = cluster.watch(connectorsPath);
+  const connectors = cluster.watchConnectors();
   connectors.onChange(({ name, namespace = "", object }) => {
     if (object === undefined) void metrics.proxy.forget(showRef({ namespace, name }));
   });

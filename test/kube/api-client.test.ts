@@ -4,6 +4,7 @@ import fc from "fast-check";
 import { Unavailable } from "../../src/connector/platform.ts";
 import { type ApiRequest, createApiClient, readLines } from "../../src/kube/api-client.ts";
 import { ApiError } from "../../src/kube/api-error.ts";
+import type { SkimmedEvent } from "../../src/kube/skim-event.ts";
 import { cleanup } from "../support/cleanup.ts";
 import {
   type FakeAnswer,
@@ -117,10 +118,27 @@ describe("createApiClient()", () => {
   });
 });
 
-const collect = async (chunks: readonly Uint8Array[], longest = 1000): Promise<string[]> => {
-  const lines: string[] = [];
-  for await (const line of readLines(Readable.from(chunks), longest)) lines.push(line);
+const collect = async (
+  chunks: readonly Uint8Array[],
+  maxLineBytes = 1000,
+  maxSkimmedBytes = 1000,
+): Promise<(string | SkimmedEvent | undefined)[]> => {
+  const lines: (string | SkimmedEvent | undefined)[] = [];
+  for await (const line of readLines(Readable.from(chunks), maxLineBytes, maxSkimmedBytes)) {
+    lines.push(line);
+  }
   return lines;
+};
+
+/** The bytes in chunks of random lengths. */
+const cutInto = (bytes: Buffer, cuts: readonly number[]): Uint8Array[] => {
+  const chunks: Uint8Array[] = [];
+  let start = 0;
+  for (const length of [...cuts, bytes.length]) {
+    chunks.push(bytes.subarray(start, start + length));
+    start += length;
+  }
+  return chunks;
 };
 
 describe("readLines()", () => {
@@ -129,19 +147,56 @@ describe("readLines()", () => {
     await fc.assert(
       fc.asyncProperty(fc.array(line), fc.array(fc.nat(40)), async (lines, cuts) => {
         const bytes = Buffer.from(lines.map((text) => `${text}\n`).join(""));
-        const chunks: Uint8Array[] = [];
-        let start = 0;
-        for (const length of [...cuts, bytes.length]) {
-          chunks.push(bytes.subarray(start, start + length));
-          start += length;
-        }
-        expect(await collect(chunks)).to.deep.equal(lines);
+        expect(await collect(cutInto(bytes, cuts))).to.deep.equal(lines);
       }),
     );
   });
 
   it("gives a last line that has no end", async () => {
     expect(await collect([Buffer.from("a\nb")])).to.deep.equal(["a", "b"]);
+  });
+
+  it("skims a long event for the metadata of its object, however it is cut", async () => {
+    const metadata = fc.record({
+      annotations: fc.dictionary(fc.string(), fc.string()),
+      generation: fc.nat(),
+      labels: fc.object(),
+      managedFields: fc.array(fc.object()),
+      name: fc.string({ minLength: 1, unit: "grapheme", maxLength: 40 }),
+      namespace: fc.string({ maxLength: 40 }),
+      resourceVersion: fc.string(),
+      uid: fc.uuid(),
+    });
+    const cases = fc.tuple(metadata, fc.jsonValue(), fc.array(fc.nat(40)));
+    await fc.assert(
+      fc.asyncProperty(cases, async ([found, spec, cuts]) => {
+        const event = { type: "MODIFIED", object: { apiVersion: "v1", metadata: found, spec } };
+        const bytes = Buffer.from(`${JSON.stringify(event)}\n{}\n`);
+        const [skimmed, next] = await collect(cutInto(bytes, cuts), 10, bytes.length);
+        const { name, namespace, uid, resourceVersion, generation } = found;
+        expect(skimmed).to.deep.equal({
+          type: "MODIFIED",
+          object: {
+            metadata: {
+              name,
+              namespace,
+              uid,
+              resourceVersion,
+              ...(generation === 0 ? {} : { generation }),
+            },
+          },
+          bytes: Buffer.byteLength(JSON.stringify(event)),
+        });
+        expect(next).to.equal("{}");
+      }),
+    );
+  });
+
+  it("gives nothing for a long line that is no event", async () => {
+    const lines = [`"${"x".repeat(50)}"`, "[".repeat(50), `{"type":{"type":"${"x".repeat(40)}"}}`];
+    for (const line of lines) {
+      expect(await collect([Buffer.from(`${line}\n`)], 10)).to.deep.equal([undefined]);
+    }
   });
 
   it("does not collect an endless line", async () => {

@@ -12,6 +12,8 @@ export interface FakeRequest {
   readonly path: string;
   readonly query: URLSearchParams;
   readonly body: unknown;
+  /** The media types that the client takes. */
+  readonly accept?: string | undefined;
 }
 
 /** What a test makes of a request: a status with a body, or nothing at all for as long as it is open. */
@@ -135,7 +137,7 @@ export async function startFakeApiServer(): Promise<FakeApiServer> {
       respond(response, object ? 200 : 404, object ?? missing);
     } else if (call.query.get("watch") === "true") {
       watch({ plural, accepts, response }, call.query);
-    } else list(plural, accepts, call.query, response);
+    } else list(plural, accepts, call, response);
   }
 
   function change(call: FakeRequest, target: Target): { status: number; body: object } {
@@ -178,7 +180,7 @@ export async function startFakeApiServer(): Promise<FakeApiServer> {
   function list(
     plural: string,
     accepts: Watcher["accepts"],
-    query: URLSearchParams,
+    { query, accept = "" }: FakeRequest,
     response: ServerResponse,
   ): void {
     const start = Number(query.get("continue") ?? 0);
@@ -186,7 +188,10 @@ export async function startFakeApiServer(): Promise<FakeApiServer> {
     const all = [...collection(plural).values()].filter(accepts);
     const more = end < all.length ? { continue: `${end}` } : {};
     const metadata = { resourceVersion: `${version}`, ...more };
-    respond(response, 200, { kind: "List", metadata, items: all.slice(start, end) });
+    const page = all.slice(start, end);
+    const isMetadataOnly = accept.includes("as=PartialObjectMetadataList");
+    const items = isMetadataOnly ? page.map((object) => ({ metadata: object.metadata })) : page;
+    respond(response, 200, { kind: "List", metadata, items });
   }
 
   function watch(watcher: Watcher, query: URLSearchParams): void {
@@ -271,7 +276,9 @@ async function readRequest(request: IncomingMessage): Promise<FakeRequest> {
   const text = Buffer.concat(chunks).toString();
   const url = new URL(request.url ?? "/", "http://fake");
   const body: unknown = text === "" ? undefined : JSON.parse(text);
-  return { method: request.method ?? "", path: url.pathname, query: url.searchParams, body };
+  const { method = "", headers } = request;
+  const { pathname: path, searchParams: query } = url;
+  return { method, path, query, body, accept: headers.accept };
 }
 
 function respond(response: ServerResponse, status: number, body: unknown = {}): void {

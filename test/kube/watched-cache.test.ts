@@ -18,6 +18,7 @@ const quick: CacheTiming = {
   watchMs: 60_000,
   graceMs: 60_000,
   stableMs: 60_000,
+  relistMs: 0,
 };
 
 interface Watched {

@@ -1,0 +1,181 @@
+import { expect } from "chai";
+import type { Connector } from "../../src/connector/connector.ts";
+import type { FoundConnector } from "../../src/connector/platform.ts";
+import { createApiClient } from "../../src/kube/api-client.ts";
+import { connectorsPath, createConnectorFinder } from "../../src/kube/find-connector.ts";
+import { type ObjectBounds, specOnly, tenantBounds } from "../../src/kube/object-bounds.ts";
+import type { KubeObject } from "../../src/kube/object-store.ts";
+import { createWatchedCache, type WatchedCache } from "../../src/kube/watched-cache.ts";
+import { cleanup } from "../support/cleanup.ts";
+import { eventually } from "../support/eventually.ts";
+import { type FakeApiServer, type FakeObject, startFakeApiServer } from "./fake-api-server.ts";
+
+const mebibyte = 1024 * 1024;
+
+/** A Connector whose parameter `x`, which nobody reads, has so many bytes. */
+const connectorOf = (name: string, bytes = 0, namespace = "team-a"): FakeObject => ({
+  apiVersion: "connectors.alauda.io/v1alpha1",
+  kind: "Connector",
+  metadata: { name, namespace },
+  spec: {
+    connectorClassName: "oci",
+    address: "https://harbor.example.com",
+    ...(bytes === 0 ? {} : { params: [{ name: "x", value: "x".repeat(bytes) }] }),
+  },
+});
+
+interface Watched {
+  readonly cache: WatchedCache<KubeObject>;
+  readonly find: (name: string, namespace?: string) => Promise<FoundConnector>;
+}
+
+describe("large Connectors", () => {
+  const resources = cleanup();
+  let server: FakeApiServer;
+
+  beforeEach(async () => {
+    server = resources.add(await startFakeApiServer());
+  });
+  afterEach(resources.stop);
+
+  const watch = async (bounds: ObjectBounds = tenantBounds): Promise<Watched> => {
+    const abort = new AbortController();
+    resources.defer(() => abort.abort());
+    const cache = createWatchedCache<KubeObject>({
+      client: createApiClient({ access: server.access }),
+      path: connectorsPath,
+      bounds,
+      keep: specOnly,
+      log: () => undefined,
+      signal: abort.signal,
+      random: Math.random,
+      timing: { initialRetryMs: 1, maxRetryMs: 20, stableMs: 0, relistMs: 0 },
+    });
+    const find = createConnectorFinder(cache);
+    await cache.synced;
+    await eventually(
+      () => server.watches === 1,
+      () => "nobody watches",
+    );
+    return { cache, find: (name, namespace = "team-a") => find({ namespace, name }) };
+  };
+  const reasonOf = (found: FoundConnector): string =>
+    found.state === "invalid" ? found.reason : expect.fail(`it is ${found.state}`);
+  const becomes = ({ find }: Watched, name: string, state: FoundConnector["state"]) =>
+    eventually(
+      async () => (await find(name)).state === state,
+      () => `${name} never becomes ${state}`,
+    );
+  const pageSizes = (): string[] =>
+    server.requests
+      .filter(({ query }) => query.get("watch") !== "true")
+      .map(({ query }) => query.get("limit") ?? "");
+
+  it("are listed in pages that shrink, and are invalid each by itself", async () => {
+    for (let number = 0; number < 70; number += 1) {
+      server.put("connectors", connectorOf(`large-${number}`, mebibyte, "team-b"));
+    }
+    server.put("connectors", connectorOf("harbor"));
+    const watched = await watch();
+    expect((await watched.find("harbor")).state).to.equal("found");
+    for (const name of ["large-0", "large-69"]) {
+      expect(reasonOf(await watched.find(name, "team-b"))).to.match(
+        /^metadata: found an object of 10\d{5} bytes, wanted at most 524288 bytes$/,
+      );
+    }
+    expect(watched.cache.list("team-b")).to.have.length(70);
+    expect(JSON.stringify(watched.cache.list()).length).to.be.below(100_000);
+    expect(pageSizes()[0]).to.equal("500");
+    expect(Math.min(...pageSizes().map(Number))).to.be.within(2, 7);
+    expect(pageSizes().length).to.be.below(70);
+  });
+
+  it("larger than a page are known by their metadata", async () => {
+    server.put("connectors", connectorOf("a"));
+    server.put("connectors", connectorOf("huge", 9 * mebibyte));
+    server.put("connectors", connectorOf("z"));
+    const watched = await watch();
+    for (const name of ["a", "z"]) expect((await watched.find(name)).state).to.equal("found");
+    expect(reasonOf(await watched.find("huge"))).to.contain("too large");
+  });
+
+  it("don't make pages small for ever", async () => {
+    for (let number = 0; number < 12; number += 1) {
+      server.put("connectors", connectorOf(`large-${number}`, mebibyte));
+    }
+    for (let number = 0; number < 3_000; number += 1) {
+      server.put("connectors", connectorOf(`small-${number}`));
+    }
+    const watched = await watch();
+    expect(watched.cache.list()).to.have.length(3_012);
+    expect(pageSizes().length).to.be.below(60);
+  });
+
+  for (const [what, bytes] of [
+    ["are read", mebibyte],
+    ["are skimmed", 3 * mebibyte],
+  ] as const) {
+    it(`of a watch ${what}, and end nobody's watch`, async () => {
+      const watched = await watch();
+      const before = server.requests.length;
+      server.put("connectors", connectorOf("large", bytes));
+      server.put("connectors", connectorOf("harbor"));
+      await becomes(watched, "harbor", "found");
+      expect(reasonOf(await watched.find("large"))).to.match(/^metadata: found an object of \d{7}/);
+      server.put("connectors", connectorOf("large"));
+      await becomes(watched, "large", "found");
+      server.put("connectors", connectorOf("large", bytes));
+      await becomes(watched, "large", "invalid");
+      server.remove("connectors", "large", "team-a");
+      await becomes(watched, "large", "missing");
+      expect(server.requests).to.have.length(before);
+    });
+  }
+
+  it("share the space of their namespace, and get it when others go", async () => {
+    const bounds = { maxObjectBytes: 200_000, maxNamespaceBytes: 500_000 };
+    for (let number = 0; number < 6; number += 1) {
+      server.put("connectors", connectorOf(`c${number}`, 120_000));
+    }
+    server.put("connectors", connectorOf("harbor", 120_000, "team-b"));
+    const watched = await watch(bounds);
+    const states = async (): Promise<string[]> =>
+      Promise.all([0, 1, 2, 3, 4, 5].map(async (n) => (await watched.find(`c${n}`)).state));
+    const full = ["found", "found", "found", "found", "invalid", "invalid"];
+    expect(await states()).to.deep.equal(full);
+    expect((await watched.find("harbor", "team-b")).state).to.equal("found");
+    expect(reasonOf(await watched.find("c4"))).to.match(
+      /beside others of its namespace, 60\d{4} bytes together, wanted at most 500000 bytes in a/,
+    );
+    // One that is there may change.
+    server.put("connectors", { ...connectorOf("c0", 120_000), changed: true });
+    server.remove("connectors", "c1", "team-a");
+    await becomes(watched, "c4", "found");
+    expect((await watched.find("c5")).state).to.equal("invalid");
+    expect((await watched.find("c0")).state).to.equal("found");
+  });
+
+  it("and all others are held without what nobody reads", async () => {
+    const { metadata, ...others } = connectorOf("harbor");
+    const annotations = { "kubectl.kubernetes.io/last-applied-configuration": "{}", a: "b" };
+    server.put("connectors", {
+      ...others,
+      metadata: { ...metadata, annotations, labels: { c: "d" } } as FakeObject["metadata"],
+      status: { conditions: [] },
+    });
+    const { cache, find } = await watch();
+    const found = await find("harbor");
+    expect(found.state === "found" && (found.connector satisfies Connector).name).to.equal(
+      "harbor",
+    );
+    const held = cache.get("harbor", "team-a");
+    expect(held).not.to.have.property("status");
+    expect(Object.keys(held?.metadata ?? {}).toSorted()).to.deep.equal([
+      "generation",
+      "name",
+      "namespace",
+      "resourceVersion",
+      "uid",
+    ]);
+  });
+});
