@@ -3,6 +3,13 @@ import { join } from "node:path";
 import { expect } from "chai";
 import { parse } from "yaml";
 import { parseConnector } from "../../src/connector/connector.ts";
+import { loadKubeconfigAccess } from "../../src/kube/api-access.ts";
+import { type ApiClient, createApiClient } from "../../src/kube/api-client.ts";
+import { parseListedConnector } from "../../src/kube/find-connector.ts";
+import { listAll } from "../../src/kube/list-all.ts";
+import { createObjectBudget, specOnly, tenantBounds } from "../../src/kube/object-bounds.ts";
+import type { KubeObject } from "../../src/kube/object-store.ts";
+import { createSignatureCheck } from "../../src/kube/token-keys.ts";
 import { cleanup } from "../support/cleanup.ts";
 import { eventually } from "../support/eventually.ts";
 import { type Cluster, startCluster } from "./cluster.ts";
@@ -192,6 +199,16 @@ describe("the Connectors' definition", function () {
       'spec.auth.secretRef.namespace: found "other", wanted nothing, or the Connector\'s own namespace',
     ],
     [
+      "a value of a parameter that is too long",
+      connectorWith({ params: [{ name: "x", value: "x".repeat(65_537) }] }),
+      "spec.params: found a value that is too long",
+    ],
+    [
+      "a list in a parameter that is too long",
+      connectorWith({ params: [{ name: "rules", value: Array(1_001).fill({}) }] }),
+      "spec.params: found a value that is too long",
+    ],
+    [
       "a name in place of a Secret",
       connectorWith({ auth: { secretRef: "s" } }),
       "spec.auth.secretRef",
@@ -221,8 +238,9 @@ describe("the Connectors' definition", function () {
       expect(isRefused, output).to.equal(true);
       expect(output).to.contain(said);
       const isMisspelt = said.startsWith("unknown field"); // those are passed over otherwise
+      const isTooLong = said.startsWith("spec.params"); // it is a bound for the sum that the roles check
       const read = parseConnector(inNamespace(document as Record<string, unknown>));
-      if (!isMisspelt) expect(read.ok).to.equal(false);
+      if (!isMisspelt && !isTooLong) expect(read.ok).to.equal(false);
     });
   }
 
@@ -259,6 +277,68 @@ describe("the Connectors' definition", function () {
       "spec.connectorClassName",
     );
     await cluster.kubectl(["delete", "connector", "left", "-n", namespace]);
+  });
+
+  it("gives pages that shrink, and those of its objects that are too large by name", async () => {
+    const nested = { list: [{ text: "x".repeat(1_000_000) }] }; // no rule can count that
+    const documents = Array.from({ length: 20 }, (_, number) =>
+      connectorWith({ params: [{ name: "x", value: nested }] }, `large-${number}`),
+    );
+    const { apiVersion } = documents[0] ?? {};
+    for (const document of documents) {
+      await cluster.kubectl(["create", "-n", namespace, "-f", "-"], JSON.stringify(document));
+    }
+    await cluster.kubectl(
+      ["create", "-n", namespace, "-f", "-"],
+      JSON.stringify(connectorWith({}, "small")),
+    );
+    resources.defer(() =>
+      cluster.kubectl(["delete", "connectors", "--all", "-n", namespace, "--wait=false"]),
+    );
+    const access = await loadKubeconfigAccess({ file: cluster.kubeconfig });
+    const client = createApiClient({ access, timeoutMs: 60_000 });
+    const path = `/apis/${apiVersion}/namespaces/${namespace}/connectors`;
+    const limits: string[] = [];
+    const counting: Pick<ApiClient, "request"> = {
+      request(request) {
+        limits.push(request.query?.limit ?? "");
+        return client.request(request);
+      },
+    };
+    const { items } = await listAll<KubeObject>(counting, path, {
+      take: createObjectBudget<KubeObject>(tenantBounds, specOnly).take,
+    });
+    const shown = items.map((item) => {
+      const parsed = parseListedConnector(item);
+      return [item.metadata.name, parsed.ok ? "valid" : parsed.problems[0]?.wanted] as const;
+    });
+    const tooLarge = documents.map(
+      ({ metadata }) => [(metadata as { name: string }).name, "at most 524288 bytes"] as const,
+    );
+    expect(new Map(shown)).to.deep.equal(new Map([...tooLarge, ["small", "valid"]]));
+    expect(limits[0]).to.equal("500");
+    expect(Math.min(...limits.map(Number))).to.be.below(10);
+
+    const single = await client.request({
+      path,
+      query: { limit: "1" },
+      accept: "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1",
+    });
+    expect(JSON.stringify(single)).to.contain('"name":"large-0"').and.not.contain("xxx");
+  });
+
+  it("publishes the keys of its tokens to whoever may create nothing else", async () => {
+    const access = await loadKubeconfigAccess({ file: cluster.kubeconfig });
+    const isSigned = createSignatureCheck({ client: createApiClient({ access }), now: Date.now });
+    await cluster.kubectl(["create", "serviceaccount", "builder", "-n", namespace]);
+    const create = ["create", "token", "builder", "-n", namespace, "--audience=connectors-proxy"];
+    const token = (await cluster.kubectl(create)).trim();
+    expect(await isSigned(token)).to.equal(true);
+    expect(await isSigned(`${token.slice(0, -8)}AAAAAAAA`)).to.equal(false);
+    const mayRead = ["auth", "can-i", "get", "/openid/v1/jwks"];
+    const as = "--as=system:serviceaccount:connectors-system:connectors-node";
+    const groups = ["--as-group=system:serviceaccounts", "--as-group=system:authenticated"];
+    expect((await cluster.kubectl([...mayRead, as, ...groups])).trim()).to.equal("yes");
   });
 
   it("takes a whole document, and shows it in a line", async () => {

@@ -90,6 +90,11 @@ describe("a credential", () => {
       `password: found an empty value, ${line}`,
     ],
     [
+      "with a password that fits into no header",
+      { type, stringData: { ...right, password: "p".repeat(32_769) } },
+      `password: found 32769 bytes, ${line}`,
+    ],
+    [
       "with a password of echo",
       { type, stringData: { ...right, password: "pw\n" } },
       `password: found ${newline}, ${line}`,

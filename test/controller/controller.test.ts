@@ -409,6 +409,17 @@ describe("startController()", function () {
       await isReady();
     });
 
+    it("says of one that is too large how large it may be, and goes on with it once it is smaller", async () => {
+      put({ ...withSecret, params: [{ name: "x", value: "x".repeat(600_000) }] });
+      putLogin();
+      start();
+      const { message } = await shows("Ready", "False SpecInvalid");
+      expect(message).to.match(/metadata: found an object of 60\d{4} bytes, wanted at most 524288/);
+      await isIdle();
+      put(withSecret);
+      await isReady();
+    });
+
     it("says what is wrong with the address, and takes access back", async () => {
       put(withSecret);
       putLogin();
