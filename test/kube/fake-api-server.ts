@@ -47,6 +47,8 @@ export interface FakeApiServer extends Stoppable {
   cut(): void;
   /** How many watches are open. */
   readonly watches: number;
+  /** How many connections there were at the same time at most. */
+  readonly mostConnections: number;
   /** What is answered instead of what would be; undefined where the request is served as usual. */
   intercept: ((request: FakeRequest) => FakeAnswer | undefined) | undefined;
   /** What is waited for before a request is answered. */
@@ -112,6 +114,14 @@ export async function startFakeApiServer(): Promise<FakeApiServer> {
       else if (answer !== undefined) respond(response, answer.status, answer.body);
       else serve(call, response);
     });
+  });
+
+  let mostConnections = 0;
+  const connections = new Set<unknown>();
+  server.on("connection", (socket) => {
+    connections.add(socket);
+    mostConnections = Math.max(mostConnections, connections.size);
+    socket.on("close", () => connections.delete(socket));
   });
 
   function serve(call: FakeRequest, response: ServerResponse): void {
@@ -260,6 +270,9 @@ export async function startFakeApiServer(): Promise<FakeApiServer> {
     cut: () => server.closeAllConnections(),
     get watches() {
       return watchers.size;
+    },
+    get mostConnections() {
+      return mostConnections;
     },
     goAway: close,
     comeBack: () => listen(port),
