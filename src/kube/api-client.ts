@@ -59,7 +59,7 @@ export interface ApiClientOptions {
 }
 
 /** An API server takes objects of 3 MiB, etcd of 1.5 MiB by default, and lists are read page by page. */
-const maxResponseBytes = 8 * 1024 * 1024;
+const maxResponseBytes = 4 * 1024 * 1024;
 /** A longer event of a watch is not held, only skimmed. */
 const maxEventBytes = 2 * 1024 * 1024;
 /** No event is as long as this: it has no end. */

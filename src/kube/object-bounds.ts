@@ -126,7 +126,39 @@ export function createObjectBudget<T extends KubeObject>(
   };
 }
 
-const jsonBytes = (value: unknown): number => Buffer.byteLength(JSON.stringify(value));
+/**
+ * The bytes of a value as JSON, without escapes. It makes no text, which would be as long as the value, and bears values
+ * that are nested deeper than functions may call each other.
+ */
+function jsonBytes(value: unknown): number {
+  const rest: unknown[] = [value];
+  let bytes = 0;
+  while (rest.length > 0) {
+    const one = rest.pop();
+    if (typeof one === "string") bytes += Buffer.byteLength(one) + 2;
+    else if (typeof one !== "object" || one === null) bytes += String(one).length;
+    else bytes += takeApart(one, rest);
+  }
+  return bytes;
+}
+
+/**
+ * Adds the values of a list or an object to others.
+ * @returns the bytes of everything but those
+ */
+function takeApart(whole: object, values: unknown[]): number {
+  if (Array.isArray(whole)) {
+    for (const item of whole) values.push(item);
+    return whole.length + 1;
+  }
+  let bytes = 1;
+  for (const [key, value] of Object.entries(whole)) {
+    if (value === undefined) continue;
+    bytes += Buffer.byteLength(key) + 4;
+    values.push(value);
+  }
+  return bytes;
+}
 
 /** The parts of an object's metadata that programs read, whose size has a bound. Its status is kept: nobody but a controller writes that. */
 function metadataOf(object: KubeObject): KubeObject {

@@ -1,3 +1,6 @@
+import { execFile } from "node:child_process";
+import { join } from "node:path";
+import { promisify } from "node:util";
 import { expect } from "chai";
 import type { Connector } from "../../src/connector/connector.ts";
 import type { FoundConnector } from "../../src/connector/platform.ts";
@@ -11,6 +14,9 @@ import { eventually } from "../support/eventually.ts";
 import { type FakeApiServer, type FakeObject, startFakeApiServer } from "./fake-api-server.ts";
 
 const mebibyte = 1024 * 1024;
+
+/** The options of Node that the image has (Containerfile). */
+const imageOptions = ["--max-semi-space-size=2", "--v8-pool-size=1", "--heap-growing-percent=50"];
 
 /** A Connector whose parameter `x`, which nobody reads, has so many bytes. */
 const connectorOf = (name: string, bytes = 0, namespace = "team-a"): FakeObject => ({
@@ -86,8 +92,8 @@ describe("large Connectors", () => {
     expect(watched.cache.list("team-b")).to.have.length(70);
     expect(JSON.stringify(watched.cache.list()).length).to.be.below(100_000);
     expect(pageSizes()[0]).to.equal("500");
-    expect(Math.min(...pageSizes().map(Number))).to.be.within(2, 7);
-    expect(pageSizes().length).to.be.below(70);
+    expect(Math.min(...pageSizes().map(Number))).to.be.within(1, 3);
+    expect(pageSizes().length).to.be.below(90);
   });
 
   it("larger than a page are known by their metadata", async () => {
@@ -97,6 +103,45 @@ describe("large Connectors", () => {
     const watched = await watch();
     for (const name of ["a", "z"]) expect((await watched.find(name)).state).to.equal("found");
     expect(reasonOf(await watched.find("huge"))).to.contain("too large");
+  });
+
+  it("of any depth are measured", async () => {
+    const document = connectorOf("deep");
+    const spec = document.spec as object;
+    const metadata = { ...document.metadata, uid: "1", resourceVersion: "1" };
+    server.intercept = ({ query }) => {
+      if (query.get("watch") === "true") return undefined;
+      // JSON.stringify of the fake API server does not bear it.
+      const text = JSON.stringify({ ...document, metadata, spec: { ...spec, params: "DEEP" } });
+      const nested = `[{"name":"x","value":${"[".repeat(10_000)}${"]".repeat(10_000)}}]`;
+      const body = `{"metadata":{"resourceVersion":"100"},"items":[${text.replace('"DEEP"', nested)}]}`;
+      return { status: 200, body };
+    };
+    const watched = await watch();
+    expect((await watched.find("deep")).state).to.equal("found");
+  });
+
+  it("take little of the memory of a process that starts, however many there are", async function () {
+    this.timeout(60_000);
+    const measure = async (): Promise<Record<string, number>> => {
+      const script = join(import.meta.dirname, "watch-process.ts");
+      const argv = [...imageOptions, script, server.access.server.href];
+      const env = { ...process.env, MALLOC_ARENA_MAX: "2", MALLOC_MMAP_THRESHOLD_: "131072" };
+      const { stdout } = await promisify(execFile)(process.execPath, argv, { env });
+      return JSON.parse(stdout) as Record<string, number>;
+    };
+    server.put("connectors", connectorOf("harbor"));
+    const { maxRssBytes: alone = 0 } = await measure();
+    for (let number = 0; number < 100; number += 1) {
+      server.put("connectors", connectorOf(`large-${number}`, mebibyte, "team-b"));
+      for (const size of [400, 200]) {
+        server.put("connectors", connectorOf(`c${size}-${number}`, size * 1024, "team-b"));
+      }
+    }
+    const { maxRssBytes: beside = 0, found, invalid } = await measure();
+    expect(found).to.be.within(20, 41);
+    expect(invalid).to.equal(301 - (found ?? 0));
+    expect(beside / alone).to.be.below(3);
   });
 
   it("don't make pages small for ever", async () => {
