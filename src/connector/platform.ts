@@ -104,3 +104,7 @@ export const serviceAccountRequester = ({ namespace, name }: ServiceAccountRef):
   user: `system:serviceaccount:${namespace}:${name}`,
   groups: ["system:serviceaccounts", `system:serviceaccounts:${namespace}`, "system:authenticated"],
 });
+
+/** The namespace of a ServiceAccount by the user that the API server gives it; undefined for any other user. */
+export const serviceAccountNamespace = (user: string): string | undefined =>
+  /^system:serviceaccount:([^:]+):/.exec(user)?.[1];

@@ -1,18 +1,18 @@
 import type { ConnectorRef } from "../connector/connector-ref.ts";
 import { property } from "../connector/document.ts";
-import type {
-  DefaultPermission,
-  FindConnector,
-  MayUse,
-  Requester,
-  Result,
-  Verb,
+import {
+  type DefaultPermission,
+  type FindConnector,
+  type MayUse,
+  type Requester,
+  type Result,
+  serviceAccountNamespace,
+  type Verb,
 } from "../connector/platform.ts";
 import type { ApiClient } from "./api-client.ts";
 import { refusedAsUnavailable } from "./api-error.ts";
 import { createFairQueue } from "./fair-queue.ts";
 import { createLookupCache, type OnLookup } from "./lookup-cache.ts";
-import { namespaceOf } from "./verify-token.ts";
 
 /** What is needed to have access reviewed, and what the operator requires. */
 export interface AccessReviewOptions {
@@ -71,7 +71,7 @@ export function createAccessReviewer(options: AccessReviewOptions): MayUse {
 
   async function isAllowed(who: Requester, where: ReviewedRef, right: Right): Promise<boolean> {
     const { user, groups } = who;
-    const asker = { group: namespaceOf(user) ?? user, member: user };
+    const asker = { group: serviceAccountNamespace(user) ?? user, member: user };
     const { namespace, name = "" } = where;
     const key = JSON.stringify([user, groups, namespace, name, right.verb, right.resource]);
     const { allowed } = await results.get(key, async () => {

@@ -1,12 +1,18 @@
 import { hash } from "node:crypto";
-import { LRUCache } from "lru-cache";
 import { parseJson, property } from "../connector/document.ts";
-import type { Identity, Result, TokenSender, VerifyToken } from "../connector/platform.ts";
+import {
+  type Identity,
+  type Result,
+  serviceAccountNamespace,
+  type TokenSender,
+  type VerifyToken,
+} from "../connector/platform.ts";
 import { show } from "../connector/problem.ts";
 import type { ApiClient } from "./api-client.ts";
 import { hasStatus, refusedAsUnavailable } from "./api-error.ts";
 import { type Asker, createFairQueue } from "./fair-queue.ts";
 import { createLookupCache, type LookupResult, type OnLookup } from "./lookup-cache.ts";
+import { createSharedStore } from "./shared-store.ts";
 import { createSignatureCheck } from "./token-keys.ts";
 
 /** What is needed to have tokens reviewed. */
@@ -96,12 +102,8 @@ const unknownSender: TokenSender = { address: "", connection: "" };
 
 /** Whose turn it is where somebody's token or right is reviewed: the namespace of a ServiceAccount, then its Pod. */
 function askerOf({ user, subject }: Pick<Identity, "user" | "subject">): Asker {
-  return { group: namespaceOf(user) ?? user, member: subject };
+  return { group: serviceAccountNamespace(user) ?? user, member: subject };
 }
-
-/** The namespace of a ServiceAccount's user name; undefined for any other user. */
-export const namespaceOf = (user: string): string | undefined =>
-  /^system:serviceaccount:([^:]+):/.exec(user)?.[1];
 
 const refuse = (reason: string): Result<Identity> => ({
   ok: false,
@@ -144,7 +146,7 @@ function readIdentity(user: unknown): Identity {
   };
   const podName = extra("pod-name");
   const podUid = extra("pod-uid");
-  const namespace = namespaceOf(name);
+  const namespace = serviceAccountNamespace(name);
   return {
     user: name,
     groups: Array.isArray(groups) ? groups.map(String) : [],
@@ -191,6 +193,8 @@ export interface ExpiredTokenOptions {
   readonly graceMs: number;
   /** The time, in milliseconds since 1970. */
   readonly now: () => number;
+  /** Is called for each Pod that is not looked at, since too many others wait. */
+  readonly onReject?: () => void;
 }
 
 /** After so many milliseconds it is noticed that a Pod is gone. */
@@ -209,22 +213,33 @@ export function createExpiredTokenVerifier({
   verify,
   graceMs,
   now,
+  onReject,
 }: ExpiredTokenOptions): VerifyToken {
   if (graceMs === 0) return verify;
-  const verified = new LRUCache<string, Identity>({ max: maxTokens });
-  const running = createLookupCache<boolean>({ maxEntries: maxTokens, now });
-  const podRuns = (identity: Identity): Promise<boolean> =>
-    running.get(identity.subject, async () => ({
-      value: await isRunning(client, identity),
-      freshMs: podFreshMs,
-    }));
+  const verified = createSharedStore<Identity>(maxTokens);
+  const queue = createFairQueue({ what: "reads of Pods", concurrency, onReject });
+  const running = createLookupCache<{ readonly runs: boolean; readonly group: string }>({
+    maxEntries: maxTokens,
+    now,
+    ownerOf: ({ group }) => group,
+  });
+  const podRuns = async (identity: Identity): Promise<boolean> => {
+    const asker = askerOf(identity);
+    const { runs } = await running.get(identity.subject, async () => {
+      const runs = await queue.run(asker, () => isRunning(client, identity));
+      return { value: { runs, group: asker.group }, freshMs: podFreshMs, isRefusal: !runs };
+    });
+    return runs;
+  };
   return async (token, sender) => {
     const key = hash("sha256", token, "base64");
     const expiredMs = now() - (readClaims(token)?.expiresAt ?? Number.POSITIVE_INFINITY);
     const identity = verified.get(key);
     if (expiredMs < 0 || identity === undefined) {
       const result = await verify(token, sender);
-      if (result.ok && result.value.pod !== undefined) verified.set(key, result.value);
+      if (result.ok && result.value.pod !== undefined) {
+        verified.set(key, result.value, askerOf(result.value).group, 1);
+      }
       return result;
     }
     if (expiredMs < graceMs && (await podRuns(identity))) {

@@ -88,6 +88,7 @@ export async function startClusterProxy(
       client,
       now,
       graceMs: settings.tokenGraceMs,
+      onReject: () => rejected("token"),
       verify: createTokenReviewer({
         client,
         audience,

@@ -141,6 +141,21 @@ describe("the Connectors' definition", function () {
     expect((await dryRun(connectorWith(spec))).output).to.contain("created");
   });
 
+  it("keeps one valid whose parameter was longer before there was a bound, until that changes", async () => {
+    const params = [{ name: "x", value: "x".repeat(65_537) }];
+    const put = async (spec: object): Promise<string> => {
+      const document = JSON.stringify(connectorWith({ params, ...spec }, "long"));
+      const apply = ["apply", "--server-side", "-n", namespace, "-f", "-"];
+      return cluster.kubectl(apply, document).catch(String);
+    };
+    // The bound holds for this class alone, so this is how an older one is made.
+    expect(await put({ connectorClassName: "git" })).to.contain("applied");
+    expect(await put({})).to.contain("applied");
+    expect(await put({ address: "https://other.example.com" })).to.contain("applied");
+    const longer = [{ name: "x", value: "y".repeat(65_537) }];
+    expect(await put({ params: longer })).to.contain("spec.params: found a value that is too long");
+  });
+
   const refused: readonly (readonly [what: string, document: unknown, said: string])[] = [
     ["no address", connectorWith({ address: undefined }), "spec.address: Required value"],
     [

@@ -252,6 +252,34 @@ describe("createExpiredTokenVerifier()", () => {
     expect(server.requests).to.have.length(1);
   });
 
+  it("looks at a few Pods at once, and forgets none for another namespace's tokens", async () => {
+    await verify(token);
+    const others: string[] = [];
+    for (let number = 0; number < 10_500; number += 1) {
+      others.push(tokenUntil(epoch + hour, `other-${number}`));
+      identity = {
+        user: "system:serviceaccount:team-b:builder",
+        groups: [],
+        subject: `system:serviceaccount:team-b:builder/uid-${number}`,
+        pod: { namespace: "team-b", name: `build-${number}` },
+      };
+      await verify(others.at(-1) ?? "");
+    }
+    time = epoch + hour + 1;
+    let underWay = 0;
+    let most = 0;
+    server.delay = async () => {
+      underWay += 1;
+      most = Math.max(most, underWay);
+      await new Promise((resolve) => setTimeout(resolve, 2));
+      underWay -= 1;
+    };
+    const flood = others.slice(-600).map((one) => verify(one).catch((error: unknown) => error));
+    expect((await verify(token)).ok).to.equal(true);
+    await Promise.all(flood);
+    expect(most).to.be.within(1, 4);
+  });
+
   it("takes none any longer, and asks nobody, where there is no grace", async () => {
     verify = withGrace(0);
     await verify(token);

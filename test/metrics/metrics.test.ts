@@ -37,6 +37,7 @@ function touch({ proxy, csi, controller, api }: Metrics): void {
   api.token("asked");
   api.access("cached");
   api.secret("stale");
+  api.rejected("token");
 }
 
 interface Described {
