@@ -48,6 +48,7 @@ describe("strangers and tenants at the proxy, and the API server behind it", fun
           now: Date.now,
           separatePush: false,
           requireProxyVerb: false,
+          defaultPermission: "none",
           findConnector,
         }),
       }),
