@@ -50,6 +50,8 @@ export interface ApiClient {
    * @throws what `request` throws, where the watch can't begin
    */
   watch(request: WatchRequest): Promise<AsyncGenerator<unknown>>;
+  /** When a connection to the API server last failed, as `performance.now` tells time; -Infinity before the first. */
+  lastFailureAt(): number;
 }
 
 export interface ApiClientOptions {
@@ -73,7 +75,35 @@ const maxSkimmedBytes = 64 * 1024 * 1024;
  */
 export function createApiClient({ access, timeoutMs = 10_000 }: ApiClientOptions): ApiClient {
   const headersTimeoutMs = timeoutMs;
+  let lastFailureAt = Number.NEGATIVE_INFINITY;
+
+  /** Runs what only sends and reads: each of its errors is one of the connection. @throws Unavailable */
+  async function withConnectionErrors<T>(exchange: () => Promise<T>): Promise<T> {
+    try {
+      return await exchange();
+    } catch (error) {
+      if (error instanceof ResponseTooLarge) throw error;
+      lastFailureAt = performance.now();
+      throw connectionError(error);
+    }
+  }
+
+  async function* readEvents(response: IncomingMessage): AsyncGenerator<unknown> {
+    const lines = readLines(response, maxEventBytes, maxSkimmedBytes);
+    try {
+      for (;;) {
+        const { done, value } = await withConnectionErrors(() => lines.next());
+        if (done) return;
+        yield typeof value === "string" ? parseJson(value) : value;
+      }
+    } finally {
+      response.destroy();
+    }
+  }
+
   return {
+    lastFailureAt: () => lastFailureAt,
+
     async request(request) {
       const signal = AbortSignal.timeout(timeoutMs);
       const { status, body } = await withConnectionErrors(async () => {
@@ -99,28 +129,6 @@ export function createApiClient({ access, timeoutMs = 10_000 }: ApiClientOptions
       throw statusError(response.statusCode ?? 0, body);
     },
   };
-}
-
-async function* readEvents(response: IncomingMessage): AsyncGenerator<unknown> {
-  const lines = readLines(response, maxEventBytes, maxSkimmedBytes);
-  try {
-    for (;;) {
-      const { done, value } = await withConnectionErrors(() => lines.next());
-      if (done) return;
-      yield typeof value === "string" ? parseJson(value) : value;
-    }
-  } finally {
-    response.destroy();
-  }
-}
-
-/** Runs what only sends and reads: each of its errors is one of the connection. @throws Unavailable */
-async function withConnectionErrors<T>(exchange: () => Promise<T>): Promise<T> {
-  try {
-    return await exchange();
-  } catch (error) {
-    throw error instanceof ResponseTooLarge ? error : connectionError(error);
-  }
 }
 
 /**

@@ -7,6 +7,7 @@ import {
   type Requester,
   type Result,
   serviceAccountNamespace,
+  Unavailable,
   type Verb,
 } from "../connector/platform.ts";
 import type { ApiClient } from "./api-client.ts";
@@ -16,7 +17,7 @@ import { createLookupCache, type OnLookup } from "./lookup-cache.ts";
 
 /** What is needed to have access reviewed, and what the operator requires. */
 export interface AccessReviewOptions {
-  readonly client: Pick<ApiClient, "request">;
+  readonly client: Pick<ApiClient, "request" | "lastFailureAt">;
   /** The time, in milliseconds since 1970. */
   readonly now: () => number;
   /** Whether a push needs a right of its own: `update connectors/proxy`. */
@@ -49,6 +50,11 @@ interface Right {
 const negativeMs = 5_000;
 /** While the API server is away, nobody can revoke a right either. */
 const usableMs = 10 * 60_000;
+/**
+ * An API server that begins again denies rights until it has read the Roles. A right that was granted is not given up
+ * within this time after a failed connection.
+ */
+const startMs = 30_000;
 const maxEntries = 10_000;
 /** Reviews that run at once. */
 const concurrency = 4;
@@ -74,8 +80,12 @@ export function createAccessReviewer(options: AccessReviewOptions): MayUse {
     const asker = { group: serviceAccountNamespace(user) ?? user, member: user };
     const { namespace, name = "" } = where;
     const key = JSON.stringify([user, groups, namespace, name, right.verb, right.resource]);
-    const { allowed } = await results.get(key, async () => {
+    const { allowed } = await results.get(key, async (known) => {
       const allowed = await queue.run(asker, () => review(client, who, where, right));
+      const hasJustBegun = performance.now() - client.lastFailureAt() < startMs;
+      if (!allowed && known?.allowed === true && hasJustBegun) {
+        throw new Unavailable("the API server has just begun and may not know every right yet");
+      }
       const value = { allowed, group: asker.group };
       return allowed
         ? { value, freshMs: allowedMs, usableMs }

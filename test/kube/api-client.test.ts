@@ -87,6 +87,18 @@ describe("createApiClient()", () => {
     });
   }
 
+  it("knows when a connection failed, and not when a request was refused", async () => {
+    const client = createApiClient({ access: server.access });
+    server.intercept = () => ({ status: 403, body: {} });
+    await client.request({ path }).catch(() => undefined);
+    expect(client.lastFailureAt()).to.equal(Number.NEGATIVE_INFINITY);
+    const gone = { ...server.access, server: new URL("http://127.0.0.1:1") };
+    const elsewhere = createApiClient({ access: gone });
+    const before = performance.now();
+    await elsewhere.request({ path }).catch(() => undefined);
+    expect(elsewhere.lastFailureAt()).to.be.within(before, performance.now());
+  });
+
   it("says how it can't reach an API server", async () => {
     await server.goAway();
     const error = await failure({ path });

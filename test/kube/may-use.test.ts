@@ -63,6 +63,36 @@ describe("createAccessReviewer()", () => {
   const reasonOf = (answer: Result<void>): string =>
     answer.ok ? expect.fail("it was allowed") : answer.reason;
 
+  it("keeps a right that an API server denies which has just begun, and believes it later", async () => {
+    let lastFailureAt = Number.NEGATIVE_INFINITY;
+    const { request } = createApiClient({ access: server.access });
+    const mayUse = reviewer({ client: { request, lastFailureAt: () => lastFailureAt } });
+    const isAllowed = async (connector = harbor): Promise<boolean> =>
+      (await mayUse(who, connector, "pull")).ok;
+    granted.add("get connectors team-a/harbor");
+    expect(await isAllowed()).to.equal(true);
+
+    granted.clear();
+    lastFailureAt = performance.now();
+    time += 61_000;
+    expect(await isAllowed()).to.equal(true);
+    expect(await isAllowed({ ...harbor, name: "never-granted" })).to.equal(false);
+
+    lastFailureAt = performance.now() - 31_000;
+    time += 6_000;
+    expect(await isAllowed()).to.equal(false);
+    expect(asked.filter((right) => right.endsWith("/harbor"))).to.have.lengthOf(3);
+  });
+
+  it("gives up a right that is denied while no connection has failed", async () => {
+    const mayUse = reviewer();
+    granted.add("get connectors team-a/harbor");
+    expect(await mayUse(who, harbor, "pull")).to.have.property("ok", true);
+    granted.clear();
+    time += 61_000;
+    expect(await mayUse(who, harbor, "pull")).to.have.property("ok", false);
+  });
+
   it("asks for the right to read the connector", async () => {
     granted.add("get connectors team-a/harbor");
     const mayUse = reviewer();
