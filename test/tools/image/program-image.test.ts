@@ -71,7 +71,7 @@ describe("the program's image (npm run image)", function () {
   it("has every package that the program loads", () => {
     const script = `
       for (const file of fs.globSync("/app/dist/**/*.js", {exclude: (name) => name === "main.js"})) await import(file);
-      await import("/app/dist/kube/kubeconfig.js").then(({kubeconfigAccess}) => kubeconfigAccess({})).catch(({message}) => console.log(message));`;
+      await import("/app/dist/kube/api-access.js").then(({loadKubeconfigAccess}) => loadKubeconfigAccess({})).catch(({message}) => console.log(message));`;
     const output = run(["/bin/node", "--input-type=module", "-e", `import fs from "fs";${script}`]);
     expect(output).to.match(/^reading a kubeconfig requires the library .*npm ci.*\n$/);
   });
