@@ -1,5 +1,6 @@
 import { request } from "undici";
 import { withoutBrackets } from "../connector/host-name.ts";
+import { userAgent } from "../version.ts";
 import type { Upstream } from "./upstream.ts";
 import { UpstreamError, unreachable } from "./upstream-error.ts";
 
@@ -41,7 +42,11 @@ export async function fetchHead(
       method,
       dispatcher,
       signal,
-      headers: authorization === undefined ? headers : { ...headers, authorization },
+      headers: {
+        "user-agent": userAgent,
+        ...headers,
+        ...(authorization === undefined ? {} : { authorization }),
+      },
     });
     await response.body.dump({ limit: maxDroppedBytes });
     return { status: response.statusCode, headers: response.headers };

@@ -3,6 +3,7 @@ import { brotliDecompress, gunzip, inflate, inflateRaw } from "node:zlib";
 import { type Dispatcher, request } from "undici";
 import type { Credential } from "../connector/credential.ts";
 import { parseJson, property } from "../connector/document.ts";
+import { userAgent } from "../version.ts";
 import { headerText } from "./challenge.ts";
 import { retryDelayMs } from "./retry-after.ts";
 import { UpstreamError, unreachable } from "./upstream-error.ts";
@@ -75,7 +76,10 @@ async function send(tokenRequest: TokenRequest): Promise<TokenResponse> {
     for (let redirects = 0; ; redirects += 1) {
       const { statusCode, headers, body } = await request(url, {
         dispatcher,
-        headers: credential === undefined ? {} : { authorization: basicAuthorization(credential) },
+        headers: {
+          "user-agent": userAgent,
+          ...(credential === undefined ? {} : { authorization: basicAuthorization(credential) }),
+        },
         headersTimeout: timeoutMs,
         bodyTimeout: timeoutMs,
         signal,

@@ -3,6 +3,7 @@ import type { IncomingHttpHeaders } from "node:http";
 import { withoutBrackets } from "../../connector/host-name.ts";
 import { type RegistryAddress, upstreamRepository } from "../../connector/registry-address.ts";
 import type { Upstream } from "../../upstream/upstream.ts";
+import { product, userAgent } from "../../version.ts";
 import type { AdmittedRequest } from "../admitted.ts";
 import { connectionTokens, type HeaderFields, pickHeaders } from "../headers.ts";
 import { RegistryError } from "../registry-error.ts";
@@ -224,30 +225,32 @@ const isForRegistries = (name: string): boolean =>
 /** The only headers that a storage host gets. It needs no more to serve a blob. */
 const forStorage: ReadonlySet<string> = new Set(["accept", "accept-encoding", "range", "if-range"]);
 
-const product = "oci-connector";
-
 /** The client's headers as a registry gets them. The client's User-Agent stands behind ours. */
 export function headersForRegistry(headers: IncomingHttpHeaders): HeaderFields {
   const named = connectionTokens(headers.connection);
   const kept = pickHeaders(headers, (name) => isForRegistries(name) && !named.has(name));
   const agent = headers["user-agent"];
-  kept["user-agent"] = agent === undefined ? product : `${product} ${agent}`;
+  kept["user-agent"] = agent === undefined ? userAgent : `${userAgent} ${agent}`;
   return kept;
 }
 
 /** A registry request's headers as a host gets them that the registry redirects to. */
 export function headersForStorage(headers: HeaderFields): HeaderFields {
   const kept = pickHeaders(headers, (name) => forStorage.has(name));
-  kept["user-agent"] = product;
+  kept["user-agent"] = userAgent;
   return kept;
 }
 
+/** Our name in a User-Agent, with any version of ours and without one. */
+const ourProduct = new RegExp(`(?<!\\S)${product}(?:/\\S*)?(?!\\S)`, "g");
+
 /**
- * Whether a request has come through this proxy twice. A connector whose address leads back here would make it loop
- * for ever. Our name in the User-Agent tells, since Via makes some servers leave off compression.
+ * Whether a request has come through proxies of this program twice. A connector whose address leads back here would make
+ * it loop for ever. Our name in the User-Agent tells, with whichever versions, since Via makes some servers leave off
+ * compression. One name alone is a proxy in front of this one.
  */
 export const isLoop = ({ "user-agent": agent = "" }: IncomingHttpHeaders): boolean =>
-  agent.startsWith(`${product} ${product}`);
+  (agent.match(ourProduct)?.length ?? 0) >= 2;
 
 /**
  * The scopes that a request needs, computed and never copied from a challenge: GHCR's ping names a

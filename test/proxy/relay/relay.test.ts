@@ -1,4 +1,5 @@
 import { expect } from "chai";
+import { version } from "../../../src/version.ts";
 import { cleanup } from "../../support/cleanup.ts";
 import { type FakeRegistry, startFakeRegistry } from "../../support/fake-registry.ts";
 import { addBlob, addManifest } from "../../support/fake-registry-content.ts";
@@ -61,7 +62,7 @@ describe("requests that the proxy passes on to a registry", function () {
     expect(headers).to.include({
       host: registry.host,
       accept: "x/y",
-      "user-agent": "oci-connector skopeo/1.9",
+      "user-agent": `oci-connector/${version} skopeo/1.9`,
     });
     expect(headers?.authorization).to.match(/^Bearer token-/);
     for (const name of ["x-forwarded-host", "x-forwarded-proto", "forwarded", "cookie", "x-hop"]) {

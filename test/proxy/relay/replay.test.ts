@@ -1,4 +1,5 @@
 import { expect } from "chai";
+import { version } from "../../../src/version.ts";
 import { cleanup } from "../../support/cleanup.ts";
 import { type FakeRegistry, startFakeRegistry } from "../../support/fake-registry.ts";
 import { addBlob, addManifest } from "../../support/fake-registry-content.ts";
@@ -59,7 +60,7 @@ describe("a registry's answers through the proxy", function () {
       expect(answer.headers.location).to.equal(undefined);
       expect(answer.headers["accept-ranges"]).to.equal("bytes");
       const headers = storage.requests[0]?.headers;
-      expect(headers).to.include({ accept: "x/y", "user-agent": "oci-connector" });
+      expect(headers).to.include({ accept: "x/y", "user-agent": `oci-connector/${version}` });
       for (const name of ["authorization", "cookie", "if-none-match", "x-own", "referer"]) {
         expect(headers).to.not.have.property(name);
       }

@@ -13,6 +13,7 @@ import {
   parseRequestTarget,
   type RepositoryTarget,
 } from "../../../src/proxy/request/request-target.ts";
+import { version } from "../../../src/version.ts";
 import { cleanup } from "../../support/cleanup.ts";
 import { startFakeRegistry } from "../../support/fake-registry.ts";
 import { clientOf } from "../test-client.ts";
@@ -172,7 +173,7 @@ describe("headers for a registry", function () {
     };
     expect(headersForRegistry({ ...hopByHop, ...own, ...kept })).to.deep.equal({
       ...kept,
-      "user-agent": "oci-connector",
+      "user-agent": `oci-connector/${version}`,
     });
   });
 
@@ -200,14 +201,14 @@ describe("headers for a registry", function () {
 
   it("name us, and the client behind us", () => {
     const { "user-agent": agent } = headersForRegistry({ "user-agent": "skopeo/1.9" });
-    expect(agent).to.equal("oci-connector skopeo/1.9");
+    expect(agent).to.equal(`oci-connector/${version} skopeo/1.9`);
   });
 
   it("are few for a host that the registry redirects to", () => {
     const few = { accept: "*/*", "accept-encoding": "gzip", range: "bytes=1-", "if-range": '"x"' };
     expect(headersForStorage({ ...kept, ...few, authorization: "Bearer x" })).to.deep.equal({
       ...few,
-      "user-agent": "oci-connector",
+      "user-agent": `oci-connector/${version}`,
     });
   });
 });
