@@ -1,4 +1,5 @@
 import { AddressRefused } from "./address-guard.ts";
+import { type TlsFailure, tlsFailure } from "./tls-failure.ts";
 
 /**
  * Why a registry can't be used.
@@ -67,19 +68,12 @@ const sentences: Readonly<Record<string, string>> = {
   UND_ERR_BODY_TIMEOUT: "it stopped in the middle of its response",
   UND_ERR_HEADERS_OVERFLOW: "the head of its response is longer than 64 KiB",
   HPE_HEADER_OVERFLOW: "the head of its response is longer than 64 KiB",
-  ERR_TLS_CERT_ALTNAME_INVALID: "its certificate is for another name",
-  CERT_HAS_EXPIRED: "its certificate has expired",
-  DEPTH_ZERO_SELF_SIGNED_CERT: "its certificate is self-signed",
-  SELF_SIGNED_CERT_IN_CHAIN: "its certificate is signed by an authority that is not trusted",
-  UNABLE_TO_VERIFY_LEAF_SIGNATURE: "its certificate is signed by an authority that is not trusted",
-  UNABLE_TO_GET_ISSUER_CERT_LOCALLY:
-    "its certificate is signed by an authority that is not trusted",
 };
 
-/** Codes of errors that another trusted authority may mend. It does not mend an expired certificate, or one for another name. */
-const untrusted = /SELF_SIGNED|^UNABLE_TO/;
+/** The code of `InvalidResponse`. */
+const invalidResponse = "INVALID_RESPONSE";
 
-const certificateCodes = /CERT|SIGNATURE/;
+const tryAgain = "this is between the proxy and the registry; the push or pull can be tried again";
 
 /**
  * Makes an error for people of an error of a socket, DNS, TLS or an HTTP client. This is the one place for that.
@@ -89,25 +83,40 @@ const certificateCodes = /CERT|SIGNATURE/;
 export function unreachable(who: string, error: unknown): UpstreamError {
   if (error instanceof UpstreamError) return error;
   if (error instanceof AddressRefused) return new UpstreamError("AddressRefused", error.message);
-  const code = codeOf(error);
+  const { code, message } = rootOf(error);
+  const tls = tlsFailure(code, message);
+  if (tls !== undefined) return failed("CertificateInvalid", who, error, tls);
+  if (code === invalidResponse || code.startsWith("HPE_")) {
+    const why = `its response is not valid HTTP/1.1: ${message}`;
+    return failed("AnswerInvalid", who, error, { why, detail: undefined });
+  }
   const why = sentences[code] ?? (code === "" ? "the connection failed" : code);
-  const detail = untrusted.test(code)
-    ? "name the Secret with the registry's CA certificate in the connector's spec.caCertSecretRef"
-    : "this is between the proxy and the registry; the push or pull can be tried again";
-  const fault = certificateCodes.test(code) ? "CertificateInvalid" : "ConnectionFailed";
-  return new UpstreamError(fault, `${who} can't be reached: ${why}`, { cause: error, detail });
+  return failed("ConnectionFailed", who, error, { why, detail: undefined });
+}
+
+function failed(
+  fault: UpstreamFault,
+  who: string,
+  cause: unknown,
+  { why, detail = tryAgain }: TlsFailure,
+): UpstreamError {
+  return new UpstreamError(fault, `${who} can't be reached: ${why}`, { cause, detail });
 }
 
 /** Whether this is the error of a connection that its other side has closed. */
-export const wasClosed = (error: unknown): boolean => closedCodes.has(codeOf(error));
+export const wasClosed = (error: unknown): boolean => closedCodes.has(rootOf(error).code);
 
 const closedCodes: ReadonlySet<string> = new Set(["ECONNRESET", "EPIPE", "UND_ERR_SOCKET"]);
 
-/** The first code among an error and its causes. Several tries at one host are one AggregateError, whose first error counts. */
-function codeOf(error: unknown): string {
-  if (!(error instanceof Error)) return "";
-  if (error instanceof AggregateError) return codeOf(error.errors[0]);
-  if (error.name === "TimeoutError") return "ETIMEDOUT"; // of AbortSignal.timeout
+/**
+ * The first code among an error and its causes, with the message of the error that has it. Several tries at one host are
+ * one AggregateError, whose first error counts.
+ */
+function rootOf(error: unknown): { readonly code: string; readonly message: string } {
+  if (!(error instanceof Error)) return { code: "", message: "" };
+  if (error instanceof AggregateError) return rootOf(error.errors[0]);
+  const { message } = error;
+  if (error.name === "TimeoutError") return { code: "ETIMEDOUT", message }; // of AbortSignal.timeout
   const code = "code" in error && typeof error.code === "string" ? error.code : "";
-  return code !== "" ? code : codeOf(error.cause);
+  return code !== "" ? { code, message } : rootOf(error.cause);
 }

@@ -200,7 +200,8 @@ function sharedContext(caCertificates: readonly string[]): SecureContext {
   const shared = contexts.get(key)?.deref();
   if (shared !== undefined) return shared;
   const ca = [...trustedRoots(), ...caCertificates];
-  const context = createSecureContext({ ca, minVersion: "TLSv1.2" });
+  // A chain may end at any of them, as with Go's clients: an issuing authority alone is enough, or the server's own certificate.
+  const context = createSecureContext({ ca, minVersion: "TLSv1.2", allowPartialTrustChain: true });
   for (const [other, reference] of contexts) {
     if (reference.deref() === undefined) contexts.delete(other);
   }

@@ -1,6 +1,7 @@
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import { createServer as createTlsServer } from "node:https";
 import { type AddressInfo, isIP } from "node:net";
+import type { TlsOptions } from "node:tls";
 import { createAuthority, createLeafIssuer } from "../../src/certificate-authority.ts";
 import type { Stoppable } from "./cleanup.ts";
 import {
@@ -28,7 +29,8 @@ export interface FakeRegistryOptions {
   readonly auth?: FakeAuth["mode"];
   /** User name → password; `{alice: "secret-of-alice"}` where nothing is said. */
   readonly users?: Readonly<Record<string, string>>;
-  readonly tls?: boolean;
+  /** Whether it speaks TLS, with a certificate of its own authority; or how it does. */
+  readonly tls?: boolean | TlsOptions;
   /** `127.0.0.1`, unless another loopback address, or `localhost`, is wanted. */
   readonly hostname?: string;
   /** Where it listens: at its host name, where that is an address, else at `127.0.0.1`. */
@@ -76,13 +78,14 @@ export type Route = `${string} ${TargetKind | "*" | `/${string}`}`;
 /** Starts a registry on a free port. */
 export async function startFakeRegistry(options: FakeRegistryOptions = {}): Promise<FakeRegistry> {
   const hostname = options.hostname ?? "127.0.0.1";
-  const keys = options.tls ? await makeKeys(hostname) : undefined;
+  const made = options.tls === true ? await makeKeys(hostname) : undefined;
+  const keys = typeof options.tls === "object" ? options.tls : made;
   const settings = { requestTimeout: 0, maxHeaderSize: 65_536 };
   const listener = (request: IncomingMessage, response: ServerResponse): void => {
     void answer(request, response);
   };
   const server = keys
-    ? createTlsServer({ ...settings, key: keys.key, cert: keys.cert }, listener)
+    ? createTlsServer({ ...settings, ...keys }, listener)
     : createServer(settings, listener);
   const address = options.address ?? (isIP(hostname) ? hostname : "127.0.0.1");
   await new Promise<void>((resolve, reject) => {
@@ -98,7 +101,7 @@ export async function startFakeRegistry(options: FakeRegistryOptions = {}): Prom
     host,
     port,
     url: `${keys ? "https" : "http"}://${host}`,
-    ca: keys?.ca,
+    ca: made?.authority,
     auth: createFakeAuth(options.auth ?? "none", options.users ?? { alice: "secret-of-alice" }),
     features: allFeatures(),
     repositories: new Map(),
@@ -229,9 +232,11 @@ function isRefused({ target: { kind }, request: { method = "" } }: Exchange): bo
   return isList && method !== "GET" && method !== "HEAD";
 }
 
-async function makeKeys(hostname: string): Promise<{ ca: string; key: string; cert: string }> {
+async function makeKeys(
+  hostname: string,
+): Promise<{ authority: string; key: string; cert: string }> {
   const now = new Date();
   const authority = await createAuthority("fake registry", now);
   const { certificate, privateKey } = await (await createLeafIssuer(authority))(hostname, now);
-  return { ca: authority.certificate, key: privateKey, cert: certificate };
+  return { authority: authority.certificate, key: privateKey, cert: certificate };
 }
