@@ -1,6 +1,6 @@
-import { request } from "undici";
 import { withoutBrackets } from "../connector/host-name.ts";
 import { userAgent } from "../version.ts";
+import type { HttpRequest, ResponseHead } from "./http-client/http-exchange.ts";
 import type { Upstream } from "./upstream.ts";
 import { UpstreamError, unreachable } from "./upstream-error.ts";
 
@@ -14,11 +14,7 @@ export interface FetchHeadOptions {
 }
 
 /** The head of a registry's response. */
-export interface FetchedHead {
-  readonly status: number;
-  /** Names in lower case. A header that came several times is a list, so that each challenge can be read by itself. */
-  readonly headers: Readonly<Record<string, string | readonly string[] | undefined>>;
-}
+export type FetchedHead = ResponseHead;
 
 /** A longer body is not read to its end, and its connection is closed. */
 const maxDroppedBytes = 64 * 1024;
@@ -31,29 +27,57 @@ const maxDroppedBytes = 64 * 1024;
  * const { status } = await fetchHead(upstream, apiUrl(upstream, ""), { authorization: undefined, signal });
  */
 export async function fetchHead(
-  { connector, dispatcher, guard }: Upstream,
+  upstream: Upstream,
   url: URL,
   { method = "GET", headers = {}, authorization, signal }: FetchHeadOptions,
 ): Promise<FetchedHead> {
-  const host = guard.checkHost(withoutBrackets(url.hostname));
+  const host = upstream.guard.checkHost(withoutBrackets(url.hostname));
   if (!host.ok) throw new UpstreamError("AddressRefused", host.reason);
+  const ownHeaders = {
+    "user-agent": userAgent,
+    ...headers,
+    ...(authorization === undefined ? {} : { authorization }),
+  };
   try {
-    const response = await request(url, {
-      method,
-      dispatcher,
-      signal,
-      headers: {
-        "user-agent": userAgent,
-        ...headers,
-        ...(authorization === undefined ? {} : { authorization }),
-      },
-    });
-    await response.body.dump({ limit: maxDroppedBytes });
-    return { status: response.statusCode, headers: response.headers };
+    return await sendForHead(upstream, { url, method, headers: ownHeaders }, signal);
   } catch (error) {
-    throw unreachable(`the registry ${connector.address.origin}`, error);
+    throw unreachable(`the registry ${upstream.connector.address.origin}`, error);
   }
 }
+
+function sendForHead(
+  { send }: Upstream,
+  request: HttpRequest,
+  signal: AbortSignal,
+): Promise<FetchedHead> {
+  return new Promise((resolve, reject) => {
+    signal.throwIfAborted();
+    let head: ResponseHead | undefined;
+    let droppedBytes = 0;
+    const settle = (error: Error): void => {
+      signal.removeEventListener("abort", onAbort);
+      if (head === undefined) reject(error);
+      else resolve(head);
+    };
+    const abort = send(request, {
+      onHead: (received) => {
+        head = received;
+      },
+      onData(chunk, release) {
+        droppedBytes += chunk.length;
+        release();
+        if (droppedBytes > maxDroppedBytes) abort(new Error("the body is too long to be dropped"));
+      },
+      onEnd: () => settle(new Error("no response")),
+      onError: settle,
+    });
+    const onAbort = (): void => abort(asError(signal.reason));
+    signal.addEventListener("abort", onAbort, { once: true });
+  });
+}
+
+const asError = (reason: unknown): Error =>
+  reason instanceof Error ? reason : new Error(String(reason));
 
 /**
  * The URL of something in a registry's API.

@@ -10,8 +10,7 @@ import { type AddressGuard, createAddressGuard, type ResolveHost } from "./addre
 import { BufferBudget } from "./http-client/body-buffers.ts";
 import type { SendRequest } from "./http-client/http-exchange.ts";
 import { createReadClient, type ReadClient } from "./http-client/read-client.ts";
-import { createUndiciSender } from "./http-client/undici-client.ts";
-import { createConnector, delayAgentWriteErrors } from "./http-client/write-errors.ts";
+import { delayAgentWriteErrors } from "./http-client/write-errors.ts";
 import { trustedRoots } from "./trusted-roots.ts";
 
 /** A registry as requests can be sent to it now: its address, its credential, and the connections to it. */
@@ -22,7 +21,7 @@ export interface Upstream {
   readonly tokenKey: string;
   /** Sends a request that can be sent again. */
   readonly send: SendRequest;
-  /** Sends what the proxy asks on its own account: for tokens, tags, and whether the registry lives. */
+  /** Sends what a token server is asked. */
   readonly dispatcher: Agent;
   /** Keep the connections of uploads, whose bodies stream and can't be sent again, by the scheme of their URL. */
   readonly uploadAgents: { readonly http: HttpAgent; readonly https: HttpAgent };
@@ -50,8 +49,11 @@ export const maxHeaderBytes: number = 64 * 1024;
 
 /** How long a host may take to accept a connection, until a request may be written. */
 export const connectTimeoutMs = 10_000;
-/** Clients give up after 30 s without a head (containerd). The error says why before that. */
-const headersTimeoutMs = 25_000;
+/**
+ * How long a registry may take until the head of its response is whole: a cache that fetches from another registry first
+ * takes minutes (zot#4184, harbor#18294). A client that does not want to wait that long goes away, which ends the request.
+ */
+const defaultHeadersTimeoutMs = 900_000;
 /** Connections without a request are kept this long. A load balancer that drops idle ones waits longer. */
 const keepAliveTimeoutMs = 15_000;
 const maxConnectors = 512;
@@ -61,8 +63,13 @@ const bufferBudgetBytes = 4 * 1024 * 1024;
 /**
  * @param bodyTimeoutMs how long a body may bring no byte before it counts as cut
  * @param lookup finds the addresses of registries; the system's, where none is given
+ * @param headersTimeoutMs how long a response may take until its head is whole
  */
-export function createUpstreams(bodyTimeoutMs: number, lookup?: ResolveHost): Upstreams {
+export function createUpstreams(
+  bodyTimeoutMs: number,
+  lookup?: ResolveHost,
+  headersTimeoutMs: number = defaultHeadersTimeoutMs,
+): Upstreams {
   const retired = new Set<UpstreamConnections>();
   const budget = new BufferBudget(bufferBudgetBytes);
   /** Closes connections later. Requests that are under way go on, and may still have to ask for a token or to follow a redirect. */
@@ -90,7 +97,7 @@ export function createUpstreams(bodyTimeoutMs: number, lookup?: ResolveHost): Up
       const key = connectionKey(connector, secrets);
       const keep = before?.connectionKey === key;
       if (before !== undefined && !keep) retire(before);
-      const options = { bodyTimeoutMs, lookup, budget };
+      const options = { bodyTimeoutMs, headersTimeoutMs, lookup, budget };
       const connections = keep ? before : connect(connector, secrets, key, options);
       const upstream = {
         ...connections,
@@ -132,6 +139,7 @@ interface UpstreamConnections
 
 interface ConnectionOptions {
   readonly bodyTimeoutMs: number;
+  readonly headersTimeoutMs: number;
   readonly lookup: ResolveHost | undefined;
   readonly budget: BufferBudget;
 }
@@ -140,7 +148,7 @@ function connect(
   connector: Connector,
   secrets: UpstreamSecrets,
   key: string,
-  { bodyTimeoutMs, lookup: resolver, budget }: ConnectionOptions,
+  { bodyTimeoutMs, headersTimeoutMs, lookup: resolver, budget }: ConnectionOptions,
 ): UpstreamConnections {
   const guard = createAddressGuard(connector, resolver);
   const secureContext = sharedContext(secrets.caCertificates);
@@ -151,7 +159,7 @@ function connect(
     headersTimeout: headersTimeoutMs,
     bodyTimeout: bodyTimeoutMs,
     keepAliveTimeout: keepAliveTimeoutMs,
-    connect: createConnector({ timeout: connectTimeoutMs, lookup, secureContext }),
+    connect: { timeout: connectTimeoutMs, lookup, secureContext },
   });
   const uploadOptions = { keepAlive: true, timeout: keepAliveTimeoutMs, lookup };
   const uploadAgents = {
@@ -163,10 +171,10 @@ function connect(
     secureContext,
     maxHeaderBytes,
     connectTimeoutMs,
+    headersTimeoutMs,
     bodyTimeoutMs,
     keepAliveTimeoutMs,
     budget,
-    fallback: createUndiciSender(dispatcher),
   });
   return {
     send: readClient.send,

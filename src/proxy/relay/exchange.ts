@@ -76,10 +76,6 @@ export interface ExchangeOptions {
 export const maxCollectedBytes: number = 64 * 1024;
 /** Error bodies whose Content-Length promises more than comes (docker-registry's 416) end after this. */
 export const collectTimeoutMs = 5_000;
-/** A registry that commits a manifest may check all of its layers first, which takes minutes. */
-const commitTimeoutMs = 300_000;
-/** Clients give up after 30 s without a head (containerd). They hear why before that. */
-const headTimeoutMs = 25_000;
 
 /**
  * Sends a request to one hop. A streamed body goes chunk by chunk to the sink, held back while the client is slower.
@@ -111,13 +107,9 @@ function nameOf({ request, hop }: ExchangeOptions): string {
 function exchangeOnce(options: ExchangeOptions): Promise<UpstreamResponse> {
   const { request, hop, headers, response } = options;
   const { method, body, upstream } = request;
-  const headersTimeoutMs = method === "PUT" ? commitTimeoutMs : headTimeoutMs;
   return new Promise((resolve, reject) => {
     const handler = new Exchange(options, resolve, reject);
-    handler.abort = upstream.send(
-      { url: hop.url, method, headers, body, headersTimeoutMs },
-      handler,
-    );
+    handler.abort = upstream.send({ url: hop.url, method, headers, body }, handler);
     if (response.destroyed) handler.onClientClose();
     else response.once("close", handler.onClientClose);
   });
@@ -161,7 +153,6 @@ class Exchange implements ResponseHandler {
   }
 
   onData(chunk: Buffer, release: () => void): void {
-    this.#bytes += chunk.length;
     if (this.#handling === "stream") {
       try {
         this.#options.sink.write(chunk, release);
@@ -171,8 +162,9 @@ class Exchange implements ResponseHandler {
       }
       return;
     }
-    const isCollected = this.#handling === "collect" && this.#bytes <= maxCollectedBytes;
-    if (isCollected) this.#collected.push(Buffer.from(chunk));
+    const collected = chunk.subarray(0, Math.max(0, maxCollectedBytes - this.#bytes));
+    if (this.#handling === "collect") this.#collected.push(Buffer.from(collected));
+    this.#bytes += chunk.length;
     release();
     if (this.#bytes > maxCollectedBytes) this.abort(new BodyCut());
   }

@@ -1,5 +1,5 @@
 import { errors } from "undici";
-import { type FramedResponseHead, parseResponseHead } from "./message-head.ts";
+import { type FramedResponseHead, InvalidResponse, parseResponseHead } from "./message-head.ts";
 
 const endOfHead = "\r\n\r\n";
 /** A line that ends in LF alone. Of a head with such lines the end might never come. */
@@ -9,15 +9,14 @@ const maxInformational = 8;
 
 /** The head of a final response, and the bytes behind it. */
 export interface ReadHead {
-  /** Undefined where `parseResponseHead` does not read it. Then nobody can tell what the rest is. */
-  readonly head: FramedResponseHead | undefined;
+  readonly head: FramedResponseHead;
   readonly rest: Buffer;
 }
 
 /** A head that is not parsed yet, and the bytes behind it. */
 interface SplitHead {
-  /** In latin1, without the empty line; undefined where a line ends in LF alone. */
-  readonly text: string | undefined;
+  /** In latin1, without the empty line. */
+  readonly text: string;
   readonly rest: Buffer;
 }
 
@@ -47,21 +46,25 @@ export class HeadReader {
    * Takes the next bytes. Their memory may be used again afterwards, but for the rest behind a head.
    * @param method of the request
    * @returns undefined while the head is not whole; after a whole one, the reader is ready for the next response
-   * @throws HeadersOverflowError
+   * @throws HeadersOverflowError, InvalidResponse
    */
   read(bytes: Buffer, method: string): ReadHead | undefined {
     for (let unread = bytes; unread.length > 0; ) {
       const split = this.#split(unread);
       if (split === undefined) return undefined;
       const { text, rest } = split;
-      const head = text === undefined ? undefined : parseResponseHead(text, method);
-      if (head === undefined || head.status === 101) return { head: undefined, rest };
+      const head = parseResponseHead(text, method);
+      if (head.status === 101) {
+        throw new InvalidResponse("it changes the protocol, which nobody wanted");
+      }
       if (head.status >= 200) {
         this.#informational = 0;
         return { head, rest };
       }
       this.#informational += 1;
-      if (this.#informational > maxInformational) return { head: undefined, rest };
+      if (this.#informational > maxInformational) {
+        throw new InvalidResponse("too many informational responses come before it");
+      }
       unread = rest;
     }
     return undefined;
@@ -84,7 +87,7 @@ export class HeadReader {
       return this.#complete(before + seam.slice(0, end), bytes, consumed);
     }
     if (bareLineFeed.test(this.#length === 0 ? ` ${seam}` : seam)) {
-      return { text: undefined, rest: bytes };
+      throw new InvalidResponse("a line of its head ends in LF alone");
     }
     this.#pieces.push(piece);
     this.#length += bytes.length;

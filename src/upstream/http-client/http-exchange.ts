@@ -1,4 +1,4 @@
-/** What passes between the HTTP/1.1 clients of this folder and whoever sends by them: one request, and its response as events. */
+/** What passes between the HTTP/1.1 client of this folder and whoever sends by them: one request, and its response as events. */
 import type { IncomingHttpHeaders } from "node:http";
 
 /** A request of any HTTP server. What belongs to the connection is added by the client that sends it. */
@@ -8,8 +8,6 @@ export interface HttpRequest {
   /** Names in lower case. Host, Content-Length and the headers of RFC 9110, section 7.6.1, are not among them. */
   readonly headers: Readonly<Record<string, string | readonly string[]>>;
   readonly body?: Buffer | undefined;
-  /** How long the client waits for the head of the response, once the request is sent. */
-  readonly headersTimeoutMs: number;
 }
 
 /** The status and the headers of a response. Headers that came several times are joined as node:http joins them. */
@@ -47,7 +45,7 @@ export type Abort = (reason: Error) => void;
  * Sends a request. The handler is not called before this has returned.
  * @throws TypeError where the request can't be written as HTTP/1.1
  * @example
- * const abort = send({ url, method: "GET", headers: {}, headersTimeoutMs: 25_000 }, handler);
+ * const abort = send({ url, method: "GET", headers: {} }, handler);
  * response.once("close", () => abort(new Error("the client is gone")));
  */
 export type SendRequest = (request: HttpRequest, handler: ResponseHandler) => Abort;

@@ -4,14 +4,25 @@ import type { HttpRequest, ResponseHead } from "./http-exchange.ts";
 
 /** The head of a response that leaves no doubt about where its body ends. */
 export interface FramedResponseHead extends ResponseHead {
-  /** Bytes of the body; undefined where a response of this kind has none. */
+  /**
+   * Bytes of the body; undefined where a response of this kind has none, and `Infinity` where the head does not say: the
+   * body comes in chunks then, or ends with the connection.
+   */
   readonly bodyBytes: number | undefined;
+  /** Whether the body comes in chunks (RFC 9112, section 7.1). */
+  readonly isChunked: boolean;
   /** Whether another request may follow on the connection. */
   readonly persists: boolean;
 }
 
-/** The status line of RFC 9112, section 4. */
-const statusLine = /^HTTP\/1\.1 ([1-5]\d\d) [\t\x20-\x7e\x80-\xff]*$/;
+/** A response that can be read in no way, or in more than one. The message goes on from "its response is not valid HTTP/1.1:". */
+export class InvalidResponse extends Error {
+  override readonly name = "InvalidResponse";
+  readonly code = "INVALID_RESPONSE";
+}
+
+/** The status line of RFC 9112, section 4. Some servers leave out the space before a reason that they don't give. */
+const statusLine = /^HTTP\/1\.([01]) ([1-9]\d\d)(?: [\t\x20-\x7e\x80-\xff]*)?$/;
 /** The token of RFC 9110, section 5.6.2. */
 const token = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/;
 /** What stands neither in a status line nor in a field (RFC 9110, section 5.5), a CR or LF that ends no line among it. */
@@ -20,31 +31,90 @@ const unusual = /[^\t\r\n\x20-\x7e\x80-\xff]|\r(?!\n)|(?<!\r)\n/;
 const contentLength = /^\d{1,15}$/;
 
 /**
- * Reads the head of a response to GET or HEAD.
+ * Reads the head of a response. There is no guess (RFC 9112, section 11.2): each line has to be as the grammar has it, the
+ * only transfer coding is `chunked`, and that excludes a Content-Length. Equal Content-Lengths are one (section 6.3).
  * @param text what stands before the empty line, in latin1
  * @param method of the request
- * @returns undefined for everything but the plain case: HTTP/1.1, each line as the grammar has it, no transfer coding,
- *   and one Content-Length unless a response of this kind has no body. There is no guess (RFC 9112, section 11.2).
+ * @throws InvalidResponse
  */
-export function parseResponseHead(text: string, method: string): FramedResponseHead | undefined {
-  if (unusual.test(text)) return undefined;
-  let end = endOfLine(text, 0);
-  const status = Number(statusLine.exec(text.slice(0, end))?.[1]);
-  if (Number.isNaN(status)) return undefined;
+export function parseResponseHead(text: string, method: string): FramedResponseHead {
+  if (unusual.test(text)) throw new InvalidResponse("its head has a character that none may have");
+  const end = endOfLine(text, 0);
+  const [, minor, code] = statusLine.exec(text.slice(0, end)) ?? [];
+  if (code === undefined) throw new InvalidResponse("it begins with no status line");
+  const status = Number(code);
   const headers: IncomingHttpHeaders = {};
-  let lengths = 0;
-  while (end < text.length) {
+  const lengths = readHeaderLines(text, end, headers);
+  const lengthBytes = readLength(headers, lengths);
+  const isChunked = readTransferCoding(headers, lengthBytes, minor === "1");
+  const isBodiless = isWithoutBody(method, status);
+  return {
+    status,
+    headers,
+    bodyBytes: isBodiless ? undefined : (lengthBytes ?? Number.POSITIVE_INFINITY),
+    isChunked: isChunked && !isBodiless,
+    persists:
+      minor === "1" && (isBodiless || isChunked || lengthBytes !== undefined) && persists(headers),
+  };
+}
+
+/**
+ * Adds the headers of all lines.
+ * @param from the end of the status line
+ * @returns the values of all Content-Lengths, with the whitespace around them
+ * @throws InvalidResponse
+ */
+function readHeaderLines(text: string, from: number, headers: IncomingHttpHeaders): string[] {
+  const lengths: string[] = [];
+  for (let end = from; end < text.length; ) {
     const begin = end + "\r\n".length;
     end = endOfLine(text, begin);
     const name = readHeaderLine(text, begin, end, headers);
-    if (name === undefined) return undefined;
-    if (name === "content-length") lengths += 1;
+    if (name === undefined) throw new InvalidResponse("its head has a line that is no header");
+    if (name === "content-length") lengths.push(text.slice(begin + name.length + 1, end));
   }
-  if (!isUnambiguous(headers, lengths)) return undefined;
-  const bodyBytes = isBodiless(method, status) ? undefined : Number(headers["content-length"]);
-  return Number.isNaN(bodyBytes)
-    ? undefined
-    : { status, headers, bodyBytes, persists: persists(headers) };
+  return lengths;
+}
+
+/**
+ * The bytes that a head's Content-Length promises, undefined without one. Where it came several times with the same value,
+ * the headers have it once afterwards.
+ * @throws InvalidResponse
+ */
+function readLength(headers: IncomingHttpHeaders, lengths: readonly string[]): number | undefined {
+  if (lengths.length === 0) return undefined;
+  const first = headers["content-length"] ?? "";
+  if (lengths.length === 1 && contentLength.test(first)) return Number(first);
+  const values = lengths
+    .join(",")
+    .split(",")
+    .map((value) => withoutWhitespace(value, 0, value.length));
+  const [value = ""] = values;
+  if (!contentLength.test(value)) throw new InvalidResponse("its Content-Length is no number");
+  if (values.some((other) => other !== value)) {
+    throw new InvalidResponse("it has several Content-Lengths, which differ");
+  }
+  headers["content-length"] = value;
+  return Number(value);
+}
+
+/**
+ * Whether a body comes in chunks.
+ * @throws InvalidResponse where it has another transfer coding, or a length besides (RFC 9112, section 6.1)
+ */
+function readTransferCoding(
+  { "transfer-encoding": coding }: IncomingHttpHeaders,
+  lengthBytes: number | undefined,
+  isHttp11: boolean,
+): boolean {
+  if (coding === undefined) return false;
+  if (coding.toLowerCase() !== "chunked" || !isHttp11) {
+    throw new InvalidResponse("its Transfer-Encoding is another one than chunked");
+  }
+  if (lengthBytes !== undefined) {
+    throw new InvalidResponse("it has a Transfer-Encoding and a Content-Length");
+  }
+  return true;
 }
 
 /**
@@ -86,12 +156,7 @@ function headerName(spelling: string): string | undefined {
   return name;
 }
 
-/** Whether the headers leave no doubt about the length of a body (RFC 9112, section 6.3). */
-const isUnambiguous = (headers: IncomingHttpHeaders, lengths: number): boolean =>
-  headers["transfer-encoding"] === undefined &&
-  (lengths === 0 || (lengths === 1 && contentLength.test(headers["content-length"] ?? "")));
-
-const isBodiless = (method: string, status: number): boolean =>
+const isWithoutBody = (method: string, status: number): boolean =>
   method === "HEAD" || status < 200 || status === 204 || status === 304;
 
 const persists = ({ connection }: IncomingHttpHeaders): boolean =>
@@ -156,13 +221,16 @@ const connectionHeaders: ReadonlySet<string> = new Set([
   "upgrade",
 ]);
 
+/** Methods whose requests have a Content-Length even where they have no body (RFC 9110, section 8.6). */
+const methodsWithBody: ReadonlySet<string> = new Set(["PATCH", "POST", "PUT"]);
+
 /**
- * Writes the head of a request without a body (RFC 9112, section 3).
+ * Writes the head of a request (RFC 9112, section 3).
  * @returns the head with its empty line, in latin1
  * @throws TypeError where the target or a header has characters that would let it be read as more than one. Requests
  *   were checked long before, so this is the last barrier.
  */
-export function formatRequestHead({ url, method, headers }: HttpRequest): string {
+export function formatRequestHead({ url, method, headers, body }: HttpRequest): string {
   const path = url.pathname + url.search;
   if (!target.test(path)) {
     throw new TypeError("a request target has characters that are not allowed in one");
@@ -172,6 +240,9 @@ export function formatRequestHead({ url, method, headers }: HttpRequest): string
     const value = headers[name] ?? "";
     if (typeof value === "string") text += headerLine(name, value);
     else for (const one of value) text += headerLine(name, one);
+  }
+  if (body !== undefined || methodsWithBody.has(method)) {
+    text += `content-length: ${body?.length ?? 0}\r\n`;
   }
   return `${text}\r\n`;
 }

@@ -1,12 +1,12 @@
-/** An HTTP/1.1 client for GET and HEAD that passes bodies with the least work. All else goes by another client. */
+/** An HTTP/1.1 client for requests that can be sent again, which reads bodies with the least work. */
 import { isIP, type LookupFunction, connect as netConnect, type Socket } from "node:net";
 import { type SecureContext, connect as tlsConnect } from "node:tls";
-import { LRUCache } from "lru-cache";
 import { errors } from "undici";
 import type { BufferBudget } from "./body-buffers.ts";
 import type { HttpRequest, SendRequest } from "./http-exchange.ts";
-import { formatRequestHead } from "./message-head.ts";
+import { formatRequestHead, type InvalidResponse } from "./message-head.ts";
 import { type OnRead, ReadConnection } from "./read-connection.ts";
+import { delayWriteErrors } from "./write-errors.ts";
 
 export interface ReadClientOptions {
   /** Resolves the host of an origin, for `net.connect` and `tls.connect`. */
@@ -17,13 +17,13 @@ export interface ReadClientOptions {
   readonly maxHeaderBytes: number;
   /** Until a request may be written. */
   readonly connectTimeoutMs: number;
+  /** From then on, until the head of the response is whole. */
+  readonly headersTimeoutMs: number;
   /** Without a byte of the body; the time in which the consumer holds it back does not count. */
   readonly bodyTimeoutMs: number;
   /** How long a connection is kept without a request. */
   readonly keepAliveTimeoutMs: number;
   readonly budget: BufferBudget;
-  /** Sends the requests that this client does not, and sends those again whose response it does not read. */
-  readonly fallback: SendRequest;
 }
 
 /** A client that keeps connections to any number of origins, and sends one request at a time over each. */
@@ -35,25 +35,17 @@ export interface ReadClient {
   destroy(): void;
 }
 
-/** How long this client remembers that an origin answers a kind of request in a way that it does not read. */
-const unsupportedTtlMs = 600_000;
-/** A client has some ten kinds for each origin. An LRUCache takes its memory at once, and there are hundreds of clients. */
-const maxUnsupported = 200;
-
 /**
- * Makes a client for GET and HEAD that reads plain HTTP/1.1 alone: a response with one Content-Length, or of a kind that
- * has no body. Where a response is anything else, the request is sent once more by `fallback`, and so are all of its kind
- * for some time. `fallback` sends all other requests, too.
+ * Makes a client for requests whose body is held, or that have none. It reads every response of HTTP/1.1 and 1.0 that can
+ * be read in one way alone. No request is sent twice for the sake of its response: what can't be read is an error
+ * ({@link InvalidResponse}), since a second request would count twice against a rate limit, and a presigned URL may be
+ * good for one.
  */
 export function createReadClient(options: ReadClientOptions): ReadClient {
   // A plain Map: an origin is forgotten with its last connection, and none may be evicted that has one.
   const origins = new Map<string, Origin>();
-  /** Kinds of requests whose responses are not read here. */
-  const unsupported = new LRUCache<string, true>({ max: maxUnsupported, ttl: unsupportedTtlMs });
   let isRetired = false;
 
-  const isUnsupported = (request: HttpRequest): boolean =>
-    unsupported.size > 0 && unsupported.get(requestKind(request)) === true;
   const originOf = ({ url }: HttpRequest): Origin => {
     const known = origins.get(url.origin);
     if (known !== undefined) return known;
@@ -86,20 +78,12 @@ export function createReadClient(options: ReadClientOptions): ReadClient {
   };
   return {
     send(request, handler) {
-      const { method, body } = request;
-      const isRead = (method === "GET" || method === "HEAD") && body === undefined;
-      if (!isRead || isUnsupported(request)) return options.fallback(request, handler);
       const headText = formatRequestHead(request);
       const origin = originOf(request);
       const connection = origin.idle.pop() ?? open(origin);
-      const onUnsupported = (): void => {
-        unsupported.set(requestKind(request), true);
-        abort = options.fallback(request, handler);
-      };
-      const task = { request, headText, handler, onUnsupported };
-      let abort = (reason: Error): void => connection.abort(task, reason);
+      const task = { request, headText, handler };
       connection.begin(task);
-      return (reason) => abort(reason);
+      return (reason) => connection.abort(task, reason);
     },
     retire() {
       isRetired = true;
@@ -125,12 +109,6 @@ interface Origin {
   session: Buffer | undefined;
 }
 
-/** Servers answer requests of one kind in one way: registries send blobs with their length, and lists often in chunks. */
-function requestKind({ method, url }: HttpRequest): string {
-  const [, kind = ""] = /\/(manifests|blobs|tags|referrers)\/[^/]*$/.exec(url.pathname) ?? [];
-  return `${method} ${url.origin} ${kind}`;
-}
-
 function openSocket(
   origin: Origin,
   { lookup, secureContext }: ReadClientOptions,
@@ -149,7 +127,7 @@ function openSocket(
     keepAlive: true,
     keepAliveInitialDelay: 60_000,
   };
-  if (!isTls) return netConnect(options, onConnected);
+  if (!isTls) return delayed(netConnect(options, onConnected));
   const socket = tlsConnect(
     {
       ...options,
@@ -161,7 +139,14 @@ function openSocket(
     onConnected,
   );
   // A handshake that goes on with a session does not check the name again, so a session is kept of a verified server alone.
-  return socket.on("session", (session) => {
+  socket.on("session", (session) => {
     if (socket.authorized) origin.session = session;
   });
+  return delayed(socket);
+}
+
+/** A response that comes before all of a body is written is read, whatever becomes of the rest. */
+function delayed(socket: Socket): Socket {
+  delayWriteErrors(socket);
+  return socket;
 }

@@ -2,6 +2,7 @@ import type { Socket } from "node:net";
 import { errors } from "undici";
 import type { BufferBudget } from "./body-buffers.ts";
 import { BodyReader } from "./body-reader.ts";
+import { ChunkReader } from "./chunk-reader.ts";
 import { HeadReader } from "./head-reader.ts";
 import type { HttpRequest, ResponseHandler } from "./http-exchange.ts";
 import type { FramedResponseHead } from "./message-head.ts";
@@ -23,6 +24,8 @@ export interface ReadConnectionOptions {
   readonly maxHeaderBytes: number;
   /** Until a request may be written. */
   readonly connectTimeoutMs: number;
+  /** From then on, until the head of the response is whole. */
+  readonly headersTimeoutMs: number;
   /** Without a byte of the body; the time in which the consumer holds it back does not count. */
   readonly bodyTimeoutMs: number;
   /** Without a request. */
@@ -44,12 +47,10 @@ export interface ConnectionOwner {
 
 /** A request that a connection sends, and what becomes of its response. */
 export interface ReadTask {
-  readonly request: Pick<HttpRequest, "method" | "headersTimeoutMs">;
+  readonly request: Pick<HttpRequest, "method" | "body">;
   /** The whole head of the request, in latin1. */
   readonly headText: string;
   readonly handler: ResponseHandler;
-  /** The response is of a kind that is not read here. The connection has ended, and the handler was not called. */
-  readonly onUnsupported: () => void;
 }
 
 /** All connections read heads into this buffer, in turn. What is kept of it is copied. */
@@ -57,7 +58,7 @@ const scratch = Buffer.allocUnsafeSlow(64 * 1024);
 const doNothing = (): void => undefined;
 
 /**
- * A connection that sends one GET or HEAD at a time. Its socket reads into memory that is used again and again,
+ * A connection that sends one request at a time. Its socket reads into memory that is used again and again,
  * which carries more than twice as much as Node's streams; the price is that heads are parsed here.
  */
 export class ReadConnection {
@@ -72,25 +73,32 @@ export class ReadConnection {
   /** Whether another request may follow this response. */
   #persists = false;
   #body: BodyReader | undefined;
+  /** Takes the chunks of the body apart, where it comes in chunks. */
+  #chunks: ChunkReader | undefined;
 
   constructor(options: ReadConnectionOptions) {
     this.#options = options;
-    const { isTls, connectTimeoutMs, maxHeaderBytes } = options;
+    const { connectTimeoutMs, maxHeaderBytes } = options;
     this.#headReader = new HeadReader(maxHeaderBytes);
     const onread = {
       // TLS goes on handing over what it has decrypted after it was told to stop. That must not go into a buffer of which the consumer still reads.
-      buffer: () => (isTls ? scratch : (this.#body?.readBuffer ?? scratch)),
+      buffer: () => (this.#isCopied ? scratch : (this.#body?.readBuffer ?? scratch)),
       callback: (length: number, buffer: Uint8Array) => this.#read(length, buffer as Buffer),
     };
     const onClose = (): void => this.destroy(new errors.SocketError("other side closed"));
     this.#socket = options
       .open(onread, () => this.#onConnected())
       .on("error", (error) => this.destroy(error))
-      .on("end", onClose)
+      .on("end", () => this.#onServerEnd(onClose))
       .on("close", onClose)
       .on("timeout", () => this.#onTimeout());
     const onTimeout = (): void => this.destroy(new errors.ConnectTimeoutError());
     this.#connectTimer = setTimeout(onTimeout, connectTimeoutMs);
+  }
+
+  /** Whether bodies are copied out of the buffer that the socket reads into. */
+  get #isCopied(): boolean {
+    return this.#options.isTls || this.#chunks !== undefined;
   }
 
   /** Sends a request; there must be none under way. */
@@ -126,8 +134,17 @@ export class ReadConnection {
     clearTimeout(this.#connectTimer);
     this.#body?.abandon();
     this.#body = undefined;
+    this.#chunks = undefined;
     this.#socket.destroy();
     return task;
+  }
+
+  /** The server sends no more. That is the end of a body whose head has said nothing of it (RFC 9112, section 6.3). */
+  #onServerEnd(onClose: () => void): void {
+    const isEndOfBody = this.#body?.remainingBytes === Number.POSITIVE_INFINITY;
+    if (this.#task !== undefined && isEndOfBody && this.#chunks === undefined) {
+      this.#finish(this.#task);
+    } else onClose();
   }
 
   #onConnected(): void {
@@ -138,8 +155,10 @@ export class ReadConnection {
   }
 
   #send({ headText, request }: ReadTask): void {
-    this.#headDeadline = performance.now() + request.headersTimeoutMs;
-    this.#socket.ref().setTimeout(request.headersTimeoutMs).write(headText, "latin1");
+    const { headersTimeoutMs } = this.#options;
+    this.#headDeadline = performance.now() + headersTimeoutMs;
+    this.#socket.ref().setTimeout(headersTimeoutMs).write(headText, "latin1");
+    if (request.body !== undefined) this.#socket.write(request.body);
   }
 
   /** @returns false where no more is to be read for now */
@@ -154,31 +173,32 @@ export class ReadConnection {
   }
 
   #readHead(task: ReadTask, bytes: Buffer): void {
-    try {
+    this.#failWithTask(task, () => {
       if (performance.now() > this.#headDeadline) throw new errors.HeadersTimeoutError(); // it comes byte by byte
       const read = this.#headReader.read(bytes, task.request.method);
-      if (read?.head !== undefined) this.#onHead(task, read.head, read.rest);
-      else if (read !== undefined) this.#onUnsupported(task);
+      if (read !== undefined) this.#onHead(task, read.head, read.rest);
+    });
+  }
+
+  /** Ends the connection where an action throws. The task's handler gets the error. */
+  #failWithTask(task: ReadTask, action: () => void): void {
+    try {
+      action();
     } catch (error) {
       if (this.#task !== task) throw error; // the task has ended, so its handler would not get the error
       this.destroy(error instanceof Error ? error : new Error(String(error)));
     }
   }
 
-  #onUnsupported(task: ReadTask): void {
-    this.#close();
-    this.#options.owner.onGone(this, false);
-    task.onUnsupported();
-  }
-
   #onHead(task: ReadTask, head: FramedResponseHead, rest: Buffer): void {
-    const { bodyBytes = 0, persists } = head;
+    const { bodyBytes = 0, persists, isChunked } = head;
     // Some servers send a body to HEAD, too. The response is good then, and the connection can't be used again.
     const isBodiless = head.bodyBytes === undefined;
     this.#persists = persists && rest.length <= bodyBytes;
     task.handler.onHead(head);
     if (this.#task !== task) return; // it was aborted
-    if (rest.length > bodyBytes && !isBodiless) this.#failTooLong();
+    if (isChunked) this.#beginChunks(task, rest);
+    else if (rest.length > bodyBytes && !isBodiless) this.#failTooLong();
     else if (isBodiless || bodyBytes === 0) this.#finish(task);
     else if (rest.length === bodyBytes) {
       task.handler.onData(Buffer.from(rest), doNothing);
@@ -186,24 +206,60 @@ export class ReadConnection {
     } else this.#beginBody(task, bodyBytes, rest);
   }
 
-  #beginBody(task: ReadTask, lengthBytes: number, rest: Buffer): void {
-    const { budget, bodyTimeoutMs, isTls } = this.#options;
+  /** @throws InvalidResponse */
+  #beginChunks(task: ReadTask, rest: Buffer): void {
+    const chunks = new ChunkReader();
+    const pieces: Buffer[] = [];
+    const behind = chunks.read(rest, (piece) => pieces.push(piece));
+    const begin = Buffer.concat(pieces);
+    if (behind === undefined) {
+      this.#chunks = chunks;
+      this.#beginBody(task, Number.POSITIVE_INFINITY, begin);
+      return;
+    }
+    // Much of what comes in chunks is small, and needs none of the buffers of a long body.
+    if (begin.length > 0) task.handler.onData(begin, doNothing);
+    this.#finishChunks(task, behind);
+  }
+
+  #beginBody(task: ReadTask, lengthBytes: number, begin: Buffer): void {
+    const { budget, bodyTimeoutMs } = this.#options;
     const onChunk = task.handler.onData.bind(task.handler);
     // The time that the consumer took is no silence of the server.
     const resume = (): unknown => this.#socket.setTimeout(bodyTimeoutMs).resume();
-    const body = new BodyReader({ lengthBytes, budget, isCopied: isTls, onChunk, resume });
-    this.#body = body;
+    const isCopied = this.#isCopied;
+    this.#body = new BodyReader({ lengthBytes, budget, isCopied, onChunk, resume });
     this.#socket.setTimeout(bodyTimeoutMs);
-    this.#readBody(task, body, rest, scratch);
+    this.#body.append(begin);
+    // The socket fills a buffer from its beginning, so what was copied has to be handed over first.
+    if (!isCopied) this.#body.flush();
   }
 
   #readBody(task: ReadTask, body: BodyReader, bytes: Buffer, from: Buffer): void {
+    const chunks = this.#chunks;
+    if (chunks !== undefined) {
+      this.#failWithTask(task, () => this.#readChunks(task, body, chunks, bytes));
+      return;
+    }
     if (from === scratch) body.append(bytes);
     else body.filled(bytes.length);
-    // The socket fills a buffer from its beginning, so what was copied has to be handed over first.
+    // A plain socket has read this into the common buffer, before it was told to read into one of the body's.
     if (from === scratch && !this.#options.isTls) body.flush();
     if (body.remainingBytes === 0) this.#finish(task);
     if (body.remainingBytes < 0) this.#failTooLong();
+  }
+
+  /** @throws InvalidResponse */
+  #readChunks(task: ReadTask, body: BodyReader, chunks: ChunkReader, bytes: Buffer): void {
+    const behind = chunks.read(bytes, (piece) => body.append(piece));
+    if (behind !== undefined && this.#task === task) this.#finishChunks(task, behind);
+  }
+
+  /** @param behind what came behind the last chunk: nobody knows what it is, so the connection is not used again */
+  #finishChunks(task: ReadTask, behind: Buffer): void {
+    if (this.#task !== task) return; // it was aborted
+    if (behind.length > 0) this.#persists = false;
+    this.#finish(task);
   }
 
   #failTooLong(): void {
@@ -217,9 +273,11 @@ export class ReadConnection {
     if (this.#body?.isPaused) this.#socket.resume();
     this.#body?.close();
     this.#body = undefined;
+    this.#chunks = undefined;
     this.#task = undefined;
     const { owner, keepAliveTimeoutMs } = this.#options;
-    if (this.#persists) {
+    // A server that responds before it has the whole request does not want the rest of it.
+    if (this.#persists && this.#socket.writableLength === 0) {
       this.#state = "kept";
       this.#socket.unref().setTimeout(keepAliveTimeoutMs);
       owner.onIdle(this);

@@ -5,7 +5,6 @@
  */
 import type { Agent } from "node:http";
 import { Socket } from "node:net";
-import { buildConnector } from "undici";
 
 /** A socket whose other side is gone says so while it is read, nearly at once. */
 const maxDelayMs = 2_000;
@@ -17,7 +16,7 @@ type WriteCallback = (error?: (Error & { readonly code?: string }) | null) => vo
  * Has a socket report a write that the other side did not take any more only once all that has arrived is read, which ends
  * with the socket's own end or error.
  */
-function delayWriteErrors(socket: Socket): void {
+export function delayWriteErrors(socket: Socket): void {
   const write = socket._write.bind(socket);
   const writeMany = socket._writev?.bind(socket);
   const delayed =
@@ -48,15 +47,4 @@ export function delayAgentWriteErrors<T extends Agent>(agent: T): T {
     return socket;
   };
   return agent;
-}
-
-/** Makes a function for undici's `connect` whose connections delay the errors of their writes. They speak HTTP/1.1. */
-export function createConnector(options: buildConnector.BuildOptions): buildConnector.connector {
-  const connect = buildConnector({ ...options, allowH2: false });
-  return (to, callback) =>
-    connect(to, (...outcome) => {
-      const [, socket] = outcome;
-      if (socket instanceof Socket) delayWriteErrors(socket);
-      callback(...outcome);
-    });
 }

@@ -2,7 +2,12 @@ import { request } from "node:http";
 import { Duplex } from "node:stream";
 import { expect } from "chai";
 import fc from "fast-check";
+import { ChunkReader } from "../../../src/upstream/http-client/chunk-reader.ts";
 import { HeadReader } from "../../../src/upstream/http-client/head-reader.ts";
+import {
+  type FramedResponseHead,
+  InvalidResponse,
+} from "../../../src/upstream/http-client/message-head.ts";
 
 const most = 64 * 1024;
 
@@ -16,22 +21,40 @@ interface Answer {
 /** `more`: than the answer has promised, which is for the connection to refuse. */
 type Verdict = Answer | "odd" | "incomplete" | "more" | "refused";
 
-/** Reads an answer that comes in these pieces; its body is all that follows the head. */
+/** Reads an answer that comes in these pieces, and its body, which may end with them. */
 function read(pieces: readonly Buffer[], method: string): Verdict {
   const reader = new HeadReader(most);
-  for (const [index, piece] of pieces.entries()) {
-    // A socket reads into the same memory again.
-    const found = reader.read(Buffer.from(piece), method);
-    if (found === undefined) continue;
-    if (found.head === undefined) return "odd";
-    const { status, headers, bodyBytes = 0 } = found.head;
-    const body = Buffer.concat([found.rest, ...pieces.slice(index + 1)]);
-    if (body.length > bodyBytes) return "more";
-    return body.length < bodyBytes
-      ? "incomplete"
-      : { status, headers, body: body.toString("latin1") };
+  try {
+    for (const [index, piece] of pieces.entries()) {
+      // A socket reads into the same memory again.
+      const found = reader.read(Buffer.from(piece), method);
+      if (found === undefined) continue;
+      return readBody(found.head, [found.rest, ...pieces.slice(index + 1)]);
+    }
+    return "incomplete";
+  } catch (error) {
+    if (error instanceof InvalidResponse) return "odd";
+    throw error;
   }
-  return "incomplete";
+}
+
+/** @throws InvalidResponse */
+function readBody(head: FramedResponseHead, pieces: readonly Buffer[]): Verdict {
+  const { status, headers, bodyBytes = 0, isChunked } = head;
+  const body = Buffer.concat(pieces);
+  if (isChunked) {
+    const content: Buffer[] = [];
+    const chunks = new ChunkReader();
+    const behind = chunks.read(body, (chunk) => content.push(chunk));
+    if (behind === undefined) return "incomplete";
+    if (behind.length > 0) return "more";
+    return { status, headers, body: Buffer.concat(content).toString("latin1") };
+  }
+  const lengthBytes = bodyBytes === Number.POSITIVE_INFINITY ? body.length : bodyBytes;
+  if (body.length > lengthBytes) return "more";
+  return body.length < lengthBytes
+    ? "incomplete"
+    : { status, headers, body: body.toString("latin1") };
 }
 
 /** The same by node:http, over a connection that is made of memory. */
@@ -195,9 +218,12 @@ describe("HeadReader", function () {
         const bytes = latin1(text);
         const verdict = read([bytes], method);
         counts[typeof verdict === "object" ? "read" : verdict] += 1;
-        if (typeof verdict === "object") {
-          expect(await readByNode(bytes, method)).to.deep.equal(verdict);
-        }
+        if (typeof verdict !== "object") return;
+        const byNode = await readByNode(bytes, method);
+        // node:http refuses equal lengths, which are one (RFC 9112, section 6.3).
+        const isRepeated =
+          (text.match(/content-length/gi)?.length ?? 0) > 1 || /:[ \d]+,/.test(text);
+        if (byNode !== "refused" || !isRepeated) expect(byNode).to.deep.equal(verdict);
       }),
       { numRuns: 2000 },
     );
@@ -238,7 +264,7 @@ describe("HeadReader", function () {
       expect(reader.isEmpty).to.equal(true);
       expect(reader.read(bytes.subarray(0, 10 * time), "GET")).to.equal(undefined);
       expect(reader.isEmpty).to.equal(time === 0);
-      expect(reader.read(bytes.subarray(10 * time), "GET")?.head?.status).to.equal(200);
+      expect(reader.read(bytes.subarray(10 * time), "GET")?.head.status).to.equal(200);
     }
   });
 

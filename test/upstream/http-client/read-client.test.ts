@@ -79,14 +79,14 @@ const textOf = (got: Got): string => bytesOf(got).toString("latin1");
 
 interface Asking {
   readonly method?: string;
-  readonly headersTimeoutMs?: number;
+  readonly body?: Buffer;
   readonly holds?: boolean;
 }
 
 function ask(client: ReadClient, url: string, options: Asking = {}): Got {
-  const { method = "GET", headersTimeoutMs = 5000, holds = false } = options;
+  const { method = "GET", body, holds = false } = options;
   const got: Got = { chunks: [], held: [], abort: () => undefined };
-  const request = { url: new URL(url), method, headers: { "x-a": "1" }, headersTimeoutMs };
+  const request = { url: new URL(url), method, headers: { "x-a": "1" }, body };
   got.abort = client.send(request, {
     onHead: (head) => {
       expect(got).to.not.have.any.keys("head", "end");
@@ -145,8 +145,6 @@ describe("the client that reads from registries", function () {
   const resources = cleanup();
   afterEach(resources.stop);
 
-  /** Requests that were sent by way of the ordinary client. */
-  let otherwise: string[];
   let client: ReadClient;
 
   interface Settings {
@@ -154,27 +152,20 @@ describe("the client that reads from registries", function () {
     readonly lookup?: LookupFunction;
     readonly keepAliveTimeoutMs?: number;
     readonly connectTimeoutMs?: number;
+    readonly headersTimeoutMs?: number;
     readonly budget?: number;
   }
 
   function start(settings: Settings = {}): ReadClient {
-    otherwise = [];
     client = createReadClient({
       lookup: settings.lookup ?? lookupLoopback,
       secureContext: createSecureContext(settings.ca === undefined ? {} : { ca: settings.ca }),
       maxHeaderBytes: 16 * 1024,
       connectTimeoutMs: settings.connectTimeoutMs ?? 5000,
+      headersTimeoutMs: settings.headersTimeoutMs ?? 5000,
       bodyTimeoutMs,
       keepAliveTimeoutMs: settings.keepAliveTimeoutMs ?? 5000,
       budget: new BufferBudget(settings.budget ?? 4 * 1024 * 1024),
-      fallback: ({ method, url }, handler) => {
-        otherwise.push(`${method} ${url.pathname}`);
-        setImmediate(() => {
-          handler.onHead({ status: 299, headers: {} });
-          handler.onEnd();
-        });
-        return () => undefined;
-      },
     });
     resources.defer(() => client.destroy());
     return client;
@@ -320,29 +311,157 @@ describe("the client that reads from registries", function () {
       start();
     });
 
-    it("that is not plain is asked for by way of the ordinary client, from then on at once", async () => {
-      const server = await serve((socket) =>
-        socket.write("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n"),
-      );
-      for (const path of ["/v2/a/tags/list", "/v2/b/tags/list"]) {
-        const got = ask(client, `${server.url}${path}`);
+    const chunkedHead = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+
+    it("that comes in chunks is read, small and large, and the connection is used again", async () => {
+      const large = noise("large", 3_000_000);
+      const server = await serve((socket, head) => {
+        socket.write(chunkedHead);
+        const body = head.includes("/small") ? Buffer.from("hello") : large;
+        for (let from = 0; from < body.length; from += 100_001) {
+          const part = body.subarray(from, from + 100_001);
+          socket.write(`${part.length.toString(16)};x=1\r\n`);
+          socket.write(part);
+          socket.write("\r\n");
+        }
+        socket.write("0\r\nX-Trailer: 1\r\n\r\n");
+      });
+      for (const path of ["/small", "/large", "/small", "/large"]) {
+        const got = ask(client, server.url + path);
         await whole(got);
-        expect(got.head).to.include({ status: 299 });
+        const expected = path === "/small" ? Buffer.from("hello") : large;
+        expect(bytesOf(got).equals(expected), path).to.equal(true);
       }
-      expect(otherwise).to.deep.equal(["GET /v2/a/tags/list", "GET /v2/b/tags/list"]);
       expect(server.sockets).to.have.lengthOf(1);
-      server.answer = (socket) => socket.write(answerOf("x"));
-      expect(await whole(ask(client, `${server.url}/v2/a/manifests/1`))).to.equal("x");
     });
 
-    for (const method of ["POST", "PUT", "DELETE", "PATCH"]) {
-      it(`to ${method} is not read here`, async () => {
-        const server = await serve(() => undefined);
-        await whole(ask(client, server.url, { method }));
-        expect(otherwise).to.deep.equal([`${method} /`]);
-        expect(server.sockets).to.have.lengthOf(0);
+    it("that comes in chunks of which the last is missing has failed", async () => {
+      const server = await serve((socket) => socket.end(`${chunkedHead}5\r\nhello\r\n`));
+      const got = ask(client, server.url);
+      expect(await failure(got)).to.equal("UND_ERR_SOCKET");
+      expect(textOf(got)).to.be.oneOf(["", "hello"]);
+    });
+
+    it("whose chunks are wrong has failed, in the first bytes and later", async () => {
+      const server = await serve((socket) => socket.write(`${chunkedHead}5\r\nhello!\r\n`));
+      expect(await failure(ask(client, server.url))).to.equal("INVALID_RESPONSE");
+      server.answer = (socket) => {
+        socket.write(`${chunkedHead}5\r\nhello`);
+        setTimeout(() => socket.write("!\r\n0\r\n\r\n"), 30);
+      };
+      expect(await failure(ask(client, server.url))).to.equal("INVALID_RESPONSE");
+    });
+
+    it("behind whose last chunk more comes is whole, and its connection is not used again", async () => {
+      const server = await serve((socket) =>
+        socket.write(`${chunkedHead}5\r\nhello\r\n0\r\n\r\nHTTP/1.1 200 OK\r\n`),
+      );
+      for (let time = 0; time < 2; time += 1) {
+        expect(await whole(ask(client, server.url))).to.equal("hello");
+      }
+      expect(server.sockets).to.have.lengthOf(2);
+    });
+
+    it("to HEAD that announces chunks has none, and the connection is used again", async () => {
+      const server = await serve((socket) => socket.write(chunkedHead));
+      for (let time = 0; time < 2; time += 1) {
+        expect(await whole(ask(client, server.url, { method: "HEAD" }))).to.equal("");
+      }
+      expect(server.sockets).to.have.lengthOf(1);
+    });
+
+    for (const version of ["1.0", "1.1"]) {
+      it(`of HTTP/${version} that does not say its length ends with its connection`, async () => {
+        const body = noise("body", 300_000);
+        const server = await serve((socket) => {
+          socket.write(`HTTP/${version} 200 OK\r\nETag: "x"\r\n\r\n`);
+          socket.end(body);
+        });
+        for (let time = 0; time < 2; time += 1) {
+          const got = ask(client, server.url);
+          await whole(got);
+          expect(bytesOf(got).equals(body)).to.equal(true);
+        }
+        expect(server.sockets).to.have.lengthOf(2);
       });
     }
+
+    it("that does not say its length has failed where its connection is reset", async () => {
+      const server = await serve((socket) => {
+        socket.write("HTTP/1.1 200 OK\r\n\r\nhello");
+        setTimeout(() => socket.resetAndDestroy(), 30);
+      });
+      expect(await failure(ask(client, server.url))).to.equal("ECONNRESET");
+    });
+
+    it("of HTTP/1.0 is the last one of its connection", async () => {
+      const server = await serve((socket) =>
+        socket.write("HTTP/1.0 200 OK\r\nContent-Length: 1\r\n\r\nx"),
+      );
+      for (let time = 0; time < 2; time += 1) {
+        expect(await whole(ask(client, server.url))).to.equal("x");
+      }
+      expect(server.sockets).to.have.lengthOf(2);
+    });
+
+    const unreadable = [
+      "HTTP/1.1 200 OK\nContent-Length: 1\n\nx",
+      "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nX-A: 1\r\n 2\r\n\r\nx",
+      "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n",
+      "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n",
+      "HTTP/1.1 101 Switching Protocols\r\n\r\n",
+      "SSH-2.0-OpenSSH_9.2\r\n\r\n",
+    ];
+    for (const text of unreadable) {
+      it(`that can't be read is asked for once: ${JSON.stringify(text.slice(0, 60))}`, async () => {
+        let requests = 0;
+        const server = await serve((socket) => {
+          requests += 1;
+          socket.write(text);
+        });
+        expect(await failure(ask(client, server.url))).to.equal("INVALID_RESPONSE");
+        expect(requests).to.equal(1);
+        await eventually(
+          () => server.sockets[0]?.closed,
+          () => "the connection is still open",
+        );
+      });
+    }
+
+    for (const method of ["POST", "PUT", "DELETE", "PATCH"]) {
+      it(`to ${method} with a body that is held, and without, is read`, async () => {
+        const heads: string[] = [];
+        const server = await serve((socket, head) => {
+          heads.push(head);
+          socket.write(answerOf("x"));
+        });
+        const body = Buffer.alloc(1000, "b");
+        expect(await whole(ask(client, server.url, { method }))).to.equal("x");
+        expect(await whole(ask(client, server.url, { method, body }))).to.equal("x");
+        const framings = heads.map((head) => head.split("\r\n").slice(3));
+        const bodiless = method === "DELETE" ? [] : ["content-length: 0"];
+        expect(framings).to.deep.equal([bodiless, ["content-length: 1000"]]);
+        const sentBytes = heads.join("").length + 2 * "\r\n\r\n".length + body.length;
+        await eventually(
+          () => server.sockets[0]?.bytesRead === sentBytes,
+          () => `${server.sockets[0]?.bytesRead} bytes came, wanted ${sentBytes}`,
+        );
+      });
+    }
+
+    it("that comes before the request is sent is read, and its connection is not used again", async () => {
+      const server = await serve((socket) => {
+        socket.pause();
+        socket.write("HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n");
+      });
+      const body = Buffer.alloc(8 * 1024 * 1024);
+      for (let time = 0; time < 2; time += 1) {
+        const got = ask(client, server.url, { method: "PUT", body });
+        await whole(got);
+        expect(got.head).to.include({ status: 413 });
+      }
+      expect(server.sockets).to.have.lengthOf(2);
+    });
 
     it("may come after informational ones, in pieces", async () => {
       const pieces = ["HTTP/1.1 103 Early Hints\r\nLink: </a>\r", "\n\r", "\n", answerOf("x")];
@@ -382,13 +501,14 @@ describe("the client that reads from registries", function () {
 
     it("whose head does not come in time has failed, also where it comes byte by byte", async () => {
       const server = await serve(() => undefined);
-      const silent = ask(client, server.url, { headersTimeoutMs: 200 });
+      start({ headersTimeoutMs: 200 });
+      const silent = ask(client, server.url);
       expect(await failure(silent)).to.equal("UND_ERR_HEADERS_TIMEOUT");
       server.answer = (socket) => {
         const timer = setInterval(() => socket.write("H"), 40);
         socket.on("close", () => clearInterval(timer));
       };
-      const slow = ask(client, server.url, { headersTimeoutMs: 200 });
+      const slow = ask(client, server.url);
       expect(await failure(slow)).to.equal("UND_ERR_HEADERS_TIMEOUT");
     });
 
@@ -442,7 +562,6 @@ describe("the client that reads from registries", function () {
         url: new URL(server.url),
         method: "GET",
         headers: {},
-        headersTimeoutMs: 1000,
       };
       client.send(request, {
         onHead: () => {
@@ -485,7 +604,7 @@ describe("the client that reads from registries", function () {
         const url = new URL(server.url);
         const send = (): unknown =>
           client.send(
-            { url, method: "GET", headers: { [name]: value }, headersTimeoutMs: 1000 },
+            { url, method: "GET", headers: { [name]: value } },
             {
               onHead: () => undefined,
               onData: () => undefined,
@@ -666,19 +785,16 @@ describe("the client that reads from registries", function () {
           const hash = createHash("sha256");
           const { promise, resolve, reject } = Promise.withResolvers<void>();
           const request = { url: new URL(path, server.url), method: "GET", headers: {} };
-          const abort = client.send(
-            { ...request, headersTimeoutMs: 60_000 },
-            {
-              onHead: () => undefined,
-              onData: (chunk, release) =>
-                setTimeout(() => {
-                  hash.update(chunk);
-                  release();
-                }, delay),
-              onEnd: () => setTimeout(resolve, delay + 20),
-              onError: reject,
-            },
-          );
+          const abort = client.send(request, {
+            onHead: () => undefined,
+            onData: (chunk, release) =>
+              setTimeout(() => {
+                hash.update(chunk);
+                release();
+              }, delay),
+            onEnd: () => setTimeout(resolve, delay + 20),
+            onError: reject,
+          });
           if (delay === aborted) setTimeout(() => abort(new Error("enough")), 30);
           await promise;
           return hash.digest("hex");
