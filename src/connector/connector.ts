@@ -28,6 +28,8 @@ export interface Connector extends ConnectorRef {
   readonly secretName?: string;
   /** The Secret with certificates to trust for this registry, in the connector's own namespace. */
   readonly caCertSecretName?: string;
+  /** The Secret with the client certificate for this registry, in the connector's own namespace. */
+  readonly clientCertSecretName?: string;
   /** The repository for which the authentication probe requests a token. */
   readonly probeRepository?: string;
   /** Hosts, beside its own domain, to which this registry may send for a token. */
@@ -103,6 +105,7 @@ export function parseConnector(document: unknown): Checked<Connector> {
   const params = reader.list("spec.params");
   const allowedRealmHosts = hostsIn(reader, params, "allowedRealmHosts");
   const allowedRedirectHosts = hostsIn(reader, params, "allowedRedirectHosts");
+  const clientCertSecret = checkedParam(reader, params, "clientCertSecret", parseSecretName);
   const redirects = checkedParam(reader, params, "redirects", parseRedirects);
   const restrictions = restrictionsIn(reader, params);
   const uid = reader.text("metadata.uid") || `${namespace}/${name}`;
@@ -117,8 +120,7 @@ export function parseConnector(document: unknown): Checked<Connector> {
       uid,
       address,
       addressExtensions,
-      ...(secret === undefined ? {} : { secretName: secret }),
-      ...(caCertSecret === undefined ? {} : { caCertSecretName: caCertSecret }),
+      ...secretNames(secret, caCertSecret, clientCertSecret),
       ...(probeRepository === undefined ? {} : { probeRepository }),
       allowedRealmHosts,
       allowedRedirectHosts,
@@ -127,6 +129,16 @@ export function parseConnector(document: unknown): Checked<Connector> {
     },
   };
 }
+
+const secretNames = (
+  login: string | undefined,
+  caCert: string | undefined,
+  clientCert: string | undefined,
+): Pick<Connector, "secretName" | "caCertSecretName" | "clientCertSecretName"> => ({
+  ...(login === undefined ? {} : { secretName: login }),
+  ...(caCert === undefined ? {} : { caCertSecretName: caCert }),
+  ...(clientCert === undefined ? {} : { clientCertSecretName: clientCert }),
+});
 
 function required(
   reader: DocumentReader,
@@ -238,6 +250,12 @@ function restrictionsIn(
     ...(immutableTags === undefined ? {} : { immutableTags }),
     ...(deprecated.length === 0 ? {} : { deprecated }),
   };
+}
+
+function parseSecretName(value: unknown, path: string): Checked<string> {
+  if (typeof value === "string" && secretName.test(value)) return { ok: true, value };
+  const wanted = `${secretNameRule}, in the Connector's own namespace`;
+  return { ok: false, problems: [{ path, found: show(value), wanted }] };
 }
 
 function parseRedirects(value: unknown, path: string): Checked<"follow" | "pass"> {

@@ -1,5 +1,6 @@
 import { isUtf8 } from "node:buffer";
-import { X509Certificate } from "node:crypto";
+import { createPrivateKey, type KeyObject, X509Certificate } from "node:crypto";
+import { createSecureContext } from "node:tls";
 import { property } from "./document.ts";
 import { type Checked, type Problem, show } from "./problem.ts";
 
@@ -58,6 +59,82 @@ function whatIsWrongWith(value: Buffer): string | undefined {
   // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
   if (/[\u0000-\u001f\u007f]/.test(text)) return "a control character";
   return undefined;
+}
+
+/** A certificate with which the proxy shows a registry who it is (mTLS), and its key. The key never reaches a log or an error. */
+export interface ClientCertificate {
+  /** PEM, with the certificates of issuing authorities behind it where there are any. */
+  readonly certificate: string;
+  /** PEM, without a passphrase. */
+  readonly privateKey: string;
+}
+
+/** The type of Secrets that hold a client certificate, as cert-manager and `kubectl create secret tls` make them. */
+export const clientCertificateSecretType = "kubernetes.io/tls";
+
+/**
+ * Parses the client certificate in a Secret document: `tls.crt` and `tls.key`. Problems say what is wrong with a value and
+ * never show it.
+ */
+export function parseClientCertificate(secret: unknown): Checked<ClientCertificate> {
+  const certificates = pemIn(secret, "tls.crt").match(pemCertificate) ?? [];
+  const value = {
+    certificate: certificates.join("\n"),
+    privateKey: pemIn(secret, "tls.key"),
+  };
+  const type = property(secret, "type");
+  const problems: Problem[] = [];
+  if (type !== clientCertificateSecretType) {
+    problems.push({ path: "type", found: show(type), wanted: clientCertificateSecretType });
+  }
+  const [leaf] = certificates;
+  if (leaf === undefined || !certificates.every(isReadable)) {
+    const found = leaf === undefined ? "no certificate" : "a certificate that can't be read";
+    problems.push({ path: "tls.crt", found, wanted: "one or more certificates in PEM" });
+  }
+  const key = readPrivateKey(value.privateKey);
+  if (key === undefined) {
+    const found = value.privateKey === "" ? "no key" : "a key that can't be read";
+    problems.push({ path: "tls.key", found, wanted: "a private key in PEM, without a passphrase" });
+  }
+  if (problems.length === 0 && leaf !== undefined && key !== undefined) {
+    problems.push(...pairProblems(value, leaf, key));
+  }
+  return problems.length > 0 ? { ok: false, problems } : { ok: true, value };
+}
+
+function pairProblems(value: ClientCertificate, leaf: string, key: KeyObject): readonly Problem[] {
+  if (!new X509Certificate(leaf).checkPrivateKey(key)) {
+    const wanted = "the key of the first certificate in tls.crt";
+    return [{ path: "tls.key", found: "another key", wanted }];
+  }
+  if (isUsable(value)) return [];
+  const found = "a certificate or a key that TLS does not accept";
+  return [{ path: "tls.crt", found, wanted: "RSA with 2,048 bits or more, or ECDSA" }];
+}
+
+/** Whether OpenSSL takes both: it refuses weak keys. */
+function isUsable({ certificate, privateKey }: ClientCertificate): boolean {
+  try {
+    createSecureContext({ cert: certificate, key: privateKey });
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function pemIn(secret: unknown, key: string): string {
+  const value = secretValue(secret, key);
+  return typeof value === "string" ? "" : value.toString();
+}
+
+/** @returns undefined where it is no key, or wants a passphrase */
+function readPrivateKey(text: string): KeyObject | undefined {
+  try {
+    return createPrivateKey(text);
+  } catch {
+    return undefined;
+  }
 }
 
 const pemCertificate = /-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----/g;

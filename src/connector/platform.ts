@@ -4,7 +4,7 @@
  */
 import type { Connector } from "./connector.ts";
 import type { ConnectorRef } from "./connector-ref.ts";
-import type { Credential } from "./credential.ts";
+import type { ClientCertificate, Credential } from "./credential.ts";
 
 /** A value, or an expected refusal with a sentence that a person can act on. */
 export type Result<T> =
@@ -33,6 +33,8 @@ export interface UpstreamSecrets {
   readonly credential: Credential | undefined;
   /** PEM certificates to trust beside the system's. */
   readonly caCertificates: readonly string[];
+  /** What the registry's TLS is shown; undefined for a connector without one. */
+  readonly clientCertificate?: ClientCertificate | undefined;
 }
 
 /**

@@ -1,6 +1,11 @@
 import type { Connector } from "../connector/connector.ts";
 import { showRef } from "../connector/connector-ref.ts";
-import { parseCertificates, parseCredential } from "../connector/credential.ts";
+import {
+  type ClientCertificate,
+  parseCertificates,
+  parseClientCertificate,
+  parseCredential,
+} from "../connector/credential.ts";
 import type { UpstreamSecrets } from "../connector/platform.ts";
 import { describeProblems } from "../connector/problem.ts";
 import type { ApiClient } from "../kube/api-client.ts";
@@ -29,7 +34,7 @@ export interface ConnectorSecrets {
   readonly isForbidden: boolean;
   /** Whether the connector names no Secret. */
   readonly isAnonymous: boolean;
-  /** Differs after each change of the Secret with the credential; its content can't be derived from it. */
+  /** Differs after each change of the Secrets with the credential and with the client certificate; their content can't be derived from it. */
   readonly loginVersion: string;
   /** Differs after each change of any of the Secrets. */
   readonly version: string;
@@ -47,22 +52,34 @@ export function createConnectorSecretsReader(
 ): ReadConnectorSecrets {
   const { sharedCas } = options;
   return async (connector) => {
-    const { namespace, secretName, caCertSecretName } = connector;
+    const { namespace, secretName, caCertSecretName, clientCertSecretName } = connector;
     const read = (name: string | undefined): Promise<SecretState> =>
       readSecret(options, namespace, name);
-    const [login, ca] = await Promise.all([read(secretName), read(caCertSecretName)]);
+    const [login, ca, certificate] = await Promise.all([
+      read(secretName),
+      read(caCertSecretName),
+      read(clientCertSecretName),
+    ]);
     const shared = sharedCas();
     const caCertificates = [ca, ...shared.map(foundSecret)].flatMap(certificatesIn);
-    const { state, credential } = loginState(login);
-    const upstream = { credential, caCertificates };
-    const versions = [login, ca, ...shared.map(foundSecret)].map(({ version }) => version);
+    const { state: ofLogin, credential } = loginState(login);
+    const { refusal, clientCertificate } = clientCertificateState(certificate);
+    const state = ofLogin.status === "True" ? (refusal ?? ofLogin) : ofLogin;
+    const upstream = {
+      credential,
+      caCertificates,
+      ...(clientCertificate === undefined ? {} : { clientCertificate }),
+    };
+    const own = [login, ca, certificate];
+    const versions = [...own, ...shared.map(foundSecret)].map(({ version }) => version);
     return {
       secretState: state,
       caCertState: caCertState(ca, shared.length),
       upstream: state.status === "True" ? upstream : undefined,
-      isForbidden: [login, ca].some(({ state }) => state === "forbidden"),
-      isAnonymous: login.state === "none" && ca.state === "none",
-      loginVersion: login.version,
+      isForbidden: own.some((read) => read.state === "forbidden"),
+      isAnonymous: own.every((read) => read.state === "none"),
+      loginVersion:
+        certificate.state === "none" ? login.version : `${login.version} ${certificate.version}`,
       version: versions.join(" "),
     };
   };
@@ -135,6 +152,23 @@ function loginState(login: SecretState): {
   return { state: bad("SecretInvalid", message), credential: undefined };
 }
 
+/** What is wrong with the Secret of the client certificate, which SecretReady shows; nothing where there is none. */
+function clientCertificateState(certificate: SecretState): {
+  readonly refusal: ConditionState | undefined;
+  readonly clientCertificate: ClientCertificate | undefined;
+} {
+  if (certificate.state === "none") return { refusal: undefined, clientCertificate: undefined };
+  if (certificate.state !== "found") {
+    const advice = ", with tls.crt and tls.key, or remove clientCertSecret from spec.params";
+    const refusal = unreadableSecret(certificate, certificate.state === "missing" ? advice : "");
+    return { refusal, clientCertificate: undefined };
+  }
+  const parsed = parseClientCertificate(certificate.object);
+  if (parsed.ok) return { refusal: undefined, clientCertificate: parsed.value };
+  const message = `Secret ${certificate.ref}: ${describeProblems(parsed.problems)}`;
+  return { refusal: bad("SecretInvalid", message), clientCertificate: undefined };
+}
+
 function caCertState(ca: SecretState, shared: number): ConditionState {
   const others = `the system's certificates and those of ${shared} Secrets for all connectors`;
   if (ca.state === "none") {
@@ -145,7 +179,11 @@ function caCertState(ca: SecretState, shared: number): ConditionState {
   if (length === 0) {
     return bad("InvalidPEM", `Secret ${ca.ref}: found no certificate, wanted one or more in PEM`);
   }
-  return good("Valid", `the proxy trusts ${length} certificates of Secret ${ca.ref}, ${others}`);
+  return good(
+    "Valid",
+    `the proxy trusts ${length} certificates of Secret ${ca.ref}, ${others}; ` +
+      "the certificate of an issuing authority alone suffices",
+  );
 }
 
 const unreadableSecret = (

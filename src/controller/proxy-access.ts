@@ -107,8 +107,9 @@ export function referredSecrets(connectors: readonly KubeObject[]): readonly str
   const names = connectors.flatMap((object) => {
     const connector = parseListedConnector(object);
     if (!connector.ok) return [];
-    const { secretName, caCertSecretName } = connector.value;
-    return [secretName, caCertSecretName].filter((name) => name !== undefined);
+    const { secretName, caCertSecretName, clientCertSecretName } = connector.value;
+    const referred = [secretName, caCertSecretName, clientCertSecretName];
+    return referred.filter((name) => name !== undefined);
   });
   return [...new Set(names)].sort();
 }

@@ -10,6 +10,7 @@ export interface RegistryCheck {
   /** The credential of the Secret; undefined for an anonymous connector, `unread` where the Secret can't be read. */
   readonly credential: UpstreamSecrets["credential"] | "unread";
   readonly caCertificates: readonly string[];
+  readonly clientCertificate: UpstreamSecrets["clientCertificate"];
   /** The conditions of the Connector, which say whether its login was refused. */
   readonly conditions: readonly StatusCondition[];
   readonly probe: Probe;
@@ -22,10 +23,15 @@ export interface RegistryCheck {
  * Checks whether the registry lives and accepts the connector's login. A login that it has refused is not tried again.
  */
 export async function checkRegistry(check: RegistryCheck): Promise<readonly Finding[]> {
-  const { connector, credential, caCertificates, probe, signal, isInCluster } = check;
+  const { connector, credential, caCertificates, clientCertificate } = check;
+  const { probe, signal, isInCluster } = check;
   const refusal = refusalReason(check.conditions);
   const isTried = credential !== "unread" && refusal === undefined;
-  const secrets = { credential: isTried ? credential : undefined, caCertificates };
+  const secrets = {
+    credential: isTried ? credential : undefined,
+    caCertificates,
+    clientCertificate,
+  };
   const { liveness, auth } = await probe(connector, secrets, signal);
   const registry = probeFinding("registry", liveness, isInCluster);
   if (!liveness.ok) return [registry, notChecked("login", "the registry must be reachable first")];

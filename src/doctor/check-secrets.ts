@@ -1,4 +1,8 @@
-import { parseCertificates, parseCredential } from "../connector/credential.ts";
+import {
+  parseCertificates,
+  parseClientCertificate,
+  parseCredential,
+} from "../connector/credential.ts";
 import { property } from "../connector/document.ts";
 import { describeProblems, show } from "../connector/problem.ts";
 import { findingFor, type Observed } from "./cluster-reader.ts";
@@ -58,6 +62,28 @@ export function checkCaSecret(secret: ReferredSecret | undefined): Finding {
       );
     },
   });
+}
+
+/**
+ * Checks the Secret with the client certificate of a Connector. The finding shows its type and its keys, never a value.
+ * @returns nothing for a Connector without one
+ */
+export function checkClientCertificate(secret: ReferredSecret | undefined): readonly Finding[] {
+  if (secret === undefined) return [];
+  const subject = "client certificate";
+  const ref = `Secret ${secret.namespace}/${secret.name}`;
+  const advice = `kubectl create secret tls ${secret.name} -n ${secret.namespace} --cert=… --key=…`;
+  return [
+    findingFor(subject, secret.observed, {
+      missing: () => failure(subject, `there is no ${ref}`, advice),
+      found(object) {
+        const parsed = parseClientCertificate(object);
+        const found = `${ref} of type ${show(property(object, "type"))} with the keys ${keysOf(object)}`;
+        if (parsed.ok) return fine(subject, found);
+        return failure(subject, `${found}: ${describeProblems(parsed.problems)}`, advice);
+      },
+    }),
+  ];
 }
 
 function keysOf(secret: unknown): string {

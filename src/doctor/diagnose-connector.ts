@@ -1,7 +1,11 @@
 import type { Connector } from "../connector/connector.ts";
 import { connectorApiVersion, parseConnector } from "../connector/connector.ts";
 import type { ConnectorRef } from "../connector/connector-ref.ts";
-import { parseCertificates, parseCredential } from "../connector/credential.ts";
+import {
+  parseCertificates,
+  parseClientCertificate,
+  parseCredential,
+} from "../connector/credential.ts";
 import type { MayUse, ServiceAccountRef, UpstreamSecrets } from "../connector/platform.ts";
 import { serviceHosts } from "../connector/proxy-address.ts";
 import { sharedCaLabel } from "../kube/read-upstream-secrets.ts";
@@ -16,7 +20,12 @@ import {
   statusConditions,
 } from "./check-connector.ts";
 import { checkRegistry } from "./check-registry.ts";
-import { checkCaSecret, checkLogin, type ReferredSecret } from "./check-secrets.ts";
+import {
+  checkCaSecret,
+  checkClientCertificate,
+  checkLogin,
+  type ReferredSecret,
+} from "./check-secrets.ts";
 import type { ClusterReader } from "./cluster-reader.ts";
 import type { Installation } from "./diagnose-installation.ts";
 import { type Finding, fine, notChecked } from "./report.ts";
@@ -110,29 +119,43 @@ async function registryFindings(
   document: unknown,
 ): Promise<readonly Finding[]> {
   const { cluster, installNamespace, probe, resolve, signal } = options;
-  const { namespace, secretName, caCertSecretName } = connector;
+  const { namespace, secretName, caCertSecretName, clientCertSecretName } = connector;
   const secretsIn = (owner: string): string => `/api/v1/namespaces/${owner}/secrets`;
   const secret = async (name: string | undefined): Promise<ReferredSecret | undefined> =>
     name === undefined
       ? undefined
       : { namespace, name, observed: await cluster.get(`${secretsIn(namespace)}/${name}`) };
-  const [login, ca] = await Promise.all([secret(secretName), secret(caCertSecretName)]);
+  const [login, ca, certificate] = await Promise.all([
+    secret(secretName),
+    secret(caCertSecretName),
+    secret(clientCertSecretName),
+  ]);
   const shared = await cluster.list(secretsIn(installNamespace), { labelSelector: sharedCaLabel });
   const own = ca?.observed.state === "found" ? [ca.observed.value] : [];
   const authorities = [...own, ...(shared.state === "found" ? shared.value : [])];
   return [
     checkLogin(login),
     checkCaSecret(ca),
+    ...checkClientCertificate(certificate),
     ...(await checkRegistry({
       connector,
       probe,
       signal,
       credential: credentialOf(login),
       caCertificates: authorities.flatMap(parseCertificates),
+      clientCertificate: clientCertificateOf(certificate),
       conditions: statusConditions(document),
       isInCluster: resolve !== undefined,
     })),
   ];
+}
+
+function clientCertificateOf(
+  secret: ReferredSecret | undefined,
+): UpstreamSecrets["clientCertificate"] {
+  if (secret?.observed.state !== "found") return undefined;
+  const parsed = parseClientCertificate(secret.observed.value);
+  return parsed.ok ? parsed.value : undefined;
 }
 
 function credentialOf(login: ReferredSecret | undefined): UpstreamSecrets["credential"] | "unread" {

@@ -1,9 +1,15 @@
 import { LRUCache } from "lru-cache";
 import type { Connector } from "../connector/connector.ts";
 import { showRef } from "../connector/connector-ref.ts";
-import { type Credential, parseCertificates, parseCredential } from "../connector/credential.ts";
+import {
+  type ClientCertificate,
+  type Credential,
+  parseCertificates,
+  parseClientCertificate,
+  parseCredential,
+} from "../connector/credential.ts";
 import type { ReadUpstreamSecrets, Result } from "../connector/platform.ts";
-import { describeProblems } from "../connector/problem.ts";
+import { type Checked, describeProblems } from "../connector/problem.ts";
 import type { Log } from "../log.ts";
 import type { ApiClient } from "./api-client.ts";
 import { ApiError, hasStatus } from "./api-error.ts";
@@ -54,6 +60,12 @@ export function createUpstreamSecretsReader(options: UpstreamSecretsOptions): Re
     sizeOf: ({ value }) =>
       entryBytes + (value.ok ? value.value.username.length + value.value.password.length : 0),
   });
+  const clientCertificates = createLookupCache<Owned<Result<ClientCertificate>>>({
+    ...cache,
+    ownerOf: ({ namespace }) => namespace,
+    sizeOf: ({ value }) =>
+      entryBytes + (value.ok ? value.value.certificate.length + value.value.privateKey.length : 0),
+  });
   const certificates = createLookupCache<Owned<readonly string[]>>({
     ...cache,
     ownerOf: ({ namespace }) => namespace,
@@ -66,15 +78,35 @@ export function createUpstreamSecretsReader(options: UpstreamSecretsOptions): Re
     fresh: boolean,
   ): Promise<Result<Credential | undefined>> {
     if (secretName === undefined) return { ok: true, value: undefined };
-    const lookUp = async (): Promise<LookupResult<Owned<Result<Credential>>>> => {
-      const asker = { group: namespace, member: uid };
-      const read = await queue.run(asker, () => readCredential(client, namespace, secretName));
-      const value = { namespace, value: read };
-      return read.ok
-        ? { value, freshMs: positiveMs, usableMs }
-        : { value, freshMs: negativeMs, isRefusal: true };
-    };
+    const lookUp = (): Promise<LookupResult<Owned<Result<Credential>>>> =>
+      read(uid, namespace, secretName, loginSecret);
     return (await credentials.get(`${uid} ${namespace}/${secretName}`, lookUp, fresh)).value;
+  }
+
+  async function clientCertificateOf(
+    { uid, namespace, clientCertSecretName }: Connector,
+    fresh: boolean,
+  ): Promise<Result<ClientCertificate | undefined>> {
+    if (clientCertSecretName === undefined) return { ok: true, value: undefined };
+    const lookUp = (): Promise<LookupResult<Owned<Result<ClientCertificate>>>> =>
+      read(uid, namespace, clientCertSecretName, clientCertificateSecret);
+    const key = `${uid} ${namespace}/${clientCertSecretName}`;
+    return (await clientCertificates.get(key, lookUp, fresh)).value;
+  }
+
+  /** Reads a connector's Secret in its turn. */
+  async function read<T>(
+    uid: string,
+    namespace: string,
+    name: string,
+    kind: SecretKind<T>,
+  ): Promise<LookupResult<Owned<Result<T>>>> {
+    const asker = { group: namespace, member: uid };
+    const found = await queue.run(asker, () => readSecret(client, namespace, name, kind));
+    const value = { namespace, value: found };
+    return found.ok
+      ? { value, freshMs: positiveMs, usableMs }
+      : { value, freshMs: negativeMs, isRefusal: true };
   }
 
   async function certificatesOf(
@@ -106,14 +138,21 @@ export function createUpstreamSecretsReader(options: UpstreamSecretsOptions): Re
   }
 
   return async (connector, { fresh = false } = { fresh: false }) => {
-    const [credential, own, shared] = await Promise.all([
+    const [credential, clientCertificate, own, shared] = await Promise.all([
       credentialOf(connector, fresh),
+      clientCertificateOf(connector, fresh),
       certificatesOf(connector, fresh),
       sharedCertificates(),
     ]);
     if (!credential.ok) return credential;
-    const caCertificates = [...new Set([...own, ...shared])];
-    return { ok: true, value: { credential: credential.value, caCertificates } };
+    if (!clientCertificate.ok) return clientCertificate;
+    const value = {
+      credential: credential.value,
+      caCertificates: [...new Set([...own, ...shared])],
+    };
+    return clientCertificate.value === undefined
+      ? { ok: true, value }
+      : { ok: true, value: { ...value, clientCertificate: clientCertificate.value } };
   };
 }
 
@@ -126,20 +165,37 @@ interface Owned<T> {
 const secretPath = (namespace: string, name?: string): string =>
   `/api/v1/namespaces/${namespace}/secrets${name === undefined ? "" : `/${name}`}`;
 
-async function readCredential(
+/** How a Secret of a kind is read, and what to do where it is missing. */
+interface SecretKind<T> {
+  readonly parse: (secret: unknown) => Checked<T>;
+  readonly ifMissing: string;
+}
+
+const loginSecret: SecretKind<Credential> = {
+  parse: parseCredential,
+  ifMissing: "create it, with username and password, or remove auth.secretRef",
+};
+
+const clientCertificateSecret: SecretKind<ClientCertificate> = {
+  parse: parseClientCertificate,
+  ifMissing: "create it, with tls.crt and tls.key, or remove clientCertSecret from spec.params",
+};
+
+async function readSecret<T>(
   client: Pick<ApiClient, "request">,
   namespace: string,
   name: string,
-): Promise<Result<Credential>> {
+  { parse, ifMissing }: SecretKind<T>,
+): Promise<Result<T>> {
   const ref = showRef({ namespace, name });
   try {
-    const credential = parseCredential(await client.request({ path: secretPath(namespace, name) }));
-    if (credential.ok) return credential;
-    return { ok: false, reason: `Secret ${ref}: ${describeProblems(credential.problems)}` };
+    const parsed = parse(await client.request({ path: secretPath(namespace, name) }));
+    if (parsed.ok) return parsed;
+    return { ok: false, reason: `Secret ${ref}: ${describeProblems(parsed.problems)}` };
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
     const reason = hasStatus(error, 404)
-      ? `there is no Secret ${ref}: create it, with username and password, or remove auth.secretRef`
+      ? `there is no Secret ${ref}: ${ifMissing}`
       : `Secret ${ref} can't be read: ${error.message}`; // it names the right that is missing
     return { ok: false, reason };
   }

@@ -1,7 +1,13 @@
 import { join } from "node:path";
 import type { Connector } from "../connector/connector.ts";
 import { type ConnectorRef, showRef } from "../connector/connector-ref.ts";
-import { type Credential, parseCertificates, parseCredential } from "../connector/credential.ts";
+import {
+  type ClientCertificate,
+  type Credential,
+  parseCertificates,
+  parseClientCertificate,
+  parseCredential,
+} from "../connector/credential.ts";
 import type { Result } from "../connector/platform.ts";
 import { describeProblems } from "../connector/problem.ts";
 import type { LogFields, LogLevel } from "../log.ts";
@@ -75,6 +81,23 @@ export function credentialOf(
   const credential = parseCredential(secret.document);
   if (credential.ok) return credential;
   return { ok: false, reason: `Secret ${ref}: ${describeProblems(credential.problems)}` };
+}
+
+/** The client certificate of a connector, undefined for one without, or what is wrong with its Secret. */
+export function clientCertificateOf(
+  { secrets }: Pick<FolderContents, "secrets">,
+  { namespace, clientCertSecretName }: Connector,
+): Result<ClientCertificate | undefined> {
+  if (clientCertSecretName === undefined) return { ok: true, value: undefined };
+  const ref = showRef({ namespace, name: clientCertSecretName });
+  const secret = secrets.get(ref);
+  if (secret === undefined) {
+    const reason = `there is no Secret ${ref}: add it, with tls.crt and tls.key, or remove clientCertSecret from spec.params`;
+    return { ok: false, reason };
+  }
+  const certificate = parseClientCertificate(secret.document);
+  if (certificate.ok) return certificate;
+  return { ok: false, reason: `Secret ${ref}: ${describeProblems(certificate.problems)}` };
 }
 
 /** The certificates of the Secret that a connector names, or why there are none. */
@@ -166,6 +189,15 @@ function* connectorProblems(contents: FolderContents): Generator<FolderProblem> 
     if (!credential.ok) {
       const fields = { connector: showRef(connector), reason: credential.reason };
       yield createFolderProblem("warning", "this connector has no usable credential", fields);
+    }
+    const clientCertificate = clientCertificateOf(contents, connector);
+    if (!clientCertificate.ok) {
+      const fields = { connector: showRef(connector), reason: clientCertificate.reason };
+      yield createFolderProblem(
+        "warning",
+        "this connector has no usable client certificate",
+        fields,
+      );
     }
     const certificates = ownCertificatesOf(contents, connector);
     if (!certificates.ok) {

@@ -11,6 +11,7 @@ import type {
 } from "../connector/platform.ts";
 import type { ConnectorFolder } from "./connector-folder.ts";
 import {
+  clientCertificateOf,
   credentialOf,
   type FolderContents,
   ownCertificatesOf,
@@ -67,9 +68,14 @@ function secretsIn(
 ): Result<UpstreamSecrets> {
   const credential = credentialOf(contents, connector);
   if (!credential.ok) return { ok: false, reason: `in ${path}: ${credential.reason}` };
+  const certificate = clientCertificateOf(contents, connector);
+  if (!certificate.ok) return { ok: false, reason: `in ${path}: ${certificate.reason}` };
   const own = ownCertificatesOf(contents, connector);
   const caCertificates = [...(own.ok ? own.value : []), ...sharedCertificates(contents)];
-  return { ok: true, value: { credential: credential.value, caCertificates } };
+  const secrets = { credential: credential.value, caCertificates };
+  return certificate.value === undefined
+    ? { ok: true, value: secrets }
+    : { ok: true, value: { ...secrets, clientCertificate: certificate.value } };
 }
 
 /**

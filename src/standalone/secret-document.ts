@@ -17,7 +17,13 @@ export const trustedByAllLabel = "connectors.cpaas.io/ca-cert";
 
 const secretName = /^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$/;
 const typeName = /^[a-zA-Z0-9./-]{0,253}$/;
-const knownKeys: ReadonlySet<string> = new Set(["username", "password", "ca.crt"]);
+const knownKeys: ReadonlySet<string> = new Set([
+  "username",
+  "password",
+  "ca.crt",
+  "tls.crt",
+  "tls.key",
+]);
 const base64 = /^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$/;
 
 /**

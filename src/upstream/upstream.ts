@@ -3,8 +3,10 @@ import { Agent as HttpAgent } from "node:http";
 import { Agent as HttpsAgent } from "node:https";
 import { createSecureContext, type SecureContext } from "node:tls";
 import { LRUCache } from "lru-cache";
-import { Agent } from "undici";
+import { Agent, buildConnector } from "undici";
 import type { Connector } from "../connector/connector.ts";
+import type { ClientCertificate } from "../connector/credential.ts";
+import { withoutBrackets } from "../connector/host-name.ts";
 import type { UpstreamSecrets } from "../connector/platform.ts";
 import { type AddressGuard, createAddressGuard, type ResolveHost } from "./address-guard.ts";
 import { BufferBudget } from "./http-client/body-buffers.ts";
@@ -25,7 +27,10 @@ export interface Upstream {
   readonly dispatcher: Agent;
   /** Keep the connections of uploads, whose bodies stream and can't be sent again, by the scheme of their URL. */
   readonly uploadAgents: { readonly http: HttpAgent; readonly https: HttpAgent };
-  /** What is trusted in TLS: the system's and Node's own roots, and the connector's certificates. */
+  /**
+   * What is trusted in TLS: the system's and Node's own roots, and the connector's certificates. It has no client
+   * certificate, which hosts other than the registry's own are never shown.
+   */
   readonly secureContext: SecureContext;
   /** Shares out the memory of bodies that pass, among all upstreams. */
   readonly budget: BufferBudget;
@@ -152,23 +157,37 @@ function connect(
 ): UpstreamConnections {
   const guard = createAddressGuard(connector, resolver);
   const secureContext = sharedContext(secrets.caCertificates);
+  const ownContext =
+    secrets.clientCertificate === undefined
+      ? secureContext
+      : createContext(secrets.caCertificates, secrets.clientCertificate);
+  const isShownCertificate = clientCertificateHosts(connector);
+  const secureContextFor = (hostname: string): SecureContext =>
+    isShownCertificate(hostname) ? ownContext : secureContext;
   const { lookup } = guard;
+  const connectorBy = (context: SecureContext): buildConnector.connector =>
+    buildConnector({ timeout: connectTimeoutMs, lookup, secureContext: context, allowH2: false });
+  const [connectOwn, connectOther] = [connectorBy(ownContext), connectorBy(secureContext)];
   const dispatcher = new Agent({
     allowH2: false, // its flow control slows pushes, and registries' own clients leave it off (golang/go#14077)
     maxHeaderSize: maxHeaderBytes,
     headersTimeout: headersTimeoutMs,
     bodyTimeout: bodyTimeoutMs,
     keepAliveTimeout: keepAliveTimeoutMs,
-    connect: { timeout: connectTimeoutMs, lookup, secureContext },
+    connect: (options, callback) =>
+      (isShownCertificate(withoutBrackets(options.hostname)) ? connectOwn : connectOther)(
+        options,
+        callback,
+      ),
   });
   const uploadOptions = { keepAlive: true, timeout: keepAliveTimeoutMs, lookup };
   const uploadAgents = {
     http: delayAgentWriteErrors(new HttpAgent(uploadOptions)),
-    https: delayAgentWriteErrors(new HttpsAgent({ ...uploadOptions, secureContext })),
+    https: delayAgentWriteErrors(new HttpsAgent({ ...uploadOptions, secureContext: ownContext })),
   };
   const readClient = createReadClient({
     lookup,
-    secureContext,
+    secureContextFor,
     maxHeaderBytes,
     connectTimeoutMs,
     headersTimeoutMs,
@@ -193,6 +212,8 @@ const isSame = (one: UpstreamSecrets, other: UpstreamSecrets): boolean =>
   one === other ||
   (one.credential?.username === other.credential?.username &&
     one.credential?.password === other.credential?.password &&
+    one.clientCertificate?.certificate === other.clientCertificate?.certificate &&
+    one.clientCertificate?.privateKey === other.clientCertificate?.privateKey &&
     one.caCertificates.length === other.caCertificates.length &&
     one.caCertificates.every((certificate, index) => certificate === other.caCertificates[index]));
 
@@ -207,9 +228,7 @@ function sharedContext(caCertificates: readonly string[]): SecureContext {
   const key = caCertificates.join("");
   const shared = contexts.get(key)?.deref();
   if (shared !== undefined) return shared;
-  const ca = [...trustedRoots(), ...caCertificates];
-  // A chain may end at any of them, as with Go's clients: an issuing authority alone is enough, or the server's own certificate.
-  const context = createSecureContext({ ca, minVersion: "TLSv1.2", allowPartialTrustChain: true });
+  const context = createContext(caCertificates);
   for (const [other, reference] of contexts) {
     if (reference.deref() === undefined) contexts.delete(other);
   }
@@ -217,10 +236,40 @@ function sharedContext(caCertificates: readonly string[]): SecureContext {
   return context;
 }
 
-/** Has all that decides where connections go, and whom they trust. */
+/** Makes a TLS context that is not shared, since a client certificate is its connector's own. */
+function createContext(
+  caCertificates: readonly string[],
+  clientCertificate?: ClientCertificate,
+): SecureContext {
+  return createSecureContext({
+    ca: [...trustedRoots(), ...caCertificates],
+    minVersion: "TLSv1.2",
+    // A chain may end at any of them, as with Go's clients: an issuing authority alone is enough, or the server's own certificate.
+    allowPartialTrustChain: true,
+    ...(clientCertificate === undefined
+      ? {}
+      : { cert: clientCertificate.certificate, key: clientCertificate.privateKey }),
+  });
+}
+
+/** The hosts that are shown a connector's client certificate: those that the connector itself names for the registry and its token server. */
+function clientCertificateHosts({
+  address,
+  addressExtensions,
+  allowedRealmHosts,
+}: Connector): (hostname: string) => boolean {
+  const hosts = new Set([
+    address.hostname,
+    ...addressExtensions.map(({ hostname }) => hostname),
+    ...allowedRealmHosts,
+  ]);
+  return (hostname) => hosts.has(hostname);
+}
+
+/** Has all that decides where connections go, whom they trust, and what they show. */
 const connectionKey = (
   { address, addressExtensions, allowedRealmHosts, allowedRedirectHosts }: Connector,
-  { caCertificates }: UpstreamSecrets,
+  { caCertificates, clientCertificate }: UpstreamSecrets,
 ): string =>
   JSON.stringify([
     address,
@@ -228,12 +277,16 @@ const connectionKey = (
     allowedRealmHosts,
     allowedRedirectHosts,
     caCertificates,
+    hashOf(clientCertificate),
   ]);
 
 /** Has the credential in it: otherwise a connector that has none could be served a privileged token (artifact-keeper#3606). */
 function tokenKey({ uid, address }: Connector, { credential }: UpstreamSecrets): string {
-  const hash = createHash("sha256")
-    .update(JSON.stringify(credential ?? null))
-    .digest("base64");
-  return JSON.stringify([uid, address.origin, hash]);
+  return JSON.stringify([uid, address.origin, hashOf(credential)]);
 }
+
+/** A hash of something secret, which may stand in a key. */
+const hashOf = (secret: object | undefined): string =>
+  createHash("sha256")
+    .update(JSON.stringify(secret ?? null))
+    .digest("base64");

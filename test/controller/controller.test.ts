@@ -19,6 +19,7 @@ import {
   statusOf,
 } from "../kube/fake-api-server.ts";
 import { recordedLog } from "../standalone/recorded-log.ts";
+import { makeCertificate } from "../support/certificates.ts";
 import { cleanup } from "../support/cleanup.ts";
 import { eventually } from "../support/eventually.ts";
 import { type FakeClock, fakeClock } from "./fake-clock.ts";
@@ -320,7 +321,8 @@ describe("startController()", function () {
       putSecret("ca", { "ca.crt": "no certificate" });
       await inTime(() => shows("CACertReady", "False InvalidPEM"));
       putSecret("ca", { "ca.crt": own?.certificate ?? "" });
-      await inTime(() => shows("CACertReady", "True Valid"));
+      const { message } = await inTime(() => shows("CACertReady", "True Valid"));
+      expect(message).to.contain("the certificate of an issuing authority alone suffices");
       const { length } = asked;
       putSecret(
         "all",
@@ -335,61 +337,29 @@ describe("startController()", function () {
     });
   });
 
-  describe("for a Connector that was written for Alauda's product", () => {
-    const upstream = {
-      connectorClassName: "harbor",
-      auth: { name: "basic-auth", secretRef: { name: "login", namespace: "team-a" } },
-    };
-    const labels = { "connectors.alauda.io/connectorclass": "harbor" };
-    const putUpstream = (more: object = {}): void => {
-      put(upstream);
-      const object = connector() as KubeObject;
-      const metadata = { ...object.metadata, labels, ...more };
-      server.put("connectors", { ...object, metadata });
-    };
-    const managers = (manager: string): object => ({
-      managedFields: [{ manager, subresource: "status", operation: "Update" }],
+  it("shows the registry the client certificate of a Secret, once that is right", async () => {
+    put({ params: [{ name: "clientCertSecret", value: "client" }] });
+    start();
+    const missing = await shows("SecretReady", "False SecretNotFound");
+    expect(missing.message).to.contain("tls.crt and tls.key");
+    const { certificate, privateKey } = await makeCertificate({ name: "client" });
+    putSecret("client", { "tls.crt": certificate, "tls.key": privateKey });
+    const wrong = await inTime(() => shows("SecretReady", "False SecretInvalid"));
+    expect(wrong.message).to.contain("kubernetes.io/tls");
+    expect(wrong.message).to.not.contain(privateKey.split("\n")[1]);
+    server.put("secrets", {
+      metadata: { name: "client", namespace: "team-a" },
+      type: "kubernetes.io/tls",
+      data: Object.fromEntries(
+        Object.entries({ "tls.crt": certificate, "tls.key": privateKey }).map(([key, value]) => [
+          key,
+          Buffer.from(value).toString("base64"),
+        ]),
+      ),
     });
-
-    it("means the same, and leaves its label alone", async () => {
-      putUpstream();
-      putLogin();
-      start();
-      await isReady();
-      expect(asked.at(-1)?.credential?.username).to.equal("robot");
-      expect(role()).not.to.equal(undefined);
-      expect(property(connector()?.metadata, "labels")).to.deep.equal(labels);
-      const writes = server.requests.filter(({ method }) => method !== "GET");
-      expect(JSON.stringify(writes)).not.to.contain("connectorclass");
-    });
-
-    it("is left alone where another controller writes its status", async () => {
-      putUpstream(managers("connectors-manager"));
-      put({ ...upstream, connectorClassName: "oci", auth: undefined }, "own");
-      putLogin();
-      start();
-      await isReady("own");
-      await isIdle();
-      expect(connector()).not.to.have.property("status");
-      expect(service()).to.equal(undefined);
-      expect(role()).to.equal(undefined);
-      expect(events()).to.deep.equal(["Normal Ready"]);
-    });
-
-    it("is given up once another controller writes its status, and taken up again", async () => {
-      putUpstream();
-      putLogin();
-      start();
-      await isReady();
-      await isIdle();
-      const writes = statusWrites();
-      putUpstream(managers("connectors-manager"));
-      await until(() => role() === undefined, "the proxy may still read the Secret");
-      await isIdle();
-      expect(statusWrites()).to.equal(writes);
-      putUpstream({ managedFields: undefined });
-      await until(() => role() !== undefined, "the proxy may not read the Secret");
-    });
+    await inTime(() => isReady());
+    expect(asked.at(-1)?.clientCertificate?.privateKey).to.equal(privateKey);
+    expect(JSON.stringify(role())).to.contain('"resourceNames":["client"]');
   });
 
   describe("for a document that is wrong", () => {

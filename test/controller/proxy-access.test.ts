@@ -64,6 +64,13 @@ describe("createProxyAccessGranter()", () => {
     });
   });
 
+  it("lets the proxy read the Secret with the client certificate", async () => {
+    const params = [{ name: "clientCertSecret", value: "client" }];
+    connectors = [connectorObject({ params }), secrets("a")];
+    await give("team-a");
+    expect(readable()).to.deep.equal(["a", "client"]);
+  });
+
   it("asks nothing where nothing has changed, also in another order", async () => {
     connectors = [secrets("z"), secrets("a")];
     await give("team-a");

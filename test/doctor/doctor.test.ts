@@ -484,6 +484,26 @@ describe("the doctor", function () {
       says: ["there is no Secret team-a/ca"],
     },
     {
+      what: "that there is no Secret with the client certificate",
+      arrange: () =>
+        changeSpec("connectors", "harbor", team, {
+          params: [{ name: "clientCertSecret", value: "client" }],
+        }),
+      subject: "client certificate",
+      verdict: "failed",
+      says: ["there is no Secret team-a/client", "kubectl create secret tls client -n team-a"],
+    },
+    {
+      what: "what is wrong with the Secret of the client certificate",
+      arrange: () =>
+        changeSpec("connectors", "harbor", team, {
+          params: [{ name: "clientCertSecret", value: "login" }],
+        }),
+      subject: "client certificate",
+      verdict: "failed",
+      says: ["wanted kubernetes.io/tls", "tls.crt: found no certificate"],
+    },
+    {
       what: "that a Secret with certificates has none",
       arrange: () =>
         changeSpec("connectors", "harbor", team, { caCertSecretRef: { name: "login" } }),

@@ -5,6 +5,7 @@ import { parseConnector } from "../../src/connector/connector.ts";
 import { type ReadUpstreamSecrets, Unavailable } from "../../src/connector/platform.ts";
 import { createApiClient } from "../../src/kube/api-client.ts";
 import { createUpstreamSecretsReader } from "../../src/kube/read-upstream-secrets.ts";
+import { makeCertificate } from "../support/certificates.ts";
 import { cleanup } from "../support/cleanup.ts";
 import { type FakeApiServer, startFakeApiServer, statusOf } from "./fake-api-server.ts";
 
@@ -140,6 +141,43 @@ describe("createUpstreamSecretsReader()", () => {
     expect(await passwordOf(true).catch((e: unknown) => e)).to.be.instanceOf(Unavailable);
     time += 60_000;
     expect(await passwordOf().catch((e: unknown) => e)).to.be.instanceOf(Unavailable);
+  });
+
+  it("reads a client certificate, the renewed one after a while, and says what is wrong with its Secret", async () => {
+    const params = [{ name: "clientCertSecret", value: "client" }];
+    const connector = connectorWith({ params });
+    expect(await reasonOf(connector)).to.equal(
+      "there is no Secret team-a/client: create it, with tls.crt and tls.key, or remove clientCertSecret from spec.params",
+    );
+    const put = async (name: string): Promise<string> => {
+      const { certificate, privateKey } = await makeCertificate({ name });
+      server.put("secrets", {
+        metadata: { name: "client", namespace: "team-a" },
+        type: "kubernetes.io/tls",
+        data: base64({ "tls.crt": certificate, "tls.key": privateKey }),
+      });
+      return privateKey;
+    };
+    const keyNow = async (): Promise<unknown> => {
+      const answer = await read(connector);
+      return answer.ok ? answer.value.clientCertificate?.privateKey : answer.reason;
+    };
+    const first = await put("first");
+    time += 2_000;
+    expect(await keyNow()).to.equal(first);
+    const second = await put("second");
+    expect(await keyNow()).to.equal(first);
+    time += 30_000;
+    expect(await keyNow()).to.equal(second);
+    server.put("secrets", {
+      metadata: { name: "client", namespace: "team-a" },
+      type: "Opaque",
+      data: base64({ "tls.crt": "x", "tls.key": second }),
+    });
+    time += 30_000;
+    const reason = String(await keyNow());
+    expect(reason).to.contain("Secret team-a/client: type: found").and.contain("tls.crt");
+    expect(reason).to.not.contain(second.split("\n")[1]);
   });
 
   it("trusts the certificates of the connector's own Secret, and those that are for all", async () => {

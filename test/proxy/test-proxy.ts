@@ -6,7 +6,7 @@ import {
 } from "../../src/certificate-authority.ts";
 import { type Connector, parseConnector } from "../../src/connector/connector.ts";
 import { showRef } from "../../src/connector/connector-ref.ts";
-import type { Credential } from "../../src/connector/credential.ts";
+import type { ClientCertificate, Credential } from "../../src/connector/credential.ts";
 import { type Identity, Unavailable, type UpstreamSecrets } from "../../src/connector/platform.ts";
 import { createLog } from "../../src/log.ts";
 import { type ProxyOptions, startProxy } from "../../src/proxy/proxy.ts";
@@ -34,6 +34,7 @@ export interface TestProxy extends Stoppable {
 export interface ConnectOptions {
   readonly credential?: Credential;
   readonly caCertificates?: readonly string[];
+  readonly clientCertificate?: ClientCertificate;
   readonly params?: readonly { readonly name: string; readonly value: string }[];
   /** Where the registry listens, in place of the port that its address means. */
   readonly port?: number | undefined;
@@ -166,14 +167,21 @@ function connect(
   { connectors, secrets }: TestSurroundings,
   name: string,
   address: string,
-  { credential, renewed, caCertificates = [], params = [], port }: ConnectOptions = {},
+  {
+    credential,
+    renewed,
+    caCertificates = [],
+    clientCertificate,
+    params = [],
+    port,
+  }: ConnectOptions = {},
 ): Connector {
   const auth = credential && { name: "tokenAuth", secretRef: { name } };
   const parsed = testConnector(name, address, params, auth);
   const connector = port === undefined ? parsed : listeningAt(parsed, port);
   connectors.set(showRef(connector), connector);
-  const current = { credential, caCertificates };
-  const later = renewed === undefined ? current : { credential: renewed, caCertificates };
+  const current = { credential, caCertificates, clientCertificate };
+  const later = renewed === undefined ? current : { ...current, credential: renewed };
   secrets.set(name, { current, renewed: later });
   return connector;
 }

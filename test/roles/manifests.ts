@@ -7,6 +7,8 @@ export interface ConnectorDocuments {
   readonly login?: { readonly username: string; readonly password: string };
   /** What the registry's certificate is by, PEM. */
   readonly ca?: string;
+  /** What the registry is shown, PEM. */
+  readonly clientCertificate?: { readonly certificate: string; readonly privateKey: string };
   /** Of the connector's spec. */
   readonly params?: readonly { readonly name: string; readonly value: string }[];
 }
@@ -17,6 +19,7 @@ export function connectorYaml({
   address,
   login,
   ca,
+  clientCertificate,
   params = [],
 }: ConnectorDocuments): string {
   const [namespace, name] = ref.split("/");
@@ -30,7 +33,9 @@ export function connectorYaml({
       spec: {
         connectorClassName: "oci",
         address,
-        params,
+        params: clientCertificate
+          ? [...params, { name: "clientCertSecret", value: `${name}-client` }]
+          : params,
         ...(login && { auth }),
         ...(ca !== undefined && { caCertSecretRef: { name: `${name}-ca` } }),
       },
@@ -39,6 +44,14 @@ export function connectorYaml({
     ...(ca === undefined
       ? []
       : [secret({ namespace, name: `${name}-ca` }, "Opaque", { "ca.crt": ca })]),
+    ...(clientCertificate === undefined
+      ? []
+      : [
+          secret({ namespace, name: `${name}-client` }, "kubernetes.io/tls", {
+            "tls.crt": clientCertificate.certificate,
+            "tls.key": clientCertificate.privateKey,
+          }),
+        ]),
   ];
   return documents.map((document) => JSON.stringify(document, undefined, 2)).join("\n---\n");
 }

@@ -2,7 +2,9 @@
 import { hash } from "node:crypto";
 import { readlink, truncate } from "node:fs/promises";
 import { join } from "node:path";
+import type { TLSSocket } from "node:tls";
 import { expect } from "chai";
+import { makeCertificate } from "../support/certificates.ts";
 import { cleanup } from "../support/cleanup.ts";
 import { eventually } from "../support/eventually.ts";
 import { type FakeRegistry, startFakeRegistry } from "../support/fake-registry.ts";
@@ -219,5 +221,48 @@ describe("standalone mode: changes of its folder", function () {
 
     await host.write("hub.yaml", original());
     await pullsAre("first");
+  });
+
+  it("a renewed client certificate is shown to the registry, and its key is seen nowhere", async () => {
+    const root = await makeCertificate({ name: "root", isAuthority: true });
+    const own = await makeCertificate({ name: "127.0.0.1", issuer: root });
+    const tls = {
+      key: own.privateKey,
+      cert: own.certificate,
+      ca: root.certificate,
+      requestCert: true,
+    };
+    const strict = resources.add(
+      await startFakeRegistry({ auth: "bearer", users: { alice: login.password }, tls }),
+    );
+    const shown = new Set<string>();
+    strict.on(
+      "* *",
+      ({ request, next }) => {
+        shown.add(String((request.socket as TLSSocket).getPeerCertificate().subject.CN));
+        return next();
+      },
+      "before auth",
+    );
+    const documents = { ref: "team-a/strict", address: strict.url, ca: root.certificate };
+    await host.write("strict.yaml", connectorYaml(documents));
+    await host.waitForLog("connectors were added, removed or changed", "team-a/strict");
+    const mounted = await host.mount("strict", "team-a/strict");
+    const status = async (): Promise<string> => {
+      const response = await mounted.request("GET", "team-a/strict", "app/tags/list");
+      return `${response.status} ${response.body}`;
+    };
+    expect(await status()).to.match(/^503 .*it wants a client certificate.*clientCertSecret/);
+    for (const name of ["first-client", "second-client"]) {
+      const clientCertificate = await makeCertificate({ name, issuer: root });
+      host.keepSecret(`the key of ${name}`, clientCertificate.privateKey.split("\n")[1] ?? "");
+      await host.write("strict.yaml", connectorYaml({ ...documents, login, clientCertificate }));
+      await eventually(
+        async () => (await status()).startsWith("404") && shown.has(name),
+        () => `the registry was shown ${[...shown].join(", ") || "nothing"}`,
+      );
+    }
+    for (const token of strict.auth.tokens.keys()) host.keepSecret(token.slice(0, 12), token);
+    await host.unmount("strict");
   });
 });

@@ -11,8 +11,8 @@ import { delayWriteErrors } from "./write-errors.ts";
 export interface ReadClientOptions {
   /** Resolves the host of an origin, for `net.connect` and `tls.connect`. */
   readonly lookup: LookupFunction;
-  /** What is trusted in TLS. */
-  readonly secureContext: SecureContext;
+  /** What a host is trusted by in TLS, and what it is shown. */
+  readonly secureContextFor: (hostname: string) => SecureContext;
   /** Of the head of a response. */
   readonly maxHeaderBytes: number;
   /** Until a request may be written. */
@@ -111,7 +111,7 @@ interface Origin {
 
 function openSocket(
   origin: Origin,
-  { lookup, secureContext }: ReadClientOptions,
+  { lookup, secureContextFor }: ReadClientOptions,
   onread: OnRead,
   onConnected: () => void,
 ): Socket {
@@ -131,7 +131,7 @@ function openSocket(
   const socket = tlsConnect(
     {
       ...options,
-      secureContext,
+      secureContext: secureContextFor(host),
       ...(isIP(host) === 0 ? { servername: host } : {}),
       ...(origin.session === undefined ? {} : { session: origin.session }),
       ALPNProtocols: ["http/1.1"],

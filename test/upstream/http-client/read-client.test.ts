@@ -159,7 +159,8 @@ describe("the client that reads from registries", function () {
   function start(settings: Settings = {}): ReadClient {
     client = createReadClient({
       lookup: settings.lookup ?? lookupLoopback,
-      secureContext: createSecureContext(settings.ca === undefined ? {} : { ca: settings.ca }),
+      secureContextFor: () =>
+        createSecureContext(settings.ca === undefined ? {} : { ca: settings.ca }),
       maxHeaderBytes: 16 * 1024,
       connectTimeoutMs: settings.connectTimeoutMs ?? 5000,
       headersTimeoutMs: settings.headersTimeoutMs ?? 5000,
