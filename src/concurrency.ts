@@ -55,6 +55,50 @@ export function settledOrAborted<T>(
   });
 }
 
+/** A call that several callers wait for. It goes on until it has an outcome, or the last of them has gone. */
+export class SharedCall<T> {
+  readonly #abort = new AbortController();
+  readonly #outcome: Promise<T>;
+  #waiting = 0;
+  #isSettled = false;
+
+  /** @param task is called at once; its signal is aborted when nobody waits for it any more */
+  constructor(task: (signal: AbortSignal) => Promise<T>) {
+    this.#outcome = task(this.#abort.signal);
+    const settle = (): void => {
+      this.#isSettled = true;
+    };
+    this.#outcome.then(settle, settle);
+  }
+
+  /** Whether all who waited have gone before the outcome. Nobody may begin to wait for it then. */
+  get isAbandoned(): boolean {
+    return this.#abort.signal.aborted;
+  }
+
+  /** Settles as the call does. It does not count as somebody who waits. */
+  get outcome(): Promise<T> {
+    return this.#outcome;
+  }
+
+  /**
+   * Waits for the outcome.
+   * @param signal of the caller, who goes when it is aborted
+   * @throws what the task throws, or the signal's reason
+   */
+  async wait(signal?: AbortSignal): Promise<T> {
+    this.#waiting += 1;
+    try {
+      return await settledOrAborted(this.#outcome, signal);
+    } finally {
+      this.#waiting -= 1;
+      if (this.#waiting === 0 && !this.#isSettled) {
+        this.#abort.abort(new Error("nobody waits for it any more"));
+      }
+    }
+  }
+}
+
 /**
  * Runs a task once at a time for each key. Whoever calls while it runs gets a run that begins afterwards, which
  * sees everything that was there at the time of the call. All callers that wait share that run, and its error.

@@ -1,6 +1,6 @@
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { expect } from "chai";
-import { createKeyedQueue, shareRuns } from "../src/concurrency.ts";
+import { createKeyedQueue, SharedCall, shareRuns } from "../src/concurrency.ts";
 
 /** A task that ends when it is told to. */
 function controlled(name: string, events: string[]) {
@@ -164,5 +164,63 @@ describe("shareRuns", () => {
     const run = shareRuns(async () => await outcomes.shift());
     expect(await run().catch(String)).to.equal("Error: first");
     expect(await run()).to.equal(undefined);
+  });
+});
+
+describe("SharedCall", () => {
+  /** A call that ends when it is told to, or when nobody waits for it. */
+  function start() {
+    const { promise, resolve, reject } = Promise.withResolvers<string>();
+    const call = new SharedCall((signal) => {
+      signal.addEventListener("abort", () => reject(new Error("aborted")));
+      return promise;
+    });
+    return { call, finish: () => resolve("done"), fail: () => reject(new Error("failed")) };
+  }
+
+  it("has one outcome for all who wait", async () => {
+    for (const [end, expected] of [
+      ["finish", "done"],
+      ["fail", "Error: failed"],
+    ] as const) {
+      const started = start();
+      const waiting = [1, 2, 3].map(() => started.call.wait().catch(String));
+      started[end]();
+      expect(await Promise.all(waiting)).to.deep.equal([expected, expected, expected]);
+      expect(started.call.isAbandoned).to.equal(false);
+    }
+  });
+
+  it("goes on while anybody waits, and ends when the last one goes", async () => {
+    const { call } = start();
+    const [first, second] = [new AbortController(), new AbortController()];
+    const outcomes = [first, second].map(({ signal }) => call.wait(signal).catch(String));
+    first.abort(new Error("the first went"));
+    expect(await outcomes[0]).to.equal("Error: the first went");
+    expect(call.isAbandoned).to.equal(false);
+    second.abort(new Error("the second went"));
+    expect(await outcomes[1]).to.equal("Error: the second went");
+    expect(call.isAbandoned).to.equal(true);
+    expect(await call.outcome.catch(String)).to.equal("Error: aborted");
+  });
+
+  it("has its outcome for whoever is left, and does not end once it has one", async () => {
+    const { call, finish } = start();
+    const gone = new AbortController();
+    const first = call.wait(gone.signal).catch(String);
+    const second = call.wait();
+    gone.abort(new Error("went"));
+    await first;
+    finish();
+    expect(await second).to.equal("done");
+    expect(await call.wait()).to.equal("done");
+    expect(call.isAbandoned).to.equal(false);
+  });
+
+  it("does not wait for somebody who had gone before", async () => {
+    const { call } = start();
+    const signal = AbortSignal.abort(new Error("went before"));
+    expect(await call.wait(signal).catch(String)).to.equal("Error: went before");
+    expect(call.isAbandoned).to.equal(true);
   });
 });

@@ -7,6 +7,20 @@ export class ClientGone extends Error {
   override readonly name = "ClientGone";
 }
 
+const goneSignals = new WeakMap<ServerResponse, AbortSignal>();
+
+/** The signal that is aborted, with {@link ClientGone}, once a client's connection is closed; a response has one. */
+export function goneSignal(response: ServerResponse): AbortSignal {
+  const known = goneSignals.get(response);
+  if (known !== undefined) return known;
+  const controller = new AbortController();
+  const abort = (): void => controller.abort(new ClientGone("the client closed the connection"));
+  if (response.destroyed) abort();
+  else response.once("close", abort);
+  goneSignals.set(response, controller.signal);
+  return controller.signal;
+}
+
 /**
  * A body ended early. Where a part of it has gone out, the client's connection is destroyed, so that the client can't take
  * that part for a whole body; where nothing has, the client gets an error.

@@ -44,6 +44,8 @@ export interface ProxyOptions extends AdmissionOptions {
   readonly bodyTimeoutMs?: number;
   /** How long a whole manifest of a push may take to come; 120,000 by default. */
   readonly manifestTimeoutMs?: number;
+  /** How long a registry may take until the head of a response is whole; 15 minutes by default. */
+  readonly headersTimeoutMs?: number;
   /** How long a client may take nothing of its response before it counts as gone; ten minutes by default. */
   readonly stallTimeoutMs?: number;
   /** Delays before each attempt to resume a blob that was cut; {@link defaultRetryDelaysMs} by default. */
@@ -95,7 +97,7 @@ export interface Proxy {
  */
 export async function startProxy(options: ProxyOptions): Promise<Proxy> {
   const { now, bodyTimeoutMs = 60_000, stallTimeoutMs = 600_000, observer = noObserver } = options;
-  const upstreams = createUpstreams(bodyTimeoutMs, options.lookup);
+  const upstreams = createUpstreams(bodyTimeoutMs, options.lookup, options.headersTimeoutMs);
   const handlerOptions = {
     ...options,
     bodyTimeoutMs,

@@ -1,5 +1,6 @@
 /** What is known of how registries want to be logged in to: of each one, and of repositories of theirs that differ. */
 import { LRUCache } from "lru-cache";
+import { SharedCall, settledOrAborted } from "../concurrency.ts";
 import { apiUrl, fetchHead } from "./fetch-head.ts";
 import { chooseScheme, isSameScheme, type LoginScheme, resourceOf } from "./login-scheme.ts";
 import { retryDelayMs } from "./retry-after.ts";
@@ -38,11 +39,11 @@ export type TrialOutcome = "accepted" | "useless" | "refused" | "unknown";
 
 interface KnownRegistry {
   /** Pending while the registry is asked. */
-  readonly learning: Promise<LoginScheme>;
+  readonly learning: SharedCall<LoginScheme>;
   /** The scheme, once it is known. */
   scheme?: LoginScheme;
   /** The last time that the registry was asked again, and what it said; undefined where it could not be told. */
-  askedAgain?: { readonly at: number; readonly scheme: Promise<LoginScheme | undefined> };
+  askedAgain?: { readonly at: number; readonly scheme: SharedCall<LoginScheme | undefined> };
   /** Settles when the trial that is under way has an outcome. */
   trial?: Promise<void>;
   /** Until when trials need not wait for each other, since the login was accepted. */
@@ -63,7 +64,8 @@ const unreachedFaults: ReadonlySet<UpstreamFault> = new Set<UpstreamFault>([
   "ConnectionFailed",
   "CertificateInvalid",
 ]);
-const pingTimeoutMs = 15_000;
+/** A registry that is started when it is asked takes its time. */
+const pingTimeoutMs = 60_000;
 const maxRegistries = 2_000;
 /** How often a registry is asked again how it wants to be logged in to. */
 const askAgainAfterMs = 10_000;
@@ -97,14 +99,15 @@ export class KnownLogins {
   /**
    * How to log in for a request; the registry is asked where nothing is known of it.
    * @param scope the first one of the request: `repository:app:pull`
-   * @throws UpstreamError where the registry does not say it, or asks for what must not be done
+   * @param signal of whoever waits; the registry's request ends when the last of them has gone
+   * @throws UpstreamError where the registry does not say it, or asks for what must not be done; the signal's reason
    */
-  async schemeFor(upstream: Upstream, scope: string): Promise<KnownScheme> {
+  async schemeFor(upstream: Upstream, scope: string, signal: AbortSignal): Promise<KnownScheme> {
     const own = this.#repository(upstream, scope);
     if (own !== undefined) return own;
     const registry = this.#registry(upstream);
     if (registry.scheme !== undefined) return { scheme: registry.scheme, source: "registry" };
-    return { scheme: await registry.learning, source: "asked" };
+    return { scheme: await registry.learning.wait(signal), source: "asked" };
   }
 
   /** Remembers what a challenge said of a repository, where it is not what the registry says of all. */
@@ -136,25 +139,28 @@ export class KnownLogins {
    * @returns what the registry says now; undefined where it can't be reached
    * @throws UpstreamError where it asks for what must not be done, such as to log in at a host of another domain
    */
-  async askAgain(upstream: Upstream): Promise<LoginScheme | undefined> {
+  async askAgain(upstream: Upstream, signal: AbortSignal): Promise<LoginScheme | undefined> {
     const registry = this.#registry(upstream);
     const isRecent =
-      registry.askedAgain !== undefined && this.#now() - registry.askedAgain.at < askAgainAfterMs;
+      registry.askedAgain !== undefined &&
+      !registry.askedAgain.scheme.isAbandoned &&
+      this.#now() - registry.askedAgain.at < askAgainAfterMs;
     if (!isRecent) {
-      const scheme = discoverScheme(upstream).then(
-        (found) => {
-          registry.scheme = found;
-          return found;
-        },
-        (error: unknown) => {
-          if (!(error instanceof UpstreamError) || !unreachedFaults.has(error.fault)) throw error;
-          return undefined; // what the token server said tells more
-        },
+      const scheme = new SharedCall((until) =>
+        discoverScheme(upstream, until).then(
+          (found) => {
+            registry.scheme = found;
+            return found;
+          },
+          (error: unknown) => {
+            if (!(error instanceof UpstreamError) || !unreachedFaults.has(error.fault)) throw error;
+            return undefined; // what the token server said tells more
+          },
+        ),
       );
-      scheme.catch(() => undefined); // whoever waits for it hears of it
       registry.askedAgain = { at: this.#now(), scheme };
     }
-    return await registry.askedAgain?.scheme;
+    return await registry.askedAgain?.scheme.wait(signal);
   }
 
   /** Forgets that a repository has this scheme, beside what the registry says of all. */
@@ -177,10 +183,11 @@ export class KnownLogins {
     upstream: Upstream,
     scope: string,
     offered: LoginScheme,
+    signal: AbortSignal,
   ): Promise<LoginTrial | undefined> {
     const registry = this.#registry(upstream);
     while (registry.trial !== undefined && registry.acceptedUntil <= this.#now()) {
-      await registry.trial;
+      await settledOrAborted(registry.trial, signal);
     }
     const own = this.#repository(upstream, scope);
     if (own?.scheme.kind === "none" || registry.refusedUntil > this.#now()) return undefined;
@@ -226,11 +233,12 @@ export class KnownLogins {
   #registry(upstream: Upstream): KnownRegistry {
     const { tokenKey } = upstream;
     const known = this.#registries.get(tokenKey);
-    if (known !== undefined) return known;
-    const learning = discoverScheme(upstream);
+    const isUsable = known?.scheme !== undefined || known?.learning.isAbandoned === false;
+    if (known !== undefined && isUsable) return known;
+    const learning = new SharedCall((signal) => discoverScheme(upstream, signal));
     const registry: KnownRegistry = { learning, acceptedUntil: 0, refusedUntil: 0 };
     this.#registries.set(tokenKey, registry);
-    learning.then(
+    learning.outcome.then(
       (scheme) => {
         registry.scheme ??= scheme;
       },
@@ -241,10 +249,10 @@ export class KnownLogins {
 }
 
 /** Sends `GET /v2/` without a login, as every client begins, and reads what the registry wants. */
-async function discoverScheme(upstream: Upstream): Promise<LoginScheme> {
+async function discoverScheme(upstream: Upstream, signal: AbortSignal): Promise<LoginScheme> {
   const { status, headers } = await fetchHead(upstream, apiUrl(upstream, ""), {
     authorization: undefined,
-    signal: AbortSignal.timeout(pingTimeoutMs),
+    signal: AbortSignal.any([signal, AbortSignal.timeout(pingTimeoutMs)]),
   });
   if (status === 429 || status >= 500) {
     const message = `the registry ${upstream.connector.address.origin} answered ${status} to GET /v2/`;

@@ -125,7 +125,7 @@ async function logIn(
   }
   const authorization =
     scheme.kind === "bearer"
-      ? `Bearer ${(await fetchToken({ ...scheme.server, scopes, credential, dispatcher })).value}`
+      ? `Bearer ${(await fetchToken({ ...scheme.server, scopes, credential, dispatcher }, signal)).value}`
       : credential && basicAuthorization(credential);
   const { status } = await fetchHead(upstream, apiUrl(upstream, ""), { authorization, signal });
   if (status !== 200) {

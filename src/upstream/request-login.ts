@@ -27,6 +27,8 @@ export interface RequestLoginOptions {
   readonly scopes: readonly string[];
   readonly known: KnownLogins;
   readonly tokens: TokenCache;
+  /** Is aborted when nobody waits for the request any more. */
+  readonly signal: AbortSignal;
   /** Is called for each token that is needed, with the connector as `namespace/name`. */
   readonly onTokenOutcome: (connector: string, outcome: TokenOutcome) => void;
 }
@@ -69,11 +71,11 @@ export class RequestLogin {
   /**
    * Makes the next Authorization header.
    * @returns undefined where the registry wants no login, or wants Basic and the connector has no credential
-   * @throws UpstreamError
+   * @throws UpstreamError, or the signal's reason
    */
   async authorization(): Promise<string | undefined> {
-    const { upstream, known } = this.#options;
-    this.#sent ??= await known.schemeFor(upstream, this.#scope);
+    const { upstream, known, signal } = this.#options;
+    this.#sent ??= await known.schemeFor(upstream, this.#scope, signal);
     const { scheme, source } = this.#sent;
     try {
       this.#authorization = await this.#header(scheme);
@@ -81,7 +83,7 @@ export class RequestLogin {
       const mayHaveMoved = source !== "asked" && !this.#hasAskedAgain && !this.isOptional;
       if (!(error instanceof UpstreamError) || !mayHaveMoved) throw error;
       this.#hasAskedAgain = true;
-      const now = await known.askAgain(upstream);
+      const now = await known.askAgain(upstream, signal);
       if (now === undefined || isSameScheme(now, scheme)) throw error;
       if (source === "repository" && isRefusal(error) && hasSameRealm(now, scheme)) throw error;
       known.forget(upstream, this.#scope, scheme);
@@ -93,7 +95,7 @@ export class RequestLogin {
 
   /** @throws UpstreamError where there is no token */
   async #header(scheme: LoginScheme): Promise<string | undefined> {
-    const { upstream, tokens, onTokenOutcome } = this.#options;
+    const { upstream, tokens, onTokenOutcome, signal } = this.#options;
     const { credential } = upstream.secrets;
     this.#tokenOutcome = undefined;
     if (scheme.kind === "none") return undefined;
@@ -103,7 +105,7 @@ export class RequestLogin {
       onTokenOutcome(showRef(upstream.connector), outcome);
     };
     const request = this.#tokenRequest(scheme.server);
-    return `Bearer ${await tokens.token(upstream.tokenKey, request, onOutcome)}`;
+    return `Bearer ${await tokens.token(upstream.tokenKey, request, onOutcome, signal)}`;
   }
 
   #tokenRequest(server: TokenServer): TokenRequest {
@@ -258,10 +260,10 @@ export class RequestLogin {
   }
 
   async #beginTrial(challenge: ChallengeHeaders): Promise<boolean> {
-    const { upstream, known } = this.#options;
+    const { upstream, known, signal } = this.#options;
     const offered = this.#schemeToTry(challenge);
     if (offered === undefined) return false;
-    this.#trial = await known.beginTrial(upstream, this.#scope, offered);
+    this.#trial = await known.beginTrial(upstream, this.#scope, offered, signal);
     if (this.#trial === undefined) return false;
     this.#sent = { scheme: this.#trial.scheme, source: "tried" };
     return true;

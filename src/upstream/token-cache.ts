@@ -1,4 +1,5 @@
 import { createHash } from "node:crypto";
+import { SharedCall } from "../concurrency.ts";
 import { SharedCache } from "./shared-cache.ts";
 import { fetchToken, type TokenRequest } from "./token-client.ts";
 import { UpstreamError } from "./upstream-error.ts";
@@ -9,12 +10,14 @@ export interface TokenCache {
    * Finds a token that is good for some time yet, or fetches one.
    * @param owner what may share a token: connector, address and credential
    * @param onOutcome is called once, with what came of it
-   * @throws UpstreamError
+   * @param signal of whoever waits; a fetch ends when the last of them has gone
+   * @throws UpstreamError, or the signal's reason
    */
   token(
     owner: string,
     request: TokenRequest,
     onOutcome?: (outcome: TokenOutcome) => void,
+    signal?: AbortSignal,
   ): Promise<string>;
   /** Forgets a token that the registry has refused, unless a newer one took its place. */
   drop(owner: string, request: TokenKeyParts, token: string): void;
@@ -81,16 +84,21 @@ export function createTokenCache(now: () => number): TokenCache {
   });
   // A plain Map, since no fetch that is under way may be evicted: the next request would fetch the same token again. It
   // holds no more entries than there are requests that wait.
-  const fetches = new Map<string, Promise<string>>();
+  const fetches = new Map<string, SharedCall<string>>();
 
   const keep = (owner: string, key: string, token: CachedToken): void => {
     if (token.value.length > maxKeptTokenBytes) tokens.delete(owner, key);
     else tokens.set(owner, key, token);
   };
-  const fetchInto = async (owner: string, key: string, request: TokenRequest): Promise<string> => {
+  const fetchInto = async (
+    owner: string,
+    key: string,
+    request: TokenRequest,
+    signal: AbortSignal,
+  ): Promise<string> => {
     const startedAt = now(); // a token's life may have begun before the response came
     try {
-      const { value, lifetimeSeconds } = await fetchToken(request);
+      const { value, lifetimeSeconds } = await fetchToken(request, signal);
       const renewAt = startedAt + lifetimeSeconds * 1000 * usedShare;
       const keptDespiteDenialUntil = tokens.get(owner, key)?.keptDespiteDenialUntil ?? 0;
       keep(owner, key, { value, renewAt, keptDespiteDenialUntil });
@@ -101,9 +109,25 @@ export function createTokenCache(now: () => number): TokenCache {
         refusals.set(owner, refused, { error, retryAt: now() + refusedForMs });
       }
       throw error;
-    } finally {
-      fetches.delete(owner + key);
     }
+  };
+  const startFetch = (
+    owner: string,
+    key: string,
+    request: TokenRequest,
+    onOutcome: (outcome: TokenOutcome) => void,
+  ): SharedCall<string> => {
+    const started = new SharedCall((signal) => fetchInto(owner, key, request, signal));
+    fetches.set(owner + key, started);
+    const end = (outcome: TokenOutcome): void => {
+      if (fetches.get(owner + key) === started) fetches.delete(owner + key);
+      onOutcome(outcome);
+    };
+    started.outcome.then(
+      () => end("fetched"),
+      (error: unknown) => end(isRefusal(error) ? "refused" : "failed"),
+    );
+    return started;
   };
   /** @throws UpstreamError that was thrown a short while ago, and would be again */
   const throwIfRefused = (owner: string, ...keys: readonly string[]): void => {
@@ -116,24 +140,25 @@ export function createTokenCache(now: () => number): TokenCache {
     return cached !== undefined && cached.renewAt > now() ? cached.value : undefined;
   };
   return {
-    async token(owner, request, onOutcome = () => undefined) {
+    async token(owner, request, onOutcome = () => undefined, signal = undefined) {
       const key = tokenKey(request);
-      const cached = fetches.get(owner + key) ?? freshToken(owner, key);
+      const underWay = fetches.get(owner + key);
+      if (underWay !== undefined && !underWay.isAbandoned) {
+        onOutcome("cached");
+        return await underWay.wait(signal);
+      }
+      const cached = freshToken(owner, key);
+      if (cached !== undefined) {
+        onOutcome("cached");
+        return cached;
+      }
       try {
-        if (cached !== undefined) {
-          onOutcome("cached");
-          return await cached;
-        }
         throwIfRefused(owner, accountKey(request), key);
-        const started = fetchInto(owner, key, request);
-        fetches.set(owner + key, started);
-        const value = await started;
-        onOutcome("fetched");
-        return value;
       } catch (error) {
-        if (cached === undefined) onOutcome(isRefusal(error) ? "refused" : "failed");
+        onOutcome("refused");
         throw error;
       }
+      return await startFetch(owner, key, request, onOutcome).wait(signal);
     },
     drop(owner, request, token) {
       const key = tokenKey(request);

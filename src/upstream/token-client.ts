@@ -36,15 +36,20 @@ const maxResponseBytes = 256 * 1024;
 const maxTokenBytes = 64 * 1024;
 const maxRedirects = 3;
 const defaultLifetimeSeconds = 60;
-const timeoutMs = 15_000;
+/** A token server that is started when it is asked takes its time. */
+const timeoutMs = 60_000;
 
 /**
  * Asks a token server for a token: GET with Basic, the form that every one of them knows. Redirects are followed within
  * the origin of the realm, since the password goes along. Compressed answers are read, whatever was asked.
+ * @param signal ends the request
  * @throws UpstreamError; AuthenticationFailed where the account is refused, AccessDenied where just these scopes are
  */
-export async function fetchToken(tokenRequest: TokenRequest): Promise<UpstreamToken> {
-  const response = await send(tokenRequest);
+export async function fetchToken(
+  tokenRequest: TokenRequest,
+  signal?: AbortSignal,
+): Promise<UpstreamToken> {
+  const response = await send(tokenRequest, signal);
   if (response.status !== 200) throw refusal(tokenRequest, response);
   const token = parseToken(response.text);
   const server = `the token server ${tokenRequest.realm.host}`;
@@ -68,9 +73,13 @@ interface TokenResponse {
 }
 
 /** @throws UpstreamError */
-async function send(tokenRequest: TokenRequest): Promise<TokenResponse> {
+async function send(
+  tokenRequest: TokenRequest,
+  until: AbortSignal | undefined,
+): Promise<TokenResponse> {
   const { realm, dispatcher, credential } = tokenRequest;
-  const signal = AbortSignal.timeout(timeoutMs);
+  const limit = AbortSignal.timeout(timeoutMs);
+  const signal = until === undefined ? limit : AbortSignal.any([until, limit]);
   try {
     let url = tokenUrl(tokenRequest);
     for (let redirects = 0; ; redirects += 1) {

@@ -66,6 +66,7 @@ const sentences: Readonly<Record<string, string>> = {
   ECONNECT_TIMEOUT: "it does not answer",
   UND_ERR_HEADERS_TIMEOUT: "it accepted the request but does not answer",
   UND_ERR_BODY_TIMEOUT: "it stopped in the middle of its response",
+  UND_ERR_RES_CONTENT_LENGTH_MISMATCH: "its response has another length than it says",
   UND_ERR_HEADERS_OVERFLOW: "the head of its response is longer than 64 KiB",
   HPE_HEADER_OVERFLOW: "the head of its response is longer than 64 KiB",
 };

@@ -9,8 +9,9 @@ export interface UpstreamLogin {
    * Begins the login of a request.
    * @param scopes what a token has to allow, as the distribution token protocol has it: `repository:app:pull`. The first
    *   one tells the repository
+   * @param signal is aborted when nobody waits for the request any more
    */
-  begin(upstream: Upstream, scopes: readonly string[]): RequestLogin;
+  begin(upstream: Upstream, scopes: readonly string[], signal: AbortSignal): RequestLogin;
 }
 
 /**
@@ -25,7 +26,7 @@ export function createUpstreamLogin(
 ): UpstreamLogin {
   const known = new KnownLogins(now);
   return {
-    begin: (upstream, scopes) =>
-      new RequestLogin({ upstream, scopes, known, tokens, onTokenOutcome }),
+    begin: (upstream, scopes, signal) =>
+      new RequestLogin({ upstream, scopes, known, tokens, signal, onTokenOutcome }),
   };
 }

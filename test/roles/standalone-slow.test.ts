@@ -6,11 +6,14 @@ import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 import { join } from "node:path";
 import { Readable, Transform, type TransformCallback } from "node:stream";
 import { pipeline } from "node:stream/promises";
+import { setTimeout as sleep } from "node:timers/promises";
 import { createGzip } from "node:zlib";
 import { expect } from "chai";
 import { cleanup, type Stoppable } from "../support/cleanup.ts";
 import { prepareClients } from "../support/clients.ts";
 import { startDockerRegistry } from "../support/docker-registry.ts";
+import { startFakeRegistry } from "../support/fake-registry.ts";
+import { addImage } from "../support/fake-registry-content.ts";
 import { noise, sha256 } from "../support/oci-image.ts";
 import { startCiHost } from "./ci-host.ts";
 import { connectorYaml } from "./manifests.ts";
@@ -26,6 +29,37 @@ const pushTakes = tokenLifetime + leeway + 30;
   this.timeout(600_000);
   const resources = cleanup();
   after(resources.stop);
+
+  it("waits for a registry as long as its client does: 20 s for /v2/ and for a token, 40 s for a manifest", async () => {
+    const login = { username: "alice", password: "secret-of-alice" };
+    const registry = resources.add(await startFakeRegistry({ auth: "bearer" }));
+    addImage(registry.repository("app"), "1", { seed: "slow" });
+    for (const [route, seconds] of [
+      ["GET ping", 20],
+      ["GET token", 20],
+      ["GET manifest", 40],
+    ] as const) {
+      const wait = async ({ next }: { readonly next: () => Promise<void> }): Promise<void> => {
+        await sleep(seconds * 1000);
+        await next();
+      };
+      registry.on(route, wait, route === "GET manifest" ? "after auth" : "before auth");
+    }
+    const host = resources.add(await startCiHost());
+    await host.write(
+      "slow.yaml",
+      connectorYaml({ ref: "team-a/slow", address: registry.url, login }),
+    );
+    await host.waitForLog("connectors were added, removed or changed");
+    const volume = await host.mount("slow", "team-a/slow");
+    const { status } = await volume.request("GET", "team-a/slow", "app/manifests/1", {
+      timeout: 120_000,
+    });
+    expect(status).to.equal(200);
+    const kinds = registry.requests.map(({ target }) => target.kind);
+    expect(kinds).to.deep.equal(["ping", "token", "manifest"]);
+    await host.unmount("slow");
+  });
 
   it("pushes a layer of 1 GiB for longer than the registry's token lives", async () => {
     const clients = resources.add(await prepareClients());

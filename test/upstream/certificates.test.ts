@@ -10,6 +10,7 @@ import { cleanup } from "../support/cleanup.ts";
 import { type FakeRegistry, startFakeRegistry } from "../support/fake-registry.ts";
 import { addBlob } from "../support/fake-registry-content.ts";
 import { noise } from "../support/oci-image.ts";
+import { oddRegistry } from "../support/registries/odd-registries.ts";
 
 const credential = { username: "alice", password: "secret-of-alice" };
 const name = "127.0.0.1";
@@ -88,6 +89,13 @@ describe("the certificate of a registry", function () {
     });
   }
 
+  it(oddRegistry("partial-chain"), async () => {
+    const registry = await startRegistry(serving(leaf));
+    expect((await useThroughProxy(registry, [issuing.certificate])).statuses[0]).to.equal(200);
+    expect((await useThroughProxy(registry, [leaf.certificate])).statuses[0]).to.equal(200);
+    expect((await useThroughProxy(registry, [stranger.certificate])).statuses[0]).to.equal(503);
+  });
+
   const refused: readonly (readonly [string, () => [TlsOptions, readonly KeyPair[]], RegExp])[] = [
     ["the root of a stranger", () => [serving(leaf, issuing), [stranger]], /not trusted/],
     ["its issuing authority, once it has expired", () => [serving(expired), [issuing]], /expired/],
@@ -165,6 +173,10 @@ describe("the certificate of a registry", function () {
       "HTTP/2 alone is not supported",
     ],
   ];
+  it(oddRegistry("unsupported-tls"), () => {
+    expect(unsupported).to.have.lengthOf(5); // each has a test of its own
+  });
+
   for (const [which, make, sentence, advice] of unsupported) {
     it(`${which} is refused in words: by a pull, an upload and the probe`, async () => {
       const registry = await startRegistry(await make());

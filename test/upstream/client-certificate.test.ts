@@ -15,6 +15,7 @@ import { eventually } from "../support/eventually.ts";
 import { type FakeRegistry, startFakeRegistry } from "../support/fake-registry.ts";
 import { addBlob } from "../support/fake-registry-content.ts";
 import { noise } from "../support/oci-image.ts";
+import { oddRegistry } from "../support/registries/odd-registries.ts";
 
 const credential = { username: "alice", password: "secret-of-alice" };
 const name = "127.0.0.1";
@@ -95,7 +96,7 @@ describe("a registry that wants a client certificate", function () {
     });
   }
 
-  it("is shown the new one as soon as the Secret has it, without a restart", async () => {
+  it(oddRegistry("client-certificate"), async () => {
     const { client, shown, renew } = await reach();
     expect((await client("GET", "app/tags/list")).status).to.equal(404);
     renew(bob);

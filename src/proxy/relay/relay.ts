@@ -4,6 +4,7 @@ import { UpstreamError, type UpstreamFault, unreachable } from "../../upstream/u
 import type { UpstreamLogin } from "../../upstream/upstream-login.ts";
 import { mayAct } from "../admission.ts";
 import type { AdmittedRequest } from "../admitted.ts";
+import { goneSignal } from "../client-gone.ts";
 import type { HeaderFields } from "../headers.ts";
 import { badGateway, isRefusal, unavailable } from "../registry-error.ts";
 import { hasBody } from "../request/request-body.ts";
@@ -210,7 +211,7 @@ async function relayContent(
 ): Promise<void> {
   const { request, response, connector, patience, report } = admitted;
   report.isSent = true;
-  const requestLogin = login.begin(upstream, scopes);
+  const requestLogin = login.begin(upstream, scopes, goneSignal(response));
   const authorization = await patience.retry(() => requestLogin.authorization());
   const headers: HeaderFields = { ...kept };
   if (authorization !== undefined) headers.authorization = authorization;

@@ -5,6 +5,7 @@ import { sendWithLogin } from "../../upstream/request-login.ts";
 import { retryDelayMs } from "../../upstream/retry-after.ts";
 import { UpstreamError } from "../../upstream/upstream-error.ts";
 import type { UpstreamLogin } from "../../upstream/upstream-login.ts";
+import { goneSignal } from "../client-gone.ts";
 import { badGateway, denied, type RegistryError } from "../registry-error.ts";
 import { CredentialSearch } from "./credential-search.ts";
 import { exchange, type Hop, type ResponseSink, type UpstreamResponse } from "./exchange.ts";
@@ -82,7 +83,7 @@ async function sendToRegistry(
   { url, isStorage, digest, search }: Hop,
   { login, sink, response }: ReplayOptions,
 ): Promise<UpstreamResponse> {
-  const requestLogin = login.begin(request.upstream, request.scopes);
+  const requestLogin = login.begin(request.upstream, request.scopes, goneSignal(response));
   return sendWithLogin(requestLogin, (authorization) => {
     const headers =
       authorization === undefined ? request.headers : { ...request.headers, authorization };

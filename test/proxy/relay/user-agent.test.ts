@@ -8,6 +8,7 @@ import { type FakeRegistry, startFakeRegistry } from "../../support/fake-registr
 import { addBlob, addManifest } from "../../support/fake-registry-content.ts";
 import { storeBlobsIn } from "../../support/hostile-downloads.ts";
 import { noise, sha256 } from "../../support/oci-image.ts";
+import { oddRegistry } from "../../support/registries/odd-registries.ts";
 import { clientOf } from "../test-client.ts";
 import { startTestProxy } from "../test-proxy.ts";
 
@@ -35,7 +36,7 @@ describe("a firewall that answers 403 to a request without User-Agent", function
   const agentsOf = ({ requests }: FakeRegistry): readonly (string | undefined)[] =>
     requests.map(({ headers }) => headers["user-agent"]);
 
-  it("lets pass what clients without one pull, push and delete: /v2/, tokens, HEAD before immutable tags, uploads, storage", async () => {
+  it(oddRegistry("no-user-agent"), async () => {
     const registry = await startBehindFirewall("bearer");
     const storage = await startBehindFirewall("none");
     const proxy = resources.add(await startTestProxy());

@@ -224,6 +224,65 @@ export const oddRegistries: readonly OddRegistry[] = [
       "the login is sent after such an answer; for ten minutes it is remembered whether it goes to that repository at once",
     test: "upstream/unasked-logins.test.ts",
   },
+  {
+    id: "no-user-agent",
+    does: "stands behind a firewall that answers 403 to a request without User-Agent (harbor#23025)",
+    directly: "pass, since every client has one",
+    throughProxy:
+      "the same: each request has `User-Agent: oci-connector/<version>`, and the client's behind it",
+    test: "proxy/relay/user-agent.test.ts",
+  },
+  {
+    id: "slow-first-byte",
+    does: "takes minutes for the first byte, since it fetches from another registry first (zot#4184, harbor#18294), and gives up when its client goes",
+    directly: "clients wait",
+    throughProxy:
+      "waited for as long as the client waits: 15 minutes, 60 s for `/v2/` and for a token; a request that nobody waits for is ended",
+    test: "proxy/relay/odd-waits.test.ts",
+  },
+  {
+    id: "chunked",
+    does: "sends manifests and blobs in chunks (zot), without a length, or by HTTP/1.0",
+    directly: "one request",
+    throughProxy: "one request",
+    test: "proxy/relay/odd-framing.test.ts",
+  },
+  {
+    id: "equal-lengths",
+    does: "sends its Content-Length twice",
+    directly: "Go's clients take it for one",
+    throughProxy:
+      "the same; only in the response to the content of an upload, or for a token, it is a 502",
+    test: "proxy/relay/odd-framing.test.ts",
+  },
+  {
+    id: "ambiguous",
+    does: "sends two lengths that differ, a length beside chunks, another transfer coding, or a folded line",
+    directly: "clients differ in what they read",
+    throughProxy: "502 that says what is wrong, after one request",
+    test: "proxy/relay/odd-framing.test.ts",
+  },
+  {
+    id: "partial-chain",
+    does: "has a certificate of which the CA Secret holds the issuing authority alone, or the certificate itself (wud#296)",
+    directly: "Go's clients connect with the same file",
+    throughProxy: "the same; a stranger's authority and an expired certificate stay refused",
+    test: "upstream/certificates.test.ts",
+  },
+  {
+    id: "unsupported-tls",
+    does: "has an RSA key of 1,024 bits, or speaks TLS 1.1 or HTTP/2 alone",
+    directly: "Go's clients refuse TLS 1.1, and connect otherwise",
+    throughProxy: "503 and the reason CertificateInvalid, with a sentence for each",
+    test: "upstream/certificates.test.ts",
+  },
+  {
+    id: "client-certificate",
+    does: "requires a client certificate (oras#491, moby#21148)",
+    directly: "tools that can be given one connect",
+    throughProxy: "with `clientCertSecret` in `spec.params`; without it, a sentence that says so",
+    test: "upstream/client-certificate.test.ts",
+  },
 ];
 
 /**
