@@ -6,7 +6,7 @@ import { ApiError, hasStatus } from "../kube/api-error.ts";
 import type { KubeObject } from "../kube/object-store.ts";
 import type { WatchedCache } from "../kube/watched-cache.ts";
 import { bad, type ConditionState, good } from "./conditions.ts";
-import { connectorPath } from "./connector-status.ts";
+import { connectorApiPath } from "./connector-status.ts";
 import { type DesiredObject, ensureObject, managedLabels } from "./ensure-object.ts";
 
 /** The label of a Service with the name of its connector. */
@@ -128,7 +128,7 @@ async function connectorExists(
   connector: KubeObject,
 ): Promise<boolean> {
   try {
-    const found = (await client.request({ path: connectorPath(connector) })) as KubeObject;
+    const found = (await client.request({ path: connectorApiPath(connector) })) as KubeObject;
     return found.metadata.uid === connector.metadata.uid;
   } catch (error) {
     if (hasStatus(error, 404)) return false;

@@ -8,7 +8,7 @@ import { applyObject, matchesDesired } from "./ensure-object.ts";
 import { type AuthRefusal, formatRefusal } from "./probe-registry.ts";
 
 /** The path of a Connector: `/apis/…/namespaces/team-a/connectors/harbor`. */
-export const connectorPath = ({ metadata: { name, namespace } }: KubeObject): string =>
+export const connectorApiPath = ({ metadata: { name, namespace } }: KubeObject): string =>
   `/apis/${connectorApiVersion}/namespaces/${namespace}/connectors/${name}`;
 
 /** The status that the controller writes for a Connector. */
@@ -55,7 +55,7 @@ export async function writeStatus(
   const hasOldRefusal = refusal === undefined && property(found, "authProbe") !== undefined;
   if (matchesDesired(found, status) && !hasOldRefusal) return object;
   const { name, namespace, uid, resourceVersion } = object.metadata;
-  const path = `${connectorPath(object)}/status`;
+  const path = `${connectorApiPath(object)}/status`;
   const metadata = { name, namespace, uid, resourceVersion };
   const body = { apiVersion: connectorApiVersion, kind: connectorKind, metadata, status };
   try {

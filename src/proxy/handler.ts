@@ -18,7 +18,7 @@ import {
   apiVersion,
   asRegistryError,
   denied,
-  isRefusal,
+  isForbidden,
   RegistryError,
   respondWithError,
 } from "./registry-error.ts";
@@ -194,7 +194,7 @@ async function relayWithCurrentSecrets(
     await relayRequest(admitted, upstream, options);
   } catch (error) {
     const isBodyGone = request.readableDidRead && heldBody === undefined;
-    if (isBodyGone || !isRefusal(error)) throw error;
+    if (isBodyGone || !isForbidden(error)) throw error;
     const renewed = await upstreamOf(connector, options, true);
     if (renewed.tokenKey === upstream.tokenKey) throw error;
     await relayRequest(admitted, renewed, options);

@@ -52,7 +52,10 @@ export const badGateway = (message: string, options?: RegistryErrorOptions): Reg
   new RegistryError(502, "UNKNOWN", message, options);
 
 /** 503 with Retry-After: it may work in some seconds. */
-export const unavailable = (message: string, options?: RegistryErrorOptions): RegistryError =>
+export const serviceUnavailable = (
+  message: string,
+  options?: RegistryErrorOptions,
+): RegistryError =>
   new RegistryError(503, "UNAVAILABLE", message, {
     ...options,
     headers: { "retry-after": "5", ...options?.headers },
@@ -68,7 +71,7 @@ export const denied = (message: string, options?: RegistryErrorOptions): Registr
  */
 export function asRegistryError(error: unknown): RegistryError | undefined {
   if (error instanceof RegistryError) return error;
-  if (error instanceof Unavailable) return unavailable(error.message, { cause: error });
+  if (error instanceof Unavailable) return serviceUnavailable(error.message, { cause: error });
   if (error instanceof WrongContent) {
     const detail =
       "its storage may be damaged, or something on the way changes it; if that stays, push the content again";
@@ -76,7 +79,7 @@ export function asRegistryError(error: unknown): RegistryError | undefined {
   }
   if (error instanceof BodyCut) {
     const detail = "this is between the proxy and the registry; it can be tried again";
-    return unavailable(error.message, { cause: error, detail });
+    return serviceUnavailable(error.message, { cause: error, detail });
   }
   if (!(error instanceof UpstreamError)) return undefined;
   const { fault, message, detail, cause, retryAfterMs } = error;
@@ -88,7 +91,7 @@ export function asRegistryError(error: unknown): RegistryError | undefined {
   switch (fault) {
     case "ConnectionFailed":
     case "CertificateInvalid":
-      return unavailable(message, options);
+      return serviceUnavailable(message, options);
     case "AnswerInvalid":
     case "AuthMethodUnknown":
       return badGateway(message, options);
@@ -98,7 +101,7 @@ export function asRegistryError(error: unknown): RegistryError | undefined {
 }
 
 /** Whether an error becomes a 403: somebody lacks a right, or the registry refuses the connector's account. */
-export const isRefusal = (error: unknown): boolean => asRegistryError(error)?.status === 403;
+export const isForbidden = (error: unknown): boolean => asRegistryError(error)?.status === 403;
 
 /** Docker's daemon looks for this header in the response to `/v2/`, a refusal included, to know what it talks to. */
 export const apiVersion: Readonly<Record<string, string>> = {

@@ -52,7 +52,7 @@ export interface StateFolder {
  * nothing has been created then
  */
 export async function openStateFolder(options: StateFolderOptions): Promise<StateFolder> {
-  const { folder, pid, log, beforeCreation: beforeMaking } = options;
+  const { folder, pid, log, beforeCreation } = options;
   const volumesFolder = join(folder, "volumes");
   const lockFile = join(folder, "lock");
   const path = (name: string): string => join(folder, name);
@@ -68,7 +68,7 @@ export async function openStateFolder(options: StateFolderOptions): Promise<Stat
     await readKey({ ...tokenKeyFile, path: path("token.key") });
     await readKey({ ...authority, path: path("proxy-ca.pem") });
     await readKey({ ...sealKeyFile, path: path("seal.key") });
-    await beforeMaking?.();
+    await beforeCreation?.();
 
     await createPrivateFolder(folder);
     lock ??= await lockFolder(lockFile, pid);
@@ -97,8 +97,28 @@ const exists = (path: string): Promise<boolean> =>
     () => false,
   );
 
+/**
+ * Creates a folder and those above it that are missing. Node's own recursive mkdir never ends where a file system takes
+ * no folders, as `/proc` does: it tries again whatever the system says.
+ */
+async function createFolders(folder: string): Promise<void> {
+  const create = (): Promise<unknown> =>
+    mkdir(folder, { mode: 0o700 }).catch(unless(undefined, "EEXIST"));
+  try {
+    await create();
+  } catch (error) {
+    if (errorCode(error) !== "ENOENT" || dirname(folder) === folder) throw error;
+    await createFolders(dirname(folder));
+    await create();
+  }
+}
+
 async function createPrivateFolder(folder: string): Promise<void> {
-  await mkdir(folder, { recursive: true, mode: 0o700 });
+  await createFolders(folder).catch((error: unknown) => {
+    throw new Error(`${folder} can't be created (${errorCode(error)}): name another state folder`, {
+      cause: error,
+    });
+  });
   await checkPrivateFolder(folder);
   const { mode } = await stat(folder);
   if ((mode & 0o777) !== 0o700) await chmod(folder, 0o700);

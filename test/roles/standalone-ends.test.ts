@@ -388,6 +388,14 @@ describe("standalone mode: its start", function () {
       expect(await readFile(state(), "utf8")).to.equal("theirs");
     });
 
+    it("a state folder where no folder can be", async () => {
+      await refuse(
+        ["/proc/nope/state", "name another state folder"],
+        "--state",
+        "/proc/nope/state",
+      );
+    });
+
     it("something in the place of the socket", async () => {
       await mkdir(state(), { mode: 0o700 });
       await writeFile(join(state(), "csi.sock"), "theirs");

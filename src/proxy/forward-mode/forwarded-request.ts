@@ -9,7 +9,7 @@ import {
   type RegistryRequest,
   upstreamOf,
 } from "../handler.ts";
-import { denied, isRefusal, RegistryError } from "../registry-error.ts";
+import { denied, isForbidden, RegistryError } from "../registry-error.ts";
 import { checkHead } from "../request/request-head.ts";
 import { parseRegistryTarget } from "../request/request-target.ts";
 import type { ReportDraft } from "../request-report.ts";
@@ -158,7 +158,7 @@ async function passOnToHost(
     connectionPool,
     bodyTimeoutMs,
   }).catch((error: unknown) => {
-    if (isRefusal(error)) report.isSent = false; // the policy allows none of the host's addresses
+    if (isForbidden(error)) report.isSent = false; // the policy allows none of the host's addresses
     throw error;
   });
 }

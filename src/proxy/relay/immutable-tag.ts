@@ -4,7 +4,7 @@ import type { ResponseHead } from "../../upstream/http-client/http-exchange.ts";
 import type { UpstreamLogin } from "../../upstream/upstream-login.ts";
 import { isImmutableTag } from "../admission.ts";
 import type { AdmittedRequest } from "../admitted.ts";
-import { badGateway, denied, unavailable } from "../registry-error.ts";
+import { badGateway, denied, serviceUnavailable } from "../registry-error.ts";
 import { parameters } from "../request/query.ts";
 import { maxManifestBytes } from "../request/request-body.ts";
 import type { ResponseSink } from "./exchange.ts";
@@ -80,7 +80,9 @@ async function digestOfTag(
   if (status === 404) return undefined;
   if (status === 200 && digest !== undefined) return digest;
   const { origin } = change.upstream.connector.address;
-  throw unavailable(`the registry ${origin} does not say whether the tag is there (${status})`);
+  throw serviceUnavailable(
+    `the registry ${origin} does not say whether the tag is there (${status})`,
+  );
 }
 
 /** What registries answer to HEAD that name no digest there, or know no HEAD. */

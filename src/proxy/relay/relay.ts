@@ -6,14 +6,14 @@ import { mayAct } from "../admission.ts";
 import type { AdmittedRequest } from "../admitted.ts";
 import { goneSignal } from "../client-gone.ts";
 import type { HeaderFields } from "../headers.ts";
-import { badGateway, isRefusal, unavailable } from "../registry-error.ts";
+import { badGateway, isForbidden, serviceUnavailable } from "../registry-error.ts";
 import { hasBody } from "../request/request-body.ts";
 import { digestOf } from "../request/request-target.ts";
+import { type BlobMount, translateMount } from "./blob-mount.ts";
 import { ClientSink, respondCollected, respondWithRedirect } from "./client-response.ts";
 import { CredentialSearch } from "./credential-search.ts";
 import { download, type HashBudget } from "./download.ts";
 import { keepImmutableTag } from "./immutable-tag.ts";
-import { type BlobMount, translateMount } from "./mount.ts";
 import { type ReplayOptions, replay } from "./replay.ts";
 import { passUpload } from "./upload.ts";
 import type { SessionSeal } from "./upload-session.ts";
@@ -114,7 +114,7 @@ async function relayDelete(
     await replayDelete(admitted, request, options);
   } catch (error) {
     // Few accounts may delete, and an upload that is left alone ends by itself.
-    if (admitted.target.endpoint.kind !== "upload" || !isRefusal(error)) throw error;
+    if (admitted.target.endpoint.kind !== "upload" || !isForbidden(error)) throw error;
     admitted.response.writeHead(204).end();
   }
 }
@@ -179,7 +179,7 @@ async function mountBlob(
     return handling === "stream";
   } catch (error) {
     // The account may lack the right to read the other repository alone.
-    if (isRefusal(error)) return false;
+    if (isForbidden(error)) return false;
     throw error;
   }
 }
@@ -229,10 +229,13 @@ async function relayContent(
   if (requestLogin.learnForNextRequest(collected)) {
     const { origin } = connector.address;
     throw authorization === undefined
-      ? unavailable(`the registry ${origin} required a login only after the content was sent`, {
-          detail: "push again: the next attempt logs in first",
-        })
-      : unavailable(`the registry ${origin} revoked its token in the middle of the upload`, {
+      ? serviceUnavailable(
+          `the registry ${origin} required a login only after the content was sent`,
+          {
+            detail: "push again: the next attempt logs in first",
+          },
+        )
+      : serviceUnavailable(`the registry ${origin} revoked its token in the middle of the upload`, {
           detail: "push again: the next attempt gets a new token",
         });
   }

@@ -9,7 +9,7 @@ import { connectionTokens, type HeaderFields, pickHeaders } from "../headers.ts"
 import { RegistryError } from "../registry-error.ts";
 import { joinQueries, parameterNames, withoutParameters, withQuery } from "../request/query.ts";
 import type { Endpoint, RepositoryTarget } from "../request/request-target.ts";
-import { type BlobMount, mountParameters } from "./mount.ts";
+import { type BlobMount, mountParameters } from "./blob-mount.ts";
 import type { SessionSeal } from "./upload-session.ts";
 
 /** A request to the registry of a connector, without its Authorization. */

@@ -1,6 +1,6 @@
 import { expect } from "chai";
 import { parseRegistryAddress } from "../../../src/connector/registry-address.ts";
-import { translateMount } from "../../../src/proxy/relay/mount.ts";
+import { translateMount } from "../../../src/proxy/relay/blob-mount.ts";
 
 const digest = `sha256:${"a".repeat(64)}`;
 const ref = { namespace: "team-a", name: "harbor" };
