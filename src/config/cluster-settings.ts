@@ -2,7 +2,12 @@ import { isNamespace, namespaceRule } from "../connector/connector-ref.ts";
 import { parseGoDurationSeconds } from "../connector/duration.ts";
 import type { DefaultPermission } from "../connector/platform.ts";
 import { type Checked, type Problem, show } from "../connector/problem.ts";
-import { parseTunnelRules, type TunnelRules } from "../connector/tunnel-rules.ts";
+import {
+  parseTunnelRules,
+  parseUpstreamRules,
+  type TunnelRules,
+  type UpstreamRules,
+} from "../connector/tunnel-rules.ts";
 
 /** The settings of every role in a cluster. */
 export interface ClusterSettings {
@@ -31,8 +36,18 @@ export interface CsiSettings extends ClusterSettings {
   readonly startupTaint: string;
 }
 
+/** The settings of what connects to registries. */
+export interface UpstreamSettings {
+  /** Which addresses connectors may lead to, with the networks that TUNNEL closes. */
+  readonly upstreams: UpstreamRules;
+  /** IP addresses of the node. */
+  readonly nodeAddresses: readonly string[];
+  /** The address of the API server's Service, where it has one. */
+  readonly apiServiceAddresses: readonly string[];
+}
+
 /** The settings of the proxy role on a node. */
-export interface ProxySettings extends ClusterSettings {
+export interface ProxySettings extends ClusterSettings, UpstreamSettings {
   /** Whether a push needs a right of its own. */
   readonly separatePush: boolean;
   /** Whether the use of a Connector needs a right beside that to read it. */
@@ -43,12 +58,10 @@ export interface ProxySettings extends ClusterSettings {
   readonly tunnels: TunnelRules;
   /** For how many milliseconds after their end tokens of running Pods are still accepted. */
   readonly tokenGraceMs: number;
-  /** IP addresses of the node and of the API server, to which no tunnel may lead. */
-  readonly nearAddresses: readonly string[];
 }
 
 /** The settings of the controller role. */
-export interface ControllerSettings extends ClusterSettings {
+export interface ControllerSettings extends ClusterSettings, UpstreamSettings {
   /** The name of this replica's Pod. */
   readonly podName: string;
 }
@@ -89,23 +102,52 @@ export function readProxySettings(environment: Environment): Checked<ProxySettin
     defaultPermission: readDefaultPermission(read),
     tokenGraceMs:
       1000 * (parseGoDurationSeconds(read("TOKEN_GRACE", isGrace, graceRule, "0s")) ?? 0),
-    nearAddresses: [environment.NODE_IPS ?? "", environment.KUBERNETES_SERVICE_HOST ?? ""]
-      .flatMap((addresses) => addresses.split(","))
-      .filter((address) => address !== ""),
   }));
-  if (settings.ok && tunnels.ok) {
-    return { ok: true, value: { ...settings.value, tunnels: tunnels.value } };
+  const upstreams = readUpstreamSettings(environment);
+  if (settings.ok && tunnels.ok && upstreams.ok) {
+    return { ok: true, value: { ...settings.value, ...upstreams.value, tunnels: tunnels.value } };
   }
-  const problems = [settings, tunnels].flatMap((read) => (read.ok ? [] : read.problems));
-  return { ok: false, problems };
+  return { ok: false, problems: problemsOf(settings, tunnels, upstreams) };
+}
+
+/** All problems, each once: two settings may have read the same variable. */
+function problemsOf(...checked: readonly Checked<unknown>[]): readonly Problem[] {
+  const problems = checked.flatMap((read) => (read.ok ? [] : read.problems));
+  const isFirst = ({ path, found }: Problem, index: number): boolean =>
+    problems.findIndex((other) => other.path === path && other.found === found) === index;
+  return problems.filter(isFirst);
+}
+
+/** A network that is closed for tunnels is closed for connectors, too. */
+function readUpstreamSettings(environment: Environment): Checked<UpstreamSettings> {
+  const upstreams = parseUpstreamRules(environment.UPSTREAM_NETWORKS ?? "", "UPSTREAM_NETWORKS");
+  const tunnels = parseTunnelRules(environment.TUNNEL ?? "tunnel", "TUNNEL");
+  if (!upstreams.ok || !tunnels.ok) {
+    return { ok: false, problems: problemsOf(upstreams, tunnels) };
+  }
+  const neverNetworks = [...upstreams.value.neverNetworks, ...tunnels.value.neverNetworks];
+  const listOf = (addresses = ""): readonly string[] =>
+    addresses.split(",").filter((address) => address !== "");
+  return {
+    ok: true,
+    value: {
+      upstreams: { ...upstreams.value, neverNetworks },
+      nodeAddresses: listOf(environment.NODE_IPS),
+      apiServiceAddresses: listOf(environment.KUBERNETES_SERVICE_HOST),
+    },
+  };
 }
 
 /** Reads the settings of the controller role. @returns the settings, or everything that is wrong with them */
 export function readControllerSettings(environment: Environment): Checked<ControllerSettings> {
-  return readSettings(environment, (read) => ({
+  const settings = readSettings(environment, (read) => ({
     ...clusterSettings(read),
     podName: read("POD_NAME", dnsSubdomain, "the name of this Pod"),
   }));
+  const upstreams = readUpstreamSettings(environment);
+  return settings.ok && upstreams.ok
+    ? { ok: true, value: { ...settings.value, ...upstreams.value } }
+    : { ok: false, problems: problemsOf(settings, upstreams) };
 }
 
 /** Hosts in a Pod and in its cluster, which tools reach without a proxy: entries of `no_proxy`. */

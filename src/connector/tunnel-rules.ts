@@ -63,6 +63,36 @@ export function parseTunnelRules(text: string, path: string): Checked<TunnelRule
   return { ok: true, value };
 }
 
+/** What the operator says of the addresses of registries: hosts and networks that are open or closed for connectors. */
+export type UpstreamRules = Pick<TunnelRules, "hosts" | "networks" | "neverNetworks">;
+
+const upstreamWanted =
+  "hosts and networks with commas: registry.corp:5000, 10.1.0.0/16, and !10.96.0.0/12 for a network that is closed";
+
+/**
+ * Parses a list of hosts and networks for connectors, in the grammar of the tunnels' rules. Words and `*.` domains
+ * have no meaning here, since public addresses are always open.
+ * @param path of the setting, for problems
+ */
+export function parseUpstreamRules(text: string, path: string): Checked<UpstreamRules> {
+  if (text.trim() === "") {
+    return { ok: true, value: { hosts: [], networks: [], neverNetworks: [] } };
+  }
+  const parsed = parseTunnelRules(text, path);
+  if (!parsed.ok) {
+    const problems = parsed.problems.map((problem) => ({ ...problem, wanted: upstreamWanted }));
+    return { ok: false, problems };
+  }
+  const entries = text.split(",").map((entry) => entry.trim().toLowerCase());
+  const foreign = entries.filter((entry) => /^(tunnel|refuse)$|^\*\./.test(entry));
+  if (foreign.length > 0) {
+    const problems = foreign.map((entry) => ({ path, found: show(entry), wanted: upstreamWanted }));
+    return { ok: false, problems };
+  }
+  const { hosts, networks, neverNetworks } = parsed.value;
+  return { ok: true, value: { hosts, networks, neverNetworks } };
+}
+
 type TunnelEntry =
   | { readonly kind: "word" }
   | { readonly kind: "host" | "domain"; readonly listed: ListedHost }

@@ -7,6 +7,7 @@ import type { ResolveHost } from "../upstream/address-guard.ts";
 import { createTokenCache, type TokenOutcome } from "../upstream/token-cache.ts";
 import { createUpstreams } from "../upstream/upstream.ts";
 import { createUpstreamLogin } from "../upstream/upstream-login.ts";
+import type { UpstreamPolicy } from "../upstream/upstream-policy.ts";
 import type { AdmissionOptions } from "./admission.ts";
 import type { PoolLimits } from "./forward-mode/connection-pool.ts";
 import { createForwardMode } from "./forward-mode/forward-mode.ts";
@@ -56,6 +57,8 @@ export interface ProxyOptions extends AdmissionOptions {
   readonly tunnels: TunnelRules;
   /** The current addresses of this node and of the cluster's API server: no tunnel leads there. */
   readonly ownAddresses: () => readonly string[];
+  /** In a cluster: which addresses no connector leads to, whatever its document says. */
+  readonly upstreamPolicy?: UpstreamPolicy;
   /** How much one tenant may take at a time. Where it says nothing, {@link defaultRequestLimits} count. */
   readonly limits?: Partial<RequestLimits>;
   /** How many connections to hosts that requests are passed on to are pooled; 256 by default, 16 of one subject. */
@@ -97,7 +100,12 @@ export interface Proxy {
  */
 export async function startProxy(options: ProxyOptions): Promise<Proxy> {
   const { now, bodyTimeoutMs = 60_000, stallTimeoutMs = 600_000, observer = noObserver } = options;
-  const upstreams = createUpstreams(bodyTimeoutMs, options.lookup, options.headersTimeoutMs);
+  const upstreams = createUpstreams(
+    bodyTimeoutMs,
+    options.lookup,
+    options.headersTimeoutMs,
+    options.upstreamPolicy,
+  );
   const handlerOptions = {
     ...options,
     bodyTimeoutMs,

@@ -1,4 +1,6 @@
 import type { ControllerSettings, Environment } from "../config/cluster-settings.ts";
+import type { Connector } from "../connector/connector.ts";
+import { showRef } from "../connector/connector-ref.ts";
 import { startController } from "../controller/controller.ts";
 import { systemClock } from "../controller/work-queue.ts";
 import { createMetrics } from "../metrics/metrics.ts";
@@ -7,6 +9,7 @@ import { createUpstreams } from "../upstream/upstream.ts";
 import { connectToCluster } from "./cluster.ts";
 import { serveHealth } from "./health-server.ts";
 import { installedNames } from "./installed-names.ts";
+import { apiEndpoints, nearAddresses } from "./own-addresses.ts";
 import type { ProcessLog } from "./process-log.ts";
 import type { Role } from "./role.ts";
 
@@ -22,10 +25,19 @@ export async function startClusterController(
 ): Promise<Role> {
   const cluster = await connectToCluster(environment, log);
   const metrics = createMetrics("controller", droppedLines);
-  const upstreams = createUpstreams(bodyTimeoutMs);
+  const apiServer = cluster.watchOne(apiEndpoints.collection, apiEndpoints.name);
+  const upstreams = createUpstreams(bodyTimeoutMs, undefined, undefined, {
+    rules: settings.upstreams,
+    nearAddresses: () => nearAddresses(settings, apiServer),
+  });
+  const logConcealed = (connector: Connector, error: unknown): void =>
+    log("warning", "a registry at an internal address can't be reached", {
+      connector: showRef(connector),
+      error,
+    });
   const controller = startController({
     client: cluster.client,
-    probe: createProbe(upstreams),
+    probe: createProbe(upstreams, logConcealed),
     names: { ...installedNames, ...settings, installNamespace: settings.namespace },
     instance: settings.podName,
     clock: systemClock,

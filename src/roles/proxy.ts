@@ -13,10 +13,11 @@ import { createExpiredTokenVerifier, createTokenReviewer } from "../kube/verify-
 import type { Log } from "../log.ts";
 import { createMetrics } from "../metrics/metrics.ts";
 import { startProxy } from "../proxy/proxy.ts";
+import type { NearAddresses } from "../upstream/upstream-policy.ts";
 import { type ClusterConnection, connectToCluster } from "./cluster.ts";
 import { serveHealth } from "./health-server.ts";
 import { installedNames } from "./installed-names.ts";
-import { apiEndpoints, endpointAddresses, interfaceAddresses } from "./own-addresses.ts";
+import { apiEndpoints, interfaceAddresses, nearAddresses } from "./own-addresses.ts";
 import type { ProcessLog } from "./process-log.ts";
 import { createProxyObserver } from "./proxy-observer.ts";
 import type { Role } from "./role.ts";
@@ -54,6 +55,7 @@ export async function startClusterProxy(
     if (object === undefined) void metrics.proxy.forget(showRef({ namespace, name }));
   });
   const apiServer = cluster.watchOne(apiEndpoints.collection, apiEndpoints.name);
+  const near = (): NearAddresses => nearAddresses(settings, apiServer);
   let notReady: string | undefined = `waiting for the Secret ${keysSecretName}`;
   const health = await serveHealth({
     port: healthPort,
@@ -110,11 +112,11 @@ export async function startClusterProxy(
     servesName: (name) => name === ownName || connectorOfHost(name) !== undefined,
     sealKeys: keys.sealKeys,
     tunnels: settings.tunnels,
-    ownAddresses: () => [
-      ...settings.nearAddresses,
-      ...interfaceAddresses(),
-      ...endpointAddresses(apiServer),
-    ],
+    ownAddresses: () => {
+      const { node, apiServer } = near();
+      return [...interfaceAddresses(), ...node, ...apiServer.map(({ address }) => address)];
+    },
+    upstreamPolicy: { rules: settings.upstreams, nearAddresses: near },
     now,
     observer: createProxyObserver(log, metrics.proxy),
     log,

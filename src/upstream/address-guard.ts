@@ -1,9 +1,11 @@
 import { type LookupAddress, lookup as systemLookup } from "node:dns";
 import { isIP, type LookupFunction } from "node:net";
 import ipaddr from "ipaddr.js";
+import { LRUCache } from "lru-cache";
 import { getDomain } from "tldts";
 import type { Connector } from "../connector/connector.ts";
-import type { Result } from "../connector/platform.ts";
+import { withoutBrackets } from "../connector/host-name.ts";
+import { createPolicyJudge, spellingsOf, type UpstreamPolicy } from "./upstream-policy.ts";
 
 /**
  * Decides which addresses may be dialled on behalf of a connector. A registry decides where its redirects and
@@ -15,15 +17,23 @@ import type { Result } from "../connector/platform.ts";
  * - Hosts of the registry's own domain: public addresses, and the kinds of address that the
  *   registry's own host has, so that a registry inside may send to its neighbours inside.
  * - All others: public addresses.
+ *
+ * In a cluster, the operator's policy comes before all of that (`upstream-policy.ts`).
  */
 export interface AddressGuard {
-  /** Resolves a name for `net.connect`, and leaves out the addresses that may not be dialled. Where none is left, its error is {@link AddressRefused}. */
-  readonly lookup: LookupFunction;
   /**
-   * Judges a host that is an IP address, which sockets don't look up. Names are fine here: `lookup` judges them.
-   * @param hostname an IPv6 address without brackets
+   * Judges a host for a connection to one of its ports.
+   * @returns a lookup for `net.connect` that leaves out the addresses that may not be dialled, whose error is
+   *   {@link AddressRefused} where none is left; that error itself for an IP address, which sockets don't look up
    */
-  checkHost(hostname: string): Result<void>;
+  readonly lookupFor: (hostname: string, port: number) => LookupFunction | AddressRefused;
+  /** Judges the host of a URL that is an IP address. Names are fine here: a lookup judges them. */
+  checkHost(url: URL): AddressRefused | undefined;
+  /**
+   * Whether clients hear no more of a host than that it can't be reached: it was last found at an internal address
+   * that the operator has not named, and whoever may create Connectors could scan the cluster's network otherwise.
+   */
+  isConcealed(hostname: string): boolean;
 }
 
 /** Finds all addresses of a host as `dns.lookup` does. The options are those that `net.connect` passes on. */
@@ -33,14 +43,21 @@ export type ResolveHost = (
   callback: (error: NodeJS.ErrnoException | null, addresses: LookupAddress[]) => void,
 ) => void;
 
+/** Hosts of one connector of which it is known whether they are at internal addresses. */
+const maxConcealed = 50;
+
 /**
  * Makes the guard of a connector, by its address and the hosts that its spec allows.
  * @param lookup finds the addresses of hosts; the system's, where none is given
+ * @param policy of a cluster; there is none elsewhere
  */
 export function createAddressGuard(
   connector: Connector,
   lookup: ResolveHost = systemLookup,
+  policy?: UpstreamPolicy,
 ): AddressGuard {
+  const judge = policy && createPolicyJudge(policy);
+  const concealed = new LRUCache<string, boolean>({ max: maxConcealed });
   const ownHosts = new Set([
     connector.address.hostname,
     ...connector.addressExtensions.map(({ hostname }) => hostname),
@@ -57,37 +74,90 @@ export function createAddressGuard(
     const addresses = await lookupAll(lookup, connector.address.hostname, {});
     return new Set(addresses.map(({ address }) => addressKind(address)));
   };
-  const lookupDialable = async (
+  const refusalByKind = (
     hostname: string,
+    address: string,
+    kinds: ReadonlySet<string> | undefined,
+  ): string | undefined =>
+    isAllowedKind(addressKind(address), kinds) || judge?.isInNamedNetwork(address)
+      ? undefined
+      : refusal(hostname, address);
+  /** Outside of a cluster, what a gateway may make of an address is not looked at. */
+  const isForbidden = (address: string): boolean =>
+    (judge === undefined ? [address] : spellingsOf(address)).some((spelling) =>
+      forbiddenKinds.has(addressKind(spelling)),
+    );
+  /** Why an address may not be dialled; undefined where it may. */
+  const refusalOf = (
+    { hostname, port }: HostAndPort,
+    address: string,
+    kinds: ReadonlySet<string> | undefined,
+  ): string | undefined => {
+    const isNamed = judge?.isNamed(hostname, port) === true;
+    if (isForbidden(address)) {
+      return isNamed && hostname === address ? undefined : forbiddenRefusal(hostname, address);
+    }
+    if (isNamed) return undefined;
+    const closed = judge?.closedBecause(address, port);
+    return closed === undefined
+      ? refusalByKind(hostname, address, kinds)
+      : closedRefusal(hostname, address, closed);
+  };
+  const isHidden = ({ hostname, port }: HostAndPort, address: string): boolean =>
+    judge !== undefined &&
+    addressKind(address) !== "unicast" &&
+    !judge.isNamed(hostname, port) &&
+    !judge.isInNamedNetwork(address);
+  const lookupDialable = async (
+    to: HostAndPort,
     options: object,
   ): Promise<readonly LookupAddress[]> => {
+    const { hostname } = to;
     const addresses = await lookupAll(lookup, hostname, options);
     const kinds = ownHosts.has(hostname) ? undefined : await siblingKinds(hostname);
-    const dialable = addresses.filter(({ address }) => isAllowedKind(addressKind(address), kinds));
-    if (dialable.length === 0) {
-      throw new AddressRefused(refusal(hostname, addresses[0]?.address ?? ""));
-    }
+    concealed.set(
+      hostname,
+      addresses.some(({ address }) => isHidden(to, address)),
+    );
+    const refusals = addresses.map(({ address }) => refusalOf(to, address, kinds));
+    const dialable = addresses.filter((_, index) => refusals[index] === undefined);
+    if (dialable.length === 0) throw new AddressRefused(refusals[0] ?? refusal(hostname, ""));
     return dialable;
   };
-  return {
-    lookup(hostname, options, callback) {
-      lookupDialable(hostname, options).then(
-        ([first, ...others]) => {
-          if (first === undefined) return;
-          if (options.all) callback(null, [first, ...others]);
-          else callback(null, first.address, first.family);
-        },
-        (error: NodeJS.ErrnoException) => callback(error, "", 0),
-      );
-    },
-    checkHost(hostname) {
-      if (isIP(hostname) === 0) return { ok: true, value: undefined };
-      const kinds = ownHosts.has(hostname) ? undefined : new Set<string>();
-      return isAllowedKind(addressKind(hostname), kinds)
-        ? { ok: true, value: undefined }
-        : { ok: false, reason: refusal(hostname, hostname) };
-    },
+  const checkAddress = (to: HostAndPort): AddressRefused | undefined => {
+    const { hostname } = to;
+    if (isIP(hostname) === 0) return undefined;
+    concealed.set(hostname, isHidden(to, hostname));
+    const reason = refusalOf(to, hostname, ownHosts.has(hostname) ? undefined : new Set());
+    return reason === undefined ? undefined : new AddressRefused(reason);
   };
+  return {
+    lookupFor: (hostname, port) =>
+      checkAddress({ hostname, port }) ??
+      ((_hostname, options, callback) => {
+        lookupDialable({ hostname, port }, options).then(
+          ([first, ...others]) => {
+            if (first === undefined) return;
+            if (options.all) callback(null, [first, ...others]);
+            else callback(null, first.address, first.family);
+          },
+          (error: NodeJS.ErrnoException) => callback(error, "", 0),
+        );
+      }),
+    checkHost: (url) =>
+      checkAddress({
+        hostname: withoutBrackets(url.hostname),
+        port: Number(url.port) || (url.protocol === "https:" ? 443 : 80),
+      }),
+    isConcealed: (hostname) => concealed.get(hostname) === true,
+  };
+}
+
+/** What a connection leads to. */
+interface HostAndPort {
+  /** A name, or an IP address without brackets. */
+  readonly hostname: string;
+  readonly port: number;
 }
 
 /** The host is at no address that may be dialled. The message says how to allow it. */
@@ -99,14 +169,22 @@ export class AddressRefused extends Error {
 export const registrableDomain = (hostname: string): string | undefined =>
   getDomain(hostname, { allowPrivateDomains: true }) ?? undefined;
 
-function refusal(hostname: string, address: string): string {
-  const kind = addressKind(address);
-  const what = `host ${hostname} is at ${address}, an address (${kind}) that`;
-  return forbiddenKinds.has(kind)
-    ? `${what} is never connected to`
-    : `${what} this registry may not refer to; to allow it, name the host in the connector's ` +
-        "spec.params allowedRedirectHosts or allowedRealmHosts";
-}
+const refusal = (hostname: string, address: string): string =>
+  forbiddenKinds.has(addressKind(address))
+    ? forbiddenRefusal(hostname, address)
+    : `${placeOf(hostname, address)} this registry may not refer to; to allow it, name the host in the connector's ` +
+      "spec.params allowedRedirectHosts or allowedRealmHosts";
+
+const forbiddenRefusal = (hostname: string, address: string): string =>
+  `${placeOf(hostname, address)} is never connected to`;
+
+const placeOf = (hostname: string, address: string): string =>
+  `host ${hostname} is at ${address}, an address (${addressKind(address)}) that`;
+
+/** What a connector's status says where the cluster's policy closes its address. */
+const closedRefusal = (hostname: string, address: string, what: string): string =>
+  `host ${hostname} is at ${address}, ${what}: no connector leads there, unless the cluster's operator names the host ` +
+  "in UPSTREAM_NETWORKS (daemonset/settings.env)";
 
 /** @param kinds are allowed beside public addresses; undefined where all kinds are, but for the forbidden ones */
 const isAllowedKind = (kind: string, kinds: ReadonlySet<string> | undefined): boolean =>
@@ -122,10 +200,12 @@ export const forbiddenKinds: ReadonlySet<string> = new Set([
   "invalid",
 ]);
 
-/** Metadata services of Alibaba, Azure, Amazon and Google; the others sit on link-local addresses. */
+/** Metadata services of Alibaba, Azure, Oracle, Amazon and Google; the others sit on link-local addresses. */
 const metadataAddresses: ReadonlySet<string> = new Set([
   "100.100.100.200",
   "168.63.129.16",
+  "192.0.0.192",
+  "fd00:ec2::23",
   "fd00:ec2::254",
   "fd20:ce::254",
 ]);

@@ -2,7 +2,7 @@ import { withoutBrackets } from "../connector/host-name.ts";
 import { userAgent } from "../version.ts";
 import type { HttpRequest, ResponseHead } from "./http-client/http-exchange.ts";
 import type { Upstream } from "./upstream.ts";
-import { UpstreamError, unreachable } from "./upstream-error.ts";
+import { unreachable } from "./upstream-error.ts";
 
 export interface FetchHeadOptions {
   readonly method?: "GET" | "HEAD";
@@ -31,8 +31,6 @@ export async function fetchHead(
   url: URL,
   { method = "GET", headers = {}, authorization, signal }: FetchHeadOptions,
 ): Promise<FetchedHead> {
-  const host = upstream.guard.checkHost(withoutBrackets(url.hostname));
-  if (!host.ok) throw new UpstreamError("AddressRefused", host.reason);
   const ownHeaders = {
     "user-agent": userAgent,
     ...headers,
@@ -41,7 +39,8 @@ export async function fetchHead(
   try {
     return await sendForHead(upstream, { url, method, headers: ownHeaders }, signal);
   } catch (error) {
-    throw unreachable(`the registry ${upstream.connector.address.origin}`, error);
+    const isConcealed = upstream.guard.isConcealed(withoutBrackets(url.hostname));
+    throw unreachable(`the registry ${upstream.connector.address.origin}`, error, isConcealed);
   }
 }
 

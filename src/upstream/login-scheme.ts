@@ -4,7 +4,7 @@ import { type Challenge, parseChallenges } from "./challenge.ts";
 import { checkRealm } from "./realm.ts";
 import type { TokenServer } from "./token-client.ts";
 import type { Upstream } from "./upstream.ts";
-import { UpstreamError } from "./upstream-error.ts";
+import { UpstreamError, unreachable } from "./upstream-error.ts";
 
 /** How a registry wants to be logged in to. */
 export type LoginScheme =
@@ -57,8 +57,12 @@ function checkServer(
   const hasCredential = secrets.credential !== undefined;
   const checked = checkRealm(params.get("realm") ?? "", connector, hasCredential);
   if (!checked.ok) return new UpstreamError("AuthRealmRejected", checked.reason);
-  const host = guard.checkHost(withoutBrackets(checked.value.hostname));
-  if (!host.ok) return new UpstreamError("AddressRefused", host.reason);
+  const refused = guard.checkHost(checked.value);
+  if (refused !== undefined) {
+    const { host, hostname } = checked.value;
+    const isConcealed = guard.isConcealed(withoutBrackets(hostname));
+    return unreachable(`the token server ${host}`, refused, isConcealed);
+  }
   const service = params.get("service");
   if (service !== undefined && service.length > maxServiceLength) {
     const message = `the registry names a token service by ${service.length} characters; ${maxServiceLength} are the most`;

@@ -1,6 +1,7 @@
 import type { Connector } from "../connector/connector.ts";
 import type { UpstreamSecrets } from "../connector/platform.ts";
 import { type RegistryAddress, upstreamRepository } from "../connector/registry-address.ts";
+import { AddressRefused } from "./address-guard.ts";
 import { apiUrl, type FetchedHead, fetchHead } from "./fetch-head.ts";
 import { chooseScheme } from "./login-scheme.ts";
 import { basicAuthorization, fetchToken } from "./token-client.ts";
@@ -36,9 +37,19 @@ export type Probe = (
 
 const timeoutMs = 15_000;
 
-/** Makes a probe that shares its connections with others of the same upstreams. */
-export function createProbe(upstreams: Upstreams): Probe {
+/**
+ * Makes a probe that shares its connections with others of the same upstreams.
+ * @param onConcealed gets why a registry can't be reached, where its finding must not say so
+ */
+export function createProbe(
+  upstreams: Upstreams,
+  onConcealed: (connector: Connector, cause: unknown) => void = () => undefined,
+): Probe {
   return async (connector, secrets, signal) => {
+    const findingOf = (error: UpstreamError): ProbeFinding => {
+      if (error.isConcealed) onConcealed(connector, error.cause);
+      return createFinding(error);
+    };
     const upstream = upstreams.of(connector, secrets);
     const limit = AbortSignal.any([signal, AbortSignal.timeout(timeoutMs)]);
     const ping = await valueOrError(
@@ -86,11 +97,17 @@ const noLoginWanted: ProbeFinding = {
     "the registry answers GET /v2/ without a login, so the login is tested only when it is used",
 };
 
-const findingOf = ({ fault, message, detail }: UpstreamError): ProbeFinding => ({
-  ok: false,
-  reason: fault,
-  message: detail === undefined ? message : `${message}; ${detail}`,
-});
+/** That the guard refuses an address says nothing of what listens there, so the Connector's status may show it. */
+function createFinding({ fault, message, detail, cause }: UpstreamError): ProbeFinding {
+  if (cause instanceof AddressRefused) {
+    return { ok: false, reason: "AddressRefused", message: cause.message };
+  }
+  return {
+    ok: false,
+    reason: fault,
+    message: detail === undefined ? message : `${message}; ${detail}`,
+  };
+}
 
 /** @throws the signal's reason, where it is aborted */
 async function valueOrError<T>(
@@ -112,7 +129,7 @@ async function logIn(
   challenge: string | readonly string[] | undefined,
   signal: AbortSignal,
 ): Promise<ProbeFinding> {
-  const { connector, secrets, dispatcher } = upstream;
+  const { connector, secrets, dispatcher, guard } = upstream;
   const { credential } = secrets;
   const { probeRepository, address } = connector;
   const scheme = chooseScheme(upstream, challenge);
@@ -125,7 +142,7 @@ async function logIn(
   }
   const authorization =
     scheme.kind === "bearer"
-      ? `Bearer ${(await fetchToken({ ...scheme.server, scopes, credential, dispatcher }, signal)).value}`
+      ? `Bearer ${(await fetchToken({ ...scheme.server, scopes, credential, dispatcher, guard }, signal)).value}`
       : credential && basicAuthorization(credential);
   const { status } = await fetchHead(upstream, apiUrl(upstream, ""), { authorization, signal });
   if (status !== 200) {

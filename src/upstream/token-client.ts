@@ -3,7 +3,9 @@ import { brotliDecompress, gunzip, inflate, inflateRaw } from "node:zlib";
 import { type Dispatcher, request } from "undici";
 import type { Credential } from "../connector/credential.ts";
 import { parseJson, property } from "../connector/document.ts";
+import { withoutBrackets } from "../connector/host-name.ts";
 import { userAgent } from "../version.ts";
+import type { AddressGuard } from "./address-guard.ts";
 import { headerText } from "./challenge.ts";
 import { retryDelayMs } from "./retry-after.ts";
 import { UpstreamError, unreachable } from "./upstream-error.ts";
@@ -21,6 +23,8 @@ export interface TokenRequest extends TokenServer {
   /** Undefined for an anonymous token. */
   readonly credential: Credential | undefined;
   readonly dispatcher: Dispatcher;
+  /** Says whether clients may hear why the token server can't be reached; they may where there is none. */
+  readonly guard?: Pick<AddressGuard, "isConcealed">;
 }
 
 /** A registry token. */
@@ -77,7 +81,7 @@ async function send(
   tokenRequest: TokenRequest,
   until: AbortSignal | undefined,
 ): Promise<TokenResponse> {
-  const { realm, dispatcher, credential } = tokenRequest;
+  const { realm, dispatcher, guard, credential } = tokenRequest;
   const limit = AbortSignal.timeout(timeoutMs);
   const signal = until === undefined ? limit : AbortSignal.any([until, limit]);
   try {
@@ -106,7 +110,8 @@ async function send(
       };
     }
   } catch (error) {
-    throw unreachable(`the token server ${realm.host}`, error);
+    const isConcealed = guard?.isConcealed(withoutBrackets(realm.hostname));
+    throw unreachable(`the token server ${realm.host}`, error, isConcealed);
   }
 }
 

@@ -28,6 +28,8 @@ export interface UpstreamErrorOptions extends ErrorOptions {
   readonly detail?: string;
   /** How long the registry, or its token server, asks to be left alone. */
   readonly retryAfterMs?: number | undefined;
+  /** Whether the cause is for the log alone. */
+  readonly isConcealed?: boolean;
 }
 
 /** A registry can't be used now, as it is configured. The message is fit for clients and for a connector's status. */
@@ -38,16 +40,19 @@ export class UpstreamError extends Error {
   readonly detail: string | undefined;
   /** How long the registry, or its token server, asks to be left alone; undefined where it does not say. */
   readonly retryAfterMs: number | undefined;
+  /** Whether message and detail do not say why, and only the log has the cause. */
+  readonly isConcealed: boolean;
 
   constructor(
     fault: UpstreamFault,
     message: string,
-    { detail, retryAfterMs, ...options }: UpstreamErrorOptions = {},
+    { detail, retryAfterMs, isConcealed = false, ...options }: UpstreamErrorOptions = {},
   ) {
     super(message, options);
     this.fault = fault;
     this.detail = detail;
     this.retryAfterMs = retryAfterMs;
+    this.isConcealed = isConcealed;
   }
 }
 
@@ -76,15 +81,38 @@ const invalidResponse = "INVALID_RESPONSE";
 
 const tryAgain = "this is between the proxy and the registry; the push or pull can be tried again";
 
+/** Codes that tell whether a host, a port or a filter is there. */
+const connectCodes: ReadonlySet<string> = new Set([
+  "ECONNREFUSED",
+  "ETIMEDOUT",
+  "EHOSTUNREACH",
+  "ENETUNREACH",
+  "EACCES",
+  "EPERM",
+  "UND_ERR_CONNECT_TIMEOUT",
+  "ECONNECT_TIMEOUT",
+]);
+
+const concealedDetail =
+  "it is at an internal address that the cluster's operator has not named in UPSTREAM_NETWORKS, so this text is the same for " +
+  "a closed port, a filtered one and an address that connectors may not lead to; the log of the proxy, or of the controller, " +
+  "has the cause. Where a registry redirects there, the connector's spec.params allowedRedirectHosts or allowedRealmHosts has to name the host";
+
 /**
  * Makes an error for people of an error of a socket, DNS, TLS or an HTTP client. This is the one place for that.
  * @param who what could not be reached: "the registry https://harbor.test"
+ * @param isConcealed whether nobody may hear why no connection was made; the cause is kept for the log
  * @returns the error itself, where it is an UpstreamError already
  */
-export function unreachable(who: string, error: unknown): UpstreamError {
+export function unreachable(who: string, error: unknown, isConcealed = false): UpstreamError {
   if (error instanceof UpstreamError) return error;
-  if (error instanceof AddressRefused) return new UpstreamError("AddressRefused", error.message);
+  const isRefused = error instanceof AddressRefused;
   const { code, message } = rootOf(error);
+  if (isConcealed && (isRefused || connectCodes.has(code))) {
+    const options = { cause: error, detail: concealedDetail, isConcealed };
+    return new UpstreamError("ConnectionFailed", `${who} can't be reached`, options);
+  }
+  if (isRefused) return new UpstreamError("AddressRefused", error.message);
   const tls = tlsFailure(code, message);
   if (tls !== undefined) return failed("CertificateInvalid", who, error, tls);
   if (code === invalidResponse || code.startsWith("HPE_")) {
@@ -103,6 +131,11 @@ function failed(
 ): UpstreamError {
   return new UpstreamError(fault, `${who} can't be reached: ${why}`, { cause, detail });
 }
+
+/** Whether the address guard is why a host was not connected to, also where clients don't hear that. */
+export const isAddressRefused = (error: unknown): error is UpstreamError =>
+  error instanceof UpstreamError &&
+  (error.fault === "AddressRefused" || error.cause instanceof AddressRefused);
 
 /** Whether this is the error of a connection that its other side has closed. */
 export const wasClosed = (error: unknown): boolean => closedCodes.has(rootOf(error).code);

@@ -3,17 +3,19 @@ import { Agent as HttpAgent } from "node:http";
 import { Agent as HttpsAgent } from "node:https";
 import { createSecureContext, type SecureContext } from "node:tls";
 import { LRUCache } from "lru-cache";
-import { Agent, buildConnector } from "undici";
+import { Agent, type buildConnector } from "undici";
 import type { Connector } from "../connector/connector.ts";
 import type { ClientCertificate } from "../connector/credential.ts";
 import { withoutBrackets } from "../connector/host-name.ts";
 import type { UpstreamSecrets } from "../connector/platform.ts";
 import { type AddressGuard, createAddressGuard, type ResolveHost } from "./address-guard.ts";
 import { BufferBudget } from "./http-client/body-buffers.ts";
+import { createGuardedConnector, guardAgent } from "./http-client/guarded-dial.ts";
 import type { SendRequest } from "./http-client/http-exchange.ts";
 import { createReadClient, type ReadClient } from "./http-client/read-client.ts";
 import { delayAgentWriteErrors } from "./http-client/write-errors.ts";
 import { trustedRoots } from "./trusted-roots.ts";
+import type { UpstreamPolicy } from "./upstream-policy.ts";
 
 /** A registry as requests can be sent to it now: its address, its credential, and the connections to it. */
 export interface Upstream {
@@ -69,11 +71,13 @@ const bufferBudgetBytes = 4 * 1024 * 1024;
  * @param bodyTimeoutMs how long a body may bring no byte before it counts as cut
  * @param lookup finds the addresses of registries; the system's, where none is given
  * @param headersTimeoutMs how long a response may take until its head is whole
+ * @param policy says which addresses no connector leads to in a cluster; none outside of one
  */
 export function createUpstreams(
   bodyTimeoutMs: number,
   lookup?: ResolveHost,
   headersTimeoutMs: number = defaultHeadersTimeoutMs,
+  policy?: UpstreamPolicy,
 ): Upstreams {
   const retired = new Set<UpstreamConnections>();
   const budget = new BufferBudget(bufferBudgetBytes);
@@ -102,7 +106,7 @@ export function createUpstreams(
       const key = connectionKey(connector, secrets);
       const keep = before?.connectionKey === key;
       if (before !== undefined && !keep) retire(before);
-      const options = { bodyTimeoutMs, headersTimeoutMs, lookup, budget };
+      const options = { bodyTimeoutMs, headersTimeoutMs, lookup, policy, budget };
       const connections = keep ? before : connect(connector, secrets, key, options);
       const upstream = {
         ...connections,
@@ -146,6 +150,7 @@ interface ConnectionOptions {
   readonly bodyTimeoutMs: number;
   readonly headersTimeoutMs: number;
   readonly lookup: ResolveHost | undefined;
+  readonly policy: UpstreamPolicy | undefined;
   readonly budget: BufferBudget;
 }
 
@@ -153,9 +158,9 @@ function connect(
   connector: Connector,
   secrets: UpstreamSecrets,
   key: string,
-  { bodyTimeoutMs, headersTimeoutMs, lookup: resolver, budget }: ConnectionOptions,
+  { bodyTimeoutMs, headersTimeoutMs, lookup, policy, budget }: ConnectionOptions,
 ): UpstreamConnections {
-  const guard = createAddressGuard(connector, resolver);
+  const guard = createAddressGuard(connector, lookup, policy);
   const secureContext = sharedContext(secrets.caCertificates);
   const ownContext =
     secrets.clientCertificate === undefined
@@ -164,9 +169,9 @@ function connect(
   const isShownCertificate = clientCertificateHosts(connector);
   const secureContextFor = (hostname: string): SecureContext =>
     isShownCertificate(hostname) ? ownContext : secureContext;
-  const { lookup } = guard;
+  const { lookupFor } = guard;
   const connectorBy = (context: SecureContext): buildConnector.connector =>
-    buildConnector({ timeout: connectTimeoutMs, lookup, secureContext: context, allowH2: false });
+    createGuardedConnector({ timeout: connectTimeoutMs, secureContext: context }, lookupFor);
   const [connectOwn, connectOther] = [connectorBy(ownContext), connectorBy(secureContext)];
   const dispatcher = new Agent({
     allowH2: false, // its flow control slows pushes, and registries' own clients leave it off (golang/go#14077)
@@ -180,13 +185,15 @@ function connect(
         callback,
       ),
   });
-  const uploadOptions = { keepAlive: true, timeout: keepAliveTimeoutMs, lookup };
+  const uploadOptions = { keepAlive: true, timeout: keepAliveTimeoutMs };
+  const guarded = <T extends HttpAgent>(agent: T): T =>
+    guardAgent(delayAgentWriteErrors(agent), lookupFor);
   const uploadAgents = {
-    http: delayAgentWriteErrors(new HttpAgent(uploadOptions)),
-    https: delayAgentWriteErrors(new HttpsAgent({ ...uploadOptions, secureContext: ownContext })),
+    http: guarded(new HttpAgent(uploadOptions)),
+    https: guarded(new HttpsAgent({ ...uploadOptions, secureContext: ownContext })),
   };
   const readClient = createReadClient({
-    lookup,
+    lookupFor,
     secureContextFor,
     maxHeaderBytes,
     connectTimeoutMs,

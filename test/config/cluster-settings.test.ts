@@ -67,8 +67,32 @@ describe("the settings of a role in a cluster", () => {
         hosts: [{ host: "git.internal", port: undefined }],
       },
       tokenGraceMs: 5_400_000,
-      nearAddresses: ["192.0.2.7", "2001:db8::7", "10.96.0.1"],
+      upstreams: { hosts: [], networks: [], neverNetworks: [] },
+      nodeAddresses: ["192.0.2.7", "2001:db8::7"],
+      apiServiceAddresses: ["10.96.0.1"],
     });
+  });
+
+  it("close for connectors what they close for tunnels", () => {
+    const environment = {
+      ...shipped,
+      ...pod,
+      TUNNEL: "tunnel,!10.96.0.0/12",
+      UPSTREAM_NETWORKS: "10.1.0.0/16,!10.2.0.0/16,registry.corp:5000",
+    };
+    const upstreams = {
+      hosts: [{ host: "registry.corp", port: 5000 }],
+      networks: ["10.1.0.0/16"],
+      neverNetworks: ["10.2.0.0/16", "10.96.0.0/12"],
+    };
+    for (const read of [readProxySettings(environment), readControllerSettings(environment)]) {
+      expect(read.ok && read.value.upstreams).to.deep.equal(upstreams);
+    }
+    const wrong = { ...environment, TUNNEL: "a b", UPSTREAM_NETWORKS: "refuse" };
+    for (const read of [readProxySettings(wrong), readControllerSettings(wrong)]) {
+      const paths = read.ok ? [] : read.problems.map(({ path }) => path);
+      expect(paths).to.have.members(["TUNNEL", "UPSTREAM_NETWORKS"]);
+    }
   });
 
   it("are refused with every value that is wrong", () => {

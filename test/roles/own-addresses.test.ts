@@ -1,6 +1,6 @@
 import { networkInterfaces } from "node:os";
 import { expect } from "chai";
-import { endpointAddresses, interfaceAddresses } from "../../src/roles/own-addresses.ts";
+import { apiServerEndpoints, interfaceAddresses } from "../../src/roles/own-addresses.ts";
 
 describe("own addresses, to which no tunnel leads", () => {
   it("are those of this machine", () => {
@@ -20,12 +20,15 @@ describe("own addresses, to which no tunnel leads", () => {
       { addresses: [addresses[0], addresses[1]], conditions: { ready: true } },
       { addresses: [addresses[2]] },
     ];
-    expect(endpointAddresses({ list: () => [slice({ endpoints })] })).to.deep.equal(addresses);
+    const ports = [{ name: "https", protocol: "TCP", port: 6443 }];
+    expect(apiServerEndpoints({ list: () => [slice({ endpoints, ports })] })).to.deep.equal(
+      addresses.map((address) => ({ address, ports: [6443] })),
+    );
   });
 
   it("are none where nothing is known, or something else stands there", () => {
     const odd = [{}, { endpoints: null }, { endpoints: [{}] }, { endpoints: [{ addresses: [1] }] }];
-    expect(endpointAddresses({ list: () => [] })).to.deep.equal([]);
-    expect(endpointAddresses({ list: () => odd.map(slice) })).to.deep.equal([]);
+    expect(apiServerEndpoints({ list: () => [] })).to.deep.equal([]);
+    expect(apiServerEndpoints({ list: () => odd.map(slice) })).to.deep.equal([]);
   });
 });

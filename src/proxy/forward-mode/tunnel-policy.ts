@@ -10,6 +10,7 @@ import {
   lookupAll,
   type ResolveHost,
 } from "../../upstream/address-guard.ts";
+import { canonicalAddress, isIn } from "../../upstream/upstream-policy.ts";
 
 /** What a policy is made of. */
 export interface TunnelPolicyOptions {
@@ -61,7 +62,7 @@ export function createTunnelPolicy({
     const isForbidden = forbiddenKinds.has(kind);
     if (host.isListed && (host.hostname === address || !isForbidden)) return undefined;
     if (isForbidden) return `an address (${kind}) that is never connected to`;
-    const canonical = canonicalOf(address);
+    const canonical = canonicalAddress(address);
     return (
       closedBy(canonical, own) ?? (isIn(canonical, networks) ? undefined : unopenedBy(kind, host))
     );
@@ -73,7 +74,8 @@ export function createTunnelPolicy({
       : undefined;
   };
   /** Called once for all addresses of a host, since it asks the machine for its interfaces each time. */
-  const currentOwnAddresses = (): ReadonlySet<string> => new Set(ownAddresses().map(canonicalOf));
+  const currentOwnAddresses = (): ReadonlySet<string> =>
+    new Set(ownAddresses().map(canonicalAddress));
   const unopenedBy = (kind: string, { isPublicAllowed }: HostRules): string | undefined => {
     if (kind !== "unicast") return `an internal address (${kind})`;
     return isPublicAllowed ? undefined : "not among the hosts that are allowed";
@@ -133,22 +135,3 @@ const lookupWith =
 
 const notFound = (hostname: string): NodeJS.ErrnoException =>
   Object.assign(new Error(`${hostname} has no address`), { code: "ENOTFOUND" });
-
-/** The one spelling of an address: that of the IPv4 address for its IPv4-mapped (RFC 4291) and NAT64 (RFC 6052) forms. */
-function canonicalOf(text: string): string {
-  if (!ipaddr.isValid(text)) return text;
-  const address = ipaddr.process(text);
-  if (address.range() !== "rfc6052") return address.toString();
-  return address.toByteArray().slice(-4).join(".");
-}
-
-function isIn(
-  canonical: string,
-  networks: readonly [ipaddr.IPv4 | ipaddr.IPv6, number][],
-): boolean {
-  if (!ipaddr.isValid(canonical)) return false;
-  const address = ipaddr.parse(canonical);
-  return networks.some(
-    ([network, bits]) => network.kind() === address.kind() && address.match(network, bits),
-  );
-}

@@ -1,5 +1,6 @@
 /** One request to a registry, or to a host that it redirects to, and its response. */
 import type { ServerResponse } from "node:http";
+import { withoutBrackets } from "../../connector/host-name.ts";
 import type {
   Abort,
   ResponseHandler,
@@ -92,14 +93,19 @@ export async function exchange(options: ExchangeOptions): Promise<UpstreamRespon
   } catch (error) {
     const isKnown = error instanceof RegistryError || error instanceof BodyCut;
     if (response.destroyed || isKnown) throw error;
-    throw unreachable(nameOf(options), error);
+    const { request, hop } = options;
+    const isConcealed = request.upstream.guard.isConcealed(withoutBrackets(hop.url.hostname));
+    throw unreachable(nameOf(request, hop), error, isConcealed);
   }
 }
 
 /** What a hop is called in an error: "the registry https://harbor.test". */
-function nameOf({ request, hop }: ExchangeOptions): string {
-  const { origin } = hop.url;
-  if (!hop.isStorage) return `the registry ${origin}`;
+export function nameOf(
+  request: UpstreamRequest,
+  { url, isStorage }: Pick<Hop, "url" | "isStorage">,
+): string {
+  const { origin } = url;
+  if (!isStorage) return `the registry ${origin}`;
   if (isForBlob(request)) return `the registry's storage ${origin}`;
   return `the host ${origin}, to which ${request.url.host} redirects,`;
 }

@@ -1,6 +1,12 @@
 /** Relays admitted requests to their registry, and its responses to the clients: reads, deletions, manifests, uploads. */
+import { withoutBrackets } from "../../connector/host-name.ts";
 import type { Upstream } from "../../upstream/upstream.ts";
-import { UpstreamError, type UpstreamFault, unreachable } from "../../upstream/upstream-error.ts";
+import {
+  isAddressRefused,
+  UpstreamError,
+  type UpstreamFault,
+  unreachable,
+} from "../../upstream/upstream-error.ts";
 import type { UpstreamLogin } from "../../upstream/upstream-login.ts";
 import { mayAct } from "../admission.ts";
 import type { AdmittedRequest } from "../admitted.ts";
@@ -42,7 +48,7 @@ export async function relayRequest(
     await relayByMethod(admitted, upstream, options);
   } catch (error) {
     if (!(error instanceof UpstreamError)) throw error;
-    if (unsentFaults.has(error.fault)) admitted.report.isSent = false;
+    if (unsentFaults.has(error.fault) || isAddressRefused(error)) admitted.report.isSent = false;
     throw isShownIn(error, upstream) ? badGateway(shownInError) : error;
   }
 }
@@ -56,7 +62,7 @@ function isShownIn({ message, detail = "" }: UpstreamError, { secrets }: Upstrea
 const shownInError = "the registry answered with the connector's credential in the name of a host";
 
 /** Where the proxy itself does not go, to the registry or for the token that it wants. */
-const unsentFaults: ReadonlySet<UpstreamFault> = new Set(["AddressRefused", "AuthRealmRejected"]);
+const unsentFaults: ReadonlySet<UpstreamFault> = new Set(["AuthRealmRejected"]);
 
 function relayByMethod(
   admitted: AdmittedRequest,
@@ -224,7 +230,11 @@ async function relayContent(
   const collected = await passUpload(upload).catch((error: unknown) => {
     throw response.destroyed
       ? error
-      : unreachable(`the registry ${connector.address.origin}`, error);
+      : unreachable(
+          `the registry ${connector.address.origin}`,
+          error,
+          upstream.guard.isConcealed(withoutBrackets(url.hostname)),
+        );
   });
   if (requestLogin.learnForNextRequest(collected)) {
     const { origin } = connector.address;

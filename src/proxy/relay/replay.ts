@@ -3,12 +3,18 @@ import type { ServerResponse } from "node:http";
 import { withoutBrackets } from "../../connector/host-name.ts";
 import { sendWithLogin } from "../../upstream/request-login.ts";
 import { retryDelayMs } from "../../upstream/retry-after.ts";
-import { UpstreamError } from "../../upstream/upstream-error.ts";
+import { isAddressRefused, unreachable } from "../../upstream/upstream-error.ts";
 import type { UpstreamLogin } from "../../upstream/upstream-login.ts";
 import { goneSignal } from "../client-gone.ts";
-import { badGateway, denied, type RegistryError } from "../registry-error.ts";
+import { asRegistryError, badGateway, type RegistryError } from "../registry-error.ts";
 import { CredentialSearch } from "./credential-search.ts";
-import { exchange, type Hop, type ResponseSink, type UpstreamResponse } from "./exchange.ts";
+import {
+  exchange,
+  type Hop,
+  nameOf,
+  type ResponseSink,
+  type UpstreamResponse,
+} from "./exchange.ts";
 import type { Patience } from "./patience.ts";
 import {
   headersForStorage,
@@ -141,8 +147,7 @@ function storageFailure(
 
 /** Where a storage's address is refused, the registry itself has been asked already. */
 function asStorageError(error: unknown): never {
-  const isRefused = error instanceof UpstreamError && error.fault === "AddressRefused";
-  throw isRefused ? denied(error.message, { cause: error }) : error;
+  throw isAddressRefused(error) ? (asRegistryError(error) ?? error) : error;
 }
 
 /** What a storage host may say to a client: no such blob, no such range, try again later. */
@@ -175,8 +180,11 @@ function redirected(
     throw badGateway(`${host} redirects from https to http, to ${url.host}`);
   }
   if (!isRead(request)) checkRedirectedWrite(request, response, url, isStorage);
-  const checked = upstream.guard.checkHost(withoutBrackets(url.hostname));
-  if (!checked.ok) throw denied(checked.reason);
+  const refused = upstream.guard.checkHost(url);
+  if (refused !== undefined) {
+    const isConcealed = upstream.guard.isConcealed(withoutBrackets(url.hostname));
+    asStorageError(unreachable(nameOf(request, { url, isStorage }), refused, isConcealed));
+  }
   keepQuery(request, hop.url, url);
   const digest = headers["docker-content-digest"];
   return {

@@ -1,16 +1,17 @@
 /** An HTTP/1.1 client for requests that can be sent again, which reads bodies with the least work. */
-import { isIP, type LookupFunction, connect as netConnect, type Socket } from "node:net";
+import { isIP, connect as netConnect, Socket } from "node:net";
 import { type SecureContext, connect as tlsConnect } from "node:tls";
 import { errors } from "undici";
 import type { BufferBudget } from "./body-buffers.ts";
+import type { LookupFor } from "./guarded-dial.ts";
 import type { HttpRequest, SendRequest } from "./http-exchange.ts";
 import { formatRequestHead, type InvalidResponse } from "./message-head.ts";
 import { type OnRead, ReadConnection } from "./read-connection.ts";
 import { delayWriteErrors } from "./write-errors.ts";
 
 export interface ReadClientOptions {
-  /** Resolves the host of an origin, for `net.connect` and `tls.connect`. */
-  readonly lookup: LookupFunction;
+  /** Judges and resolves the host of an origin, for `net.connect` and `tls.connect`. */
+  readonly lookupFor: LookupFor;
   /** What a host is trusted by in TLS, and what it is shown. */
   readonly secureContextFor: (hostname: string) => SecureContext;
   /** Of the head of a response. */
@@ -111,16 +112,19 @@ interface Origin {
 
 function openSocket(
   origin: Origin,
-  { lookup, secureContextFor }: ReadClientOptions,
+  { lookupFor, secureContextFor }: ReadClientOptions,
   onread: OnRead,
   onConnected: () => void,
 ): Socket {
   const { protocol, hostname, port } = new URL(origin.name);
   const host = hostname.replace(/^\[|\]$/g, ""); // a URL has an IPv6 address in brackets, and a socket without
   const isTls = protocol === "https:";
+  const portNumber = Number(port || (isTls ? 443 : 80));
+  const lookup = lookupFor(host, portNumber);
+  if (lookup instanceof Error) return new Socket().destroy(lookup);
   const options = {
     host,
-    port: Number(port || (isTls ? 443 : 80)),
+    port: portNumber,
     lookup,
     onread: onread as { buffer: OnRead["buffer"]; callback: OnRead["callback"] },
     noDelay: true,

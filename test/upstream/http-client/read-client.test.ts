@@ -158,7 +158,7 @@ describe("the client that reads from registries", function () {
 
   function start(settings: Settings = {}): ReadClient {
     client = createReadClient({
-      lookup: settings.lookup ?? lookupLoopback,
+      lookupFor: () => settings.lookup ?? lookupLoopback,
       secureContextFor: () =>
         createSecureContext(settings.ca === undefined ? {} : { ca: settings.ca }),
       maxHeaderBytes: 16 * 1024,
