@@ -64,6 +64,10 @@ export const waitingFor = (type: PartType): ConditionState => {
   return unknown(`WaitingFor${subject}`, `checked once ${type} is True`);
 };
 
+/** Whether the state of a condition is that of {@link waitingFor}. */
+export const isWaiting = ({ message }: ConditionState): boolean =>
+  partTypes.some((type) => message === waitingFor(type).message);
+
 /** What conditions are made of, beside their states. */
 export interface ConditionsOptions {
   /** The generation of the Connector that the states are about. */
@@ -72,6 +76,8 @@ export interface ConditionsOptions {
   readonly before: readonly Condition[];
   /** The time, in milliseconds since 1970. */
   readonly now: number;
+  /** Whether a probe is pending, so that an older time of the last probe stays. */
+  readonly isPending?: boolean;
 }
 
 /** The time of the probe is written at most so often while nothing changes, since each write goes to every watch. */
@@ -83,7 +89,7 @@ const probeTimeMs = 60 * 60_000;
  */
 export function createConditions(
   states: ConditionStates,
-  { generation, before, now }: ConditionsOptions,
+  { generation, before, now, isPending = false }: ConditionsOptions,
 ): readonly Condition[] {
   const found: readonly (readonly [ConditionType, ConditionState])[] = [
     ...partTypes.map((type) => [type, states[type]] as const),
@@ -93,7 +99,7 @@ export function createConditions(
   const isKept = found.every(([type, state]) => {
     const last = lastOf(type);
     const ageMs = now - Date.parse(last?.lastProbeTime ?? "");
-    return last !== undefined && isSameState(last, state) && ageMs < probeTimeMs;
+    return last !== undefined && isSameState(last, state) && (isPending || ageMs < probeTimeMs);
   });
   return found.map(([type, { status, reason, message }]) => {
     const last = lastOf(type);

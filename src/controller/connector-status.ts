@@ -29,10 +29,6 @@ export const generationOf = (object: KubeObject): number =>
 const observedGeneration = (object: KubeObject): unknown =>
   property(property(object, "status"), "observedGeneration");
 
-/** Whether a controller has written a status of a Connector. */
-export const hasControllerStatus = (object: KubeObject): boolean =>
-  observedGeneration(object) !== undefined;
-
 /** Whether the status of a Connector is about its spec as it is now. */
 export const isObserved = (object: KubeObject): boolean =>
   observedGeneration(object) === generationOf(object);

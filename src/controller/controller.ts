@@ -15,8 +15,10 @@ import { createEventRecorder } from "./event-recorder.ts";
 import { createProxyAccessGranter, type GrantProxyAccess } from "./proxy-access.ts";
 import { createProxyKeysKeeper } from "./proxy-keys-keeper.ts";
 import {
+  type ConnectorReconciler,
   createConnectorReconciler,
   type ReconcileConnector,
+  type ReconcileOptions,
   type ReconcileResult,
 } from "./reconcile-connector.ts";
 import { defaultReconcileTiming, type ReconcileTiming } from "./reconcile-schedule.ts";
@@ -75,8 +77,12 @@ export interface Controller {
   stop(): Promise<void>;
 }
 
-/** How many reconciliations run at once. */
+/** How many reconciliations run at once. Namespaces take turns. */
 const concurrency = 16;
+/** How many registries are probed at once. One that never answers takes a place for the length of a probe. */
+const probeConcurrency = 32;
+/** How many of them are those of one namespace. */
+const probesPerNamespace = 2;
 const retry = { initialMs: 250, maxMs: 2 * 60_000 };
 
 /**
@@ -97,7 +103,12 @@ export function startController(options: ControllerOptions): Controller {
     ...watches,
     proxy: { namespace: installNamespace, name: names.proxyServiceAccount },
   });
-  const reconcile = createReconciler(options, watches, grantProxyAccess, signal);
+  const requestProbe = (ref: ConnectorRef): void => probes.add(showRef(ref));
+  const reconciler = createReconciler(options, watches, {
+    grantProxyAccess,
+    signal,
+    requestProbe,
+  });
   const keepProxyKeys = createProxyKeysKeeper({
     client,
     installNamespace,
@@ -111,7 +122,7 @@ export function startController(options: ControllerOptions): Controller {
 
   const tasks: Readonly<Record<string, (rest: string) => Promise<number | undefined>>> = {
     connector: async (rest) =>
-      (await withReport(reconcile, options)(parseRef(rest))).requeueAfterMs,
+      (await withReport(reconciler.reconcile, options)(parseRef(rest))).requeueAfterMs,
     async namespace(namespace) {
       const access = await grantProxyAccess(namespace);
       if (!access.ok)
@@ -120,21 +131,33 @@ export function startController(options: ControllerOptions): Controller {
         });
       return undefined;
     },
-    proxyKeys: keepProxyKeys,
   };
+  const onError = (key: string, error: unknown): void => {
+    // On a conflict somebody else was faster, and the watch will show their change.
+    if (!hasStatus(error, 409))
+      log("warning", "reconciliation failed, retrying", { reference: key, error });
+  };
+  const shared = { retry, clock, random, onError };
   const queue = createWorkQueue({
+    ...shared,
     concurrency,
-    retry,
-    clock,
-    random,
+    groupOf: (key) => parseRef(key.split(" ")[1] ?? "").namespace,
     async run(key) {
       const [task = "", rest = ""] = key.split(" ");
       return tasks[task]?.(rest);
     },
-    onError(key, error) {
-      // On a conflict somebody else was faster, and the watch will show their change.
-      if (!hasStatus(error, 409))
-        log("warning", "reconciliation failed, retrying", { reference: key, error });
+  });
+  const keysQueue = createWorkQueue({ ...shared, concurrency: 1, run: keepProxyKeys });
+  const probes = createWorkQueue({
+    ...shared,
+    concurrency: probeConcurrency,
+    groupConcurrency: probesPerNamespace,
+    groupOf: (key) => parseRef(key).namespace,
+    isUrgent: (key) => reconciler.isUnprobed(parseRef(key)),
+    async run(key) {
+      await reconciler.probe(parseRef(key));
+      queue.add(`connector ${key}`);
+      return undefined;
     },
   });
   void Promise.all(caches.map(({ synced }) => synced)).then(() => {
@@ -142,7 +165,7 @@ export function startController(options: ControllerOptions): Controller {
       connector: (ref: ConnectorRef, delayMs?: number) =>
         queue.add(`connector ${showRef(ref)}`, delayMs),
       namespace: (name: string) => queue.add(`namespace ${name}`),
-      proxyKeys: () => queue.add("proxyKeys"),
+      proxyKeys: () => keysQueue.add("proxyKeys"),
     };
     if (!signal.aborted) connectTriggers(watches, triggers, random);
   });
@@ -150,7 +173,7 @@ export function startController(options: ControllerOptions): Controller {
     ready: () => caches.every((cache) => cache.ready),
     async stop() {
       abort.abort();
-      await queue.stop();
+      await Promise.all([queue, keysQueue, probes].map((one) => one.stop()));
     },
   };
 }
@@ -159,9 +182,10 @@ export function startController(options: ControllerOptions): Controller {
 function createReconciler(
   options: ControllerOptions,
   watches: Watches,
-  grantProxyAccess: GrantProxyAccess,
-  signal: AbortSignal,
-): ReconcileConnector {
+  parts: Pick<ReconcileOptions, "signal" | "requestProbe"> & {
+    readonly grantProxyAccess: GrantProxyAccess;
+  },
+): ConnectorReconciler {
   const { client, clock, names, instance, log } = options;
   const { proxyService, installNamespace, clusterDomain } = names;
   const target = `${proxyService}.${installNamespace}.svc.${clusterDomain}`;
@@ -172,13 +196,13 @@ function createReconciler(
       sharedCas: () => watches.sharedCas.list(),
       permissionCommand: (namespace) => permissionCommand(namespace, names),
     }),
-    grantProxyAccess,
+    grantProxyAccess: parts.grantProxyAccess,
   });
   return createConnectorReconciler({
     ...options,
+    ...parts,
     now: clock.now,
     ensurePrerequisites,
-    signal,
     connectors: watches.connectors,
     recordEvent: createEventRecorder({ client, now: clock.now, instance, log }),
     proxyHostsOf: serviceHosts(clusterDomain),

@@ -124,7 +124,10 @@ const documentState = ({ deprecated = [] }: Pick<Connector, "deprecated">): Cond
         `${builtIn}; the next release refuses this Connector: ${describeProblems(deprecated)}`,
       );
 
-const probing = unknown("Probing", "the registry is being probed");
+const probing = unknown(
+  "Probing",
+  "a probe of the registry is pending; two registries of a namespace are probed at a time",
+);
 
 const waitingForClass = waitingFor("ConnectorClassReady");
 

@@ -37,6 +37,18 @@ export interface ProbeRegistryOptions {
   readonly signal: AbortSignal;
 }
 
+/** What is known of a registry without a probe; undefined where it is time for one. */
+export function knownOutcome(
+  subject: Omit<ProbeSubject, "secrets" | "connector">,
+): ProbeOutcome | undefined {
+  const { loginVersion, known } = subject;
+  if (known === undefined) return undefined;
+  const refusal = lastRefusal(subject.object, subject.refusal, loginVersion);
+  if (refusal !== undefined) return { ...known, auth: refusalStatus(refusal), refusal };
+  // Another replica may have logged in where we were refused.
+  return known.refusal === undefined ? known : undefined;
+}
+
 /**
  * Probes a registry where that is due. A credential that was refused is not tried again for a while: until then the
  * probe goes without a credential, which shows whether the registry lives.
@@ -46,13 +58,10 @@ export async function probeRegistry(
   subject: ProbeSubject,
   { probe, now, signal }: ProbeRegistryOptions,
 ): Promise<ProbeOutcome> {
-  const { connector, secrets, loginVersion, known } = subject;
+  const { connector, secrets, loginVersion } = subject;
+  const known = knownOutcome(subject);
+  if (known !== undefined) return known;
   const refusal = lastRefusal(subject.object, subject.refusal, loginVersion);
-  if (known !== undefined && refusal !== undefined) {
-    return { ...known, auth: refusalStatus(refusal), refusal };
-  }
-  // Another replica may have logged in where we were refused.
-  if (known !== undefined && known.refusal === undefined) return known;
   if (refusal !== undefined && now() < nextAttemptAt(refusal)) {
     const { liveness } = await probe(connector, { ...secrets, credential: undefined }, signal);
     return { liveness, auth: refusalStatus(refusal), refusal };

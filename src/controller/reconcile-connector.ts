@@ -13,14 +13,17 @@ import {
   type ConditionStates,
   createConditions,
   good,
+  isWaiting,
   readConditions,
   waitingFor,
 } from "./conditions.ts";
-import { generationOf, hasControllerStatus, writeStatus } from "./connector-status.ts";
-import type { EnsurePrerequisites, Prerequisites } from "./ensure-prerequisites.ts";
+import { generationOf, isObserved, writeStatus } from "./connector-status.ts";
+import type { EnsurePrerequisites, Prerequisites, RegistryLogin } from "./ensure-prerequisites.ts";
 import { conditionEvents, type RecordEvent } from "./event-recorder.ts";
 import {
   type AuthRefusal,
+  knownOutcome,
+  lastRefusal,
   type ProbeOutcome,
   type ProbeStatus,
   probeRegistry,
@@ -48,6 +51,8 @@ export interface ReconcileOptions {
   readonly log: Log;
   /** Ends probes. */
   readonly signal: AbortSignal;
+  /** Has {@link ConnectorReconciler.probe} called for a Connector some time, and a reconciliation afterwards. */
+  readonly requestProbe: (ref: ConnectorRef) => void;
 }
 
 /** What a reconciliation has come to. */
@@ -66,15 +71,49 @@ export interface ReconcileResult {
  */
 export type ReconcileConnector = (ref: ConnectorRef) => Promise<ReconcileResult>;
 
+/**
+ * Reconciles Connectors, and probes their registries. A registry may take its time, so no reconciliation waits for a probe:
+ * it requests one, and takes its outcome when it runs again.
+ */
+export interface ConnectorReconciler {
+  readonly reconcile: ReconcileConnector;
+  /**
+   * Probes the registry of a Connector for which that was requested.
+   * @throws the signal's reason where it is aborted
+   */
+  probe(ref: ConnectorRef): Promise<void>;
+  /** Whether the registry of a Connector was never probed by this replica. */
+  isUnprobed(ref: ConnectorRef): boolean;
+}
+
+/** A probe that was requested. */
+interface RequestedProbe {
+  /** The version of the Connector and of its Secrets that it is about. */
+  readonly version: string;
+  readonly login: RegistryLogin;
+  /** The Connector as it was read, and as it is since its status was written. */
+  readonly read: KubeObject;
+  readonly written: KubeObject;
+}
+
+/** What a probe has found, until a reconciliation takes it. */
+interface FinishedProbe extends RequestedProbe {
+  readonly outcome: ProbeOutcome;
+}
+
 /** The result where there is no Connector, or one that is left to another controller. */
 const gone: ReconcileResult = { outcome: "gone", requeueAfterMs: undefined, conditions: undefined };
 
 /**
  * Creates the function that reconciles Connectors. It remembers what it has found of each, until the Connector is gone.
  */
-export function createConnectorReconciler(options: ReconcileOptions): ReconcileConnector {
+export function createConnectorReconciler(options: ReconcileOptions): ConnectorReconciler {
   const { client, connectors, ensurePrerequisites, now, random, timing } = options;
   const reconcileStates = new Map<string, ReconcileState>();
+  const requestedProbes = new Map<string, RequestedProbe>();
+  /** The versions that are being probed. */
+  const runningProbes = new Map<string, string>();
+  const finishedProbes = new Map<string, FinishedProbe>();
 
   /**
    * Writes the status, and an Event for each change of a condition.
@@ -83,13 +122,19 @@ export function createConnectorReconciler(options: ReconcileOptions): ReconcileC
   async function publish(
     object: KubeObject,
     states: ConditionStates,
-    refusal?: AuthRefusal,
+    refusal: AuthRefusal | undefined,
+    isPending = false,
   ): Promise<KubeObject | undefined> {
     const { name, namespace = "" } = object.metadata;
     const ref = { namespace, name };
     const generation = generationOf(object);
     const before = readConditions(object);
-    const conditions = createConditions(states, { generation, before, now: now() });
+    const conditions = createConditions(states, {
+      generation,
+      before,
+      now: now(),
+      isPending,
+    });
     const url = proxyUrl(ref, options.proxyHostsOf(ref));
     const status = { observedGeneration: generation, url, conditions, refusal };
     const written = await writeStatus(client, object, status);
@@ -100,59 +145,100 @@ export function createConnectorReconciler(options: ReconcileOptions): ReconcileC
     return written;
   }
 
-  /** Probes the registry where that is due. @returns undefined where it is too early for that */
-  async function probe(
+  async function probe(ref: ConnectorRef): Promise<void> {
+    const key = showRef(ref);
+    const requested = requestedProbes.get(key);
+    const cached = connectors.get(ref.name, ref.namespace);
+    if (requested === undefined || cached === undefined) return;
+    requestedProbes.delete(key);
+    const { login } = requested;
+    const object = latest(cached, requested);
+    const refusal = reconcileStates.get(key)?.outcome?.refusal;
+    const { connector, secrets } = login;
+    const subject = { connector, secrets, loginVersion: login.version, object, refusal };
+    let outcome: ProbeOutcome;
+    runningProbes.set(key, requested.version);
+    try {
+      outcome = await probeRegistry({ ...subject, known: undefined }, options);
+    } catch (error) {
+      if (options.signal.aborted) throw error;
+      options.log("error", "a probe has failed", { connector: key, error });
+      outcome = { liveness: probeFailed, auth: probeFailed, refusal };
+    } finally {
+      runningProbes.delete(key);
+    }
+    finishedProbes.set(key, { ...requested, outcome });
+  }
+
+  /** The outcome of a probe that has just finished, or of the last one where that is still good. */
+  function outcomeOf(
     object: KubeObject,
     { version, login }: Prerequisites,
     key: string,
-  ): Promise<ProbeOutcome | undefined> {
+  ): ProbeOutcome | undefined {
+    const finished = finishedProbes.get(key);
+    finishedProbes.delete(key);
     if (login === undefined) return undefined;
+    if (finished?.version === version) return finished.outcome;
     const last = reconcileStates.get(key);
-    const subject = {
-      connector: login.connector,
-      secrets: login.secrets,
+    return knownOutcome({
       loginVersion: login.version,
       object,
       known: isDue(last, version, now()) ? undefined : last?.outcome,
       refusal: last?.outcome?.refusal,
-    };
-    try {
-      return await probeRegistry(subject, options);
-    } catch (error) {
-      if (options.signal.aborted) throw error;
-      options.log("error", "a probe has failed", { connector: key, error });
-      return { liveness: probeFailed, auth: probeFailed, refusal: subject.refusal };
-    }
+    });
   }
 
-  async function reconcile(key: string, object: KubeObject): Promise<ReconcileResult> {
+  /** Requests a probe, and writes until then what is known without it. */
+  async function awaitProbe(
+    object: KubeObject,
+    { version, states, login }: Prerequisites & { readonly login: RegistryLogin },
+    ref: ConnectorRef,
+  ): Promise<ReconcileResult> {
+    const key = showRef(ref);
+    const last = reconcileStates.get(key)?.outcome?.refusal;
+    const refusal = lastRefusal(object, last, login.version);
+    const written = await publish(object, { ...states, ...lastProbeStates(object) }, refusal, true);
+    if (written === undefined) return gone;
+    if (runningProbes.get(key) !== version) {
+      requestedProbes.set(key, { version, login, read: object, written });
+      options.requestProbe(ref);
+    }
+    return resultOf(written, undefined);
+  }
+
+  async function reconcile(ref: ConnectorRef, cached: KubeObject): Promise<ReconcileResult> {
+    const key = showRef(ref);
+    const object = latest(cached, finishedProbes.get(key) ?? requestedProbes.get(key));
     const prerequisites = await ensurePrerequisites(object);
     if (prerequisites === undefined || isLeftToOther(object, prerequisites)) return gone;
-    const isNew = prerequisites.login !== undefined && !hasControllerStatus(object);
-    // A probe takes some seconds, and a new Connector shows at once that somebody looks after it.
-    const current = isNew ? await publish(object, prerequisites.states) : object;
-    if (current === undefined) return gone;
-    const outcome = await probe(current, prerequisites, key);
+    const { login } = prerequisites;
+    const outcome = outcomeOf(object, prerequisites, key);
+    if (login !== undefined && outcome === undefined) {
+      return awaitProbe(object, { ...prerequisites, login }, ref);
+    }
     const states = { ...prerequisites.states, ...outcomeStates(outcome) };
     const observation = { version: prerequisites.version, states, outcome };
     const last = reconcileStates.get(key);
     const next = scheduleNext(last, observation, timing, { now: now(), random });
     reconcileStates.set(key, next); // first, so that a failure below does not make us probe the registry again
-    const written = await publish(current, states, outcome?.refusal);
-    if (written === undefined) return gone;
-    const requeueAfterMs = Math.max(0, next.dueAt - now());
-    const conditions = new Map(readConditions(written).map(({ type, status }) => [type, status]));
-    const isReady = conditions.get("Ready") === "True";
-    return { outcome: isReady ? "ready" : "not-ready", requeueAfterMs, conditions };
+    const written = await publish(object, states, outcome?.refusal);
+    return written === undefined ? gone : resultOf(written, Math.max(0, next.dueAt - now()));
   }
 
-  return async (ref) => {
-    const key = showRef(ref);
-    const object = connectors.get(ref.name, ref.namespace);
-    const exists = object !== undefined && !isBeingDeleted(object);
-    const result = exists ? await reconcile(key, object) : gone;
-    if (result === gone) reconcileStates.delete(key);
-    return result;
+  return {
+    async reconcile(ref) {
+      const key = showRef(ref);
+      const object = connectors.get(ref.name, ref.namespace);
+      const exists = object !== undefined && !isBeingDeleted(object);
+      const result = exists ? await reconcile(ref, object) : gone;
+      if (result === gone) {
+        for (const known of [reconcileStates, requestedProbes, finishedProbes]) known.delete(key);
+      }
+      return result;
+    },
+    probe,
+    isUnprobed: (ref) => reconcileStates.get(showRef(ref))?.outcome === undefined,
   };
 }
 
@@ -160,6 +246,39 @@ export function createConnectorReconciler(options: ReconcileOptions): ReconcileC
 const isLeftToOther = (object: KubeObject, { states }: Prerequisites): boolean =>
   states.ConnectorClassReady.reason === "ConnectorClassNotFound" &&
   otherStatusManager(object) !== undefined;
+/** A probe may be faster than the watch, which has not shown then what was written when the probe was requested. */
+const latest = (cached: KubeObject, requested: RequestedProbe | undefined): KubeObject =>
+  requested !== undefined &&
+  requested.read.metadata.resourceVersion === cached.metadata.resourceVersion
+    ? requested.written
+    : cached;
+
+function resultOf(written: KubeObject, requeueAfterMs: number | undefined): ReconcileResult {
+  const conditions = new Map(readConditions(written).map(({ type, status }) => [type, status]));
+  const isReady = conditions.get("Ready") === "True";
+  return { outcome: isReady ? "ready" : "not-ready", requeueAfterMs, conditions };
+}
+
+/**
+ * What the status says of the registry, where that is about the spec as it is now: it stays until the next probe has an
+ * outcome, so that no condition flickers.
+ */
+function lastProbeStates(
+  object: KubeObject,
+): Partial<Pick<ConditionStates, "LivenessReady" | "AuthReady">> {
+  const conditions = isObserved(object) ? readConditions(object) : [];
+  const [liveness, auth] = ["LivenessReady", "AuthReady"].map((type) =>
+    conditions.find((condition) => condition.type === type),
+  );
+  if (liveness === undefined || auth === undefined || isWaiting(liveness)) return {};
+  return { LivenessReady: stateOf(liveness), AuthReady: stateOf(auth) };
+}
+
+const stateOf = ({ status, reason, message }: ConditionState): ConditionState => ({
+  status,
+  reason,
+  message,
+});
 
 const isBeingDeleted = ({ metadata }: KubeObject): boolean =>
   property(metadata, "deletionTimestamp") !== undefined;

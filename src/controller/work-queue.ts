@@ -25,6 +25,12 @@ export interface WorkQueueOptions {
   readonly onError: (key: string, error: unknown) => void;
   /** How many keys are run at once at most. */
   readonly concurrency: number;
+  /** The group of a key, such as its namespace; all keys are one group where it is not given. Groups take turns. */
+  readonly groupOf?: (key: string) => string;
+  /** How many keys of one group are run at once at most; as many as there are places where it is not given. */
+  readonly groupConcurrency?: number;
+  /** Whether a key goes before the others of its group. */
+  readonly isUrgent?: (key: string) => boolean;
   /** The delays after runs that fail. */
   readonly retry: Pick<BackoffOptions, "initialMs" | "maxMs">;
   readonly clock: Clock;
@@ -32,7 +38,10 @@ export interface WorkQueueOptions {
   readonly random: () => number;
 }
 
-/** A work queue as controllers have it, by keys. A key is never run twice at once, however often it is added. */
+/**
+ * A work queue as controllers have it, by keys. A key is never run twice at once, however often it is added. A place that
+ * becomes free goes to the group that has the fewest keys running, and of those to the one that has waited longest.
+ */
 export interface WorkQueue {
   /**
    * Has a key run after so many milliseconds, at once unless given. A key that is added while it runs is run again
@@ -58,7 +67,7 @@ const noop = (): void => {};
 export function createWorkQueue(options: WorkQueueOptions): WorkQueue {
   const { run, onError, concurrency, clock } = options;
   const items = new Map<string, QueueItem>();
-  const ready = new Set<string>();
+  const ready = new FairOrder(options);
   const runs = new Set<Promise<void>>();
   let stopped = false;
 
@@ -86,14 +95,15 @@ export function createWorkQueue(options: WorkQueueOptions): WorkQueue {
   }
 
   function begin(): void {
-    for (const key of ready) {
-      if (stopped || runs.size >= concurrency) return;
-      ready.delete(key);
+    while (!stopped && runs.size < concurrency) {
+      const key = ready.take();
+      if (key === undefined) return;
       const item = getItem(key);
       item.dueAt = Number.POSITIVE_INFINITY;
       item.running = true;
       const running = runOnce(key, item).then(() => {
         runs.delete(running);
+        ready.leave(key);
         item.running = false;
         if (stopped) return;
         if (item.dueAt === Number.POSITIVE_INFINITY) items.delete(key);
@@ -133,4 +143,76 @@ export function createWorkQueue(options: WorkQueueOptions): WorkQueue {
       await Promise.all(runs);
     },
   };
+}
+
+/** A group with keys that are ready or running. */
+interface Group {
+  readonly ready: Set<string>;
+  running: number;
+  /** The turn in which one of its keys was taken last; 0 for none. */
+  lastTurn: number;
+}
+
+/** Keys that are ready to be run, in the order in which their groups take turns. */
+class FairOrder {
+  readonly #options: Pick<WorkQueueOptions, "groupOf" | "groupConcurrency" | "isUrgent">;
+  readonly #groups = new Map<string, Group>();
+  #turn = 0;
+
+  constructor(options: Pick<WorkQueueOptions, "groupOf" | "groupConcurrency" | "isUrgent">) {
+    this.#options = options;
+  }
+
+  add(key: string): void {
+    const name = this.#nameOf(key);
+    const group = this.#groups.get(name) ?? { ready: new Set(), running: 0, lastTurn: 0 };
+    this.#groups.set(name, group);
+    group.ready.add(key);
+  }
+
+  /** Takes the key that is to be run next. @returns undefined where none may be run now */
+  take(): string | undefined {
+    const group = this.#nextGroup();
+    if (group === undefined) return undefined;
+    const { isUrgent } = this.#options;
+    const urgent = isUrgent && [...group.ready].find(isUrgent);
+    const key = urgent ?? firstOf(group.ready);
+    group.ready.delete(key);
+    group.running += 1;
+    this.#turn += 1;
+    group.lastTurn = this.#turn;
+    return key;
+  }
+
+  /** Notes that a key that was taken does not run any more. */
+  leave(key: string): void {
+    const name = this.#nameOf(key);
+    const group = this.#groups.get(name);
+    if (group === undefined) return;
+    group.running -= 1;
+    if (group.running === 0 && group.ready.size === 0) this.#groups.delete(name);
+  }
+
+  #nextGroup(): Group | undefined {
+    const { groupConcurrency = Number.POSITIVE_INFINITY } = this.#options;
+    let next: Group | undefined;
+    for (const group of this.#groups.values()) {
+      const mayRun = group.ready.size > 0 && group.running < groupConcurrency;
+      if (mayRun && (next === undefined || isBefore(group, next))) next = group;
+    }
+    return next;
+  }
+
+  #nameOf(key: string): string {
+    return this.#options.groupOf?.(key) ?? "";
+  }
+}
+
+const isBefore = (one: Group, other: Group): boolean =>
+  one.running < other.running || (one.running === other.running && one.lastTurn < other.lastTurn);
+
+function firstOf(keys: ReadonlySet<string>): string {
+  const [first] = keys;
+  if (first === undefined) throw new Error("a group that is ready has a key");
+  return first;
 }

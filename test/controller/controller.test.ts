@@ -222,9 +222,10 @@ describe("startController()", function () {
         { credential: { username: "robot", password: right }, caCertificates: [] },
       ]);
       await tells("Normal Ready");
-      await until(() => reconciled.length > 0, "nobody is told of it");
-      expect(reconciled[0]).to.include({ connector: "team-a/harbor", outcome: "ready" });
-      expect([...(reconciled[0]?.conditions ?? [])]).to.deep.equal(
+      await until(() => reconciled.length > 1, "nobody is told of it");
+      expect(reconciled[0]).to.include({ connector: "team-a/harbor", outcome: "not-ready" });
+      expect(reconciled[1]).to.include({ connector: "team-a/harbor", outcome: "ready" });
+      expect([...(reconciled[1]?.conditions ?? [])]).to.deep.equal(
         conditions().map(({ type, status }) => [type, status]),
       );
     });

@@ -1,16 +1,25 @@
 import { setImmediate } from "node:timers/promises";
 import { expect } from "chai";
-import { createWorkQueue, type WorkQueue } from "../../src/controller/work-queue.ts";
+import {
+  createWorkQueue,
+  type WorkQueue,
+  type WorkQueueOptions,
+} from "../../src/controller/work-queue.ts";
 import { fakeClock } from "./fake-clock.ts";
 
 describe("createWorkQueue()", () => {
   /** A queue whose runs a test ends, and what it has run so far. */
-  const queueOf = (options: { readonly concurrency?: number } = {}) => {
+  const queueOf = (
+    options: Pick<WorkQueueOptions, "groupOf" | "groupConcurrency" | "isUrgent"> & {
+      readonly concurrency?: number;
+    } = {},
+  ) => {
     const clock = fakeClock();
     const runs: string[] = [];
     const failures: string[] = [];
     const ends: ((delay?: number | Error) => void)[] = [];
     const queue = createWorkQueue({
+      ...options,
       run(key) {
         runs.push(key);
         return new Promise((resolve, reject) => {
@@ -96,6 +105,34 @@ describe("createWorkQueue()", () => {
     expect(runs).to.deep.equal(["a", "b", "c"]);
     await end(0, new Error("a"));
     expect(runs).to.deep.equal(["a", "b", "c", "d"]);
+  });
+
+  const groupOf = (key: string): string => key.slice(0, 1);
+
+  it("runs so many of a group at once, and lets others pass it", async () => {
+    const { queue, runs, end } = queueOf({ concurrency: 3, groupOf, groupConcurrency: 2 });
+    for (const key of ["a1", "a2", "a3", "b1"]) queue.add(key);
+    expect(runs).to.deep.equal(["a1", "a2", "b1"]);
+    queue.add("c1");
+    await end(0);
+    expect(runs.slice(3)).to.deep.equal(["c1"]);
+    await end(1);
+    expect(runs.slice(4)).to.deep.equal(["a3"]);
+  });
+
+  it("gives a free place to the group that has the fewest, and lets equal ones take turns", async () => {
+    const { queue, runs, end } = queueOf({ concurrency: 1, groupOf });
+    for (const key of ["a1", "a2", "a3", "b1", "b2", "c1"]) queue.add(key);
+    for (let index = 0; index < 6; index += 1) await end(index);
+    expect(runs).to.deep.equal(["a1", "b1", "c1", "a2", "b2", "a3"]);
+  });
+
+  it("runs what is urgent before the others of its group", async () => {
+    const isUrgent = (key: string): boolean => key.endsWith("!");
+    const { queue, runs, end } = queueOf({ concurrency: 1, groupOf, isUrgent });
+    for (const key of ["a1", "a2", "b1", "a3!", "b2!"]) queue.add(key);
+    for (let index = 0; index < 5; index += 1) await end(index);
+    expect(runs).to.deep.equal(["a1", "b2!", "a3!", "b1", "a2"]);
   });
 
   it("waits for what is running when it is stopped, and begins nothing new", async () => {
