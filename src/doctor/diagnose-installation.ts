@@ -5,6 +5,7 @@ import { caConfigMapName, keysSecretName } from "../connector/proxy-keys.ts";
 import { checkApiServer, checkDefinition, minorVersion } from "./check-api-server.ts";
 import { checkDriver } from "./check-driver.ts";
 import { checkCertificates, checkKeys, checkProxyService } from "./check-proxy.ts";
+import { checkPushRights, type ObservedRights } from "./check-push-rights.ts";
 import { checkController, checkDaemonSet, checkRegistration } from "./check-workloads.ts";
 import type { ClusterReader, Observed } from "./cluster-reader.ts";
 import type { Finding } from "./report.ts";
@@ -64,6 +65,7 @@ export async function diagnoseInstallation(
       checkCertificates(observed.certificates, names.namespace, now()),
       checkKeys(observed.keys, observed.certificates, names.namespace),
       checkProxyService(observed.proxyService, observed.slices, ref(names.proxyService)),
+      checkPushRights(await observeRights(cluster, settings), settings, names.namespace),
     ],
   };
 }
@@ -108,6 +110,23 @@ async function observeInstallation(cluster: ClusterReader, names: InstallationNa
     csiNodes,
     nodes,
     slices,
+  };
+}
+
+/** Reads who may do what, where that is of interest. It may be much, so one kind is read after the other. */
+async function observeRights(
+  cluster: ClusterReader,
+  { separatePush, requireProxyVerb }: InstalledSettings,
+): Promise<ObservedRights> {
+  const rbac = "/apis/rbac.authorization.k8s.io/v1";
+  const isSeparate = separatePush && requireProxyVerb;
+  const list = async (plural: string): Promise<Observed<readonly unknown[]>> =>
+    isSeparate ? { state: "missing" } : cluster.list(`${rbac}/${plural}`);
+  return {
+    roles: await list("roles"),
+    clusterRoles: await list("clusterroles"),
+    roleBindings: await list("rolebindings"),
+    clusterRoleBindings: await list("clusterrolebindings"),
   };
 }
 

@@ -81,6 +81,7 @@ describe("the doctor", function () {
       "proxy's certificates",
       "proxy's keys",
       "proxy's Service",
+      "who may push",
       "Connector",
       "conditions",
       "Service",
@@ -728,7 +729,98 @@ describe("the doctor", function () {
     const nobody = await findings({ serviceAccount: undefined });
     expect(nobody.at(-1)).to.include({ subject: "rights", verdict: "not checked" });
     const installation = await findings({ connector: undefined });
-    expect(installation.at(-1)?.subject).to.equal("proxy's Service");
+    expect(installation.at(-1)?.subject).to.equal("who may push");
+  });
+
+  describe("says who would lose the right to push with separate-push", () => {
+    const rbacGroup = "rbac.authorization.k8s.io";
+    const role = (plural: "roles" | "clusterroles", name: string, rules: readonly object[]) =>
+      server.put(plural, {
+        metadata: plural === "roles" ? { name, namespace: team } : { name },
+        rules,
+      } as FakeObject);
+    const bind = (
+      kind: "Role" | "ClusterRole",
+      name: string,
+      account: string,
+      namespace: string | undefined = team,
+    ) => {
+      const [owner, of] = account.split("/");
+      server.put(namespace === "" ? "clusterrolebindings" : "rolebindings", {
+        metadata: {
+          name: `${name}-${of ?? account}`.replaceAll(":", "-"),
+          ...(namespace !== "" && { namespace }),
+        },
+        roleRef: { apiGroup: rbacGroup, kind, name },
+        subjects: [
+          of === undefined
+            ? { kind: "Group", apiGroup: rbacGroup, name: account }
+            : { kind: "ServiceAccount", namespace: owner, name: of },
+        ],
+      } as FakeObject);
+    };
+    const group = ["connectors.alauda.io"];
+    const viewRule = { apiGroups: group, resources: ["connectors"], verbs: ["get", "list"] };
+    const pushRule = { apiGroups: group, resources: ["connectors/proxy"], verbs: ["update"] };
+    const whoMayPush = async (): Promise<Finding | undefined> =>
+      (await findings()).find(({ subject }) => subject === "who may push");
+
+    beforeEach(() => {
+      role("clusterroles", "view", [viewRule]);
+      role("clusterroles", "user", [viewRule, pushRule]);
+      role("clusterroles", "everything", [{ apiGroups: ["*"], resources: ["*"], verbs: ["*"] }]);
+      role("clusterroles", "system:controller:x", [
+        { apiGroups: ["*"], resources: ["*"], verbs: ["get"] },
+      ]);
+    });
+
+    it("by name, and nobody else", async () => {
+      bind("ClusterRole", "view", "team-a/viewer");
+      bind("ClusterRole", "view", "team-b/guest");
+      bind("ClusterRole", "user", "team-a/builder");
+      bind("ClusterRole", "everything", "ops/admin", "");
+      bind("ClusterRole", "system:controller:x", "kube-system/x", "");
+      bind("ClusterRole", "view", `${system}/connectors-node`, "");
+      bind("ClusterRole", "view", "system:serviceaccounts:team-c");
+      bind("ClusterRole", "view", "people");
+      const finding = await whoMayPush();
+      expect(finding).to.include({ verdict: "ok" });
+      expect(finding?.found).to.match(
+        /: system:serviceaccounts:team-c, team-a\/viewer, team-b\/guest$/,
+      );
+    });
+
+    it("by the connectors that a Role names", async () => {
+      const named = (names: readonly string[]) => [
+        { ...viewRule, resourceNames: ["harbor", "ghcr"] },
+        { ...pushRule, resourceNames: names },
+      ];
+      role("roles", "some", named(["harbor"]));
+      role("roles", "all", named(["ghcr", "harbor"]));
+      bind("Role", "some", "team-a/some");
+      bind("Role", "all", "team-a/all");
+      // The right in another namespace is none here.
+      bind("ClusterRole", "view", "team-a/elsewhere");
+      bind("ClusterRole", "user", "team-a/elsewhere", "team-b");
+      expect((await whoMayPush())?.found).to.match(/: team-a\/elsewhere, team-a\/some$/);
+    });
+
+    it("in a sentence that stays short, and where nobody would", async () => {
+      expect((await whoMayPush())?.found).to.contain("no ServiceAccount loses it");
+      for (let index = 0; index < 30; index += 1) {
+        bind("ClusterRole", "view", `team-a/account-${index}`);
+      }
+      expect((await whoMayPush())?.found).to.match(/, and 10 more$/);
+    });
+
+    it("no more once it is on, and not where it can't be read", async () => {
+      served.forbidden = /clusterroles$/;
+      expect(await whoMayPush()).to.include({ verdict: "not checked" });
+      change("configmaps", "connectors-settings", system, {
+        data: { SEPARATE_PUSH: "true", REQUIRE_PROXY_VERB: "true" },
+      });
+      expect((await whoMayPush())?.found).to.contain("needs update connectors/proxy");
+    });
   });
 
   it("says who needs no Role, also where it is not told whose rights to look at", async () => {
@@ -773,7 +865,7 @@ describe("the doctor", function () {
       expect(lines).to.include("Connector team-a/harbor");
       expect(stdout).to.match(/^ {2}ok {11}API server {12}v1\.35\.4 at http:/m);
       expect(stdout).to.match(/^ {2}not checked {2}DNS .* → run the doctor in a Pod$/m);
-      expect(lines.at(-1)).to.equal("18 ok, 1 not checked");
+      expect(lines.at(-1)).to.equal("19 ok, 1 not checked");
     });
 
     it("ends in 1 where something has failed, and shows no secret", async () => {
