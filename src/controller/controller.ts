@@ -23,6 +23,7 @@ import {
 } from "./reconcile-connector.ts";
 import { defaultReconcileTiming, type ReconcileTiming } from "./reconcile-schedule.ts";
 import { defaultRotationTiming, type RotationTiming } from "./rotation-plan.ts";
+import { createSharedCasKeeper } from "./shared-cas-keeper.ts";
 import { connectTriggers, startWatches, type Watches } from "./watches.ts";
 import { type Clock, createWorkQueue } from "./work-queue.ts";
 
@@ -120,6 +121,14 @@ export function startController(options: ControllerOptions): Controller {
     timing: { ...defaultRotationTiming, ...options.timing },
   });
 
+  const keepSharedCas = createSharedCasKeeper({
+    client,
+    installNamespace,
+    secrets: watches.sharedCas,
+    configMaps: watches.sharedCaBundle,
+    log,
+  });
+
   const tasks: Readonly<Record<string, (rest: string) => Promise<number | undefined>>> = {
     connector: async (rest) =>
       (await withReport(reconciler.reconcile, options)(parseRef(rest))).requeueAfterMs,
@@ -147,7 +156,11 @@ export function startController(options: ControllerOptions): Controller {
       return tasks[task]?.(rest);
     },
   });
-  const keysQueue = createWorkQueue({ ...shared, concurrency: 1, run: keepProxyKeys });
+  const installQueue = createWorkQueue({
+    ...shared,
+    concurrency: 2,
+    run: (key) => (key === "sharedCas" ? keepSharedCas() : keepProxyKeys()),
+  });
   const probes = createWorkQueue({
     ...shared,
     concurrency: probeConcurrency,
@@ -165,7 +178,8 @@ export function startController(options: ControllerOptions): Controller {
       connector: (ref: ConnectorRef, delayMs?: number) =>
         queue.add(`connector ${showRef(ref)}`, delayMs),
       namespace: (name: string) => queue.add(`namespace ${name}`),
-      proxyKeys: () => keysQueue.add("proxyKeys"),
+      proxyKeys: () => installQueue.add("proxyKeys"),
+      sharedCas: () => installQueue.add("sharedCas"),
     };
     if (!signal.aborted) connectTriggers(watches, triggers, random);
   });
@@ -173,7 +187,7 @@ export function startController(options: ControllerOptions): Controller {
     ready: () => caches.every((cache) => cache.ready),
     async stop() {
       abort.abort();
-      await Promise.all([queue, keysQueue, probes].map((one) => one.stop()));
+      await Promise.all([queue, installQueue, probes].map((one) => one.stop()));
     },
   };
 }

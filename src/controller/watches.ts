@@ -7,7 +7,7 @@ import type { ApiClient } from "../kube/api-client.ts";
 import { connectorsPath } from "../kube/find-connector.ts";
 import { type ObjectBounds, tenantBounds, withoutManagedFields } from "../kube/object-bounds.ts";
 import type { KubeObject } from "../kube/object-store.ts";
-import { sharedCaLabel } from "../kube/read-upstream-secrets.ts";
+import { sharedCaConfigMapName, sharedCaLabel } from "../kube/read-upstream-secrets.ts";
 import { type CacheTiming, createWatchedCache, type WatchedCache } from "../kube/watched-cache.ts";
 import type { Log } from "../log.ts";
 import { connectorOfService } from "./connector-service.ts";
@@ -40,6 +40,8 @@ export interface Watches {
   readonly roleBindings: Cache;
   /** The Secrets of the install namespace with certificates that every connector trusts. */
   readonly sharedCas: Cache;
+  /** The ConfigMap with their certificates, for the nodes. */
+  readonly sharedCaBundle: Cache;
   /** The Secret with the keys that all proxies share. */
   readonly proxyKeys: Cache;
   /** The ConfigMap with their published certificates. */
@@ -74,6 +76,7 @@ export function startWatches(options: WatchesOptions): Watches {
     roles: watch(`${rbacPath}/roles`, ourRoles),
     roleBindings: watch(`${rbacPath}/rolebindings`, ourRoles),
     sharedCas: watch(`${installPath}/secrets`, { labelSelector: sharedCaLabel }),
+    sharedCaBundle: watch(`${installPath}/configmaps`, named(sharedCaConfigMapName)),
     proxyKeys: watch(`${installPath}/secrets`, named(keysSecretName)),
     proxyCa: watch(`${installPath}/configmaps`, named(caConfigMapName)),
   };
@@ -87,6 +90,8 @@ export interface Triggers {
   namespace(name: string): void;
   /** Has the next step with the proxies' keys taken. */
   proxyKeys(): void;
+  /** Has the certificates that every connector trusts copied for the nodes. */
+  sharedCas(): void;
 }
 
 /** Reconciliations that are not urgent are spread over so many milliseconds. */
@@ -98,7 +103,8 @@ const spreadMs = 30_000;
  * @param random a random number in [0, 1)
  */
 export function connectTriggers(watches: Watches, triggers: Triggers, random: () => number): void {
-  const { connectors, services, roles, roleBindings, sharedCas, proxyKeys, proxyCa } = watches;
+  const { connectors, services, roles, roleBindings, sharedCas, sharedCaBundle } = watches;
+  const { proxyKeys, proxyCa } = watches;
   const versions = new Map<string, string>();
 
   const triggerAll = (delayMs: (object: KubeObject) => number): void => {
@@ -130,7 +136,11 @@ export function connectTriggers(watches: Watches, triggers: Triggers, random: ()
       if (name === proxyRoleName) triggers.namespace(namespace ?? "");
     });
   }
-  sharedCas.onChange(() => triggerAll(randomDelayMs));
+  sharedCas.onChange(() => {
+    triggers.sharedCas();
+    triggerAll(randomDelayMs);
+  });
+  sharedCaBundle.onChange(triggers.sharedCas);
   for (const cache of [proxyKeys, proxyCa]) cache.onChange(triggers.proxyKeys);
 
   triggerAll((object) => (isObserved(object) ? randomDelayMs() : 0));
@@ -138,6 +148,7 @@ export function connectTriggers(watches: Watches, triggers: Triggers, random: ()
     triggers.namespace(metadata.namespace ?? "");
   }
   triggers.proxyKeys();
+  triggers.sharedCas();
 }
 
 /** What says which object an object or a change is about. */

@@ -22,16 +22,25 @@ const subject = "who may push";
  */
 export function checkPushRights(
   rights: ObservedRights,
-  { separatePush, requireProxyVerb }: Pick<InstalledSettings, "separatePush" | "requireProxyVerb">,
+  {
+    separatePush,
+    requireProxyVerb,
+    defaultPermission,
+  }: Pick<InstalledSettings, "separatePush" | "requireProxyVerb" | "defaultPermission">,
   installNamespace: string,
 ): Finding {
+  const isOpen = defaultPermission === "namespace";
   if (separatePush && requireProxyVerb) {
-    return fine(subject, "needs update connectors/proxy, and every use get connectors/proxy");
+    const others = isOpen ? " for ServiceAccounts of other namespaces" : "";
+    const wanted = "needs update connectors/proxy, and every use get connectors/proxy";
+    return fine(subject, `${wanted}${others}`);
   }
   const unread = Object.values(rights).find(({ state }) => state === "unknown");
   if (unread !== undefined) return notChecked(subject, unread.why);
+  const isOfOwn = ({ account, namespace }: Grant): boolean =>
+    isOpen && account.startsWith(`${namespace}/`); // needs no Role there
   const grants = grantsOf(rights).filter(
-    ({ account }) => !account.startsWith(`${installNamespace}/`),
+    (grant) => !grant.account.startsWith(`${installNamespace}/`) && !isOfOwn(grant),
   );
   const losers = [...new Set(grants.map(({ account }) => account))]
     .filter((account) => losesPush(grants.filter((grant) => grant.account === account)))

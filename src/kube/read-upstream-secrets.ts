@@ -8,6 +8,7 @@ import {
   parseClientCertificate,
   parseCredential,
 } from "../connector/credential.ts";
+import { property } from "../connector/document.ts";
 import type { ReadUpstreamSecrets, Result } from "../connector/platform.ts";
 import { type Checked, describeProblems } from "../connector/problem.ts";
 import type { Log } from "../log.ts";
@@ -45,6 +46,11 @@ const maxRefusals = 2_000;
 
 /** The label of Secrets in the install namespace whose certificates every connector trusts. */
 export const sharedCaLabel = "connectors.cpaas.io/ca-cert=true";
+
+/** The name of the ConfigMap, in the install namespace, into which the controller copies those certificates. */
+export const sharedCaConfigMapName = "connectors-shared-cas";
+/** The key of the certificates in the ConfigMap. */
+export const sharedCaConfigMapKey = "ca.crt";
 
 /**
  * Creates a function that reads a connector's Secrets from the API server when they are needed. A Secret with
@@ -126,14 +132,11 @@ export function createUpstreamSecretsReader(options: UpstreamSecretsOptions): Re
   }
 
   async function sharedCertificates(): Promise<readonly string[]> {
-    const secrets = `Secrets labelled ${sharedCaLabel} in namespace ${installNamespace}`;
+    const configMap = `ConfigMap ${installNamespace}/${sharedCaConfigMapName}`;
     const lookUp = (): Promise<LookupResult<Owned<readonly string[]>>> =>
-      readCertificates(installNamespace, secrets, async () => {
-        const { items } = await listAll(client, secretPath(installNamespace), {
-          query: { labelSelector: sharedCaLabel },
-        });
-        return items.flatMap(parseCertificates);
-      });
+      readCertificates(installNamespace, configMap, () =>
+        readSharedCertificates(client, installNamespace),
+      );
     return (await certificates.get("shared", lookUp)).value;
   }
 
@@ -164,6 +167,31 @@ interface Owned<T> {
 
 const secretPath = (namespace: string, name?: string): string =>
   `/api/v1/namespaces/${namespace}/secrets${name === undefined ? "" : `/${name}`}`;
+
+/**
+ * Reads the certificates that every connector trusts. A controller or a Role from before the ConfigMap leaves the Secrets
+ * themselves to be listed.
+ * @throws ApiError of the ConfigMap where neither can be read
+ */
+async function readSharedCertificates(
+  client: Pick<ApiClient, "request">,
+  namespace: string,
+): Promise<readonly string[]> {
+  try {
+    const path = `/api/v1/namespaces/${namespace}/configmaps/${sharedCaConfigMapName}`;
+    const bundle = property(property(await client.request({ path }), "data"), sharedCaConfigMapKey);
+    return parseCertificates({ stringData: { [sharedCaConfigMapKey]: bundle } });
+  } catch (error) {
+    if (!hasStatus(error, 404) && !hasStatus(error, 403)) throw error;
+    const options = { query: { labelSelector: sharedCaLabel } };
+    const { items } = await listAll(client, secretPath(namespace), options).catch(
+      (refusal: unknown) => {
+        throw hasStatus(refusal, 403) ? error : refusal;
+      },
+    );
+    return items.flatMap(parseCertificates);
+  }
+}
 
 /** How a Secret of a kind is read, and what to do where it is missing. */
 interface SecretKind<T> {

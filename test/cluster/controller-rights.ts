@@ -41,10 +41,12 @@ export function controllerRights(options: ControllerRights): readonly object[] {
         rule("connectors.alauda.io", ["connectors"], ["get", "list", "watch"]),
         rule("connectors.alauda.io", ["connectors/status"], ["patch"]),
         rule("", ["services"], ["get", "list", "watch", "create", "patch"]),
+        rule(rbacGroup, ["roles", "rolebindings"], ["get", "list", "watch", "create"]),
         rule(
           rbacGroup,
           ["roles", "rolebindings"],
-          ["get", "list", "watch", "create", "patch", "delete"],
+          ["patch", "delete"],
+          ["connectors-proxy-secrets"],
         ),
         rule("events.k8s.io", ["events"], ["create", "patch"]),
       ],
@@ -66,7 +68,12 @@ export function controllerRights(options: ControllerRights): readonly object[] {
       rules: [
         rule("", ["secrets"], ["list", "watch", "create"]), // those with certificates are found by their label
         rule("", ["secrets"], ["get", "patch"], ["connectors-proxy-keys"]),
-        rule("", ["configmaps"], ["list", "watch", "patch"], ["connectors-proxy-ca"]),
+        rule(
+          "",
+          ["configmaps"],
+          ["list", "watch", "patch"],
+          ["connectors-proxy-ca", "connectors-shared-cas"],
+        ),
         rule("", ["configmaps"], ["create"]),
       ],
     },

@@ -107,6 +107,15 @@ describe("the time of the last probe", () => {
     );
   });
 
+  it("is kept for longer while a probe is pending", () => {
+    const first = conditions({});
+    const options = { generation: 1, before: first, now: noon + 90 * 60_000, isPending: true };
+    const states = Object.fromEntries(
+      first.map(({ type, status, reason, message }) => [type, { status, reason, message }]),
+    ) as unknown as Parameters<typeof createConditions>[0];
+    expect(times(createConditions(states, options))).to.deep.equal(times(first));
+  });
+
   it("is renewed when a condition changes, be it a message alone", () => {
     const first = conditions({ AuthReady: bad("A", "one") });
     for (const state of [bad("A", "two"), bad("B", "one"), good("A", "one")]) {

@@ -363,6 +363,44 @@ describe("startController()", function () {
     expect(JSON.stringify(role())).to.contain('"resourceNames":["client"]');
   });
 
+  describe("for the certificates that every connector trusts", () => {
+    const bundle = (): unknown =>
+      property(
+        property(server.get("configmaps", "connectors-shared-cas", "connectors-system"), "data"),
+        "ca.crt",
+      );
+    const inSystem = {
+      namespace: "connectors-system",
+      labels: { "connectors.cpaas.io/ca-cert": "true" },
+    };
+    const isBundle = (expected: readonly string[]): Promise<true> =>
+      until(
+        () => bundle() === expected.toSorted().join(""),
+        `the ConfigMap has ${String(bundle()).length} characters`,
+      );
+
+    it("keeps a ConfigMap with them, and nothing else of their Secrets", async () => {
+      const [one = "", other = ""] = await Promise.all(
+        ["one", "other"].map(
+          async (name) => `${(await createAuthority(name, new Date())).certificate.trim()}\n`,
+        ),
+      );
+      start();
+      await isBundle([]);
+      putSecret("first", { "ca.crt": one, password: right }, inSystem);
+      putSecret("second", { "any.pem": other + one }, inSystem);
+      putSecret("unlabelled", { "ca.crt": other }, { namespace: "connectors-system" });
+      await isBundle([one, other]);
+      expect(JSON.stringify(server.get("configmaps", "connectors-shared-cas", inSystem.namespace)))
+        .to.contain("managed-by")
+        .and.not.contain(right);
+      server.remove("secrets", "second", "connectors-system");
+      await isBundle([one]);
+      server.remove("configmaps", "connectors-shared-cas", "connectors-system");
+      await isBundle([one]);
+    });
+  });
+
   describe("for a document that is wrong", () => {
     it("makes nothing for another class", async () => {
       put({ connectorClassName: "git", ...withSecret });

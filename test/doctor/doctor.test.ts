@@ -805,6 +805,15 @@ describe("the doctor", function () {
       expect((await whoMayPush())?.found).to.match(/: team-a\/elsewhere, team-a\/some$/);
     });
 
+    it("where a namespace's own accounts need no Role", async () => {
+      change("configmaps", "connectors-settings", system, {
+        data: { DEFAULT_PERMISSION: "namespace" },
+      });
+      bind("ClusterRole", "view", "team-a/own");
+      bind("ClusterRole", "view", "team-b/guest");
+      expect((await whoMayPush())?.found).to.match(/: team-b\/guest$/);
+    });
+
     it("in a sentence that stays short, and where nobody would", async () => {
       expect((await whoMayPush())?.found).to.contain("no ServiceAccount loses it");
       for (let index = 0; index < 30; index += 1) {

@@ -89,13 +89,14 @@ describe("createUpstreamSecretsReader()", () => {
     expect(await passwordOf()).to.equal("second");
   });
 
-  it("reads no Secret for an anonymous connector", async () => {
+  it("reads no Secret for an anonymous connector but those for all", async () => {
     const answer = await read(connectorWith({}));
     expect(answer).to.deep.equal({
       ok: true,
       value: { credential: undefined, caCertificates: [] },
     });
     expect(server.requests.map(({ path }) => path)).to.deep.equal([
+      "/api/v1/namespaces/connectors-system/configmaps/connectors-shared-cas",
       "/api/v1/namespaces/connectors-system/secrets",
     ]);
   });
@@ -205,6 +206,52 @@ describe("createUpstreamSecretsReader()", () => {
       value: { credential: undefined, caCertificates: [own, shared] },
     });
   });
+
+  it("takes those that are for all from the controller's ConfigMap, and lists no Secret then", async () => {
+    const [bundled = "", labelled = ""] = certificates;
+    server.put("configmaps", {
+      metadata: { name: "connectors-shared-cas", namespace: "connectors-system" },
+      data: { "ca.crt": `${bundled}\n` },
+    });
+    const metadata = {
+      name: "all",
+      namespace: "connectors-system",
+      labels: { "connectors.cpaas.io/ca-cert": "true" },
+    };
+    server.put("secrets", { metadata, data: base64({ "ca.crt": labelled }) });
+    const answer = await read(connectorWith({}));
+    expect(answer.ok && answer.value.caCertificates).to.deep.equal([bundled]);
+    expect(server.requests.map(({ path }) => path)).to.deep.equal([
+      "/api/v1/namespaces/connectors-system/configmaps/connectors-shared-cas",
+    ]);
+  });
+
+  for (const [what, configMaps, secrets] of [
+    ["lists the Secrets where there is no ConfigMap yet", 404, undefined],
+    ["lists the Secrets where it may not read the ConfigMap yet", 403, undefined],
+    ["trusts none of them where it may read neither, and says so once", 404, 403],
+  ] as const) {
+    it(what, async () => {
+      const [shared = ""] = certificates;
+      const metadata = {
+        name: "all",
+        namespace: "connectors-system",
+        labels: { "connectors.cpaas.io/ca-cert": "true" },
+      };
+      server.put("secrets", { metadata, data: base64({ "ca.crt": shared }) });
+      server.intercept = ({ path }) => {
+        const status = path.includes("/configmaps") ? configMaps : secrets;
+        return status && { status, body: statusOf(status, "no") };
+      };
+      for (const laterMs of [0, 10_000]) {
+        time += laterMs;
+        const answer = await read(connectorWith({}));
+        const expected = secrets === undefined ? [shared] : [];
+        expect(answer.ok && answer.value.caCertificates).to.deep.equal(expected);
+      }
+      expect(logged).to.have.lengthOf(secrets === undefined ? 0 : 1);
+    });
+  }
 
   it("does without certificates that can't be read, and says so once", async () => {
     const connector = connectorWith({ caCertSecretRef: { name: "none" } });
