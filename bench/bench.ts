@@ -23,8 +23,15 @@ else {
 
 async function run(): Promise<void> {
   await requirePrograms([
-    ...["unshare", "mount", "setpriv", "curl"],
-    ...["nginx", "haproxy", "wrk", "docker-registry", "htpasswd"],
+    "unshare",
+    "mount",
+    "setpriv",
+    "curl",
+    "nginx",
+    "haproxy",
+    "wrk",
+    "docker-registry",
+    "htpasswd",
   ]);
   execFileSync("npm", ["run", "--silent", "build"], {
     cwd: new URL("..", import.meta.url),
@@ -45,8 +52,18 @@ async function inside(folder: string): Promise<number> {
   const child = spawn(
     "unshare",
     [
-      ...[...privileges, "--mount", "--propagation", "private", "--"],
-      ...["sh", "-c", begin, "sh", process.execPath, script, ...args],
+      ...privileges,
+      "--mount",
+      "--propagation",
+      "private",
+      "--",
+      "sh",
+      "-c",
+      begin,
+      "sh",
+      process.execPath,
+      script,
+      ...args,
     ],
     { stdio: "inherit", env: { ...process.env, TMPDIR: folder } },
   );

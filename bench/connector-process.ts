@@ -49,9 +49,19 @@ export async function startConnector(
   const logFile = join(folder, "log");
   await writeFile(logFile, "");
   const program = await startProgram("sh", [
-    ...["-c", 'exec "$@" 2> "$0"', logFile, "env", ...image.env],
-    ...[process.execPath, ...flags, main, "standalone"],
-    ...["--connectors", connectors, "--state", state],
+    "-c",
+    'exec "$@" 2> "$0"',
+    logFile,
+    "env",
+    ...image.env,
+    process.execPath,
+    ...flags,
+    main,
+    "standalone",
+    "--connectors",
+    connectors,
+    "--state",
+    state,
     ...["--listen", "http://127.0.0.1:0", "--listen", "https://127.0.0.1:0", ...args],
   ]);
   const [, http = "", https = ""] = await readyLine(logFile);

@@ -60,12 +60,16 @@ export async function compareTunnels(
     target: number | undefined,
   ): Promise<readonly Comparison[]> => [
     {
-      ...{ label: "pull, TLS ← TLS", unit: "GB/s", target },
+      label: "pull, TLS ← TLS",
+      unit: "GB/s",
+      target,
       samples: await takeTurns(pair, rounds, pull),
     },
     {
-      ...{ label: `small GET, a connection for each, ${connections} at once`, unit: "requests/s" },
-      ...{ target: undefined, samples: await takeTurns(pair, rounds, connect) },
+      label: `small GET, a connection for each, ${connections} at once`,
+      unit: "requests/s",
+      target: undefined,
+      samples: await takeTurns(pair, rounds, connect),
     },
   ];
   return {
@@ -97,17 +101,25 @@ async function startWays(
   const own = `https://${host}/v2/${repository}`;
   return [
     {
-      ...{ name: ways.reverse, pid, authorityFile },
+      name: ways.reverse,
+      pid,
+      authorityFile,
       authorization: `Basic ${Buffer.from(`any:${token}`).toString("base64")}`,
       repositoryUrl: `${connector.https}/v2/namespaces/${namespace}/connectors/files-tls/${repository}`,
     },
     {
-      ...{ name: ways.intercepted, pid, authorityFile, authorization: "" },
-      ...{ repositoryUrl: own, proxy: proxyFor("files-tls") },
+      name: ways.intercepted,
+      pid,
+      authorityFile,
+      authorization: "",
+      repositoryUrl: own,
+      proxy: proxyFor("files-tls"),
     },
     { name: ways.blind, pid, ...direct, repositoryUrl: own, proxy: proxyFor("files") },
     {
-      ...{ name: ways.haproxy, pid: haproxy.program.pid, ...direct },
+      name: ways.haproxy,
+      pid: haproxy.program.pid,
+      ...direct,
       repositoryUrl: `https://${haproxy.host}/v2/${repository}`,
     },
   ];

@@ -88,7 +88,11 @@ export async function openPlace(options: PlaceOptions): Promise<Place> {
     return outcome;
   };
   const place: Place = {
-    ...{ example, transport, prefix, folder, sh },
+    example,
+    transport,
+    prefix,
+    folder,
+    sh,
     names: {
       [`${proxy}/${path}/${prefix}/small`]: "$IMAGES",
       [`${path}/${prefix}/small`]: "…",
@@ -125,7 +129,11 @@ export async function openPlace(options: PlaceOptions): Promise<Place> {
 
 /** containers/image remembers for root, in a folder of the machine, which registry has which layer. */
 const apart = [
-  ...["--mount", "--propagation", "slave", "sh", "-euc"],
+  "--mount",
+  "--propagation",
+  "slave",
+  "sh",
+  "-euc",
   'mkdir -p /var/lib/containers; mount --bind "$TMP/containers" /var/lib/containers; exec sh -euc "$0"',
 ];
 

@@ -88,7 +88,9 @@ async function start(programs: string, resources: Cleanup): Promise<Workbench> {
   const host = resources.add(await startCiHost({ nodeArgs: [`--import=${names}`] }));
   const connector = (name: string, { url, username, password, tls }: DockerRegistry): string =>
     connectorYaml({
-      ...{ ref: `team-a/${name}`, address: url, login: { username, password } },
+      ref: `team-a/${name}`,
+      address: url,
+      login: { username, password },
       ...(tls && { ca: tls.ca }),
     });
   const connectors = [
@@ -155,7 +157,8 @@ async function start(programs: string, resources: Cleanup): Promise<Workbench> {
       const { payload } = fixtures.large;
       const PATH = [bin, ...(ofTheSystem ? paths.toReversed() : paths)].join(":");
       const variables = {
-        ...{ ...environment, PATH },
+        ...environment,
+        PATH,
         BASE: `${named.base.host}/${prefix}`,
         TARGET: `${named.target.host}/${prefix}`,
       };

@@ -9,14 +9,18 @@ const root = join(import.meta.dirname, "../..");
 
 /** What the Prometheus operator installs, as far as the component monitoring needs it. */
 const podMonitor = {
-  ...{ apiVersion: "apiextensions.k8s.io/v1", kind: "CustomResourceDefinition" },
+  apiVersion: "apiextensions.k8s.io/v1",
+  kind: "CustomResourceDefinition",
   metadata: { name: "podmonitors.monitoring.coreos.com" },
   spec: {
-    ...{ group: "monitoring.coreos.com", scope: "Namespaced" },
+    group: "monitoring.coreos.com",
+    scope: "Namespaced",
     names: { kind: "PodMonitor", plural: "podmonitors" },
     versions: [
       {
-        ...{ name: "v1", served: true, storage: true },
+        name: "v1",
+        served: true,
+        storage: true,
         schema: {
           openAPIV3Schema: { type: "object", "x-kubernetes-preserve-unknown-fields": true },
         },
@@ -67,7 +71,8 @@ describe("the manifests in daemonset/", function () {
       await mkdir(overlay);
       const base = relative(overlay, join(root, "daemonset"));
       const kustomization = {
-        ...{ apiVersion: "kustomize.config.k8s.io/v1beta1", kind: "Kustomization" },
+        apiVersion: "kustomize.config.k8s.io/v1beta1",
+        kind: "Kustomization",
         resources: [base],
         components: chosen.map((name) => `${base}/components/${name}`),
       };

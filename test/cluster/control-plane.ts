@@ -37,26 +37,40 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
   const etcdPeers = `http://127.0.0.1:${peers}`;
   await startProgram(place, "etcd", [
     "etcd",
-    ...["--data-dir", file("etcd"), "--unsafe-no-fsync"],
-    ...["--listen-client-urls", etcd, "--advertise-client-urls", etcd],
-    ...["--listen-peer-urls", etcdPeers, "--initial-advertise-peer-urls", etcdPeers],
-    ...["--initial-cluster", `default=${etcdPeers}`],
+    "--data-dir",
+    file("etcd"),
+    "--unsafe-no-fsync",
+    "--listen-client-urls",
+    etcd,
+    "--advertise-client-urls",
+    etcd,
+    "--listen-peer-urls",
+    etcdPeers,
+    "--initial-advertise-peer-urls",
+    etcdPeers,
+    "--initial-cluster",
+    `default=${etcdPeers}`,
   ]);
   await writeFile(file("audit-policy.json"), JSON.stringify(auditPolicy));
   const issuer = "https://kubernetes.default.svc.cluster.local";
   await startProgram(place, "apiserver", [
     join(bin, "kube-apiserver"),
     `--etcd-servers=${etcd}`,
-    ...[`--bind-address=${address}`, `--advertise-address=${address}`, `--secure-port=${port}`],
+    `--bind-address=${address}`,
+    `--advertise-address=${address}`,
+    `--secure-port=${port}`,
     `--cert-dir=${file("certs")}`,
     "--service-cluster-ip-range=10.96.0.0/16",
-    ...["--authorization-mode=Node,RBAC", `--token-auth-file=${file("tokens.csv")}`],
-    ...[`--service-account-issuer=${issuer}`, `--api-audiences=${issuer}`],
+    "--authorization-mode=Node,RBAC",
+    `--token-auth-file=${file("tokens.csv")}`,
+    `--service-account-issuer=${issuer}`,
+    `--api-audiences=${issuer}`,
     `--service-account-signing-key-file=${file("sa.key")}`,
     `--service-account-key-file=${file("sa.key")}`,
     "--kubelet-preferred-address-types=InternalIP",
     "--allow-privileged=true",
-    ...[`--audit-policy-file=${file("audit-policy.json")}`, `--audit-log-path=${file(auditLog)}`],
+    `--audit-policy-file=${file("audit-policy.json")}`,
+    `--audit-log-path=${file(auditLog)}`,
     ...(hasNodes ? [] : ["--disable-admission-plugins=ServiceAccount"]),
   ]);
   const server = `https://${address}:${port}`;
@@ -79,7 +93,9 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
 /** Lines of JSON in the folder of the first node: each request of a ServiceAccount of connectors-system, and no bodies. */
 export const auditLog = "audit.log";
 const auditPolicy = {
-  ...{ apiVersion: "audit.k8s.io/v1", kind: "Policy", omitStages: ["RequestReceived"] },
+  apiVersion: "audit.k8s.io/v1",
+  kind: "Policy",
+  omitStages: ["RequestReceived"],
   rules: [
     {
       level: "Metadata",

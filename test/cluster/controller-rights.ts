@@ -19,7 +19,10 @@ export function controllerRights(options: ControllerRights): readonly object[] {
   const { namespace, serviceAccount, clusterName, secretReader, readsAllSecrets } = options;
   const subjects = [{ kind: "ServiceAccount", name: serviceAccount, namespace }];
   const bind = (kind: "Role" | "ClusterRole", name: string, metadata: object): object => ({
-    ...{ ...rbac, kind: `${kind}Binding`, metadata, subjects },
+    ...rbac,
+    kind: `${kind}Binding`,
+    metadata,
+    subjects,
     roleRef: { apiGroup: rbacGroup, kind, name },
   });
   const rule = (
@@ -28,7 +31,9 @@ export function controllerRights(options: ControllerRights): readonly object[] {
     verbs: readonly string[],
     resourceNames?: readonly string[],
   ): object => ({
-    ...{ apiGroups: [group], resources, verbs },
+    apiGroups: [group],
+    resources,
+    verbs,
     ...(resourceNames === undefined ? {} : { resourceNames }),
   });
   return [

@@ -60,7 +60,9 @@ describe("the controller, on a real API server", function () {
   const withSecret = { auth: { name: "tokenAuth", secretRef: { name: "login" } } };
   const putLogin = (password: string, type = "kubernetes.io/basic-auth"): Promise<string> =>
     apply({
-      ...{ apiVersion: "v1", kind: "Secret", type },
+      apiVersion: "v1",
+      kind: "Secret",
+      type,
       metadata: { name: "login", namespace: team },
       stringData: { username: "robot", password },
     });
@@ -119,7 +121,10 @@ describe("the controller, on a real API server", function () {
           controllerServiceAccount: account,
           secretReaderClusterRole: `c-secret-reader-${id}`,
         },
-        ...{ instance: "test", clock: systemClock, random: Math.random, log },
+        instance: "test",
+        clock: systemClock,
+        random: Math.random,
+        log,
         timing: { periodMs: 2_000, initialRetryMs: 200, maxRetryMs: 1_000, overlapMs: 3_000 },
         ...more,
       }),
@@ -139,7 +144,9 @@ describe("the controller, on a real API server", function () {
   };
   const rights = (serviceAccount: string, readsAllSecrets: boolean): readonly object[] =>
     controllerRights({
-      ...{ serviceAccount, readsAllSecrets, namespace: system },
+      serviceAccount,
+      readsAllSecrets,
+      namespace: system,
       clusterName: `c-${serviceAccount}-${id}`,
       secretReader: `c-secret-reader-${id}`,
     });

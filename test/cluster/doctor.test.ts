@@ -70,8 +70,12 @@ describe("the doctor, on a real API server", function () {
     const { status, verdicts } = await doctor();
     expect(status).to.equal(1);
     expect(verdicts).to.include({
-      ...{ "API server": "ok", "Connector definition": "failed", CSIDriver: "failed" },
-      ...{ DaemonSet: "failed", controller: "failed", "proxy's Service": "failed" },
+      "API server": "ok",
+      "Connector definition": "failed",
+      CSIDriver: "failed",
+      DaemonSet: "failed",
+      controller: "failed",
+      "proxy's Service": "failed",
     });
   });
 
@@ -81,8 +85,12 @@ describe("the doctor, on a real API server", function () {
     const { status, verdicts } = await doctor();
     expect(status).to.equal(1);
     expect(verdicts).to.include({
-      ...{ "Connector definition": "ok", CSIDriver: "ok", DaemonSet: "warning" },
-      ...{ controller: "failed", "proxy's certificates": "failed", "proxy's keys": "failed" },
+      "Connector definition": "ok",
+      CSIDriver: "ok",
+      DaemonSet: "warning",
+      controller: "failed",
+      "proxy's certificates": "failed",
+      "proxy's keys": "failed",
     });
   });
 
@@ -91,31 +99,42 @@ describe("the doctor, on a real API server", function () {
     await apply(
       { apiVersion: "v1", kind: "Namespace", metadata: { name: "team-a" } },
       {
-        ...{ apiVersion: "v1", kind: "Secret", type: "kubernetes.io/basic-auth" },
+        apiVersion: "v1",
+        kind: "Secret",
+        type: "kubernetes.io/basic-auth",
         metadata: { name: "login", namespace: "team-a" },
         stringData: { username: "alice", password: "secret-of-alice" },
       },
       {
-        ...{ apiVersion: "connectors.alauda.io/v1alpha1", kind: "Connector" },
+        apiVersion: "connectors.alauda.io/v1alpha1",
+        kind: "Connector",
         metadata: { name: "harbor", namespace: "team-a" },
         spec: {
-          ...{ connectorClassName: "oci", address: registry.url },
+          connectorClassName: "oci",
+          address: registry.url,
           auth: { name: "tokenAuth", secretRef: { name: "login" } },
         },
       },
       {
-        ...{ apiVersion: "v1", kind: "ServiceAccount" },
+        apiVersion: "v1",
+        kind: "ServiceAccount",
         metadata: { name: "builder", namespace: "team-a" },
       },
     );
     await cluster.kubectl([
-      ...["wait", "--for=condition=Ready", "connector/harbor", "-n", "team-a", "--timeout=30s"],
+      "wait",
+      "--for=condition=Ready",
+      "connector/harbor",
+      "-n",
+      "team-a",
+      "--timeout=30s",
     ]);
     const { status, verdicts, text } = await ofConnector();
     const wrong = Object.entries(verdicts).filter(([, verdict]) => verdict !== "ok");
     expect(Object.fromEntries(wrong)).to.deep.equal({
       DNS: "not checked",
-      ...{ "right to pull": "failed", "right to push": "failed" },
+      "right to pull": "failed",
+      "right to push": "failed",
     });
     expect(status).to.equal(1);
     expect(text).not.to.contain("secret-of-alice");
@@ -141,9 +160,15 @@ describe("the doctor, on a real API server", function () {
     await kubectl("set-context", context, `--cluster=${name}`, `--user=${context}`);
     const { verdicts, text } = await ofConnector(`--context=${context}`);
     expect(verdicts).to.include({
-      ...{ "API server": "ok", "Connector definition": "ok", CSIDriver: "not checked" },
-      ...{ Connector: "ok", conditions: "ok", registry: "ok" }, // the right to use it is that to read it
-      ...{ Secret: "not checked", login: "not checked", "right to pull": "not checked" },
+      "API server": "ok",
+      "Connector definition": "ok",
+      CSIDriver: "not checked",
+      Connector: "ok",
+      conditions: "ok",
+      registry: "ok", // the right to use it is that to read it
+      Secret: "not checked",
+      login: "not checked",
+      "right to pull": "not checked",
     });
     expect(text).to.contain("not allowed to read it: ");
     expect(text).not.to.contain(token.trim());
@@ -154,14 +179,19 @@ describe("the doctor, on a real API server", function () {
     const driver = ["patch", "csidriver", "connectors-csi", "--type=merge", "-p"];
     await cluster.kubectl([...driver, JSON.stringify({ spec: { requiresRepublish: false } })]);
     await apply({
-      ...{ apiVersion: "storage.k8s.io/v1", kind: "CSINode", metadata: { name: "node1" } },
+      apiVersion: "storage.k8s.io/v1",
+      kind: "CSINode",
+      metadata: { name: "node1" },
       spec: { drivers: [] },
     });
     await patchStatus("deployment", "connectors-controller", { availableReplicas: 0 });
     const { status, verdicts } = await ofConnector();
     expect(status).to.equal(1);
     expect(verdicts).to.include({
-      ...{ CSIDriver: "failed", registration: "failed", controller: "failed", Secret: "failed" },
+      CSIDriver: "failed",
+      registration: "failed",
+      controller: "failed",
+      Secret: "failed",
       login: "not checked",
     });
   });
@@ -178,7 +208,9 @@ describe("the doctor, on a real API server", function () {
         }),
         probe: createProbe(upstreams),
         names: { ...installedNames, installNamespace: system, clusterDomain: "cluster.local" },
-        ...{ instance: "test", clock: systemClock, random: Math.random },
+        instance: "test",
+        clock: systemClock,
+        random: Math.random,
         log: createLog((line) => lines.push(line), Date.now),
       }),
     );
@@ -188,18 +220,28 @@ describe("the doctor, on a real API server", function () {
       30_000,
     );
     await cluster.kubectl([
-      ...["wait", "--for=create", "configmap/connectors-proxy-ca", "-n", system, "--timeout=30s"],
+      "wait",
+      "--for=create",
+      "configmap/connectors-proxy-ca",
+      "-n",
+      system,
+      "--timeout=30s",
     ]);
     await apply(
       { apiVersion: "v1", kind: "Node", metadata: { name: "node1" } },
       {
-        ...{ apiVersion: "storage.k8s.io/v1", kind: "CSINode", metadata: { name: "node1" } },
+        apiVersion: "storage.k8s.io/v1",
+        kind: "CSINode",
+        metadata: { name: "node1" },
         spec: { drivers: [{ name: "connectors-csi", nodeID: "node1" }] },
       },
       {
-        ...{ apiVersion: "discovery.k8s.io/v1", kind: "EndpointSlice", addressType: "IPv4" },
+        apiVersion: "discovery.k8s.io/v1",
+        kind: "EndpointSlice",
+        addressType: "IPv4",
         metadata: {
-          ...{ name: "connectors-proxy-1", namespace: system },
+          name: "connectors-proxy-1",
+          namespace: system,
           labels: { "kubernetes.io/service-name": "connectors-proxy" },
         },
         endpoints: [{ addresses: ["10.244.0.2"], conditions: { ready: true } }],
@@ -208,10 +250,14 @@ describe("the doctor, on a real API server", function () {
     );
     const numbers = { currentNumberScheduled: 1, desiredNumberScheduled: 1, numberMisscheduled: 0 };
     await patchStatus("daemonset", "connectors-node", {
-      ...{ ...numbers, numberReady: 1, updatedNumberScheduled: 1 },
+      ...numbers,
+      numberReady: 1,
+      updatedNumberScheduled: 1,
     });
     await patchStatus("deployment", "connectors-controller", {
-      ...{ replicas: 2, readyReplicas: 2, availableReplicas: 2 },
+      replicas: 2,
+      readyReplicas: 2,
+      availableReplicas: 2,
     });
   }
 });

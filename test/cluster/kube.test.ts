@@ -236,8 +236,16 @@ describe("the answers of a real API server", function () {
     const tokenOf = (pod: string, options: readonly string[] = []): Promise<string> =>
       cluster
         .kubectl([
-          ...["create", "token", "builder", "-n", team, "--bound-object-kind", "Pod"],
-          ...["--bound-object-name", pod, ...options],
+          "create",
+          "token",
+          "builder",
+          "-n",
+          team,
+          "--bound-object-kind",
+          "Pod",
+          "--bound-object-name",
+          pod,
+          ...options,
         ])
         .then((text) => text.trim());
     /** Nothing runs it: for its token it only has to be there. */
@@ -340,7 +348,10 @@ describe("the answers of a real API server", function () {
 
   describe("about a Secret", () => {
     const connectorOf = (secretName: string, more: Partial<Connector> = {}): Connector => ({
-      ...{ namespace: team, name: "harbor", uid: "u1", secretName },
+      namespace: team,
+      name: "harbor",
+      uid: "u1",
+      secretName,
       address: {
         ...{ origin: "https://harbor.example.com", scheme: "https", port: 443, basePath: "" },
         ...{ hostname: "harbor.example.com", imageHost: "harbor.example.com" },

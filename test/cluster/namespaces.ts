@@ -37,8 +37,19 @@ export async function createNode(
   const ready = join(folder, "ready");
   const [command = "", ...args] = [
     ...(dieWithParent ? dyingWithParent : []),
-    ...["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"],
-    ...["--propagation", "private", "bash", "-euc", initScript, ready],
+    "unshare",
+    "--net",
+    "--mount",
+    "--pid",
+    "--fork",
+    "--kill-child",
+    "--mount-proc",
+    "--propagation",
+    "private",
+    "bash",
+    "-euc",
+    initScript,
+    ready,
   ];
   const child = spawn(command, args, { cwd: folder, detached: true, stdio: "ignore" });
   child.unref();

@@ -30,7 +30,14 @@ const folderPrefix = "oci-connector-cluster-";
 
 const programsForAll = ["etcd", "openssl"];
 const programsForNodes = [
-  ...["containerd", "runc", "iptables", "busybox", "conntrack", "ip", "nsenter", "unshare"],
+  "containerd",
+  "runc",
+  "iptables",
+  "busybox",
+  "conntrack",
+  "ip",
+  "nsenter",
+  "unshare",
   "/usr/lib/cni/bridge",
 ];
 

@@ -34,13 +34,16 @@ export async function startWorker(options: WorkerOptions): Promise<void> {
   await startProgram(place, "kubelet", [
     join(bin, "kubelet"),
     ...common,
-    ...[`--config=${file("kubelet.yaml")}`, `--node-ip=${options.address}`],
+    `--config=${file("kubelet.yaml")}`,
+    `--node-ip=${options.address}`,
   ]);
   // nf_conntrack_max can't be written in a namespace; kube-proxy ends where it can't write it.
   await startProgram(place, "kube-proxy", [
     join(bin, "kube-proxy"),
     ...common,
-    ...["--proxy-mode=iptables", "--conntrack-max-per-core=0", "--cluster-cidr=10.244.0.0/16"],
+    "--proxy-mode=iptables",
+    "--conntrack-max-per-core=0",
+    "--cluster-cidr=10.244.0.0/16",
   ]);
   const query = '{.status.conditions[?(@.type=="Ready")].status}{.spec.taints}';
   await waitUntil(place, `${node.name} was Ready`, () =>
@@ -61,7 +64,9 @@ export async function loadImage(node: Node, image: string): Promise<void> {
 
 const ctr = (node: Node, args: readonly string[]): readonly string[] => [
   "ctr",
-  ...["--address", join(node.folder, "containerd.sock"), ...args],
+  "--address",
+  join(node.folder, "containerd.sock"),
+  ...args,
 ];
 
 /**

@@ -8,6 +8,16 @@ import { refusals } from "./workflows/refusals.ts";
 
 /** Everything that the distribution specification 1.1 describes, in the order in which it is tried. */
 export const chapters: readonly Chapter[] = [
-  ...[pull, partial, blobs, uploads, mounts, manifests, artifacts],
-  ...[tags, referrers, catalog, management, refusals],
+  pull,
+  partial,
+  blobs,
+  uploads,
+  mounts,
+  manifests,
+  artifacts,
+  tags,
+  referrers,
+  catalog,
+  management,
+  refusals,
 ];

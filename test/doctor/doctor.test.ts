@@ -399,7 +399,8 @@ describe("the doctor", function () {
         changeSpec("connectors", "harbor", team, {
           params: [{ name: "immutableTags", value: Array<string>(1_001).fill("v*") }],
         }),
-      ...{ subject: "Connector", verdict: "warning" },
+      subject: "Connector",
+      verdict: "warning",
       says: ["the next release refuses it: spec.params.0.value: found 1001 patterns"],
     },
     {

@@ -287,7 +287,11 @@ function bodies({ token }: Vocabulary): fc.Arbitrary<string> {
   // A request for another's repository, as only the registry would understand it.
   const inner = [
     "GET /victim/v2/private/app/tags/list HTTP/1.1",
-    ...["Host: x", "OCI-Inner: yes", `Authorization: Bearer ${token}`, "", ""],
+    "Host: x",
+    "OCI-Inner: yes",
+    `Authorization: Bearer ${token}`,
+    "",
+    "",
   ].join(crlf);
   const chunk = (text: string): string => `${text.length.toString(16)}${crlf}${text}${crlf}`;
   const content = fc.oneof(fc.constantFrom("hello", "{}", inner), fc.string({ maxLength: 100 }));

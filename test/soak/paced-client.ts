@@ -44,7 +44,11 @@ export function pacedClient({ host, token }: Target): PacedClient {
   return async (method, path, { headers, body, onChunk } = {}) => {
     const length = method === "GET" ? {} : { "content-length": String(body?.length ?? 0) };
     const sent = httpRequest({
-      ...{ agent, hostname, port, method, path },
+      agent,
+      hostname,
+      port,
+      method,
+      path,
       headers: { ...headers, ...length, authorization },
     });
     sent.on("error", () => {}); // the answer tells, or that there is none

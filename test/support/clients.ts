@@ -62,9 +62,7 @@ export async function prepareClients(): Promise<Clients> {
     BUILDAH_ISOLATION: "chroot",
   };
   const skopeoFlags = ["--policy", policy, "--registries.d", join(settings, "registries.d")];
-  const buildahFlags = [
-    ...["--root", at("storage"), "--runroot", at("run"), "--storage-driver", "vfs"],
-  ];
+  const buildahFlags = ["--root", at("storage"), "--runroot", at("run"), "--storage-driver", "vfs"];
   const client =
     (command: string, flags: readonly string[]): RunClient =>
     (args, { env, ...options } = {}) =>

@@ -34,13 +34,22 @@ describe("docker-registry, skopeo and buildah", function () {
       const destination = `docker://${registry.host}/app:1`;
 
       const pushed = await clients.skopeo([
-        ...["copy", ...tls(registry, "dest-"), "--dest-creds", login],
-        ...[image.reference, destination],
+        "copy",
+        ...tls(registry, "dest-"),
+        "--dest-creds",
+        login,
+        image.reference,
+        destination,
       ]);
       expect(pushed.stderr).to.equal("");
       const inspected = await clients.skopeo([
-        ...["inspect", ...tls(registry), "--creds", login],
-        ...["--format", "{{.Digest}}", destination],
+        "inspect",
+        ...tls(registry),
+        "--creds",
+        login,
+        "--format",
+        "{{.Digest}}",
+        destination,
       ]);
       expect(inspected.stdout.trim()).to.equal(image.manifest.digest);
 
@@ -59,7 +68,10 @@ describe("docker-registry, skopeo and buildah", function () {
       files: { "bin/sh": await readFile("/bin/busybox") },
     });
     await clients.skopeo([
-      ...["copy", "--dest-tls-verify=false", "--dest-creds", login],
+      "copy",
+      "--dest-tls-verify=false",
+      "--dest-creds",
+      login,
       ...[withShell.reference, `docker://${base}`],
     ]);
     const context = join(clients.folder, "context");

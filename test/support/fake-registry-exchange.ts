@@ -76,7 +76,15 @@ export function makeExchange(
     send(status, { "Content-Type": "application/json", ...headers }, body);
   };
   return {
-    ...{ request, response, record, target, path, basePath, rawQuery, send, json },
+    request,
+    response,
+    record,
+    target,
+    path,
+    basePath,
+    rawQuery,
+    send,
+    json,
     query: new URLSearchParams(rawQuery),
     fail: (status, code, message = code) => json(status, { errors: [{ code, message }] }),
     async body() {

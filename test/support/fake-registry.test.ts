@@ -32,12 +32,21 @@ describe("the fake registry", function () {
       registry.uploadLocation = uploadLocation;
       const name = `docker://${registry.host}/team/app:1`;
       const pushed = await clients.skopeo([
-        ...["copy", "--dest-tls-verify=false", "--dest-creds", creds, image.reference, name],
+        "copy",
+        "--dest-tls-verify=false",
+        "--dest-creds",
+        creds,
+        image.reference,
+        name,
       ]);
       expect(pushed.stderr).to.equal("");
       expect(registry.repository("team/app").tags.get("1")).to.equal(image.manifest.digest);
       const pulled = await clients.skopeo([
-        ...["copy", "--src-tls-verify=false", "--src-creds", creds, name],
+        "copy",
+        "--src-tls-verify=false",
+        "--src-creds",
+        creds,
+        name,
         `dir:${join(clients.folder, `${auth}-${uploadLocation}`)}`,
       ]);
       expect(pulled.stderr).to.equal("");

@@ -39,7 +39,9 @@ export async function clientPods(
     cluster.kubectl(["logs", name, "-n", namespace]).catch(() => "");
   const clients: ClientPods = {
     configMap: {
-      ...{ apiVersion: "v1", kind: "ConfigMap", metadata: { namespace, name: "client" } },
+      apiVersion: "v1",
+      kind: "ConfigMap",
+      metadata: { namespace, name: "client" },
       data: { "pod-client.ts": script },
     },
     pod(name, node, args) {

@@ -35,7 +35,10 @@ describe("the conditions of a Connector, with everything installed", function ()
       login({ namespace: team, name: "wrong" }, "alice", "no-password-of-alice"),
       login({ namespace: team, name: "passing" }, "alice", "password-of-alice"),
       {
-        ...{ apiVersion: "v1", kind: "Secret", type: "Opaque", stringData: { token: "1" } },
+        apiVersion: "v1",
+        kind: "Secret",
+        type: "Opaque",
+        stringData: { token: "1" },
         metadata: { namespace: team, name: "empty" },
       },
     );
@@ -96,7 +99,8 @@ describe("the conditions of a Connector, with everything installed", function ()
     await put("wrong", { address: registry.url, secret: "wrong" });
     const conditions = await shows("wrong", "Ready", "False AuthenticationFailed");
     expect(reasons(conditions)).to.include({
-      ...{ SecretReady: "True SecretFound", LivenessReady: "True Answers" },
+      SecretReady: "True SecretFound",
+      LivenessReady: "True Answers",
       AuthReady: "False AuthenticationFailed",
     });
     expect(message(conditions, "AuthReady")).to.contain("attempts so far: 1");
@@ -151,7 +155,8 @@ describe("the conditions of a Connector, with everything installed", function ()
 
   it("refuse another class, and make nothing for it", async () => {
     await cluster.apply({
-      ...{ apiVersion: "connectors.alauda.io/v1alpha1", kind: "Connector" },
+      apiVersion: "connectors.alauda.io/v1alpha1",
+      kind: "Connector",
       metadata: { namespace: team, name: "git" },
       spec: { connectorClassName: "git", address: "https://git.example.com" },
     });
@@ -174,7 +179,9 @@ describe("the conditions of a Connector, with everything installed", function ()
     await put("secure", { address: secure.url, secret: "right" });
     await shows("secure", "Ready", "False CertificateInvalid");
     await cluster.apply({
-      ...{ apiVersion: "v1", kind: "Secret", stringData: { "ca.crt": secure.ca } },
+      apiVersion: "v1",
+      kind: "Secret",
+      stringData: { "ca.crt": secure.ca },
       metadata: { namespace: team, name: "ca" },
     });
     await put("secure", { address: secure.url, secret: "right", caCertSecretRef: { name: "ca" } });
@@ -184,7 +191,9 @@ describe("the conditions of a Connector, with everything installed", function ()
 
   it("never overwrite a Service of somebody else, and take the name once it is free", async () => {
     await cluster.apply({
-      ...{ apiVersion: "v1", kind: "Service", metadata: { namespace: team, name: "c-taken" } },
+      apiVersion: "v1",
+      kind: "Service",
+      metadata: { namespace: team, name: "c-taken" },
       spec: { ports: [{ port: 80 }] },
     });
     await put("taken", { address: registry.url, secret: "right" });

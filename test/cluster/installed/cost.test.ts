@@ -47,7 +47,8 @@ describe("the cost of an installation in a cluster", function () {
       ),
       ...right({ namespace: team, name: "use" }, { connectors, of: team }),
       {
-        ...{ apiVersion: "v1", kind: "ConfigMap" },
+        apiVersion: "v1",
+        kind: "ConfigMap",
         metadata: { namespace: team, name: "files" },
         data: { a: "b" },
       },

@@ -44,7 +44,9 @@ async function scriptOf({ tool, base, target }: ForwardPodOptions): Promise<stri
   const [, socket = ""] = /(\$TMP\S+\.sock)/.exec(daemon) ?? [];
   return [
     `export VOLUME=/run/connectors TMP=/tmp HOME=/tmp BASE=${base} TARGET=${target}`,
-    ...["mkdir $TMP/example", "cd $TMP/example", ...(await copyOf(example.folder))],
+    "mkdir $TMP/example",
+    "cd $TMP/example",
+    ...(await copyOf(example.folder)),
     ...(daemon === "" ? [] : [`${daemon} > $TMP/daemon.log 2>&1 &`]),
     ...(daemon === "" ? [] : [`until [ -S ${socket} ]; do sleep 0.2; done`]),
     example.commands("push", "tls"),

@@ -30,14 +30,19 @@ describe("the forward proxy in Pods that can't resolve their registries' names",
     cluster = await installedCluster();
     const start = (name: string): Promise<NodeRegistry> =>
       startNodeRegistry(cluster, `forward-${name}`, {
-        ...{ auth: "bearer", users, tls: true, hostname: `${name}.example.com` },
+        auth: "bearer",
+        users,
+        tls: true,
+        hostname: `${name}.example.com`,
       });
     base = await start("base");
     target = await start("target");
     await cluster.apply(namespace(team), namespace(others, restricted), authority());
     await applyExample(cluster, "forward-proxy/connectors.yaml", {
-      ...{ "team-a": team, "change-me": users.robot },
-      ...{ "base.example.com": base.host, "target.example.com": target.host },
+      "team-a": team,
+      "change-me": users.robot,
+      "base.example.com": base.host,
+      "target.example.com": target.host,
     });
     const trust = JSON.stringify({ spec: { caCertSecretRef: { name: "registry-ca" } } });
     for (const name of ["base", "target"]) {
@@ -52,7 +57,11 @@ describe("the forward proxy in Pods that can't resolve their registries' names",
     await loadToolImage(cluster, {
       name: "forward",
       programs: [
-        ...["skopeo", "buildah", "podman", "conmon", "runc"],
+        "skopeo",
+        "buildah",
+        "podman",
+        "conmon",
+        "runc",
         ...built.map((name) => join(bin, name)),
       ],
     });
@@ -66,19 +75,25 @@ describe("the forward proxy in Pods that can't resolve their registries' names",
   });
 
   const authority = (): object => ({
-    ...{ apiVersion: "v1", kind: "Secret", metadata: { namespace: team, name: "registry-ca" } },
+    apiVersion: "v1",
+    kind: "Secret",
+    metadata: { namespace: team, name: "registry-ca" },
     stringData: { "base.crt": base.ca, "target.crt": target.ca },
   });
   /** Runs a command with the volume's variables. @returns all that it says, whatever its end */
   const shell = (command: string): Promise<string> =>
     cluster.exec(others, "shell", [
-      ...["sh", "-c", `exec 2>&1; set -a; . /run/connectors/.env; set +a; ${command}; true`],
+      "sh",
+      "-c",
+      `exec 2>&1; set -a; . /run/connectors/.env; set +a; ${command}; true`,
     ]);
 
   it("buildah builds FROM one registry and pushes to another, as in the example", async () => {
     await applyExample(cluster, "forward-proxy/job.yaml", {
-      ...{ "team-a": team, "quay.io/buildah/stable": image },
-      ...{ "base.example.com": base.host, "target.example.com": target.host },
+      "team-a": team,
+      "quay.io/buildah/stable": image,
+      "base.example.com": base.host,
+      "target.example.com": target.host,
     });
     await expectSuccess(cluster, team, "job", "forward-proxy");
     expect(await target.requests()).to.include("PUT /v2/app/buildah/manifests/1 201");
@@ -98,9 +113,7 @@ describe("the forward proxy in Pods that can't resolve their registries' names",
     it(`${tool} does what docs/forward-proxy.md says, in ${where}`, async () => {
       const at = { namespace: isPrivileged ? team : others, name: tool };
       const names = { base: `${base.host}/app`, target: `${target.host}/${tool}` };
-      await cluster.apply(
-        await forwardPod(at, { tool, ...names, ...{ volume, image, isPrivileged } }),
-      );
+      await cluster.apply(await forwardPod(at, { tool, ...names, volume, image, isPrivileged }));
       await expectSuccess(cluster, at.namespace, "pod", tool);
       const tag = tool === "helm" ? "1.0.0" : "1";
       expect(await target.requests()).to.include(`PUT /v2/${tool}/app/manifests/${tag} 201`);

@@ -3,14 +3,18 @@
 export const driver = "connectors-csi";
 
 export const namespace = (name: string, labels: Readonly<Record<string, string>> = {}): object => ({
-  ...{ apiVersion: "v1", kind: "Namespace" },
+  apiVersion: "v1",
+  kind: "Namespace",
   metadata: { name, labels },
 });
 
 export const restricted = { "pod-security.kubernetes.io/enforce": "restricted" };
 
 export const login = (at: Place, username: string, password: string): object => ({
-  ...{ apiVersion: "v1", kind: "Secret", type: "kubernetes.io/basic-auth", metadata: at },
+  apiVersion: "v1",
+  kind: "Secret",
+  type: "kubernetes.io/basic-auth",
+  metadata: at,
   stringData: { username, password },
 });
 
@@ -28,7 +32,9 @@ export interface ConnectorSpec {
 }
 
 export const connector = (at: Place, { secret, ...spec }: ConnectorSpec): object => ({
-  ...{ apiVersion: "connectors.alauda.io/v1alpha1", kind: "Connector", metadata: at },
+  apiVersion: "connectors.alauda.io/v1alpha1",
+  kind: "Connector",
+  metadata: at,
   spec: {
     connectorClassName: "oci",
     ...(secret === undefined ? {} : { auth: { name: "tokenAuth", secretRef: { name: secret } } }),
@@ -45,16 +51,22 @@ export const right = (
   const apiVersion = `${group}/v1`;
   return [
     {
-      ...{ apiVersion, kind: "Role", metadata: at },
+      apiVersion,
+      kind: "Role",
+      metadata: at,
       rules: [
         {
           apiGroups: ["connectors.alauda.io"],
-          ...{ resources: ["connectors"], resourceNames: connectors, verbs: ["get"] },
+          resources: ["connectors"],
+          resourceNames: connectors,
+          verbs: ["get"],
         },
       ],
     },
     {
-      ...{ apiVersion, kind: "RoleBinding", metadata: at },
+      apiVersion,
+      kind: "RoleBinding",
+      metadata: at,
       subjects: [{ kind: "Group", apiGroup: group, name: `system:serviceaccounts:${of}` }],
       roleRef: { apiGroup: group, kind: "Role", name: at.name },
     },
@@ -81,17 +93,25 @@ export const pod = (at: Place, options: PodOptions): object => {
   const mounts = volume === undefined ? [] : [{ name: "connectors", mountPath: "/run/connectors" }];
   const csi = { driver, readOnly: true, volumeAttributes: volume };
   return {
-    ...{ apiVersion: "v1", kind: "Pod", metadata: { ...at, labels } },
+    apiVersion: "v1",
+    kind: "Pod",
+    metadata: { ...at, labels },
     spec: {
-      ...{ terminationGracePeriodSeconds: 1, restartPolicy: "Never" },
+      terminationGracePeriodSeconds: 1,
+      restartPolicy: "Never",
       securityContext: {
-        ...{ runAsNonRoot: true, runAsUser: 1000, runAsGroup: 1000 },
+        runAsNonRoot: true,
+        runAsUser: 1000,
+        runAsGroup: 1000,
         seccompProfile: { type: "RuntimeDefault" },
         ...options.security,
       },
       containers: [
         {
-          ...{ name: "main", image, imagePullPolicy: "Never", command },
+          name: "main",
+          image,
+          imagePullPolicy: "Never",
+          command,
           securityContext: { allowPrivilegeEscalation: false, capabilities: { drop: ["ALL"] } },
           volumeMounts: mounts,
         },

@@ -7,8 +7,19 @@ import { requirePrograms } from "../../../tools/require-programs.ts";
 import type { Cluster } from "../cluster.ts";
 
 const applets = [
-  ...["sh", "cat", "cp", "ls", "mkdir", "rm", "sleep", "env", "id", "wget"],
-  ...["base64", "nc", "nslookup"],
+  "sh",
+  "cat",
+  "cp",
+  "ls",
+  "mkdir",
+  "rm",
+  "sleep",
+  "env",
+  "id",
+  "wget",
+  "base64",
+  "nc",
+  "nslookup",
 ];
 
 export interface ToolImage {

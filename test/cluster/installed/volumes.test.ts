@@ -231,7 +231,9 @@ describe("volumes in Pods", function () {
       60,
     );
     const moved = await startNodeRegistry(cluster, "volumes-moved", {
-      ...{ auth: "bearer", users, image: { seed: "moved" } },
+      auth: "bearer",
+      users,
+      image: { seed: "moved" },
     });
     const before = await exec("reader", pull(ownToken, where));
     await cluster.apply(

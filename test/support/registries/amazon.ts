@@ -51,9 +51,15 @@ export const amazon: RegistryScenario = {
     );
     for (const name of ["app", "base"]) registry.repository(name);
     return {
-      ...{ address: registry.url, credential, params: allowStorage(storage) },
-      ...{ caCertificates: hosts.caCertificates(), lookup: hosts.lookup, registry, storage },
-      ...{ repository: "app", other: "base" },
+      address: registry.url,
+      credential,
+      params: allowStorage(storage),
+      caCertificates: hosts.caCertificates(),
+      lookup: hosts.lookup,
+      registry,
+      storage,
+      repository: "app",
+      other: "base",
       answers: { mount: 202, deletes: 405, catalog: 200 },
       stop: hosts.stop,
     };

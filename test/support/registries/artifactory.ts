@@ -35,9 +35,14 @@ export const artifactory: RegistryScenario = {
       return next();
     });
     return {
-      ...{ address: registry.url + basePath, credential, params: [] },
-      ...{ caCertificates: hosts.caCertificates(), lookup: hosts.lookup, registry },
-      ...{ repository: "team/app", other: "team/base" },
+      address: registry.url + basePath,
+      credential,
+      params: [],
+      caCertificates: hosts.caCertificates(),
+      lookup: hosts.lookup,
+      registry,
+      repository: "team/app",
+      other: "team/base",
       answers: { mount: 201, deletes: 202, catalog: 200 },
       stop: hosts.stop,
     };

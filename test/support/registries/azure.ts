@@ -28,9 +28,15 @@ export const azure: RegistryScenario = {
       return next();
     });
     return {
-      ...{ address: registry.url, credential, params: allowStorage(storage) },
-      ...{ caCertificates: hosts.caCertificates(), lookup: hosts.lookup, registry, storage },
-      ...{ repository: "app", other: "base" },
+      address: registry.url,
+      credential,
+      params: allowStorage(storage),
+      caCertificates: hosts.caCertificates(),
+      lookup: hosts.lookup,
+      registry,
+      storage,
+      repository: "app",
+      other: "base",
       answers: { mount: 201, deletes: 202, catalog: 200 },
       stop: hosts.stop,
     };

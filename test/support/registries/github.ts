@@ -24,9 +24,15 @@ export const github: RegistryScenario = {
     registry.uploadLocation = "ghcr";
     storeBlobsIn(storage, registry);
     return {
-      ...{ address: registry.url, credential, params: allowStorage(storage) },
-      ...{ caCertificates: hosts.caCertificates(), lookup: hosts.lookup, registry, storage },
-      ...{ repository: "alice/app", other: "alice/base" },
+      address: registry.url,
+      credential,
+      params: allowStorage(storage),
+      caCertificates: hosts.caCertificates(),
+      lookup: hosts.lookup,
+      registry,
+      storage,
+      repository: "alice/app",
+      other: "alice/base",
       answers: { mount: 201, deletes: 405, catalog: 200 },
       stop: hosts.stop,
     };

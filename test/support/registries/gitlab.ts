@@ -32,9 +32,15 @@ export const gitlab: RegistryScenario = {
       return next();
     });
     return {
-      ...{ address: registry.url, credential, params: [] },
-      ...{ caCertificates: hosts.caCertificates(), lookup: hosts.lookup, registry, tokenServer },
-      ...{ repository: "group/project/app", other: "group/project/base" },
+      address: registry.url,
+      credential,
+      params: [],
+      caCertificates: hosts.caCertificates(),
+      lookup: hosts.lookup,
+      registry,
+      tokenServer,
+      repository: "group/project/app",
+      other: "group/project/base",
       answers: { mount: 202, deletes: 202, catalog: 200 },
       stop: hosts.stop,
     };

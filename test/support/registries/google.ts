@@ -42,9 +42,14 @@ export const google: RegistryScenario = {
     );
     sendHugeHeaders(registry);
     return {
-      ...{ address: registry.url, credential, params: [] },
-      ...{ caCertificates: hosts.caCertificates(), lookup: hosts.lookup, registry },
-      ...{ repository: "project/store/app", other: "project/store/base" },
+      address: registry.url,
+      credential,
+      params: [],
+      caCertificates: hosts.caCertificates(),
+      lookup: hosts.lookup,
+      registry,
+      repository: "project/store/app",
+      other: "project/store/base",
       answers: { mount: 201, deletes: 202, catalog: 200 },
       stop: hosts.stop,
     };

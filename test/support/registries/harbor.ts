@@ -36,9 +36,14 @@ export const harbor: RegistryScenario = {
       return next();
     });
     return {
-      ...{ address: registry.url, credential, params: [] },
-      ...{ caCertificates: hosts.caCertificates(), lookup: hosts.lookup, registry },
-      ...{ repository: "team/app", other: "library/base" },
+      address: registry.url,
+      credential,
+      params: [],
+      caCertificates: hosts.caCertificates(),
+      lookup: hosts.lookup,
+      registry,
+      repository: "team/app",
+      other: "library/base",
       answers: { mount: 202, deletes: 202, catalog: 200 },
       stop: hosts.stop,
     };

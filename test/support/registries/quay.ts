@@ -30,9 +30,15 @@ export const quay: RegistryScenario = {
     registry.uploadLocation = "relative";
     storeBlobsIn(storage, registry);
     return {
-      ...{ address: registry.url, credential, params: [] },
-      ...{ caCertificates: hosts.caCertificates(), lookup: hosts.lookup, registry, storage },
-      ...{ repository: "team/app", other: "somebody/base" },
+      address: registry.url,
+      credential,
+      params: [],
+      caCertificates: hosts.caCertificates(),
+      lookup: hosts.lookup,
+      registry,
+      storage,
+      repository: "team/app",
+      other: "somebody/base",
       answers: { mount: 202, deletes: 202, catalog: 200 },
       stop: hosts.stop,
     };

@@ -10,5 +10,13 @@ import { quay } from "./quay.ts";
 import type { RegistryScenario } from "./scenario.ts";
 
 export const registryScenarios: readonly RegistryScenario[] = [
-  ...[dockerHub, harbor, github, amazon, google, azure, quay, gitlab, artifactory],
+  dockerHub,
+  harbor,
+  github,
+  amazon,
+  google,
+  azure,
+  quay,
+  gitlab,
+  artifactory,
 ];
