@@ -14,6 +14,7 @@ import { delimiter, resolve } from "node:path";
 const packages: ReadonlyMap<string, string> = new Map([
   ["/usr/lib/cni/bridge", "containernetworking-plugins"],
   ["busybox", "busybox-static"],
+  ["chrt", "util-linux"],
   ["etcd", "etcd-server"],
   ["flock", "util-linux"],
   ["htpasswd", "apache2-utils"],

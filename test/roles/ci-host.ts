@@ -38,6 +38,8 @@ export interface CiHostOptions {
   readonly args?: readonly string[];
   /** Before its script: `--import=…`. */
   readonly nodeArgs?: readonly string[];
+  /** More environment variables of the process. */
+  readonly env?: Readonly<Record<string, string>>;
 }
 
 export interface CiHost extends Stoppable {
@@ -111,7 +113,7 @@ export async function startCiHost(options: CiHostOptions = {}): Promise<CiHost> 
 
 function createHost(
   folder: string,
-  { args = [], nodeArgs = [] }: CiHostOptions,
+  { args = [], nodeArgs = [], env = {} }: CiHostOptions,
   resources: ReturnType<typeof cleanup>,
 ): CiHost {
   const connectors = join(folder, "connectors");
@@ -162,11 +164,11 @@ function createHost(
       ];
       const started =
         stderr === undefined
-          ? await startProgram(process.execPath, commandLine, { env: environment })
+          ? await startProgram(process.execPath, commandLine, { env: { ...environment, ...env } })
           : await startProgram(
               "sh",
               ["-c", 'exec "$@" 2<>"$0"', stderr, process.execPath, ...commandLine],
-              { env: environment },
+              { env: { ...environment, ...env } },
             );
       resources.add(started);
       programs.push(started);

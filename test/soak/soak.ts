@@ -3,20 +3,24 @@
  *
  *     npm run soak [-- --minutes 30] [-- --clients 100]
  *
+ * or an attacker and a neighbour who must not notice (hostile/hostile.ts):
+ *
+ *     npm run soak -- --hostile [--seconds 120] [--rows 1,3,18]
+ *
  * Prints what was seen, and ends with status 1 where something was that must not be. docs/robustness.md says more.
  */
-import { type ChildProcess, fork } from "node:child_process";
+import { type ChildProcess, fork, spawn } from "node:child_process";
 import { once } from "node:events";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import { runSettings } from "../../tools/image/containerfile.ts";
 import { requirePrograms } from "../../tools/require-programs.ts";
 import { cleanup } from "../support/cleanup.ts";
 import { eventually } from "../support/eventually.ts";
 import { openSockets, residentMebibytes } from "../support/process-view.ts";
 import { type RunningProgram, startProgram } from "../support/program.ts";
 import { median } from "../support/statistics.ts";
+import { imageSettings } from "./image-settings.ts";
 import { startSoakRegistry } from "./soak-registry.ts";
 import { emptyTally, type Tally } from "./workload.ts";
 
@@ -24,6 +28,9 @@ const { values } = parseArgs({
   options: {
     minutes: { type: "string", default: "30" },
     clients: { type: "string", default: "100" },
+    hostile: { type: "boolean", default: false },
+    seconds: { type: "string" },
+    rows: { type: "string" },
   },
 });
 const seconds = Number(values.minutes) * 60;
@@ -40,12 +47,23 @@ const resources = cleanup();
 const troubles: string[] = [];
 
 try {
-  await soak();
+  await (values.hostile ? hostile() : soak());
 } finally {
   await resources.stop();
 }
 for (const trouble of troubles) console.log(`FAILED ${trouble}`);
 process.exitCode = troubles.length === 0 ? 0 : 1;
+
+/** In a network of its own: the cluster's roles have fixed ports, and a Pod has addresses. */
+async function hostile(): Promise<void> {
+  await requirePrograms(["unshare", "nsenter", "ip", "chrt"]);
+  const inNetwork = ["--net", "--", "sh", "-euc", 'ip link set lo up; exec "$@"', "sh"];
+  const program = [process.execPath, script("hostile/hostile.ts"), ...process.argv.slice(2)];
+  const child = spawn("unshare", [...inNetwork, ...program], { stdio: "inherit" });
+  resources.defer(() => child.kill("SIGKILL"));
+  const [status] = await once(child, "exit");
+  if (status !== 0) troubles.push("a neighbour noticed an attacker");
+}
 
 async function soak(): Promise<void> {
   await requirePrograms(["docker-registry"]);
@@ -78,10 +96,8 @@ async function soak(): Promise<void> {
 
 /** Node and its memory as they are set where people run it. */
 function startAsInImage(args: readonly string[]): Promise<RunningProgram> {
-  const { entrypoint, env } = runSettings(fileURLToPath(new URL("../..", import.meta.url)));
-  const [, ...flags] = entrypoint.slice(0, -1);
-  const settings = Object.fromEntries(env.map((one) => one.split("=", 2)));
-  return startProgram(process.execPath, [...flags, ...args], { env: settings });
+  const { nodeArgs, env } = imageSettings();
+  return startProgram(process.execPath, [...nodeArgs, ...args], { env });
 }
 
 /** Restarts the registry every minute, and looks at the proxy. @returns MiB, second by second */

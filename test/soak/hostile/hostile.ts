@@ -1,0 +1,239 @@
+/**
+ * One attacker of lowest priority, and a neighbour who must not notice:
+ *
+ *     npm run soak -- --hostile [--seconds 120] [--rows 1,3,18]
+ *
+ * Prints what was seen, and ends with status 1 where something was that must not be. docs/robustness.md says more. This
+ * process must be in a network namespace of its own: soak.ts starts it there.
+ */
+import { type ChildProcess, fork, spawn } from "node:child_process";
+import { once } from "node:events";
+import { setTimeout as sleep } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+import { type Cleanup, cleanup } from "../../support/cleanup.ts";
+import { eventually } from "../../support/eventually.ts";
+import { residentMebibytes } from "../../support/process-view.ts";
+import { median } from "../../support/statistics.ts";
+import type { Counts, Target } from "./attacker-process.ts";
+import { type Attack, attacks } from "./attacks.ts";
+import { clusterAddress, startClusterSetup } from "./cluster-setup.ts";
+import type { Measurement } from "./neighbour-process.ts";
+import type { Setup } from "./setup.ts";
+import { standaloneAddress, startStandaloneSetup } from "./standalone-setup.ts";
+import { describe, memoryOf, type Observation, problemsOf } from "./verdict.ts";
+
+const { values } = parseArgs({
+  options: {
+    hostile: { type: "boolean" },
+    seconds: { type: "string", default: "120" },
+    rows: { type: "string" },
+  },
+});
+const seconds = Number(values.seconds);
+const rows = values.rows?.split(",");
+const chosen = attacks.filter(({ name }) => rows?.includes(name.split(":", 1)[0] ?? "") ?? true);
+
+const warmUpSeconds = 5;
+/** How often the memory is looked at. */
+const sampleMs = 250;
+/** A new Connector of the neighbour begins at most so often. */
+const connectorIntervalMs = 2_000;
+/** How long after an attack it may take until memory and latency are what they were. */
+const recoveryMs = 60_000;
+/** An attack is over, and so is its effect on the neighbour: no longer five times, as during it. */
+const mostAfterwards = 2;
+/** The memory that a process keeps after an attack. V8 keeps pages of its peak: see docs/robustness.md. */
+const mostMemoryAfterwards = 1.5;
+
+const setups = {
+  standalone: { start: startStandaloneSetup, address: standaloneAddress },
+  cluster: { start: startClusterSetup, address: clusterAddress },
+};
+
+const script = (name: string): string => fileURLToPath(new URL(name, import.meta.url));
+const troubles: string[] = [];
+
+for (const kind of ["standalone", "cluster"] as const) {
+  const ours = chosen.filter(({ setup }) => setup === kind);
+  if (ours.length > 0) await attackAll(kind, ours);
+}
+for (const trouble of troubles) console.log(`FAILED ${trouble}`);
+process.exit(troubles.length === 0 ? 0 : 1);
+
+/** A setup that runs, with what measures it. */
+interface Stage {
+  readonly setup: Setup;
+  readonly address: string;
+  readonly neighbour: ChildProcess;
+}
+
+async function attackAll(kind: keyof typeof setups, ours: readonly Attack[]): Promise<void> {
+  const resources = cleanup();
+  try {
+    const stage = await prepare(kind, resources);
+    await observe(stage, undefined, warmUpSeconds);
+    let baseline = await observe(stage, undefined, seconds);
+    console.log(`${kind}, beside a CPU burner: ${describe(baseline, baseline)}`);
+    const before = memoryOf(baseline);
+    for (const attack of ours) {
+      let problems = await judge(stage, attack, baseline, before);
+      if (problems.length > 0) {
+        // A machine that became busy in between looks the same, so both are measured once more.
+        console.log(`once more, for: ${problems.join("; ")}`);
+        baseline = await observe(stage, undefined, seconds);
+        problems = await judge(stage, attack, baseline, before);
+      }
+      troubles.push(...problems.map((problem) => `${attack.name}: ${problem}`));
+    }
+  } finally {
+    await resources.stop();
+  }
+}
+
+async function prepare(kind: keyof typeof setups, resources: Cleanup): Promise<Stage> {
+  const { address, start } = setups[kind];
+  if (kind === "cluster") {
+    // The address of a registry that starts before the Pod does.
+    const child = spawn("ip", ["addr", "add", `${address}/32`, "dev", "lo"], { stdio: "inherit" });
+    await once(child, "exit");
+  }
+  const neighbour = fork(script("neighbour-process.ts"), [address]);
+  resources.defer(() => neighbour.kill("SIGKILL"));
+  const { registry } = await nextMessage<{ registry: string }>(neighbour);
+  const setup = resources.add(await start(registry));
+  return { setup, address, neighbour };
+}
+
+/** Attacks, and looks at what has become of it afterwards. @returns what must not be */
+async function judge(
+  stage: Stage,
+  attack: Attack,
+  baseline: Observation,
+  before: ReadonlyMap<string, number>,
+): Promise<readonly string[]> {
+  const seen = await observe(stage, attack, seconds);
+  console.log(`${attack.name}: ${describe(seen, baseline)}\n   `, seen.counts);
+  const problems = problemsOf(seen, baseline, stage.setup.attacked);
+  const recovery = await recovered(stage, baseline, before).catch((error: Error) => error.message);
+  return recovery === undefined ? problems : [...problems, recovery];
+}
+
+async function recovered(
+  stage: Stage,
+  baseline: Observation,
+  before: ReadonlyMap<string, number>,
+): Promise<undefined> {
+  const calm = median(baseline.neighbour.durationsMs);
+  let missing = "";
+  await eventually(
+    async () => {
+      const seen = await observe(stage, undefined, 2);
+      const ratio = median(seen.neighbour.durationsMs) / calm;
+      const parts = [...memoryOf(seen)].map(([name, now]) => {
+        const growth = now / (before.get(name) ?? now);
+        return growth <= mostMemoryAfterwards ? [] : [`${name}'s memory is × ${growth.toFixed(2)}`];
+      });
+      const all = [
+        ...(ratio <= mostAfterwards ? [] : [`the neighbour's median is × ${ratio.toFixed(1)}`]),
+        ...Object.keys(seen.neighbour.refused).map((what) => `the neighbour got ${what}`),
+        ...parts.flat(),
+      ];
+      missing = all.join(", ");
+      return all.length === 0;
+    },
+    () => `after the attack ${missing}`,
+    recoveryMs,
+  );
+}
+
+/** @param attack undefined for a CPU burner in its place @param forSeconds how long it goes on */
+async function observe(
+  { setup, address, neighbour }: Stage,
+  attack: Attack | undefined,
+  forSeconds: number,
+): Promise<Observation> {
+  const attacker = startAttacker(attack?.name ?? "none", address);
+  let counts: Counts = {};
+  let isReached = false;
+  const { registry } = await nextMessage<{ registry: string }>(attacker);
+  attacker.on("message", (message) => {
+    if (message === "seen") isReached = true;
+    else counts = message as Counts;
+  });
+  try {
+    if (attack !== undefined) await lead(setup, registry, attack, () => isReached);
+    attacker.send({ ...setup.attacker, registry } satisfies Target);
+    neighbour.send(setup.neighbour);
+    const end = performance.now() + forSeconds * 1000;
+    const [memory, connectors] = await Promise.all([
+      watchMemory(setup, end),
+      makeConnectors(setup, end),
+    ]);
+    const measured = nextMessage<Measurement>(neighbour);
+    neighbour.send("report");
+    return { neighbour: await measured, memory, counts, ...connectors };
+  } finally {
+    attacker.kill("SIGKILL");
+    await setup.clear();
+  }
+}
+
+function startAttacker(name: string, address: string): ChildProcess {
+  const command = ["--idle", "0", process.execPath, script("attacker-process.ts"), name, address];
+  return spawn("chrt", command, { stdio: ["ignore", "inherit", "inherit", "ipc"] });
+}
+
+/** Waits until a request through the attacker's connector has come to the attacker's registry. */
+async function lead(
+  setup: Setup,
+  registry: string,
+  { params }: Attack,
+  isReached: () => boolean,
+): Promise<void> {
+  await setup.lead(registry, params);
+  const { host, token, base } = setup.attacker;
+  await eventually(
+    async () => {
+      const headers = { authorization: `Bearer ${token}` };
+      const url = `http://${host}${base}/lead/manifests/1`;
+      await fetch(url, { headers }).then((response) => response.arrayBuffer());
+      await sleep(100);
+      return isReached();
+    },
+    () => "the attacker's connector does not lead to the attacker's registry",
+    recoveryMs,
+  );
+}
+
+async function watchMemory(setup: Setup, end: number): Promise<Observation["memory"]> {
+  const memory = new Map<string, number[]>(setup.attacked.map(({ name }) => [name, []]));
+  while (performance.now() < end) {
+    for (const { name, pid } of setup.attacked) {
+      // A process that has ended has none.
+      memory.get(name)?.push(await residentMebibytes(pid).catch(() => Number.POSITIVE_INFINITY));
+    }
+    await sleep(sampleMs);
+  }
+  return memory;
+}
+
+async function makeConnectors(
+  { makeConnector }: Setup,
+  end: number,
+): Promise<Pick<Observation, "newConnectorsMs" | "failures">> {
+  const newConnectorsMs: number[] = [];
+  const failures: string[] = [];
+  while (makeConnector !== undefined && performance.now() < end) {
+    const begin = performance.now();
+    await makeConnector().catch((error: Error) => failures.push(error.message));
+    newConnectorsMs.push(performance.now() - begin);
+    await sleep(Math.max(0, begin + connectorIntervalMs - performance.now()));
+  }
+  return { newConnectorsMs, failures };
+}
+
+async function nextMessage<T>(child: ChildProcess): Promise<T> {
+  const [message] = (await once(child, "message")) as [T];
+  return message;
+}
