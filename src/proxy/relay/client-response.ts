@@ -356,8 +356,11 @@ export function clientLink(
   return kept.length === 0 ? undefined : kept.join(", ");
 }
 
-/** A link-value of RFC 8288: its target, and the parameters behind it. */
-const linkValue = /<([^<>]*)>((?:[^,"<]|"(?:[^"\\]|\\.)*")*)/g;
+/**
+ * A link-value of RFC 8288: its target, and the parameters behind it. A quote that is not closed takes the rest of the
+ * header with it: otherwise each link before it would be searched to the end for the other quote.
+ */
+const linkValue = /<([^<>]*)>((?:[^,"<]|"(?:[^"\\]|\\.)*")*)(?:".*)?/g;
 
 /** Whether the parameters of a link-value have the relation `next`, perhaps beside others. */
 function isNext(params: string): boolean {

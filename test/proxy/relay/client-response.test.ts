@@ -164,7 +164,7 @@ describe("clientLink(): a Link header of a registry", function () {
 
   it("is read in time in proportion to its length", () => {
     const asked = new URL("https://harbor.test/v2/app/tags/list");
-    for (const link of ["<", "<a", "<>", ">", "<a>"]) {
+    for (const link of ["<", "<a", "<>", ">", "<a>", '<a>\\"']) {
       // Quadratic would take longer than a test may.
       clientLink(link.repeat(400_000 / link.length), asked, targetOf("app/tags/list"), harbor);
     }
