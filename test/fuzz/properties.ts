@@ -1,5 +1,6 @@
 import { challenges } from "./challenges.ts";
 import { documents } from "./documents.ts";
+import { growth } from "./growth.ts";
 import { hostileRequests } from "./hostile-requests.ts";
 import { locations } from "./locations.ts";
 import type { FuzzProperty } from "./property.ts";
@@ -13,4 +14,5 @@ export const properties: readonly FuzzProperty[] = [
   challenges,
   documents,
   volumeAttributes,
+  growth,
 ];
