@@ -9,6 +9,7 @@ import type { AdmittedRequest } from "../admitted.ts";
 import { connectionTokens, type HeaderFields, hopByHop, pickHeaders } from "../headers.ts";
 import { badGateway, denied, type RegistryError } from "../registry-error.ts";
 import { maxQueryBytes, parameter } from "../request/query.ts";
+import { readInTurns } from "../request/request-body.ts";
 import type { RepositoryTarget } from "../request/request-target.ts";
 import type { CollectedResponse, Hop, ResponseSink, UpstreamResponse } from "./exchange.ts";
 import type { SessionSeal } from "./upload-session.ts";
@@ -122,6 +123,7 @@ const drainTimeoutMs = 10_000;
 export function drain(request: IncomingMessage): void {
   if (request.complete || request.destroyed) return;
   request.unpipe();
+  readInTurns(request);
   request.resume();
   const { socket } = request;
   const timer = setTimeout(() => request.destroy(), drainTimeoutMs);

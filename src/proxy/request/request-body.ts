@@ -36,6 +36,20 @@ export function endWhenIdle(request: IncomingMessage, timeoutMs: number): () => 
 }
 
 /**
+ * Reads a body that flows piece by piece, one or two in each round of the event loop. Otherwise libuv reads up to 32
+ * pieces of 64 KiB of each connection before any other request gets its turn: 128 MiB where 64 clients send fast.
+ * @returns a function that ends that
+ */
+export function readInTurns(request: IncomingMessage): () => void {
+  const onData = (): void => {
+    request.pause();
+    setImmediate(() => request.resume());
+  };
+  request.on("data", onData);
+  return () => request.off("data", onData);
+}
+
+/**
  * The most that one push makes the proxy hold in memory: twice the 4 MiB that registries take (distribution-spec 1.1,
  * "Pushing Manifests").
  */
@@ -69,6 +83,7 @@ export async function readManifestBody(
   if (request.headers.expect !== undefined) response.writeContinue();
   const body = new GrowingBuffer(length, holdBytes);
   const stopWatching = endWhenIdle(request, bodyTimeoutMs);
+  let stopTurns = (): void => undefined;
   let deadline: NodeJS.Timeout | undefined;
   let stopReading = (): void => undefined;
   try {
@@ -86,10 +101,12 @@ export async function readManifestBody(
       stopReading = () => request.off("data", onData).off("close", onGone);
       deadline = setTimeout(() => reject(tooSlow(manifestTimeoutMs)), manifestTimeoutMs);
       request.once("end", resolve).once("error", onGone).once("close", onGone).on("data", onData);
+      stopTurns = readInTurns(request);
       if (request.destroyed) onGone();
     });
   } finally {
     clearTimeout(deadline);
+    stopTurns();
     stopWatching();
     stopReading();
   }
