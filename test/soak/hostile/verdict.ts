@@ -18,6 +18,8 @@ export interface Observation {
 
 const mostMedian = 5;
 const mostP99 = 20;
+/** The API server of the tests is one process, and itself busy with what an attacker writes. */
+const mostConnector = 20;
 
 /** What must not be. @param baseline what was seen while the attacker just burned CPU time */
 export function problemsOf(
@@ -41,9 +43,9 @@ export function problemsOf(
   if (baseline.newConnectorsMs.length > 0) {
     const calmMs = baseline.newConnectorsMs;
     const [found, least] = [median(newConnectorsMs), median(calmMs)];
-    compare("a new Connector's median is", found, least, mostMedian);
+    compare("a new Connector's median is", found, least, mostConnector);
     const [slowest, calmest] = [Math.max(...newConnectorsMs), Math.max(...calmMs)];
-    compare("the slowest new Connector is", slowest, calmest, mostP99);
+    compare("the slowest new Connector is", slowest, calmest, mostConnector);
   }
   for (const { name, limitMebibytes } of attacked) {
     const most = Math.max(...(memory.get(name) ?? []));
