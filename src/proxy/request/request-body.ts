@@ -35,15 +35,25 @@ export function endWhenIdle(request: IncomingMessage, timeoutMs: number): () => 
   return () => clearInterval(timer);
 }
 
+/** So many bodies are read on in one round of the event loop, by 64 or 128 KiB each. */
+const bodiesPerRound = 4;
+/** The bodies that wait for their turn, of all clients, in order. */
+const waitingBodies: IncomingMessage[] = [];
+
+function readNextBodies(): void {
+  for (const request of waitingBodies.splice(0, bodiesPerRound)) request.resume();
+  if (waitingBodies.length > 0) setImmediate(readNextBodies);
+}
+
 /**
- * Reads a body that flows piece by piece, one or two in each round of the event loop. Otherwise libuv reads up to 32
+ * Reads a body that flows in turns with all others that are read so, a piece at a time. Otherwise libuv reads up to 32
  * pieces of 64 KiB of each connection before any other request gets its turn: 128 MiB where 64 clients send fast.
  * @returns a function that ends that
  */
 export function readInTurns(request: IncomingMessage): () => void {
   const onData = (): void => {
     request.pause();
-    setImmediate(() => request.resume());
+    if (waitingBodies.push(request) === 1) setImmediate(readNextBodies);
   };
   request.on("data", onData);
   return () => request.off("data", onData);
