@@ -1,4 +1,5 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
+import { freeMemory } from "../../upstream/http-client/body-buffers.ts";
 import { ClientGone } from "../client-gone.ts";
 import { RegistryError } from "../registry-error.ts";
 
@@ -114,6 +115,9 @@ export async function readManifestBody(
       stopTurns = readInTurns(request);
       if (request.destroyed) onGone();
     });
+  } catch (error) {
+    body.free();
+    throw error;
   } finally {
     clearTimeout(deadline);
     stopTurns();
@@ -163,7 +167,15 @@ class GrowingBuffer {
     this.#onGrow(capacity - this.#memory.length);
     const larger = Buffer.allocUnsafeSlow(capacity);
     this.#memory.copy(larger, 0, 0, this.size);
+    freeMemory(this.#memory);
     this.#memory = larger;
+  }
+
+  /** Frees what it holds, of which nobody may have taken `contents`. */
+  free(): void {
+    freeMemory(this.#memory);
+    this.#memory = Buffer.alloc(0);
+    this.size = 0;
   }
 }
 
