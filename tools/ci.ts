@@ -13,7 +13,6 @@ const suites: readonly (readonly [claim: string, script: string, ...args: string
   ["The tests pass", "test"],
   ["Registries answer through the proxy as they do without it", "test:conformance"],
   ["No body is ever wrong while registries are killed", "soak", "--minutes", "3"],
-  ["A stranger or a tenant takes nothing from the others", "soak", "--hostile", "--seconds", "20"],
   ["The demo tells its story to the end", "demo"],
   ["All of it works on a real Kubernetes", "test:cluster"],
 ];
