@@ -22,11 +22,10 @@ import {
   RegistryError,
   respondWithError,
 } from "./registry-error.ts";
-import { drain } from "./relay/client-response.ts";
 import { Patience } from "./relay/patience.ts";
 import { type RelayOptions, relayRequest } from "./relay/relay.ts";
 import { isLoop } from "./relay/upstream-request.ts";
-import { checkBody, readManifestBody } from "./request/request-body.ts";
+import { checkBody, drain, readManifestBody } from "./request/request-body.ts";
 import { checkHead } from "./request/request-head.ts";
 import {
   checkMethod,

@@ -1,5 +1,5 @@
 /** The registry's response as the client gets it, its head and its body. */
-import { type IncomingHttpHeaders, type IncomingMessage, validateHeaderValue } from "node:http";
+import { type IncomingHttpHeaders, validateHeaderValue } from "node:http";
 import type { Connector } from "../../connector/connector.ts";
 import { showRef } from "../../connector/connector-ref.ts";
 import { parseJson, property } from "../../connector/document.ts";
@@ -9,7 +9,7 @@ import type { AdmittedRequest } from "../admitted.ts";
 import { connectionTokens, type HeaderFields, hopByHop, pickHeaders } from "../headers.ts";
 import { badGateway, denied, type RegistryError } from "../registry-error.ts";
 import { maxQueryBytes, parameter } from "../request/query.ts";
-import { readInTurns } from "../request/request-body.ts";
+import { drain } from "../request/request-body.ts";
 import type { RepositoryTarget } from "../request/request-target.ts";
 import type { CollectedResponse, Hop, ResponseSink, UpstreamResponse } from "./exchange.ts";
 import type { SessionSeal } from "./upload-session.ts";
@@ -114,25 +114,6 @@ export function respondWithRedirect(
   const kept = pickHeaders(headers, (name) => fromRedirect.has(name));
   if (hop.search.isInHeaders(kept)) throw showsCredential(hop, status);
   response.writeHead(status, { ...kept, location: href, "content-length": "0" }).end();
-}
-
-/** A client that is still sending has so long to notice its response. */
-const drainTimeoutMs = 10_000;
-
-/** Reads on what a client still sends after its response: a closed connection would make it lose the response. */
-export function drain(request: IncomingMessage): void {
-  if (request.complete || request.destroyed) return;
-  request.unpipe();
-  readInTurns(request);
-  request.resume();
-  const { socket } = request;
-  const timer = setTimeout(() => request.destroy(), drainTimeoutMs);
-  const stop = (): void => {
-    clearTimeout(timer);
-    socket.off("close", stop);
-  };
-  request.once("close", stop);
-  socket.once("close", stop); // after its response, a request is not told that its client has gone
 }
 
 /**

@@ -191,3 +191,22 @@ const tooLarge = (): RegistryError =>
   new RegistryError(413, "SIZE_INVALID", "this manifest is larger than 8 MiB", {
     detail: "registries take manifests of up to 4 MiB",
   });
+
+/** A client that is still sending has so long to notice its response. */
+const drainTimeoutMs = 10_000;
+
+/** Reads on what a client still sends after its response: a closed connection would make it lose the response. */
+export function drain(request: IncomingMessage): void {
+  if (request.complete || request.destroyed) return;
+  request.unpipe();
+  readInTurns(request);
+  request.resume();
+  const { socket } = request;
+  const timer = setTimeout(() => request.destroy(), drainTimeoutMs);
+  const stop = (): void => {
+    clearTimeout(timer);
+    socket.off("close", stop);
+  };
+  request.once("close", stop);
+  socket.once("close", stop); // after its response, a request is not told that its client has gone
+}
