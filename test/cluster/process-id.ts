@@ -1,5 +1,6 @@
 import { readFile } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
+import { attempt, unless } from "../../src/error-code.ts";
 
 /** A process, told from a later one with the same number by the time it started. */
 export interface ProcessId {
@@ -28,7 +29,7 @@ export async function isAlive({ pid, startTime }: ProcessId): Promise<boolean> {
 /** Sends a signal and waits until the process has ended. Nothing happens where it has ended before. */
 export async function endProcess(process_: ProcessId, signal: NodeJS.Signals): Promise<void> {
   if (!(await isAlive(process_))) return;
-  process.kill(process_.pid, signal);
+  attempt(() => process.kill(process_.pid, signal), unless(true, "ESRCH")); // it may end at this moment
   while (await isAlive(process_)) await sleep(20);
 }
 
