@@ -18,6 +18,8 @@ export type FetchedHead = ResponseHead;
 
 /** A longer body is not read to its end, and its connection is closed. */
 const maxDroppedBytes = 64 * 1024;
+/** Bodies whose Content-Length promises more than comes end after this. */
+const dropTimeoutMs = 5_000;
 
 /**
  * Fetches the head of a registry's response, and drops its body. Redirects are not followed.
@@ -53,14 +55,17 @@ function sendForHead(
     signal.throwIfAborted();
     let head: ResponseHead | undefined;
     let droppedBytes = 0;
+    let timer: NodeJS.Timeout | undefined;
     const settle = (error: Error): void => {
       signal.removeEventListener("abort", onAbort);
+      clearTimeout(timer);
       if (head === undefined) reject(error);
       else resolve(head);
     };
     const abort = send(request, {
       onHead: (received) => {
         head = received;
+        timer = setTimeout(() => abort(new Error("the body takes too long")), dropTimeoutMs);
       },
       onData(chunk, release) {
         droppedBytes += chunk.length;

@@ -40,6 +40,19 @@ describe("a registry whose login is odd", function () {
   const list = async (name = "app"): Promise<number> =>
     (await client("GET", `${name}/tags/list`)).status;
 
+  it("promises more of a challenge's body than it sends, which is not waited for", async () => {
+    registry.on(
+      "GET ping",
+      ({ response }) => {
+        const challenge = `Bearer realm="${registry.url}/token",service="fake"`;
+        response.writeHead(401, { "www-authenticate": challenge, "content-length": "100" });
+        response.write("x");
+      },
+      "before auth",
+    );
+    expect(await list()).to.equal(200);
+  });
+
   describe("moves its token server", () => {
     let other: FakeRegistry;
 

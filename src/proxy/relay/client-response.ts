@@ -14,7 +14,6 @@ import type { RepositoryTarget } from "../request/request-target.ts";
 import type { CollectedResponse, Hop, ResponseSink, UpstreamResponse } from "./exchange.ts";
 import type { SessionSeal } from "./upload-session.ts";
 import {
-  isForList,
   isOwnOrigin,
   lastPart,
   resolveRedirect,
@@ -326,7 +325,7 @@ export function clientLink(
   const isLost = ([, text = "", params = ""]: RegExpMatchArray): boolean =>
     isNext(params) && clientTarget(text, true, requested, target, address) === undefined;
   const isUnreadable = links.length === 0 && /\bnext\b/i.test(link);
-  if (isForList({ url: requested }) && (isUnreadable || links.some(isLost))) {
+  if (isList(target) && (isUnreadable || links.some(isLost))) {
     throw badGateway(
       `${requested.host} names a next page of the list that can't be requested through this connector`,
       { detail: "the list goes on there, and would look complete without it" },
@@ -338,6 +337,10 @@ export function clientLink(
   });
   return kept.length === 0 ? undefined : kept.join(", ");
 }
+
+/** Whether a request is for a list, wherever redirects have led it. */
+const isList = ({ endpoint: { kind } }: RepositoryTarget): boolean =>
+  kind === "tags" || kind === "catalog" || kind === "referrers";
 
 /**
  * A link-value of RFC 8288: its target, and the parameters behind it. A quote that is not closed takes the rest of the

@@ -30,13 +30,17 @@ interface UploadUnderWay {
   /** The request to the registry, once it is made. */
   upstreamRequest?: ClientRequest;
   readonly onResponse: (response: IncomingMessage) => void;
+  /** Is called where the connection goes without a response or an error, as with a 101 (RFC 9110, section 15.2.2). */
+  readonly onClose: () => void;
 }
 
 const proxy = createProxyServer({ ignorePath: true, selfHandleResponse: true });
 const underWay = new WeakMap<object, UploadUnderWay>();
 proxy.on("proxyReq", (upstreamRequest, request) => {
   const upload = underWay.get(request);
-  if (upload !== undefined) upload.upstreamRequest = upstreamRequest;
+  if (upload === undefined) return;
+  upload.upstreamRequest = upstreamRequest;
+  upstreamRequest.once("close", upload.onClose);
 });
 proxy.on("proxyRes", (response, request) => underWay.get(request)?.onResponse(response));
 
@@ -52,7 +56,9 @@ export async function passUpload(options: UploadOptions): Promise<CollectedRespo
   const stopWatching = endWhenIdle(request, bodyTimeoutMs);
   try {
     const received = await new Promise<IncomingMessage>((resolve, reject) => {
-      underWay.set(request, { onResponse: resolve });
+      const onClose = (): void =>
+        reject(Object.assign(new Error("closed without a response"), { code: "ECONNRESET" }));
+      underWay.set(request, { onResponse: resolve, onClose });
       response.once("close", () => reject(new ClientGone("the client closed the connection")));
       const timeouts = { connectTimeout: connectTimeoutMs, proxyTimeout: responseTimeoutMs };
       const ssl = { maxHeaderSize: maxHeaderBytes }; // what http-proxy-3 begins its request's options with, TLS or not

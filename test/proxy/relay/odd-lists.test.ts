@@ -78,6 +78,23 @@ describe("a registry whose lists are odd", function () {
     expect(back.requests[0]?.url).to.equal("/v2/images/app/tags/list?n=2");
   });
 
+  it("never looks whole where a redirect leads to a page that is not under the API", async () => {
+    undo.defer(
+      registry.on("GET tags", ({ path, send }) =>
+        send(302, { Location: path.replace("/tags/list", "/manifests/page") }),
+      ),
+    );
+    undo.defer(
+      registry.on("GET manifest", ({ response }) => {
+        response.setHeader("link", '</cdn/app/page2.json?x=1>; rel="next"');
+        response.end(JSON.stringify({ name: "app", tags: ["a"] }));
+      }),
+    );
+    const answer = await client("GET", "app/tags/list");
+    expect(answer.status).to.equal(502);
+    expect(errorIn(answer).message).to.contain("next page");
+  });
+
   const answerWithLink = (link: string | readonly string[]) =>
     registry.on("GET tags", ({ response, query, next }) => {
       if (query.has("last")) return next();

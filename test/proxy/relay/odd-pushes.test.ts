@@ -144,6 +144,34 @@ describe("a registry that is odd about pushes", function () {
     }
   });
 
+  it("and changes the protocol, which ends the push with an error and not never", async () => {
+    const server: Server = createPlainServer((socket) => {
+      socket.on("error", () => undefined);
+      socket.on("data", (chunk: Buffer) => {
+        const start = chunk.toString("latin1", 0, 4);
+        if (start === "GET ") socket.write("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}");
+        else if (start === "POST") {
+          socket.write(
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
+          );
+        }
+      });
+    });
+    await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+    undo.defer(() => server.close());
+    const { port } = server.address() as AddressInfo;
+    proxy.connect("switching", `http://127.0.0.1:${port}`);
+    const digest = sha256(Buffer.from("x"));
+    const answer = await clientOf(proxy, "switching")(
+      "POST",
+      `app/blobs/uploads/?digest=${digest}`,
+      {
+        body: "x",
+      },
+    );
+    expect(answer.status).to.equal(503);
+  });
+
   it(oddRegistry("late-login"), async () => {
     const digest = sha256(Buffer.from("content"));
     const upload = (client: TestClient) =>
