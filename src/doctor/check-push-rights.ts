@@ -1,6 +1,6 @@
 import { listOf, property } from "../connector/document.ts";
 import type { Observed } from "./cluster-reader.ts";
-import type { InstalledSettings } from "./diagnose-installation.ts";
+import type { InstalledSettings } from "./installed-settings.ts";
 import { type Finding, fine, notChecked } from "./report.ts";
 
 /** The objects of RBAC that say who may do what. */

@@ -1,0 +1,44 @@
+import { listOf, property } from "../connector/document.ts";
+import type { DefaultPermission } from "../connector/platform.ts";
+import type { ClusterReader, Observed } from "./cluster-reader.ts";
+
+/** The operator's settings (daemonset/settings.env), or their defaults where they can't be read. */
+export interface InstalledSettings {
+  readonly audience: string | undefined;
+  readonly clusterDomain: string;
+  readonly separatePush: boolean;
+  readonly requireProxyVerb: boolean;
+  readonly defaultPermission: DefaultPermission;
+}
+
+/** Reads the ConfigMap that the DaemonSet takes its environment from. */
+export async function readInstalledSettings(
+  cluster: ClusterReader,
+  namespace: string,
+  daemonSet: Observed,
+): Promise<InstalledSettings> {
+  const name = daemonSet.state === "found" ? configMapOf(daemonSet.value) : undefined;
+  const path = `/api/v1/namespaces/${namespace}/configmaps/${name}`;
+  const configMap = name === undefined ? undefined : await cluster.get(path);
+  const data = configMap?.state === "found" ? property(configMap.value, "data") : undefined;
+  const text = (key: string): string | undefined => {
+    const value = property(data, key);
+    return typeof value === "string" ? value : undefined;
+  };
+  return {
+    audience: text("AUDIENCE"),
+    clusterDomain: text("CLUSTER_DOMAIN") ?? "cluster.local",
+    separatePush: text("SEPARATE_PUSH") === "true",
+    requireProxyVerb: text("REQUIRE_PROXY_VERB") === "true",
+    defaultPermission: text("DEFAULT_PERMISSION") === "namespace" ? "namespace" : "none",
+  };
+}
+
+/** The name of the ConfigMap with the settings. It has a hash in it, so only the DaemonSet knows it. */
+function configMapOf(daemonSet: unknown): string | undefined {
+  const pod = ["spec", "template", "spec"].reduce<unknown>(property, daemonSet);
+  const names = listOf(property(pod, "containers"))
+    .flatMap((container) => listOf(property(container, "envFrom")))
+    .map((source) => property(property(source, "configMapRef"), "name"));
+  return names.find((name) => typeof name === "string");
+}
