@@ -1,9 +1,6 @@
-import { IncomingMessage, type Server, type ServerResponse } from "node:http";
+import { IncomingMessage, type RequestListener, type Server, type ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import type { FairTurns, Sender } from "./fair-turns.ts";
-
-/** What a server does with a request. */
-type HandleRequest = (request: IncomingMessage, response: ServerResponse) => void;
 
 /** Knows which connections of a server are open, and lets one request at a time be under way on each. */
 export interface ConnectionTracker {
@@ -13,7 +10,7 @@ export interface ConnectionTracker {
    * paused. A connection is ended where more than {@link maxWaiting} came in one piece, since no registry client does
    * that. The server has to make its requests of the class {@link PacedRequest}.
    */
-  inTurn(handler: HandleRequest): HandleRequest;
+  inTurn(handler: RequestListener): RequestListener;
   /** Whether the head of a response is sent on a connection, and its end is not. */
   isResponding(socket: Socket): boolean;
   /** Ends the connections on which nothing is under way at once, and each other one after its response. */

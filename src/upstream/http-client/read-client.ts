@@ -2,29 +2,17 @@
 import { isIP, connect as netConnect, Socket } from "node:net";
 import { type SecureContext, connect as tlsConnect } from "node:tls";
 import { errors } from "undici";
-import type { BufferBudget } from "./body-buffers.ts";
 import type { LookupFor } from "./guarded-dial.ts";
 import type { HttpRequest, SendRequest } from "./http-exchange.ts";
 import { formatRequestHead, type InvalidResponse } from "./message-head.ts";
-import { type OnRead, ReadConnection } from "./read-connection.ts";
+import { type OnRead, ReadConnection, type ReadConnectionOptions } from "./read-connection.ts";
 import { delayWriteErrors } from "./write-errors.ts";
 
-export interface ReadClientOptions {
+export interface ReadClientOptions extends Omit<ReadConnectionOptions, "open" | "isTls" | "owner"> {
   /** Judges and resolves the host of an origin, for `net.connect` and `tls.connect`. */
   readonly lookupFor: LookupFor;
   /** What a host is trusted by in TLS, and what it is shown. */
   readonly secureContextFor: (hostname: string) => SecureContext;
-  /** Of the head of a response. */
-  readonly maxHeaderBytes: number;
-  /** Until a request may be written. */
-  readonly connectTimeoutMs: number;
-  /** From then on, until the head of the response is whole. */
-  readonly headersTimeoutMs: number;
-  /** Without a byte of the body; the time in which the consumer holds it back does not count. */
-  readonly bodyTimeoutMs: number;
-  /** How long a connection is kept without a request. */
-  readonly keepAliveTimeoutMs: number;
-  readonly budget: BufferBudget;
 }
 
 /** A client that keeps connections to any number of origins, and sends one request at a time over each. */
