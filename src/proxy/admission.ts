@@ -13,7 +13,7 @@ import type {
   VerifyToken,
 } from "../connector/platform.ts";
 import { denied, RegistryError } from "./registry-error.ts";
-import { basicChallenge, clientToken } from "./request/request-head.ts";
+import { basicChallenge, clientLogin } from "./request/request-head.ts";
 import type { Endpoint, RepositoryTarget } from "./request/request-target.ts";
 
 export interface AdmissionOptions {
@@ -33,11 +33,11 @@ export async function authenticate(
   request: IncomingMessage,
   { verifyToken }: AdmissionOptions,
 ): Promise<Identity> {
-  const token = clientToken(request.headers.authorization);
-  if (token === undefined) {
+  const login = clientLogin(request.headers.authorization);
+  if (login === undefined) {
     throw unauthorized("this proxy requires the token of a connectors volume", tokenHint);
   }
-  const verified = await verifyToken(token, senderOf(request));
+  const verified = await verifyToken(login.token, senderOf(request));
   if (!verified.ok) throw unauthorized(verified.reason, tokenHint);
   return verified.value;
 }
@@ -92,7 +92,8 @@ export async function authorize(
   throw denied(`the connector ${showRef(ref)} can't be used: ${found.reason}`);
 }
 
-const unauthorized = (message: string, detail: string): RegistryError =>
+/** 401 with the one challenge of this proxy: another login is needed. */
+export const unauthorized = (message: string, detail: string): RegistryError =>
   new RegistryError(401, "UNAUTHORIZED", message, {
     detail,
     headers: { "www-authenticate": basicChallenge },

@@ -114,6 +114,16 @@ export const errorBody = ({ code, message, detail }: RegistryError): string =>
     errors: [detail === undefined ? { code, message } : { code, message, detail }],
   });
 
+/** What a status line carries of a message. A refusal with the rules of a Role has some 300 characters. */
+const maxPhraseLength = 512;
+
+/**
+ * A message as the phrase of a status line (RFC 9112, section 4), for clients that show a person nothing else: one line
+ * of ASCII.
+ */
+export const reasonPhrase = (message: string): string =>
+  message.replace(/[^\x20-\x7e]+/g, " ").slice(0, maxPhraseLength);
+
 /** Responds with an error. HEAD gets the head alone. */
 export function respondWithError(response: ServerResponse, error: RegistryError): void {
   const body = errorBody(error);

@@ -4,7 +4,7 @@ import type { Identity } from "../../connector/platform.ts";
 import type { Log } from "../../log.ts";
 import type { AdmissionOptions } from "../admission.ts";
 import type { RequestObserver } from "../handler.ts";
-import { asRegistryError, denied, RegistryError } from "../registry-error.ts";
+import { asRegistryError, denied, RegistryError, reasonPhrase } from "../registry-error.ts";
 import { checkHead } from "../request/request-head.ts";
 import type { RequestLimiter } from "../request-limits.ts";
 import { noteIdentity } from "../server/connection-limits.ts";
@@ -119,7 +119,6 @@ const lingerTimeoutMs = 10_000;
  * and body both say why.
  */
 function refuse(socket: Socket, { status, message, detail, headers }: RegistryError): void {
-  const phrase = message.replace(/[^\x20-\x7e]+/g, " ").slice(0, 300);
   const body = `${message}${detail === undefined ? "" : `\n${detail}`}\n`;
   const fields = {
     ...headers,
@@ -128,7 +127,7 @@ function refuse(socket: Socket, { status, message, detail, headers }: RegistryEr
     "content-length": String(Buffer.byteLength(body)),
   };
   const lines = Object.entries(fields).map(([name, value]) => `${name}: ${value}\r\n`);
-  socket.end(`HTTP/1.1 ${status} ${phrase}\r\n${lines.join("")}\r\n${body}`);
+  socket.end(`HTTP/1.1 ${status} ${reasonPhrase(message)}\r\n${lines.join("")}\r\n${body}`);
   socket.resume(); // a connection that is closed with bytes unread takes the response along
   const timer = setTimeout(() => socket.destroy(), lingerTimeoutMs);
   socket.once("close", () => clearTimeout(timer));

@@ -71,20 +71,27 @@ const ambiguous = (what: string): RegistryError =>
     detail: "send each header once, name none of them in Connection, and send no trailers",
   });
 
+/** What a client logs in with. */
+export interface ClientLogin {
+  /** Empty behind `Bearer`. */
+  readonly user: string;
+  readonly token: string;
+}
+
 /**
- * Reads the token in an Authorization header: it stands behind `Bearer`, or is the password of any user behind `Basic`.
- * @returns undefined where there is none, or where the header is malformed
- * @example clientToken("Bearer abc") // "abc"
+ * Reads an Authorization header: the token stands behind `Bearer`, or is the password of any user behind `Basic`.
+ * @returns undefined where there is no token, or where the header is malformed
+ * @example clientLogin("Bearer abc") // { user: "", token: "abc" }
  */
-export function clientToken(authorization: string | undefined): string | undefined {
+export function clientLogin(authorization: string | undefined): ClientLogin | undefined {
   const match = /^(basic|bearer) +([A-Za-z0-9._~+/-]+=*) *$/i.exec(authorization ?? "");
   if (match === null) return undefined;
   const [, scheme = "", value = ""] = match;
-  if (scheme.toLowerCase() === "bearer") return value;
+  if (scheme.toLowerCase() === "bearer") return { user: "", token: value };
   const pair = Buffer.from(value, "base64").toString("utf8");
   const colon = pair.indexOf(":"); // RFC 7617, section 2: the first colon ends the user
   const token = colon < 0 ? "" : pair.slice(colon + 1);
-  return token === "" ? undefined : token;
+  return token === "" ? undefined : { user: pair.slice(0, colon), token };
 }
 
 /**

@@ -1,6 +1,6 @@
 import { expect } from "chai";
 import fc from "fast-check";
-import { basicChallenge, clientToken } from "../../../src/proxy/request/request-head.ts";
+import { basicChallenge, clientLogin } from "../../../src/proxy/request/request-head.ts";
 import { parseChallenges } from "../../../src/upstream/challenge.ts";
 import { cleanup } from "../../support/cleanup.ts";
 import { type FakeRegistry, startFakeRegistry } from "../../support/fake-registry.ts";
@@ -169,7 +169,7 @@ describe("a client's token", function () {
     ["something that is no base64", "Basic a:b", undefined],
   ];
   for (const [name, header, token] of cases) {
-    it(name, () => expect(clientToken(header)).to.equal(token));
+    it(name, () => expect(clientLogin(header)?.token).to.equal(token));
   }
 
   it("is found whatever the user", () => {
@@ -177,7 +177,7 @@ describe("a client's token", function () {
     const token = fc.stringMatching(/^[!-~]+$/);
     fc.assert(
       fc.property(user, token, (name, password) => {
-        expect(clientToken(basic(`${name}:${password}`))).to.equal(password);
+        expect(clientLogin(basic(`${name}:${password}`))?.token).to.equal(password);
       }),
     );
   });
@@ -185,7 +185,7 @@ describe("a client's token", function () {
   it("is looked for in time in proportion to the header", () => {
     for (const unit of [" ", "a", "=", "a ", "= "]) {
       // Quadratic would take longer than a test may.
-      expect(clientToken(`Bearer a${unit.repeat(300_000)}\n`)).to.equal(undefined);
+      expect(clientLogin(`Bearer a${unit.repeat(300_000)}\n`)).to.equal(undefined);
     }
   });
 });
