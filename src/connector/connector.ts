@@ -54,6 +54,9 @@ export const connectorKind = "Connector";
 export const connectorClass = "oci";
 /** Other names of that class in Connectors that were written for Alauda's product. */
 const classAliases: readonly string[] = ["harbor"];
+/** Whether a class is that of registries, by any of its names. */
+export const isOciClass = (name: unknown): boolean =>
+  name === connectorClass || (typeof name === "string" && classAliases.includes(name));
 /** The one method of authentication. */
 const authMethod = "tokenAuth";
 /** Other names of that method in Connectors that were written for Alauda's product. */

@@ -27,6 +27,18 @@ export type FoundConnector =
   | { readonly state: "found"; readonly connector: Connector }
   | { readonly state: "missing" | "invalid"; readonly reason: string };
 
+/** A connector, and the base path of its address: empty, or `/artifactory/api/docker/x`. */
+export interface ConnectorPlace {
+  readonly ref: ConnectorRef;
+  readonly basePath: string;
+}
+
+/**
+ * Lists the connectors of a namespace whose own address is at an origin: `https://harbor.example.com:8443`.
+ * @throws Unavailable where the platform can't say now
+ */
+export type ConnectorsAt = (namespace: string, origin: string) => readonly ConnectorPlace[];
+
 /** The contents of a connector's Secrets. */
 export interface UpstreamSecrets {
   /** Undefined for an anonymous connector. */

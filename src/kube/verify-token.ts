@@ -18,8 +18,17 @@ import { createSignatureCheck } from "./token-keys.ts";
 /** What is needed to have tokens reviewed. */
 export interface TokenReviewOptions {
   readonly client: Pick<ApiClient, "request">;
-  /** The audience that tokens must have: that of the CSIDriver's tokenRequests. */
+  /** The audience that tokens must have. */
   readonly audience: string;
+  /** An audience that they must not have beside it, since it opens another entry of the proxy. */
+  readonly otherAudience?: string;
+  /** What is said to be done about a token that is refused; for the tokens of volumes unless given. */
+  readonly advice?: string;
+  /**
+   * Whether logins for other servers may come in place of a token. Refusals then don't name the audiences that such a
+   * login has, which are a part of it.
+   */
+  readonly mayBeForeign?: boolean;
   /** The time, in milliseconds since 1970. */
   readonly now: () => number;
   /** Is called for each token with where its result came from. */
@@ -38,7 +47,7 @@ const leewayMs = 60_000;
 /** Reviews that run at once: of tokens that were accepted before, and of others. */
 const concurrency = 4;
 
-const advice = "read the volume's files again, since the kubelet renews the token in them";
+const volumeAdvice = "read the volume's files again, since the kubelet renews the token in them";
 
 /**
  * Creates a function that has the API server verify tokens (TokenReview). While the API server is away, tokens that it
@@ -49,7 +58,11 @@ const advice = "read the volume's files again, since the kubelet renews the toke
  * take turns, and one for all others, whose senders do.
  */
 export function createTokenReviewer(options: TokenReviewOptions): VerifyToken {
-  const { client, audience, now, onLookup, onReject } = options;
+  const { client, audience, advice = volumeAdvice, now, onLookup, onReject } = options;
+  const refuse = (reason: string): Result<Identity> => ({
+    ok: false,
+    reason: `${reason}; ${advice}`,
+  });
   const results = createLookupCache<Result<Identity>>({
     maxEntries,
     now,
@@ -72,7 +85,10 @@ export function createTokenReviewer(options: TokenReviewOptions): VerifyToken {
       const value = refuse("the token is not signed with a key of this cluster's API server");
       return { ...refused, value, isUnasked: true };
     }
-    const ask = (): Promise<Result<Identity>> => review(client, audience, token);
+    const ask = async (): Promise<Result<Identity>> => {
+      const reviewed = await review(client, audience, token);
+      return reviewed.ok ? reviewed : refuse(reviewed.reason);
+    };
     const value = known?.ok
       ? await acceptedBefore.run(askerOf(known.value), ask)
       : await unknown.run({ group: sender.address, member: sender.connection }, ask);
@@ -84,10 +100,8 @@ export function createTokenReviewer(options: TokenReviewOptions): VerifyToken {
     const claims = readClaims(token);
     // Whatever else people type as a password is not for the API server, nor for its audit log.
     if (claims === undefined) return refuse("this is not the token of a ServiceAccount");
-    if (!claims.audiences.includes(audience)) {
-      const found = claims.audiences.map(show).join(", ") || "nobody";
-      return refuse(`the token is for ${found}, but must be for ${show(audience)}`);
-    }
+    const wrongAudience = wrongAudienceOf(claims.audiences, options);
+    if (wrongAudience !== undefined) return refuse(wrongAudience);
     const { expiresAt = 0 } = claims;
     if (claims.expiresAt !== undefined && expiresAt + leewayMs <= now()) {
       return refuse("the token has expired");
@@ -98,17 +112,26 @@ export function createTokenReviewer(options: TokenReviewOptions): VerifyToken {
   };
 }
 
+/** What is wrong with the audiences of a token; undefined where nothing is. */
+function wrongAudienceOf(
+  audiences: readonly string[],
+  { audience, otherAudience, mayBeForeign = false }: TokenReviewOptions,
+): string | undefined {
+  if (!audiences.includes(audience)) {
+    const others = audiences.map(show).join(", ") || "nobody";
+    const found = mayBeForeign ? "another audience" : others;
+    return `the token is for ${found}, but must be for ${show(audience)}`;
+  }
+  if (otherAudience === undefined || !audiences.includes(otherAudience)) return undefined;
+  return `the token must be for ${show(audience)} alone, and is for ${show(otherAudience)}, too`;
+}
+
 const unknownSender: TokenSender = { address: "", connection: "" };
 
 /** Whose turn it is where somebody's token or right is reviewed: the namespace of a ServiceAccount, then its Pod. */
 function askerOf({ user, subject }: Pick<Identity, "user" | "subject">): Asker {
   return { group: serviceAccountNamespace(user) ?? user, member: subject };
 }
-
-const refuse = (reason: string): Result<Identity> => ({
-  ok: false,
-  reason: `${reason}; ${advice}`,
-});
 
 async function review(
   client: Pick<ApiClient, "request">,
@@ -127,12 +150,14 @@ async function review(
   const status = property(response, "status");
   if (property(status, "authenticated") !== true) {
     const error = String(property(status, "error") ?? "no reason given").replaceAll(token, "…");
-    return refuse(`the API server does not accept the token (${error.slice(0, 300)})`);
+    const reason = `the API server does not accept the token (${error.slice(0, 300)})`;
+    return { ok: false, reason };
   }
   // An API server that does not know audiences would accept any token, and names none.
   const audiences = property(status, "audiences");
   if (!Array.isArray(audiences) || !audiences.includes(audience)) {
-    return refuse(`the API server does not say that the token is for ${show(audience)}`);
+    const reason = `the API server does not say that the token is for ${show(audience)}`;
+    return { ok: false, reason };
   }
   return { ok: true, value: readIdentity(property(status, "user")) };
 }

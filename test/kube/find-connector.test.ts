@@ -1,5 +1,6 @@
 import { expect } from "chai";
-import { createConnectorFinder } from "../../src/kube/find-connector.ts";
+import { Unavailable } from "../../src/connector/platform.ts";
+import { createConnectorFinder, createConnectorIndex } from "../../src/kube/find-connector.ts";
 import type { KubeObject } from "../../src/kube/object-store.ts";
 
 const object = (name: string, address: string): KubeObject => {
@@ -11,6 +12,17 @@ const object = (name: string, address: string): KubeObject => {
   };
   return connector;
 };
+
+describe("createConnectorIndex()", () => {
+  it("says nothing before the first list, since a connector that is missing would be none", () => {
+    const cache = { ready: false, staleReason: "not listed yet", onChange: () => () => true };
+    const connectorsAt = createConnectorIndex(cache);
+    expect(() => connectorsAt("team-a", "https://harbor.example.com")).to.throw(
+      Unavailable,
+      "not listed yet",
+    );
+  });
+});
 
 describe("createConnectorFinder()", () => {
   const objects = new Map([
