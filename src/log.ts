@@ -14,6 +14,7 @@ export interface LogFields {
   readonly durationMs?: number | undefined;
   readonly file?: string | undefined;
   readonly host?: string | undefined;
+  readonly image?: string | undefined;
   readonly method?: string | undefined;
   readonly pod?: string | undefined;
   readonly reason?: string | undefined;

@@ -1,5 +1,6 @@
 import { isNamespace, namespaceRule } from "../connector/connector-ref.ts";
 import { parseGoDurationSeconds } from "../connector/duration.ts";
+import { type ImageHosts, imagesAudience, parseImageHosts } from "../connector/image-hosts.ts";
 import type { DefaultPermission } from "../connector/platform.ts";
 import { type Checked, type Problem, show } from "../connector/problem.ts";
 import {
@@ -58,6 +59,10 @@ export interface ProxySettings extends ClusterSettings, UpstreamSettings {
   readonly tunnels: TunnelRules;
   /** For how many milliseconds after their end tokens of running Pods are still accepted. */
   readonly tokenGraceMs: number;
+  /** The registries whose images nodes pull through the proxy; where there is none, its mirror is closed. */
+  readonly imageHosts: ImageHosts;
+  /** What becomes of such an image for which there is no Connector. */
+  readonly imagesWithoutConnector: "refuse" | "anonymous";
 }
 
 /** The settings of the controller role. */
@@ -95,8 +100,10 @@ export function readCsiSettings(environment: Environment): Checked<CsiSettings> 
 /** Reads the settings of the proxy role. @returns the settings, or everything that is wrong with them */
 export function readProxySettings(environment: Environment): Checked<ProxySettings> {
   const tunnels = parseTunnelRules(environment.TUNNEL ?? "tunnel", "TUNNEL");
+  const imageHosts = parseImageHosts(environment.NODE_IMAGE_HOSTS ?? "", "NODE_IMAGE_HOSTS");
   const settings = readSettings(environment, (read) => ({
     ...clusterSettings(read),
+    imagesWithoutConnector: readImagesWithoutConnector(read),
     separatePush: readFlag(read, "SEPARATE_PUSH"),
     requireProxyVerb: readFlag(read, "REQUIRE_PROXY_VERB"),
     defaultPermission: readDefaultPermission(read),
@@ -104,10 +111,16 @@ export function readProxySettings(environment: Environment): Checked<ProxySettin
       1000 * (parseGoDurationSeconds(read("TOKEN_GRACE", isGrace, graceRule, "0s")) ?? 0),
   }));
   const upstreams = readUpstreamSettings(environment);
-  if (settings.ok && tunnels.ok && upstreams.ok) {
-    return { ok: true, value: { ...settings.value, ...upstreams.value, tunnels: tunnels.value } };
+  if (settings.ok && tunnels.ok && upstreams.ok && imageHosts.ok) {
+    const value = {
+      ...settings.value,
+      ...upstreams.value,
+      tunnels: tunnels.value,
+      imageHosts: imageHosts.value,
+    };
+    return { ok: true, value };
   }
-  return { ok: false, problems: problemsOf(settings, tunnels, upstreams) };
+  return { ok: false, problems: problemsOf(settings, tunnels, upstreams, imageHosts) };
 }
 
 /** All problems, each once: two settings may have read the same variable. */
@@ -189,13 +202,22 @@ const readDefaultPermission = (read: ReadVariable): DefaultPermission =>
     ? "namespace"
     : "none";
 
+const readImagesWithoutConnector = (read: ReadVariable): "refuse" | "anonymous" =>
+  read("NODE_IMAGES_WITHOUT_CONNECTOR", /^(refuse|anonymous)$/, "refuse or anonymous", "refuse") ===
+  "anonymous"
+    ? "anonymous"
+    : "refuse";
+
+const isVolumesAudience = (text: string): boolean =>
+  /^[A-Za-z0-9:/._-]+$/.test(text) && text !== imagesAudience;
+
 function clusterSettings(read: ReadVariable): ClusterSettings {
   return {
     namespace: read("POD_NAMESPACE", isNamespace, namespaceRule),
     audience: read(
       "AUDIENCE",
-      /^[A-Za-z0-9:/._-]+$/,
-      "the audience of the CSIDriver's tokenRequests",
+      isVolumesAudience,
+      `the audience of the CSIDriver's tokenRequests, which is not ${imagesAudience}`,
     ),
     clusterDomain: read("CLUSTER_DOMAIN", dnsSubdomain, domainRule),
   };

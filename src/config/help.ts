@@ -139,7 +139,7 @@ example:
   ]),
   proxy: clusterRole("proxy", "Passes the registry requests of a cluster's Pods on.", [
     "POD_NAMESPACE, AUDIENCE, CLUSTER_DOMAIN, SEPARATE_PUSH, REQUIRE_PROXY_VERB, DEFAULT_PERMISSION,",
-    "TUNNEL, TOKEN_GRACE, NODE_IPS",
+    "TUNNEL, TOKEN_GRACE, NODE_IPS, NODE_IMAGE_HOSTS, NODE_IMAGES_WITHOUT_CONNECTOR",
   ]),
   controller: clusterRole("controller", "Keeps a cluster's Connectors in order.", [
     "POD_NAMESPACE, POD_NAME, AUDIENCE, CLUSTER_DOMAIN",

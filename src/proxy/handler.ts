@@ -1,7 +1,7 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Connector } from "../connector/connector.ts";
-import { type ConnectorRef, showRef } from "../connector/connector-ref.ts";
-import type { Identity, ReadUpstreamSecrets } from "../connector/platform.ts";
+import { showRef } from "../connector/connector-ref.ts";
+import type { Identity, ReadUpstreamSecrets, Verb } from "../connector/platform.ts";
 import type { Log } from "../log.ts";
 import type { Upstream, Upstreams } from "../upstream/upstream.ts";
 import {
@@ -25,6 +25,7 @@ import {
 import { Patience } from "./relay/patience.ts";
 import { type RelayOptions, relayRequest } from "./relay/relay.ts";
 import { isLoop } from "./relay/upstream-request.ts";
+import { mirrorParameter, parameterNames } from "./request/query.ts";
 import { checkBody, drain, readManifestBody } from "./request/request-body.ts";
 import { checkHead } from "./request/request-head.ts";
 import {
@@ -65,18 +66,51 @@ export type HandleRequest = (
   report: ReportDraft,
 ) => Promise<void>;
 
-/** Handles the registry requests of clients that address this proxy itself. The path or the host names the connector. */
-export const createHandler = (options: HandlerOptions): Handler =>
+/** Handles a request to the mirror: its query names the registry, and neither path nor host a connector. */
+export type HandleMirrorRequest = (
+  request: IncomingMessage,
+  response: ServerResponse,
+  report: ReportDraft,
+  target: RepositoryTarget,
+) => Promise<void>;
+
+/**
+ * Handles the registry requests of clients that address this proxy itself. The path or the host names the connector.
+ * @param handleMirrorRequest handles the requests of container runtimes; without it, there is no mirror
+ */
+export const createHandler = (
+  options: HandlerOptions,
+  handleMirrorRequest?: HandleMirrorRequest,
+): Handler =>
   createReportingHandler(options, async (request, response, report) => {
     const target = parseRequestTarget(request.url ?? "");
     report.target = target;
+    const { host } = request.headers;
+    if (handleMirrorRequest !== undefined && isForMirror(target, host, options)) {
+      await handleMirrorRequest(request, response, report, target);
+      return;
+    }
     const identity = await authenticate(request, options);
     noteIdentity(request.socket, identity);
     if (target !== "base") options.limits.admit(identity, response);
-    const { host } = request.headers;
-    const findRef = (to: RepositoryTarget): ConnectorRef => connectorOf(to, host, options);
-    await handleRegistryRequest(request, response, report, { target, identity, findRef }, options);
+    const findConnector = (to: RepositoryTarget, verb: Verb): Promise<Connector> => {
+      report.ref = connectorOf(to, host, options);
+      return authorize(report.ref, verb, identity, options);
+    };
+    const registryRequest = { target, identity, findConnector };
+    await handleRegistryRequest(request, response, report, registryRequest, options);
   });
+
+/** Whether a request is for the mirror. A connector that its path or its host names comes first. */
+const isForMirror = (
+  target: RequestTarget,
+  host: string | undefined,
+  { connectorOfHost }: HandlerOptions,
+): target is RepositoryTarget =>
+  target !== "base" &&
+  target.connector === undefined &&
+  parameterNames(target.query).includes(mirrorParameter) &&
+  connectorOfHost(host ?? "") === undefined;
 
 /** A handler that reports every request, responds to errors, and ends the connections of clients that stall. */
 export function createReportingHandler(
@@ -98,10 +132,12 @@ export function createReportingHandler(
 export interface RegistryRequest {
   readonly target: RequestTarget;
   readonly identity: Identity;
-  /** Which connector is meant. It is not called for `/v2/` itself. @throws RegistryError 404 */
-  readonly findRef: (target: RepositoryTarget) => ConnectorRef;
-  /** The connector at the one of its addresses that is requested; without it, that is its own address. */
-  readonly atAddress?: (connector: Connector) => Connector;
+  /**
+   * Finds the connector that is meant, where the identity may use it, at the one of its addresses that is requested. It
+   * notes in the report which one that is, and is not called for `/v2/` itself.
+   * @throws RegistryError 404, 403; Unavailable
+   */
+  readonly findConnector: (target: RepositoryTarget, verb: Verb) => Promise<Connector>;
   /** Whether it came by the forward proxy. */
   readonly isForward?: boolean;
 }
@@ -119,7 +155,7 @@ export async function handleRegistryRequest(
   options: HandlerOptions,
 ): Promise<void> {
   const { method = "GET" } = request;
-  const { target, identity, findRef, atAddress, isForward = false } = registryRequest;
+  const { target, identity, findConnector, isForward = false } = registryRequest;
   report.target = target;
   report.identity = identity;
 
@@ -132,19 +168,16 @@ export async function handleRegistryRequest(
   // May this identity do that with this connector?
   const action = actionOf(method, target.endpoint);
   report.verb = action;
-  const ref = findRef(target);
-  report.ref = ref;
-  const found = await authorize(ref, action === "pull" ? "pull" : "push", identity, options);
-  const connector = atAddress === undefined ? found : atAddress(found);
+  const connector = await findConnector(target, action === "pull" ? "pull" : "push");
 
   // Is there room for it, and do its rules allow it? Whoever is told of a limit may use the connector.
   options.limits.admitTo(connector.uid, response);
   checkRules(connector, action, target.repository, identity);
 
   // Does it lead to a registry?
-  report.connector = connector;
+  report.connector = report.ref && connector;
   if (isLoop(request.headers)) {
-    throw denied(`the address of the connector ${showRef(connector)} leads back to this proxy`);
+    throw denied(`the address ${connector.address.origin} leads back to this proxy`);
   }
 
   const heldBody =

@@ -5,13 +5,14 @@ import type { TunnelRules } from "../connector/tunnel-rules.ts";
 import type { Log } from "../log.ts";
 import type { ResolveHost } from "../upstream/address-guard.ts";
 import { createTokenCache, type TokenOutcome } from "../upstream/token-cache.ts";
-import { createUpstreams } from "../upstream/upstream.ts";
+import { createUpstreams, type Upstreams } from "../upstream/upstream.ts";
 import { createUpstreamLogin } from "../upstream/upstream-login.ts";
 import type { UpstreamPolicy } from "../upstream/upstream-policy.ts";
 import type { AdmissionOptions } from "./admission.ts";
 import type { PoolLimits } from "./forward-mode/connection-pool.ts";
 import { createForwardMode } from "./forward-mode/forward-mode.ts";
 import { createHandler, type RequestObserver } from "./handler.ts";
+import { createMirrorHandler, type MirrorSurroundings } from "./mirror/mirror-handler.ts";
 import { createHashBudget, defaultRetryDelaysMs } from "./relay/download.ts";
 import { createSessionSeal } from "./relay/upload-session.ts";
 import {
@@ -65,6 +66,8 @@ export interface ProxyOptions extends AdmissionOptions {
   readonly poolLimits?: PoolLimits;
   /** How many connections may be open at a listener. Where it says nothing, {@link defaultConnectionLimits} count. */
   readonly connectionLimits?: Partial<ConnectionLimits>;
+  /** The mirror for container runtimes; without it there is none. */
+  readonly mirror?: MirrorSurroundings | undefined;
   readonly observer?: ProxyObserver;
   readonly log: Log;
 }
@@ -100,12 +103,14 @@ export interface Proxy {
  */
 export async function startProxy(options: ProxyOptions): Promise<Proxy> {
   const { now, bodyTimeoutMs = 60_000, stallTimeoutMs = 600_000, observer = noObserver } = options;
-  const upstreams = createUpstreams(
-    bodyTimeoutMs,
-    options.lookup,
-    options.headersTimeoutMs,
-    options.upstreamPolicy,
-  );
+  const createOwnUpstreams = (): Upstreams =>
+    createUpstreams(
+      bodyTimeoutMs,
+      options.lookup,
+      options.headersTimeoutMs,
+      options.upstreamPolicy,
+    );
+  const upstreams = createOwnUpstreams();
   const handlerOptions = {
     ...options,
     bodyTimeoutMs,
@@ -120,7 +125,14 @@ export async function startProxy(options: ProxyOptions): Promise<Proxy> {
     login: createUpstreamLogin(createTokenCache(now), now, observer.tokenNeeded),
     seal: createSessionSeal(options.sealKeys, now),
   };
-  const registryHandler = createHandler(handlerOptions);
+  const anonymous = {
+    upstreams: createOwnUpstreams(),
+    login: createUpstreamLogin(createTokenCache(now), now),
+  };
+  const registryHandler = createHandler(
+    handlerOptions,
+    options.mirror && createMirrorHandler({ ...handlerOptions, ...options.mirror, anonymous }),
+  );
   const forwardMode = createForwardMode(handlerOptions);
   const listenOptions: ListenOptions = {
     handler: (request, response) =>
@@ -135,7 +147,7 @@ export async function startProxy(options: ProxyOptions): Promise<Proxy> {
   const stop = async (graceMs: number): Promise<void> => {
     forwardMode.finish();
     await Promise.all(listeners.map((listener) => listener.stop(graceMs)));
-    await upstreams.destroy();
+    await Promise.all([upstreams.destroy(), anonymous.upstreams.destroy()]);
   };
   try {
     for (const address of options.listen) {

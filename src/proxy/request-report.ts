@@ -17,6 +17,8 @@ export interface RequestReport {
   readonly identity: Identity | undefined;
   /** The host and port of a request of forward mode that was not for a connector: `github.com:443`. */
   readonly host: string | undefined;
+  /** The image that a request to the mirror is about: `harbor.example.com/app/web:1`; without a tag or digest for a blob. */
+  readonly image: string | undefined;
   /** The connector that the request named, whether or not it exists. */
   readonly ref: ConnectorRef | undefined;
   /** `namespace/name` of the connector, where it exists and may be used by who asked. */
@@ -52,11 +54,13 @@ export interface ReportDraft {
   /** Whether it is passed on to that host. */
   isPassedOn?: boolean;
   identity?: Identity;
+  /** The image that a request to the mirror is about. */
+  image?: string;
   /** The connector that the request named, whether or not it exists. */
   ref?: ConnectorRef;
   verb?: Action;
   /** The connector, once the request may use it. */
-  connector?: ConnectorRef;
+  connector?: ConnectorRef | undefined;
   /**
    * Whether the proxy sends the request on to the registry, or to the other host. It stays true where they, or the
    * registry's token server, refuse it or can't be reached.
@@ -101,6 +105,7 @@ export function openReport(
       operation: operationOf(draft),
       identity: draft.identity,
       host: draft.host,
+      image: draft.image,
       ref: draft.ref,
       connector: connector && showRef(connector),
       repository: (target !== "base" && target?.repository) || undefined,

@@ -35,6 +35,7 @@ function auditFields(report: RequestReport): LogFields {
     pod: pod && `${pod.namespace}/${pod.name}`,
     tokenExpired: identity?.isExpired,
     host: report.host,
+    image: report.image,
     connector: ref && showRef(ref),
     repository: report.repository,
     reference: report.reference,

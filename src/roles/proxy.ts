@@ -3,10 +3,11 @@ import { createLeafIssuer, type IssueLeaf, type KeyPair } from "../certificate-a
 import { settledOrAborted } from "../concurrency.ts";
 import type { Environment, ProxySettings } from "../config/cluster-settings.ts";
 import { type ConnectorRef, showRef } from "../connector/connector-ref.ts";
+import { imagesAudience } from "../connector/image-hosts.ts";
 import { describeProblems } from "../connector/problem.ts";
 import { connectorOfServiceHost } from "../connector/proxy-address.ts";
 import { keysSecretName, openingKeys, parseProxyKeys } from "../connector/proxy-keys.ts";
-import { createConnectorFinder } from "../kube/find-connector.ts";
+import { createConnectorFinder, createConnectorIndex } from "../kube/find-connector.ts";
 import { createAccessReviewer } from "../kube/may-use.ts";
 import { createUpstreamSecretsReader } from "../kube/read-upstream-secrets.ts";
 import { createExpiredTokenVerifier, createTokenReviewer } from "../kube/verify-token.ts";
@@ -54,6 +55,7 @@ export async function startClusterProxy(
   connectors.onChange(({ name, namespace = "", object }) => {
     if (object === undefined) void metrics.proxy.forget(showRef({ namespace, name }));
   });
+  const connectorsAt = createConnectorIndex(connectors);
   const apiServer = cluster.watchOne(apiEndpoints.collection, apiEndpoints.name);
   const near = (): NearAddresses => nearAddresses(settings, apiServer);
   let notReady: string | undefined = `waiting for the Secret ${keysSecretName}`;
@@ -69,6 +71,7 @@ export async function startClusterProxy(
     throw reason;
   });
   const findConnector = createConnectorFinder(connectors);
+  const tokenReviews = { client, now, onLookup: token, onReject: () => rejected("token") };
   const connectorOfHost = (host: string): ConnectorRef | undefined =>
     connectorOfServiceHost(host, clusterDomain);
   const ownName = `${installedNames.proxyService}.${namespace}.svc.${clusterDomain}`;
@@ -92,11 +95,9 @@ export async function startClusterProxy(
       graceMs: settings.tokenGraceMs,
       onReject: () => rejected("token"),
       verify: createTokenReviewer({
-        client,
+        ...tokenReviews,
         audience,
-        now,
-        onLookup: token,
-        onReject: () => rejected("token"),
+        otherAudience: imagesAudience,
       }),
     }),
     mayUse: createAccessReviewer({
@@ -117,6 +118,21 @@ export async function startClusterProxy(
       return [...interfaceAddresses(), ...node, ...apiServer.map(({ address }) => address)];
     },
     upstreamPolicy: { rules: settings.upstreams, nearAddresses: near },
+    mirror:
+      settings.imageHosts.size === 0
+        ? undefined
+        : {
+            verifyImageToken: createTokenReviewer({
+              ...tokenReviews,
+              audience: imagesAudience,
+              otherAudience: audience,
+              advice: "the kubelet sends one of the Pod's ServiceAccount",
+              mayBeForeign: true,
+            }),
+            connectorsAt,
+            imageHosts: settings.imageHosts,
+            withoutConnector: settings.imagesWithoutConnector,
+          },
     now,
     observer: createProxyObserver(log, metrics.proxy),
     log,

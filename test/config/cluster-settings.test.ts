@@ -46,6 +46,8 @@ describe("the settings of a role in a cluster", () => {
       DEFAULT_PERMISSION: "namespace",
       TUNNEL: "tunnel,git.internal",
       TOKEN_GRACE: "1h30m",
+      NODE_IMAGE_HOSTS: "harbor.example.com:8443,*.example.com",
+      NODE_IMAGES_WITHOUT_CONNECTOR: "anonymous",
       NODE_IPS: "192.0.2.7,2001:db8::7",
       KUBERNETES_SERVICE_HOST: "10.96.0.1",
     };
@@ -67,6 +69,8 @@ describe("the settings of a role in a cluster", () => {
         hosts: [{ host: "git.internal", port: undefined }],
       },
       tokenGraceMs: 5_400_000,
+      imageHosts: new Set(["harbor.example.com:8443", "*.example.com"]),
+      imagesWithoutConnector: "anonymous",
       upstreams: { hosts: [], networks: [], neverNetworks: [] },
       nodeAddresses: ["192.0.2.7", "2001:db8::7"],
       apiServiceAddresses: ["10.96.0.1"],
@@ -93,6 +97,29 @@ describe("the settings of a role in a cluster", () => {
       const paths = read.ok ? [] : read.problems.map(({ path }) => path);
       expect(paths).to.have.members(["TUNNEL", "UPSTREAM_NETWORKS"]);
     }
+  });
+
+  it("have audiences of their own for volumes and for images", () => {
+    const environment = { ...shipped, ...pod, AUDIENCE: "connectors-images" };
+    for (const read of [readProxySettings(environment), readCsiSettings(environment)]) {
+      const problems = read.ok ? [] : read.problems;
+      expect(problems.map(({ path }) => path)).to.deep.equal(["AUDIENCE"]);
+      expect(problems[0]?.wanted).to.contain("not connectors-images");
+    }
+  });
+
+  it("are refused where the registries of images are not hosts", () => {
+    const environment = {
+      ...shipped,
+      ...pod,
+      NODE_IMAGE_HOSTS: "harbor.example.com,https://harbor.example.com",
+      NODE_IMAGES_WITHOUT_CONNECTOR: "allow",
+    };
+    const read = readProxySettings(environment);
+    expect(read.ok ? [] : read.problems.map(({ path }) => path)).to.have.members([
+      "NODE_IMAGE_HOSTS",
+      "NODE_IMAGES_WITHOUT_CONNECTOR",
+    ]);
   });
 
   it("are refused with every value that is wrong", () => {

@@ -87,7 +87,14 @@ export function openTalk({ repository, peer, strictness }: TalkOptions): {
 /** A connection that ends without an answer, noted like one. */
 function asAnswer(error: NodeJS.ErrnoException): PlainResponse {
   if (error.code !== "ECONNRESET") throw error;
-  return { status: 0, headers: {}, rawHeaders: [], body: Buffer.from("closed"), complete: true };
+  return {
+    status: 0,
+    phrase: "",
+    headers: {},
+    rawHeaders: [],
+    body: Buffer.from("closed"),
+    complete: true,
+  };
 }
 
 function urlOf(where: string, { peer, repository }: Talk): string {

@@ -58,6 +58,7 @@ describe("the proxy's report of a request", function () {
       method: "GET",
       operation: "pull blob",
       host: undefined,
+      image: undefined,
       ref: { namespace: "team-a", name: "harbor" },
       connector: "team-a/harbor",
       repository: "app",

@@ -12,6 +12,7 @@ const least: RequestReport = {
   status: 404,
   identity: undefined,
   host: undefined,
+  image: undefined,
   ref: undefined,
   connector: undefined,
   verb: undefined,
@@ -35,6 +36,7 @@ const push: RequestReport = {
     pod: { namespace: "team-a", name: "build-1" },
   },
   host: undefined,
+  image: undefined,
   ref: { namespace: "team-a", name: "harbor" },
   connector: "team-a/harbor",
   repository: "app/web",
@@ -72,6 +74,7 @@ describe("the audit log", () => {
     const line = lineOf({
       ...push,
       host: "github.com:443",
+      image: "harbor.example.com/app/web:1.4",
       reason: "why",
       ...(push.identity && { identity: { ...push.identity, isExpired: true } }),
     });

@@ -26,6 +26,8 @@ export interface PlainRequestOptions {
 
 export interface PlainResponse {
   readonly status: number;
+  /** The phrase of the status line. */
+  readonly phrase: string;
   readonly headers: IncomingHttpHeaders;
   readonly rawHeaders: readonly string[];
   readonly body: Buffer;
@@ -87,6 +89,7 @@ async function collect(request: ClientRequest, response: IncomingMessage): Promi
   request.destroy();
   return {
     status: response.statusCode ?? 0,
+    phrase: response.statusMessage ?? "",
     headers: response.headers,
     rawHeaders: response.rawHeaders,
     body: Buffer.concat(chunks),

@@ -163,6 +163,7 @@ function openTunnelReport(
       operation: "tunnel",
       identity: report.identity,
       host: report.host,
+      image: undefined,
       ref: undefined,
       connector: undefined,
       repository: undefined,

@@ -106,8 +106,10 @@ async function forwardRequest(forwarded: ForwardedRequest, options: ForwardOptio
   const registryRequest: RegistryRequest = {
     target: parseRegistryTarget(target.path, chosen.address.basePath),
     identity,
-    findRef: () => chosen.ref,
-    atAddress: (connector) => matchedConnector(connector, chosen),
+    async findConnector(_target, verb) {
+      report.ref = chosen.ref;
+      return matchedConnector(await authorize(chosen.ref, verb, identity, options), chosen);
+    },
     isForward: true,
   };
   await handleRegistryRequest(request, response, report, registryRequest, options);

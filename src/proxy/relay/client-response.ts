@@ -129,7 +129,7 @@ function refusedByRegistry(
   const ref = showRef(connector);
   const isAnonymous = connector.secretName === undefined || authorization === undefined;
   const whom = isAnonymous
-    ? `a request without a login, by the connector ${ref}`
+    ? `a request without a login${connector.name === "" ? "" : `, by the connector ${ref}`}`
     : `the account of the connector ${ref}`;
   return denied(`the registry ${connector.address.origin} answered ${status}${code} to ${whom}`, {
     detail:

@@ -7,7 +7,13 @@ import { product, userAgent } from "../../version.ts";
 import type { AdmittedRequest } from "../admitted.ts";
 import { connectionTokens, type HeaderFields, pickHeaders } from "../headers.ts";
 import { RegistryError } from "../registry-error.ts";
-import { joinQueries, parameterNames, withoutParameters, withQuery } from "../request/query.ts";
+import {
+  joinQueries,
+  mirrorParameter,
+  parameterNames,
+  withoutParameters,
+  withQuery,
+} from "../request/query.ts";
 import type { Endpoint, RepositoryTarget } from "../request/request-target.ts";
 import { type BlobMount, mountParameters } from "./blob-mount.ts";
 import type { SessionSeal } from "./upload-session.ts";
@@ -46,9 +52,6 @@ export function createUpstreamRequest(
     scopes: scopesFor(method, target.endpoint, repository, mount?.mountFrom),
   };
 }
-
-/** Mirrors of buildkit and containerd name the registry that they stand for. */
-const mirrorParameter = "ns";
 
 function upstreamQuery({ query, endpoint }: RepositoryTarget, mount?: BlobMount): string {
   const translated =

@@ -9,6 +9,9 @@ export const maxQueryBytes: number = 8 * 1024;
 /** As many parameters may be in a client's query. The specification's tags beside a digest are ten. */
 export const maxParameters = 64;
 
+/** The parameter in which buildkit and containerd tell a mirror for which registry it stands: the host of the image's name. */
+export const mirrorParameter = "ns";
+
 /**
  * Removes all parameters of these names.
  * @param names decoded
