@@ -1,6 +1,5 @@
 import { resolve } from "node:path";
-import { parseGoDurationSeconds } from "../connector/duration.ts";
-import type { Checked, Problem } from "../connector/problem.ts";
+import type { Checked } from "../connector/problem.ts";
 import { parseTunnelRules, type TunnelRules } from "../connector/tunnel-rules.ts";
 import {
   type ControllerSettings,
@@ -12,16 +11,26 @@ import {
   readProxySettings,
 } from "./cluster-settings.ts";
 import {
-  type CommandLine,
   type ListenSetting,
   problem,
   readCommandLine,
   readListenSettings,
+  readSeconds,
 } from "./command-line.ts";
 import { type DoctorSettings, readDoctor } from "./doctor-command.ts";
 import { type CommandName, commandNames, isCommandName } from "./help.ts";
 import { didYouMean } from "./nearest.ts";
 import { type RenderSettings, readRender } from "./render-command.ts";
+import {
+  defaultState,
+  type MountSettings,
+  readMount,
+  readUnmount,
+  socketIn,
+  tokenLifetimeRange,
+  type UnmountSettings,
+  type VolumeCommandContext,
+} from "./volume-commands.ts";
 
 /** The settings of a standalone process. All paths are absolute. */
 export interface StandaloneSettings {
@@ -40,25 +49,11 @@ export interface StandaloneSettings {
   readonly tunnels: TunnelRules;
 }
 
-/** The settings of `mount`. */
-export interface MountSettings {
-  /** The socket of the standalone process. */
-  readonly socket: string;
-  /** The folder to mount the volume at, as an absolute path. */
-  readonly target: string;
-  /** The namespace of connectors that are named without one. */
-  readonly namespace: string;
-  /** The number of the group that may read the volume. */
-  readonly group: string;
-  /** The volume's attributes, as in a Pod's `volumeAttributes`. */
-  readonly attributes: Readonly<Record<string, string>>;
-}
-
 /** A command with its settings. */
 export type Command =
   | { readonly name: "standalone"; readonly settings: StandaloneSettings }
   | { readonly name: "mount"; readonly settings: MountSettings }
-  | { readonly name: "unmount"; readonly settings: Pick<MountSettings, "socket" | "target"> }
+  | { readonly name: "unmount"; readonly settings: UnmountSettings }
   | { readonly name: "render"; readonly settings: RenderSettings }
   | { readonly name: "doctor"; readonly settings: DoctorSettings }
   | { readonly name: "csi"; readonly settings: CsiSettings }
@@ -68,14 +63,8 @@ export type Command =
   | { readonly name: "help"; readonly topic: CommandName | undefined }
   | { readonly name: "version" };
 
-const defaultState = "/var/lib/oci-connector";
-
 /** What a command may depend on beside its arguments. */
-export interface CommandContext {
-  /** What relative paths are relative to. */
-  readonly workingDirectory: string;
-  /** The group of this process. */
-  readonly group: number;
+export interface CommandContext extends VolumeCommandContext {
   readonly environment: Environment;
 }
 
@@ -164,15 +153,8 @@ function readStandalone(args: readonly string[], context: CommandContext): Check
     problems.push(problem("--connectors", undefined, wanted));
   }
   const listen = readListenSettings("--listen", line.texts("listen"), problems);
-  const lifetime = {
-    path: "--token-lifetime",
-    text: text("token-lifetime"),
-    min: "10m",
-    max: "8760h",
-  };
-  const tokenLifetimeSeconds = readSeconds(lifetime, problems);
-  const grace = { path: "--grace", text: text("grace"), min: "0s", max: "24h" };
-  const graceMs = 1000 * readSeconds(grace, problems);
+  const tokenLifetimeSeconds = readSeconds(line, "token-lifetime", tokenLifetimeRange);
+  const graceMs = 1000 * readSeconds(line, "grace", { min: "0s", max: "24h" });
   const tunnels = parseTunnelRules(line.texts("tunnel").join(","), "--tunnel");
   if (!tunnels.ok) problems.push(...tunnels.problems);
   if (!tunnels.ok || problems.length > 0) return { ok: false, problems };
@@ -187,38 +169,6 @@ function readStandalone(args: readonly string[], context: CommandContext): Check
     tunnels: tunnels.value,
   };
   return { ok: true, value: { name: "standalone", settings } };
-}
-
-function readMount(args: readonly string[], context: CommandContext): Checked<Command> {
-  const line = readCommandLine(args, {
-    connectors: "",
-    configuration: "",
-    params: "",
-    "token-expiration": "",
-    namespace: "default",
-    group: String(context.group),
-    state: defaultState,
-  });
-  const { text, problems } = line;
-  const located = targetOf(line, context);
-  const group = text("group");
-  if (!/^\d+$/.test(group)) problems.push(problem("--group", group, "the number of a group"));
-  if (problems.length > 0) return { ok: false, problems };
-  const attributes = {
-    connectors: text("connectors"),
-    "configuration.names": text("configuration"),
-    "configuration.params": text("params"),
-    "token.expiration": text("token-expiration"),
-  };
-  const settings = { ...located, namespace: text("namespace"), group, attributes };
-  return { ok: true, value: { name: "mount", settings } };
-}
-
-function readUnmount(args: readonly string[], context: CommandContext): Checked<Command> {
-  const line = readCommandLine(args, { state: defaultState });
-  const settings = targetOf(line, context);
-  if (line.problems.length > 0) return { ok: false, problems: line.problems };
-  return { ok: true, value: { name: "unmount", settings } };
 }
 
 /** A role in a cluster takes all its settings from the environment. */
@@ -237,35 +187,4 @@ function readRole<Name extends string, Settings>(
   if (settings.ok && surplus.length === 0)
     return { ok: true, value: { name, settings: settings.value } };
   return { ok: false, problems: [...surplus, ...(settings.ok ? [] : settings.problems)] };
-}
-
-function targetOf(
-  { text, positionals, problems }: CommandLine<"state">,
-  { workingDirectory }: CommandContext,
-): Pick<MountSettings, "socket" | "target"> {
-  const [target = "", ...others] = positionals;
-  if (target === "" || others.length > 0) {
-    problems.push(problem("TARGET", positionals, "one folder to mount the volume at"));
-  }
-  const state = resolve(workingDirectory, text("state"));
-  return { socket: socketIn(state), target: resolve(workingDirectory, target) };
-}
-
-const socketIn = (state: string): string => resolve(state, "csi.sock");
-
-/** An option with a duration in Go's form, and the range in which it has to be, both ends included. */
-interface DurationOption {
-  readonly path: string;
-  readonly text: string;
-  readonly min: string;
-  readonly max: string;
-}
-
-function readSeconds({ path, text, min, max }: DurationOption, problems: Problem[]): number {
-  const value = parseGoDurationSeconds(text) ?? Number.NaN;
-  const isInRange =
-    value >= (parseGoDurationSeconds(min) ?? 0) && value <= (parseGoDurationSeconds(max) ?? 0);
-  if (isInRange) return value;
-  problems.push(problem(path, text, `a duration from ${min} to ${max}, such as 1h30m`));
-  return 0;
 }

@@ -88,7 +88,7 @@ Mounts a volume at the folder TARGET, which is made where it is missing: the fil
 the token that opens the connectors. A standalone process has to run on this machine.
 
   --connectors NAMES      connectors that the volume opens: NAME or NAMESPACE/NAME, several with commas
-${files}  --token-expiration TIME how long the volume's token lives, such as 30m (default: as the standalone
+${files}  --token-expiration TIME how long the volume's token lives, 10m to 8760h (default: as the standalone
                           process has it)
   --group GID             number of the group that may read the volume (default: the caller's)
 ${stateOfProcess}

@@ -1,6 +1,6 @@
 import type { Checked } from "../connector/problem.ts";
 import { parseRegistryAddress } from "../connector/registry-address.ts";
-import { parseVolumeAttributes, type VolumeAttributes } from "../connector/volume-attributes.ts";
+import type { VolumeAttributes } from "../connector/volume-attributes.ts";
 import { dnsSubdomain, domainRule } from "./cluster-settings.ts";
 import {
   type CommandLine,
@@ -9,6 +9,7 @@ import {
   readCommandLine,
   readListenSettings,
 } from "./command-line.ts";
+import { readVolumeOptions, volumeOptions } from "./volume-commands.ts";
 
 /** The settings of `render`: which files to print, and of which volume. */
 export interface RenderSettings {
@@ -28,22 +29,13 @@ export function readRender(
   args: readonly string[],
 ): Checked<{ readonly name: "render"; readonly settings: RenderSettings }> {
   const line = readCommandLine(args, {
-    connectors: "",
-    configuration: "",
-    params: "",
-    namespace: "default",
+    ...volumeOptions,
     proxy: "cluster",
     "cluster-domain": "cluster.local",
     "image-host": "",
   });
   const { text, texts, problems, positionals: files } = line;
-  const given = {
-    connectors: text("connectors"),
-    "configuration.names": text("configuration"),
-    "configuration.params": text("params"),
-  };
-  const attributes = parseVolumeAttributes(given, text("namespace"));
-  if (!attributes.ok) problems.push(...attributes.problems);
+  const attributes = readVolumeOptions(line)?.checked;
   const isCluster = text("proxy") === "cluster";
   const proxy = isCluster ? [] : readListenSettings("--proxy", texts("proxy"), problems);
   const clusterDomain = text("cluster-domain");
@@ -51,9 +43,9 @@ export function readRender(
     problems.push(problem("--cluster-domain", clusterDomain, domainRule));
   }
   const imageHosts = imageHostsOf(line);
-  if (attributes.ok) checkImageHosts(attributes.value, line);
-  if (!attributes.ok || problems.length > 0) return { ok: false, problems };
-  const settings = { attributes: attributes.value, proxy, clusterDomain, imageHosts, files };
+  if (attributes !== undefined) checkImageHosts(attributes, line);
+  if (attributes === undefined || problems.length > 0) return { ok: false, problems };
+  const settings = { attributes, proxy, clusterDomain, imageHosts, files };
   return { ok: true, value: { name: "render", settings } };
 }
 

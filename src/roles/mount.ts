@@ -1,6 +1,6 @@
 import { realpath } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
-import type { MountSettings } from "../config/command.ts";
+import type { MountSettings, UnmountSettings } from "../config/volume-commands.ts";
 import { publishVolume, unpublishVolume } from "../csi/client.ts";
 import { errorCode } from "../error-code.ts";
 import { volumeIdOf } from "../standalone/volume-records.ts";
@@ -28,7 +28,7 @@ export async function mount(settings: MountSettings): Promise<string> {
  * @returns what to tell the person
  * @throws Error with the driver's message
  */
-export async function unmount(settings: Pick<MountSettings, "socket" | "target">): Promise<string> {
+export async function unmount(settings: UnmountSettings): Promise<string> {
   // A job's folder may be gone already, and its volume has to be forgotten all the same.
   const targetPath = await resolveTarget(settings.target).catch(() => settings.target);
   await unpublishVolume(settings.socket, { volumeId: volumeIdOf(targetPath), targetPath });

@@ -221,23 +221,59 @@ describe("the command line of oci-connector", () => {
         'option: "--conectors"',
         '--namespace: "--params={}"',
         "TARGET: []",
+        "--connectors: nothing",
         '--group: "wheel"',
       ]);
     });
+
+    it("checks what the volume shall hold, and names the options", () => {
+      const { found, wanted } = wrong(
+        ...["mount", "volume", "--connectors=a/B", "--configuration=docker-conf"],
+        '--params={"buildkitd":{"mirror":"perhaps"}}',
+      );
+      expect(found).to.deep.equal([
+        '--connectors: "a/B"',
+        '--configuration: "docker-conf"',
+        '--params.buildkitd.mirror: "perhaps"',
+      ]);
+      expect(wanted).to.include("one of docker-config, ");
+      expect(wrong("mount", "volume").found).to.deep.equal(["--connectors: nothing"]);
+      for (const group of ["4294967295", "-1", "99999999999"]) {
+        const { found } = wrong("mount", "v", "--connectors=a", `--group=${group}`);
+        expect(found).to.deep.equal([`--group: "${group}"`]);
+      }
+    });
+
+    it("takes a lifetime of the volume's token as --token-lifetime does", () => {
+      for (const text of ["10m", "30m", "8760h"]) {
+        const command = mount("v", "--connectors=a", "--token-expiration", text);
+        expect(command).to.nested.include({ "settings.attributes.token\\.expiration": text });
+      }
+      for (const text of ["9m59s", "8761h", "soon", "1d"]) {
+        const { found, wanted } = wrong("mount", "v", "--connectors=a", "--token-expiration", text);
+        expect(found).to.deep.equal([`--token-expiration: "${text}"`]);
+        expect(wanted).to.equal("a duration from 10m to 8760h, such as 1h30m");
+      }
+    });
   });
+
+  /** What a command wants beside its target. */
+  const needed = (name: string): readonly string[] => (name === "mount" ? ["--connectors=a"] : []);
 
   for (const name of ["mount", "unmount"]) {
     it(`${name} never takes a missing or an empty target for the folder it is called in`, () => {
       for (const args of [[], [""], ["a", "b"], ["--state", "s"]]) {
-        expect(wrong(name, ...args).found).to.deep.equal([
+        expect(wrong(name, ...needed(name), ...args).found).to.deep.equal([
           `TARGET: ${JSON.stringify(args.filter((text) => text !== "--state" && text !== "s"))}`,
         ]);
       }
-      expect(wrong(name, "target", "--state", "").found).to.deep.equal(['--state: ""']);
+      expect(wrong(name, ...needed(name), "target", "--state", "").found).to.deep.equal([
+        '--state: ""',
+      ]);
     });
 
     it(`${name} takes a target that looks like an option behind --`, () => {
-      expect(read(name, "--state=s", "--", "--odd")).to.nested.include({
+      expect(read(name, ...needed(name), "--state=s", "--", "--odd")).to.nested.include({
         "settings.target": "/srv/job/--odd",
         "settings.socket": "/srv/job/s/csi.sock",
       });
@@ -302,9 +338,9 @@ describe("the command line of oci-connector", () => {
         "--image-host=a/b",
       );
       expect(found).to.deep.equal([
-        "connectors: nothing",
-        'configuration.names: "x"',
-        'configuration.params: "{"',
+        "--connectors: nothing",
+        '--configuration: "x"',
+        '--params: "{"',
         '--proxy: "x"',
         '--cluster-domain: "_"',
         '--image-host: "a/b"',

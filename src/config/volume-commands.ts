@@ -1,0 +1,143 @@
+import { resolve } from "node:path";
+import type { Checked, Problem } from "../connector/problem.ts";
+import { parseVolumeAttributes, type VolumeAttributes } from "../connector/volume-attributes.ts";
+import {
+  type CommandLine,
+  type DurationRange,
+  problem,
+  readCommandLine,
+  readSeconds,
+} from "./command-line.ts";
+
+/** The settings of `mount`. */
+export interface MountSettings {
+  /** The socket of the standalone process. */
+  readonly socket: string;
+  /** The folder to mount the volume at, as an absolute path. */
+  readonly target: string;
+  /** The namespace of connectors that are named without one. */
+  readonly namespace: string;
+  /** The number of the group that may read the volume. */
+  readonly group: string;
+  /** The volume's attributes, as in a Pod's `volumeAttributes`. */
+  readonly attributes: Readonly<Record<string, string>>;
+}
+
+/** The settings of `unmount`. */
+export type UnmountSettings = Pick<MountSettings, "socket" | "target">;
+
+/** What the commands about volumes depend on beside their arguments. */
+export interface VolumeCommandContext {
+  /** What relative paths are relative to. */
+  readonly workingDirectory: string;
+  /** The group of this process. */
+  readonly group: number;
+}
+
+/** The state folder of a standalone process that names none. */
+export const defaultState = "/var/lib/oci-connector";
+
+/** The socket of the process with a state folder. */
+export const socketIn = (state: string): string => resolve(state, "csi.sock");
+
+/** How long tokens of volumes may live. */
+export const tokenLifetimeRange: DurationRange = { min: "10m", max: "8760h" };
+
+/** The options that say what a volume holds, and their values unless given. */
+export const volumeOptions = {
+  connectors: "",
+  configuration: "",
+  params: "",
+  namespace: "default",
+} as const;
+
+/** What a volume holds, as attributes of a Pod's volume and as checked values. */
+export interface VolumeOptions {
+  readonly given: Readonly<Record<string, string>>;
+  readonly checked: VolumeAttributes;
+}
+
+/** Which option of a command line becomes which attribute of a volume. */
+const optionOfAttribute: Readonly<Record<string, string>> = {
+  connectors: "--connectors",
+  "configuration.names": "--configuration",
+  "configuration.params": "--params",
+};
+
+/**
+ * Reads the options that say what a volume holds. Problems name the option, and not the attribute that comes of it.
+ * @returns undefined where anything is wrong with them, which is added to the problems
+ */
+export function readVolumeOptions({
+  text,
+  problems,
+}: Pick<CommandLine<keyof typeof volumeOptions>, "text" | "problems">): VolumeOptions | undefined {
+  const given = {
+    connectors: text("connectors"),
+    "configuration.names": text("configuration"),
+    "configuration.params": text("params"),
+  };
+  const checked = parseVolumeAttributes(given, text("namespace"));
+  if (checked.ok) return { given, checked: checked.value };
+  problems.push(...checked.problems.map(inWordsOfTheCommandLine));
+  return undefined;
+}
+
+/** A setting inside of `--params` keeps its place: `--params.buildkitd.mirror`. */
+function inWordsOfTheCommandLine({ path, ...found }: Problem): Problem {
+  const attribute = Object.keys(optionOfAttribute).find(
+    (name) => path === name || path.startsWith(`${name}.`),
+  );
+  if (attribute === undefined) return { path, ...found };
+  return { path: `${optionOfAttribute[attribute]}${path.slice(attribute.length)}`, ...found };
+}
+
+/** Reads the options of `mount`. */
+export function readMount(
+  args: readonly string[],
+  context: VolumeCommandContext,
+): Checked<{ readonly name: "mount"; readonly settings: MountSettings }> {
+  const line = readCommandLine(args, {
+    ...volumeOptions,
+    "token-expiration": "",
+    group: String(context.group),
+    state: defaultState,
+  });
+  const { text, problems } = line;
+  const located = targetOf(line, context);
+  const options = readVolumeOptions(line);
+  const expiration = text("token-expiration");
+  if (expiration !== "") readSeconds(line, "token-expiration", tokenLifetimeRange);
+  const group = text("group");
+  if (!isGroup(group)) problems.push(problem("--group", group, "the number of a group"));
+  if (options === undefined || problems.length > 0) return { ok: false, problems };
+  const attributes = { ...options.given, "token.expiration": expiration };
+  const settings = { ...located, namespace: text("namespace"), group, attributes };
+  return { ok: true, value: { name: "mount", settings } };
+}
+
+/** Reads the options of `unmount`. */
+export function readUnmount(
+  args: readonly string[],
+  context: VolumeCommandContext,
+): Checked<{ readonly name: "unmount"; readonly settings: UnmountSettings }> {
+  const line = readCommandLine(args, { state: defaultState });
+  const settings = targetOf(line, context);
+  if (line.problems.length > 0) return { ok: false, problems: line.problems };
+  return { ok: true, value: { name: "unmount", settings } };
+}
+
+function targetOf(
+  { text, positionals, problems }: CommandLine<"state">,
+  { workingDirectory }: VolumeCommandContext,
+): UnmountSettings {
+  const [target = "", ...others] = positionals;
+  if (target === "" || others.length > 0) {
+    problems.push(problem("TARGET", positionals, "one folder to mount the volume at"));
+  }
+  const state = resolve(workingDirectory, text("state"));
+  return { socket: socketIn(state), target: resolve(workingDirectory, target) };
+}
+
+/** 2³² - 1 means "no group" in chown(2). */
+const isGroup = (text: string): boolean => /^\d{1,10}$/.test(text) && Number(text) < 2 ** 32 - 1;
