@@ -1,8 +1,8 @@
 import { isIP, isIPv6 } from "node:net";
 import { parseArgs } from "node:util";
 import { parseGoDurationSeconds } from "../connector/duration.ts";
+import { didYouMean } from "../connector/nearest.ts";
 import { type Problem, show } from "../connector/problem.ts";
-import { didYouMean } from "./nearest.ts";
 
 /** The options and arguments of one command. */
 export interface CommandLine<Name extends string, Switch extends string = never> {

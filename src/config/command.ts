@@ -1,4 +1,5 @@
 import { resolve } from "node:path";
+import { didYouMean } from "../connector/nearest.ts";
 import type { Checked } from "../connector/problem.ts";
 import { parseTunnelRules, type TunnelRules } from "../connector/tunnel-rules.ts";
 import {
@@ -19,7 +20,6 @@ import {
 } from "./command-line.ts";
 import { type DoctorSettings, readDoctor } from "./doctor-command.ts";
 import { type CommandName, commandNames, isCommandName } from "./help.ts";
-import { didYouMean } from "./nearest.ts";
 import { type RenderSettings, readRender } from "./render-command.ts";
 import {
   defaultState,

@@ -62,6 +62,23 @@ const authMethod = "tokenAuth";
 /** Other names of that method in Connectors that were written for Alauda's product. */
 const authAliases: readonly string[] = ["basicAuth", "basic-auth"];
 
+/** The parameters in `spec.params` of a Connector. */
+export const specParamNames = [
+  "allowedRealmHosts",
+  "allowedRedirectHosts",
+  "clientCertSecret",
+  "redirects",
+  "rules",
+  "immutableTags",
+] as const;
+
+type SpecParamName = (typeof specParamNames)[number];
+
+/** The parameters in `spec.auth.params`. */
+export const authParamNames = ["repository"] as const;
+
+type AuthParamName = (typeof authParamNames)[number];
+
 /** The name under which an object's managedFields list the fields that the controller writes. */
 export const fieldManager = "oci-connector";
 
@@ -86,7 +103,7 @@ const hostPattern = /^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$/;
 
 /**
  * Parses a Connector document as Kubernetes returns it and as people write it. Unknown fields and
- * parameters are ignored, as Kubernetes does. Aliases of the class and of the method are taken unless another controller
+ * parameters are ignored: in a cluster kubectl names the fields, and in a folder `unknownInConnector` does. Aliases of the class and of the method are taken unless another controller
  * writes the Connector's status: then they are its own.
  * @returns the connector, or every problem of the document
  */
@@ -225,7 +242,7 @@ function probeRepositoryOf(reader: DocumentReader): string | undefined {
 function checkedParam<T>(
   reader: DocumentReader,
   params: readonly unknown[],
-  name: string,
+  name: SpecParamName,
   parse: (value: unknown, path: string) => Checked<T>,
 ): T | undefined {
   const param = paramIn(params, name);
@@ -243,7 +260,8 @@ function restrictionsIn(
 ): Pick<Connector, "rules" | "immutableTags" | "deprecated"> {
   const rules = checkedParam(reader, params, "rules", parseAccessRules);
   const immutableTags = checkedParam(reader, params, "immutableTags", parseTagPatterns);
-  const pathOf = (name: string): string => `spec.params.${paramIn(params, name)?.index}.value`;
+  const pathOf = (name: SpecParamName): string =>
+    `spec.params.${paramIn(params, name)?.index}.value`;
   const deprecated = [
     rules && patternExcess(patternsOfRules(rules), pathOf("rules")),
     immutableTags && patternExcess(immutableTags, pathOf("immutableTags")),
@@ -271,7 +289,7 @@ function parseRedirects(value: unknown, path: string): Checked<"follow" | "pass"
 function hostsIn(
   reader: DocumentReader,
   params: readonly unknown[],
-  name: string,
+  name: SpecParamName,
 ): readonly string[] {
   const param = paramIn(params, name);
   if (param === undefined) return [];
@@ -303,7 +321,10 @@ interface Param {
 }
 
 /** The first parameter of a name. A parameter without a value counts as empty. */
-function paramIn(params: readonly unknown[], name: string): Param | undefined {
+function paramIn(
+  params: readonly unknown[],
+  name: SpecParamName | AuthParamName,
+): Param | undefined {
   const index = params.findIndex((param) => property(param, "name") === name);
   return index < 0 ? undefined : { index, value: property(params[index], "value") ?? "" };
 }

@@ -1,4 +1,3 @@
-import { type Document, LineCounter, parseAllDocuments } from "yaml";
 import {
   type Connector,
   connectorApiVersion,
@@ -7,8 +6,10 @@ import {
 } from "../connector/connector.ts";
 import { showRef } from "../connector/connector-ref.ts";
 import { property } from "../connector/document.ts";
-import { type Checked, describeProblems } from "../connector/problem.ts";
-import { parseSecretDocument, type SecretDocument } from "./secret-document.ts";
+import { unknownInConnector } from "../connector/known-fields.ts";
+import { type Checked, describeProblems, type Problem } from "../connector/problem.ts";
+import { parseSecretDocument, type SecretDocument, unknownInSecret } from "./secret-document.ts";
+import { readYamlDocuments, type YamlDocument } from "./yaml-documents.ts";
 
 /** The objects in the text of one file. */
 export interface FolderDocuments {
@@ -37,7 +38,7 @@ export const namespaceIfAbsent = "default";
 /** Parses the Connectors and Secrets in a YAML text. */
 export function readFolderDocuments(text: string): FolderDocuments {
   const yaml = readYamlDocuments(text);
-  const read = yaml.documents.map(parseDocument);
+  const read = yaml.documents.flatMap(objectsOf).map(parseObject);
   return {
     connectors: read.flatMap(({ connector }) => connector ?? []),
     secrets: read.flatMap(({ secret }) => secret ?? []),
@@ -47,8 +48,42 @@ export function readFolderDocuments(text: string): FolderDocuments {
   };
 }
 
-/** What one document holds. */
-interface ParsedDocument {
+/** One object of a text: a document, or an item of a List. */
+interface FolderObject {
+  /** The line of its first content, from 1. */
+  readonly line: number;
+  readonly value: unknown;
+}
+
+/** Kubernetes has no List within a List. By an alias one could even contain itself. */
+const maxListDepth = 4;
+
+/** The object of a document, or those of its List, as `kubectl get -o yaml` prints several objects. */
+function objectsOf(document: YamlDocument): readonly FolderObject[] {
+  const expand = (value: unknown, path: readonly (string | number)[]): readonly FolderObject[] => {
+    const items = path.length < 2 * maxListDepth ? itemsOf(value) : undefined;
+    if (items === undefined) return [{ line: document.lineOf(path), value }];
+    return items.flatMap((item, index) => expand(item, [...path, "items", index]));
+  };
+  return expand(document.value, []);
+}
+
+/** The items of a List. Those of the API server's own lists, such as a SecretList, may lack what the list says for all. */
+function itemsOf(value: unknown): readonly unknown[] | undefined {
+  const [, itemKind] = /^(|Connector|Secret)List$/.exec(kindOf(value) ?? "") ?? [];
+  const items = property(value, "items") ?? [];
+  if (itemKind === undefined || !Array.isArray(items)) return undefined;
+  if (itemKind === "") return items;
+  const shared = { apiVersion: property(value, "apiVersion"), kind: itemKind };
+  return items.map((item) =>
+    typeof item === "object" && item !== null && !Array.isArray(item)
+      ? { ...shared, ...item }
+      : item,
+  );
+}
+
+/** What one object holds. */
+interface ParsedObject {
   readonly connector?: Connector;
   readonly secret?: SecretDocument;
   readonly invalid?: readonly [ref: string, reason: string];
@@ -56,7 +91,7 @@ interface ParsedDocument {
   readonly ignored?: string;
 }
 
-function parseDocument({ line, value }: YamlDocument): ParsedDocument {
+function parseObject({ line, value }: FolderObject): ParsedObject {
   const kind = kindOf(value);
   if (kind === undefined) {
     const wanted = `apiVersion and kind, such as ${connectorApiVersion} ${connectorKind} or v1 Secret`;
@@ -66,20 +101,26 @@ function parseDocument({ line, value }: YamlDocument): ParsedDocument {
   }
   const document = withNamespace(value);
   const ref = refOf(document);
-  const refuse = ({ problems }: Refused): ParsedDocument & { readonly problem: string } => ({
+  const refuse = ({ problems }: Refused): ParsedObject & { readonly problem: string } => ({
     problem: `${kind} ${ref ?? "without a name"} in line ${line}: ${describeProblems(problems)}`,
   });
   if (kind === connectorKind) {
-    const connector = parseConnector(document);
+    const connector = strictly(parseConnector(document), unknownInConnector(document));
     if (connector.ok) return { connector: connector.value };
     const { problem } = refuse(connector);
     return ref === undefined ? { problem } : { problem, invalid: [ref, problem] };
   }
   if (kind === "Secret") {
-    const secret = parseSecretDocument(document);
+    const secret = strictly(parseSecretDocument(document), unknownInSecret(document));
     return secret.ok ? { secret: secret.value } : refuse(secret);
   }
   return { ignored: `${kind} in line ${line}` };
+}
+
+/** Refuses what has unknown fields, too, as `kubectl apply` does. */
+function strictly<T>(checked: Checked<T>, unknown: readonly Problem[]): Checked<T> {
+  if (unknown.length === 0) return checked;
+  return { ok: false, problems: [...unknown, ...(checked.ok ? [] : checked.problems)] };
 }
 
 type Refused = Extract<Checked<never>, { readonly ok: false }>;
@@ -106,54 +147,4 @@ function refOf(document: unknown): string | undefined {
   const isPlain = (part: unknown): part is string =>
     typeof part === "string" && /^[a-z0-9.-]{1,253}$/.test(part);
   return isPlain(namespace) && isPlain(name) ? showRef({ namespace, name }) : undefined;
-}
-
-/** One document of a YAML text, and where it begins. */
-interface YamlDocument {
-  /** The line of its first content, from 1. */
-  readonly line: number;
-  readonly value: unknown;
-}
-
-interface YamlDocuments {
-  readonly documents: readonly YamlDocument[];
-  /** One sentence for each document that can't be read, and why. */
-  readonly problems: readonly string[];
-}
-
-/**
- * Parses every document of a YAML 1.2 text, without empty ones. Of the parser's messages, only positions and codes are
- * shown, since they quote the text, and the text may hold a password.
- */
-function readYamlDocuments(text: string): YamlDocuments {
-  const lines = new LineCounter();
-  // The parser prints warnings, with keys in them, unless the level is "error".
-  const parsed = parseAllDocuments(text, {
-    lineCounter: lines,
-    prettyErrors: false,
-    logLevel: "error",
-  });
-  const documents: YamlDocument[] = [];
-  const problems: string[] = [];
-  for (const document of parsed) {
-    const read = readYamlDocument(document, lines);
-    if (typeof read === "string") problems.push(read);
-    else if (read.value !== null) documents.push(read);
-  }
-  return { documents, problems };
-}
-
-function readYamlDocument(document: Document.Parsed, lines: LineCounter): YamlDocument | string {
-  const [error] = document.errors;
-  if (error !== undefined) {
-    const { line, col } = lines.linePos(error.pos[0]);
-    return `line ${line}, column ${col}: found ${error.code}, wanted YAML`;
-  }
-  const line = lines.linePos(document.contents?.range[0] ?? document.range[0]).line;
-  try {
-    return { line, value: document.toJS() };
-  } catch {
-    // An alias without an anchor, or more aliases than the library's limit against alias bombs.
-    return `the document in line ${line}: found aliases that can't be followed, wanted few or none`;
-  }
 }

@@ -1,5 +1,6 @@
 import { isNamespace, namespaceRule } from "../connector/connector-ref.ts";
 import { property, readDocument } from "../connector/document.ts";
+import { secretShape, unknownFields } from "../connector/known-fields.ts";
 import type { Checked, Problem } from "../connector/problem.ts";
 
 /** A Secret of a file. Its values are checked by whoever reads them. */
@@ -48,6 +49,14 @@ export function parseSecretDocument(document: unknown): Checked<SecretDocument> 
   const label = property(reader.at("metadata.labels"), trustedByAllLabel);
   return { ok: true, value: { namespace, name, trustedByAll: String(label) === "true", document } };
 }
+
+/** The fields of a Secret that nobody reads. Only names that can't be part of a password are shown. */
+export const unknownInSecret = (document: unknown): readonly Problem[] =>
+  unknownFields(document, secretShape, (name, index) =>
+    knownKeys.has(name)
+      ? `${name} (it belongs under stringData)`
+      : `an unknown field in place ${index + 1}`,
+  );
 
 function wrongText(
   path: string,

@@ -1,6 +1,6 @@
 import { expect } from "chai";
 import fc from "fast-check";
-import { distance } from "../../src/config/nearest.ts";
+import { distance } from "../../src/connector/nearest.ts";
 
 describe("the distance of two words", () => {
   for (const [from, to, expected] of [
