@@ -87,12 +87,14 @@ function tryToDescribe(error: unknown): string {
 }
 
 /**
- * Shows an error and its causes by name, code and message: `TypeError: …, caused by Error ECONNREFUSED: …`. It has no
- * stack and no other properties, which may hold requests.
+ * Shows an error and its causes by name, code and message: `TypeError: …, caused by Error ECONNREFUSED: …`. A code that
+ * the message has, as the system's errors do, is not told twice. It has no stack and no other properties, which may hold requests.
  */
 export function describeError(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
-  const code = "code" in error ? ` ${String(error.code)}` : "";
+  const given = "code" in error ? error.code : "";
+  const isTold = typeof given === "string" && error.message.includes(given);
+  const code = isTold ? "" : ` ${String(given)}`;
   const cause = error.cause === undefined ? "" : `, caused by ${describeError(error.cause)}`;
   return `${error.name}${code}: ${error.message}${cause}`;
 }

@@ -35,6 +35,14 @@ describe("the log", () => {
     expect(lineOf({ error })).to.deep.equal({ ...head, error: said });
   });
 
+  it("tells the code of an error once, where the message has it, too", () => {
+    const message = "ENOENT: no such file or directory, open 'x'";
+    const error = Object.assign(new Error(message), { code: "ENOENT" });
+    expect(lineOf({ error })).to.deep.equal({ ...head, error: `Error: ${message}` });
+    const other = Object.assign(new Error("12 failed"), { code: 1 });
+    expect(lineOf({ error: other })).to.deep.equal({ ...head, error: "Error 1: 12 failed" });
+  });
+
   it("shows an error whose causes are a circle, and does not throw", () => {
     const error = new Error("round");
     error.cause = error;

@@ -73,13 +73,20 @@ async function call(
   try {
     await new Promise<void>((resolve, reject) => {
       start(client, new Date(Date.now() + callTimeoutMs), (error) =>
-        error === null ? resolve() : reject(new Error(error.details)),
+        error === null ? resolve() : reject(new Error(inWordsOfTheCommandLine(error.details))),
       );
     });
   } finally {
     client.close();
   }
 }
+
+/** What a driver calls the target and its own log, in the words of whoever has typed the command. */
+const inWordsOfTheCommandLine = (message: string): string =>
+  message
+    .replace(/(^|; )target_path\b/g, "$1TARGET")
+    .replace("internal error; see the driver's log", "the process failed; its log has the cause")
+    .replace("see the driver's log", "the log of the process has the cause");
 
 /** Connects once beforehand: grpc-js retries where nobody listens, and its last error does not say why. */
 async function checkListener(socketPath: string): Promise<void> {

@@ -72,9 +72,11 @@ export function parseVolumeRequest(request: PublishRequest): VolumeRequest {
   };
 }
 
-/** The Pod's namespace and name for a log line: `team-a/build-1`. */
-export const podOf = (request: PublishRequest): string =>
-  `${podInfoOf(request, "pod.namespace")}/${podInfoOf(request, "pod.name")}`;
+/** The Pod's namespace and name for a log line: `team-a/build-1`; undefined where the request names no Pod. */
+export function podOf(request: PublishRequest): string | undefined {
+  const name = podInfoOf(request, "pod.name");
+  return name === "" ? undefined : `${podInfoOf(request, "pod.namespace")}/${name}`;
+}
 
 /** A value that the kubelet adds to the volume's context where the CSIDriver has podInfoOnMount; empty where it is missing. */
 function podInfoOf(request: PublishRequest, key: string): string {

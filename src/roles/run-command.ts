@@ -2,6 +2,7 @@ import { setFlagsFromString } from "node:v8";
 import { type Command, readCommand } from "../config/command.ts";
 import { commandHelp, commandList, exitCodes } from "../config/help.ts";
 import { describeProblems } from "../connector/problem.ts";
+import { errorCode } from "../error-code.ts";
 import { describeError } from "../log.ts";
 import { version } from "../version.ts";
 import { runRole } from "./role.ts";
@@ -95,10 +96,11 @@ async function run(command: Command): Promise<void> {
   }
 }
 
-/** The message of an error for a person, with its causes. */
+/** The message of an error for a person, with its cause unless the message has its code already. */
 function errorText(error: unknown): string {
   if (!(error instanceof Error)) return describeError(error);
-  return error.cause === undefined
-    ? error.message
-    : `${error.message} (${describeError(error.cause)})`;
+  const { message, cause } = error;
+  const code = errorCode(cause);
+  const isTold = cause === undefined || (code !== undefined && message.includes(String(code)));
+  return isTold ? message : `${message} (${describeError(cause)})`;
 }

@@ -104,7 +104,7 @@ export async function openConnectorFolder(
     await read();
   } catch (error) {
     watcher.stop();
-    throw new Error(explainUnreadable(folder, error), { cause: error });
+    throw new Error(explainUnreadable(folder, error));
   }
   const rescans = setInterval(() => void rescan(), rescanMs).unref();
   return {

@@ -5,7 +5,7 @@ import { expect } from "chai";
 import { publishVolume, unpublishVolume } from "../../src/csi/client.ts";
 import type { NodePublishVolumeRequest__Output as PublishRequest } from "../../src/csi/generated/csi/v1/NodePublishVolumeRequest.ts";
 import type { NodeUnpublishVolumeRequest__Output as UnpublishRequest } from "../../src/csi/generated/csi/v1/NodeUnpublishVolumeRequest.ts";
-import { unavailable } from "../../src/csi/rpc-error.ts";
+import { invalidArgument, unavailable } from "../../src/csi/rpc-error.ts";
 import { serveCsi } from "../../src/csi/server.ts";
 import type { SocketServer } from "../../src/csi/socket-server.ts";
 import { makeFolder, removeFolder, requireOtherUsers } from "./csi-driver.ts";
@@ -77,6 +77,14 @@ describe("CSI client", () => {
     await serve();
     handle = () => Promise.reject(unavailable('connector "a" is away: wait'));
     expect(await messageOf(publish())).to.equal('connector "a" is away: wait');
+  });
+
+  it("says in the words of the command line what the driver says in those of CSI", async () => {
+    await serve();
+    handle = () => Promise.reject(invalidArgument('target_path: found "/x"; target_path "/y": no'));
+    expect(await messageOf(publish())).to.equal('TARGET: found "/x"; TARGET "/y": no');
+    handle = () => Promise.reject(new Error("a secret"));
+    expect(await messageOf(publish())).to.equal("the process failed; its log has the cause");
   });
 
   it("says what to do where there is no socket", async () => {

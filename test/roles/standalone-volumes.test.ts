@@ -45,13 +45,17 @@ describe("standalone mode: volumes", function () {
     const { status, body } = await volume.request("GET", connector, "app/manifests/1");
     return status === 200 ? "200" : `${status} ${JSON.parse(body.toString()).errors[0].message}`;
   }
-  /** Fails with these words in one line. */
-  async function refuses(args: readonly string[], ...words: readonly string[]): Promise<void> {
-    const { status, stdout, stderr } = await host.run(...args);
-    expect({ status, stdout }).to.deep.equal({ status: 1, stdout: "" });
-    for (const word of words) expect(stderr).to.include(word);
-    expect(stderr).to.match(/^oci-connector: .*\n$/);
-  }
+  /** Ends with this status, and these words in one line. */
+  const endsWith =
+    (wanted: number) =>
+    async (args: readonly string[], ...words: readonly string[]): Promise<void> => {
+      const { status, stdout, stderr } = await host.run(...args);
+      expect({ status, stdout }).to.deep.equal({ status: wanted, stdout: "" });
+      for (const word of words) expect(stderr).to.include(word);
+      expect(stderr).to.match(/^oci-connector: .*\n$/);
+    };
+  const refuses = endsWith(1);
+  const misuses = endsWith(64);
   const at = (name: string): string => join(host.folder, name);
 
   it("open the connectors that they name, and no other", async () => {
@@ -260,13 +264,12 @@ describe("standalone mode: volumes", function () {
           "default/hub, team-a/hub, team-a/other, team-b/hub",
         ],
       ),
-      refuses(
+      misuses(
         ["mount", "v2", "--connectors", "team-a/hub", "--configuration", "docker,!x y"],
-        '"docker"',
-        '"!x y"',
-        "docker-config, registry-config, buildkitd",
+        '--configuration: found "docker", wanted one of docker-config, registry-config, buildkitd',
+        '--configuration: found "!x y"',
       ),
-      refuses(
+      misuses(
         [
           "mount",
           "v3",
@@ -274,26 +277,32 @@ describe("standalone mode: volumes", function () {
           "a/b/c",
           "--params",
           "{",
-          "--namespace",
-          "A_B",
           "--token-expiration",
-          "1m",
+          "8761h",
           "--group",
           "4294967295",
         ],
-        "connectors: ",
-        "configuration.params: ",
-        "token.expiration: ",
+        '--connectors: found "a/b/c"',
+        '--params: found "{"',
+        '--token-expiration: found "8761h"',
+        '--group: found "4294967295"',
       ),
-      refuses(["mount", "v4"], "connectors: found nothing"),
+      misuses(["mount", "v4"], "--connectors: found nothing"),
       refuses(
         ["mount", "no/folder/volume", "--connectors", "team-a/hub"],
         `${at("no/folder")} can't be accessed (ENOENT): create that folder first`,
       ),
-      refuses(["mount", "file", "--connectors", "team-a/hub"], "found a file, wanted a folder"),
+      refuses(
+        ["mount", "file", "--connectors", "team-a/hub"],
+        `TARGET "${at("file")}": found a file, wanted a folder`,
+      ),
       refuses(
         ["mount", "file/volume", "--connectors", "team-a/hub"],
         "its parent folder does not exist; create it",
+      ),
+      refuses(
+        ["mount", "/proc/nope", "--connectors", "team-a/hub"],
+        'TARGET: found "/proc/nope", wanted a path where a folder can be (ENOENT: ',
       ),
     ]);
     expect(await mountsBelow(host.folder)).to.deep.equal([]);
