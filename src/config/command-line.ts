@@ -157,3 +157,19 @@ export function readSeconds<Name extends string>(
   problems.push(problem(`--${name}`, text(name), wanted));
   return 0;
 }
+
+/** How a command prints what it lists: for people, or as JSON for programs. */
+export type OutputFormat = "text" | "json";
+
+const outputFormats: readonly OutputFormat[] = ["text", "json"];
+
+/** Reads `--output`. @returns text where it is neither, which is a problem */
+export function readOutputFormat({
+  text,
+  problems,
+}: Pick<CommandLine<"output">, "text" | "problems">): OutputFormat {
+  const format = outputFormats.find((known) => known === text("output"));
+  if (format !== undefined) return format;
+  problems.push(problem("--output", text("output"), outputFormats.join(" or ")));
+  return "text";
+}

@@ -2,6 +2,7 @@ import { resolve } from "node:path";
 import { didYouMean } from "../connector/nearest.ts";
 import type { Checked } from "../connector/problem.ts";
 import { parseTunnelRules, type TunnelRules } from "../connector/tunnel-rules.ts";
+import { type CheckSettings, readCheck } from "./check-command.ts";
 import {
   type ControllerSettings,
   type CsiSettings,
@@ -55,6 +56,7 @@ export type Command =
   | { readonly name: "mount"; readonly settings: MountSettings }
   | { readonly name: "unmount"; readonly settings: UnmountSettings }
   | { readonly name: "render"; readonly settings: RenderSettings }
+  | { readonly name: "check"; readonly settings: CheckSettings }
   | { readonly name: "doctor"; readonly settings: DoctorSettings }
   | { readonly name: "csi"; readonly settings: CsiSettings }
   | { readonly name: "proxy"; readonly settings: ProxySettings }
@@ -92,6 +94,8 @@ export function readCommand(
       return readUnmount(args, context);
     case "render":
       return readRender(args);
+    case "check":
+      return readCheck(args, context.workingDirectory);
     case "doctor":
       return readDoctor(args, context.environment);
     case "csi":

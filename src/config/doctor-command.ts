@@ -7,7 +7,7 @@ import {
 import type { ServiceAccountRef } from "../connector/platform.ts";
 import type { Checked } from "../connector/problem.ts";
 import { dnsSubdomain, type Environment } from "./cluster-settings.ts";
-import { problem, readCommandLine } from "./command-line.ts";
+import { type OutputFormat, problem, readCommandLine, readOutputFormat } from "./command-line.ts";
 
 /** The settings of `doctor`. */
 export interface DoctorSettings {
@@ -19,7 +19,7 @@ export interface DoctorSettings {
   readonly context: string | undefined;
   /** The namespace of the installation. */
   readonly installNamespace: string;
-  readonly output: "text" | "json";
+  readonly output: OutputFormat;
 }
 
 /** Reads the options of `doctor`. In a Pod of the installation the namespace is that of the Pod unless given. */
@@ -49,18 +49,13 @@ export function readDoctor(
   if (!isNamespace(installNamespace)) {
     problems.push(problem("--install-namespace", installNamespace, namespaceRule));
   }
-  const output = outputs.find((format) => format === text("output"));
-  if (output === undefined) {
-    problems.push(problem("--output", text("output"), outputs.join(" or ")));
-  }
-  if (!connector.ok || output === undefined || problems.length > 0) return { ok: false, problems };
+  const output = readOutputFormat(line);
+  if (!connector.ok || problems.length > 0) return { ok: false, problems };
   const context = text("context") || undefined;
   const ref = connector.value;
   const settings = { connector: ref, serviceAccount, context, installNamespace, output };
   return { ok: true, value: { name: "doctor", settings } };
 }
-
-const outputs = ["text", "json"] as const;
 
 function connectorIn([text, ...others]: readonly string[]): Checked<ConnectorRef | undefined> {
   if (text === undefined) return { ok: true, value: undefined };

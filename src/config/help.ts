@@ -4,7 +4,7 @@ export const exitCodes: Readonly<Record<"done" | "failed" | "wrongUsage", ExitCo
   failed: {
     code: 1,
     meaning:
-      "failed, as the message says; doctor has found a failure; a second signal has cut the end short",
+      "failed, as the message says; check or doctor has found a failure; a second signal has cut the end short",
   },
   /** EX_USAGE of sysexits.h. */
   wrongUsage: {
@@ -24,6 +24,7 @@ const summaries = {
   mount: "mount a volume with the files for some connectors",
   unmount: "unmount a volume; from then on its token is refused",
   render: "print the files that a volume would hold",
+  check: "say what is wrong with a folder of connectors, and which registry refuses its login",
   doctor: "say what is wrong with an installation in a cluster, or with a connector",
   csi: "the role that mounts volumes on a node of a cluster",
   proxy: "the role that passes the registry requests of a cluster's Pods on",
@@ -65,7 +66,9 @@ export const commandHelp: Readonly<Record<CommandName, string>> = {
   standalone: `usage: oci-connector standalone --connectors DIR [options]
 
 Serves the connectors of a folder on this machine: the proxy, and the socket that "mount" asks. It wants
-root, since a volume is a mount, and runs until SIGTERM or SIGINT; a second signal ends it at once.
+root, since a volume is a mount, and runs until SIGTERM or SIGINT; a second signal ends it at once. SIGHUP
+reads the folder again. It refuses to start where no Connector of the folder's files can be used; an empty
+folder will do.
 
   --connectors DIR        folder of YAML with Connectors and their Secrets; has to be given
   --listen ADDRESS        [http://|https://]HOST:PORT, https unless told; twice for one address of each
@@ -117,6 +120,19 @@ ${files}  --proxy ADDRESS         "cluster", or the proxy of a machine: [http://
 example:
   oci-connector render registries.conf --connectors team-a/harbor --configuration registries-conf \\
     --proxy https://127.0.0.1:5443
+`,
+  check: `usage: oci-connector check DIR [options]
+
+Says what is wrong with a folder of connectors for "standalone": with each file, and with each connector and
+the Secrets that it names. Nothing is mounted, and no process has to run. The exit code is 1 where anything
+has FAILED.
+
+  --login                 also ask each registry whether it takes the login of its connector; each one is
+                          tried once
+  --output FORMAT         text or json (default text)
+
+example:
+  oci-connector check --login /etc/oci-connector
 `,
   doctor: `usage: oci-connector doctor [NAMESPACE/CONNECTOR] [options]
 

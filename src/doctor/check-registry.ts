@@ -68,7 +68,7 @@ const refusalReason = (conditions: readonly StatusCondition[]): string | undefin
  * The finding for one part of a probe. It is no failure where it is not decisive: the cluster may reach what a laptop
  * does not reach.
  */
-function probeFinding(subject: string, probed: ProbeFinding, isDecisive: boolean): Finding {
+export function probeFinding(subject: string, probed: ProbeFinding, isDecisive: boolean): Finding {
   if (probed.ok) return fine(subject, probed.message);
   const found = `${probed.reason}: ${probed.message}`;
   return isDecisive

@@ -58,8 +58,22 @@ const verdicts: readonly Verdict[] = ["ok", "warning", "failed", "not checked"];
 
 const verdictText = (verdict: Verdict): string => (verdict === "failed" ? "FAILED" : verdict);
 
+/** What was found, for a command to print. */
+export interface Diagnosis {
+  /** The text to print. */
+  readonly report: string;
+  /** Whether any check has failed. */
+  readonly failed: boolean;
+}
+
+/** Makes the report of some sections. @param format `json` is for programs */
+export const diagnosisOf = (sections: readonly Section[], format: "text" | "json"): Diagnosis => ({
+  report: format === "json" ? jsonReport(sections) : textReport(sections),
+  failed: hasFailed(sections),
+});
+
 /** The report for people: a line for each finding, in columns, and a last line with the number of each verdict. */
-export function textReport(sections: readonly Section[]): string {
+function textReport(sections: readonly Section[]): string {
   const all = sections.flatMap(({ findings }) => findings);
   const width = Math.max(...all.map(({ subject }) => subject.length));
   const verdictWidth = Math.max(...verdicts.map(({ length }) => length));
@@ -81,11 +95,11 @@ export function textReport(sections: readonly Section[]): string {
 }
 
 /** The report for programs: JSON. */
-export const jsonReport = (sections: readonly Section[]): string =>
+const jsonReport = (sections: readonly Section[]): string =>
   `${JSON.stringify({ ok: !hasFailed(sections), sections }, undefined, 2)}\n`;
 
 /** Whether any check has failed. */
-export const hasFailed = (sections: readonly Section[]): boolean =>
+const hasFailed = (sections: readonly Section[]): boolean =>
   sections.some(({ findings }) => findings.some(({ verdict }) => verdict === "failed"));
 
 /**

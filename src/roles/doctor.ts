@@ -7,7 +7,7 @@ import type { LookupAddresses } from "../doctor/check-connector.ts";
 import { createClusterReader } from "../doctor/cluster-reader.ts";
 import { diagnoseConnector } from "../doctor/diagnose-connector.ts";
 import { diagnoseInstallation } from "../doctor/diagnose-installation.ts";
-import { hasFailed, jsonReport, type Section, textReport } from "../doctor/report.ts";
+import { type Diagnosis, diagnosisOf, type Section } from "../doctor/report.ts";
 import {
   type ApiAccess,
   createInClusterAccess,
@@ -19,14 +19,6 @@ import { createAccessReviewer } from "../kube/may-use.ts";
 import { createProbe } from "../upstream/probe.ts";
 import { createUpstreams } from "../upstream/upstream.ts";
 import { installedNames } from "./installed-names.ts";
-
-/** What the doctor has found. */
-export interface Diagnosis {
-  /** The text to print. */
-  readonly report: string;
-  /** Whether any check has failed. */
-  readonly failed: boolean;
-}
 
 /** A registry's response counts as cut after so long without a byte. */
 const bodyTimeoutMs = 15_000;
@@ -43,8 +35,7 @@ export async function doctor(
   const isInCluster = settings.context === undefined && isInPod(environment);
   const access = isInCluster ? podAccess(environment) : await userAccess(settings);
   const sections = await examine(settings, access, isInCluster ? resolveHost : undefined);
-  const report = settings.output === "json" ? jsonReport(sections) : textReport(sections);
-  return { report, failed: hasFailed(sections) };
+  return diagnosisOf(sections, settings.output);
 }
 
 /** Whether the Pod's own ServiceAccount is to be used. Whoever has set KUBECONFIG in a Pod wants the kubeconfig. */

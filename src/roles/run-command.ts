@@ -2,6 +2,7 @@ import { setFlagsFromString } from "node:v8";
 import { type Command, readCommand } from "../config/command.ts";
 import { commandHelp, commandList, exitCodes } from "../config/help.ts";
 import { describeProblems } from "../connector/problem.ts";
+import type { Diagnosis } from "../doctor/report.ts";
 import { errorCode } from "../error-code.ts";
 import { describeError } from "../log.ts";
 import { version } from "../version.ts";
@@ -59,11 +60,14 @@ async function run(command: Command): Promise<void> {
       process.stdout.write(render(command.settings));
       return;
     }
+    case "check": {
+      const { check } = await import("./check.ts");
+      printDiagnosis(await check(command.settings));
+      return;
+    }
     case "doctor": {
       const { doctor } = await import("./doctor.ts");
-      const { report, failed } = await doctor(command.settings, process.env);
-      process.stdout.write(report);
-      if (failed) process.exitCode = exitCodes.failed.code;
+      printDiagnosis(await doctor(command.settings, process.env));
       return;
     }
     case "standalone": {
@@ -94,6 +98,11 @@ async function run(command: Command): Promise<void> {
       );
     }
   }
+}
+
+function printDiagnosis({ report, failed }: Diagnosis): void {
+  process.stdout.write(report);
+  if (failed) process.exitCode = exitCodes.failed.code;
 }
 
 /** The message of an error for a person, with its cause unless the message has its code already. */

@@ -13,7 +13,7 @@ import { createVolumeNode, type VolumeNode } from "../csi/volume-node.ts";
 import type { Log } from "../log.ts";
 import { startProxy } from "../proxy/proxy.ts";
 import type { ListenAddress } from "../proxy/server/listener.ts";
-import { openConnectorFolder } from "../standalone/connector-folder.ts";
+import { type ConnectorFolder, openConnectorFolder } from "../standalone/connector-folder.ts";
 import { findInFolder, mayUseNamed, secretsInFolder } from "../standalone/folder-platform.ts";
 import { every } from "../standalone/refresh-schedule.ts";
 import { openStateFolder } from "../standalone/state-folder.ts";
@@ -58,6 +58,8 @@ async function start(settings: StandaloneSettings, log: Log, undo: Undo[]): Prom
   const now = Date.now;
   const folder = await openConnectorFolder({ folder: settings.connectors, log });
   undo.push(() => folder.stop());
+  refuseBrokenFolder(folder);
+  undo.push(onHangup(folder.reload));
   const state = await openStateFolder({
     folder: settings.state,
     log,
@@ -144,6 +146,27 @@ async function start(settings: StandaloneSettings, log: Log, undo: Undo[]): Prom
     address: proxy.addresses.map(urlOf).join(" "),
     connectors: [...folder.contents().connectors.keys()].join(","),
   });
+}
+
+/**
+ * Refuses a folder of which nothing can be used. A service manager then sees a start that has failed, as after any other
+ * error of the settings, and not a process that is ready and refuses everything. An empty folder is none of that: its
+ * connectors may come later.
+ */
+function refuseBrokenFolder({ path, contents }: ConnectorFolder): void {
+  const { connectors, broken } = contents();
+  const [file, problems] = [...broken][0] ?? [];
+  if (connectors.size > 0 || file === undefined) return;
+  throw new Error(
+    `${path} has no Connector that can be used (${file}: ${problems?.join("; ")}): correct its files; "oci-connector check ${path}" says all that is wrong`,
+  );
+}
+
+/** Does something at each SIGHUP. @returns what ends that */
+function onHangup(action: () => Promise<void>): () => Promise<void> {
+  const listener = (): void => void action();
+  process.on("SIGHUP", listener);
+  return async () => void process.off("SIGHUP", listener);
 }
 
 /** The csi room's volumes, with the keeper in the kubelet's place. */

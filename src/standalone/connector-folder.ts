@@ -22,6 +22,8 @@ export interface ConnectorFolder {
   contents(): FolderContents;
   /** Reads the folder, and settles when everything in it at the time of the call has been read. Never rejects. */
   rescan(): Promise<void>;
+  /** As `rescan`, and logs all that is wrong with the folder once more, for whoever has asked for it. */
+  reload(): Promise<void>;
   /** Calls a listener after each change of connectors. Returns a function that removes the listener. */
   onChange(listener: ConnectorsChanged): () => void;
   /** Ends the reading. */
@@ -111,6 +113,16 @@ export async function openConnectorFolder(
     path: folder,
     contents: () => contents,
     rescan,
+    async reload() {
+      reported = new Set();
+      unreadable = undefined;
+      await rescan();
+      if (unreadable !== undefined) return;
+      log("info", "the connectors folder was read again", {
+        file: folder,
+        connectors: list(contents.connectors.keys()),
+      });
+    },
     onChange(listener) {
       listeners.add(listener);
       return () => void listeners.delete(listener);
@@ -136,7 +148,8 @@ function changedKeys(
 
 const list = (refs: Iterable<string>): string => [...refs].join(", ");
 
-function explainUnreadable(folder: string, error: unknown): string {
+/** Why a folder of connectors can't be read, and what to do. */
+export function explainUnreadable(folder: string, error: unknown): string {
   const code = errorCode(error);
   if (code === "ENOENT") {
     return `the connectors folder ${folder} doesn't exist: create it, with a YAML file of Connectors and Secrets in it`;

@@ -22,6 +22,8 @@ export interface FolderContents {
   readonly secrets: ReadonlyMap<string, SecretDocument>;
   /** What is wrong with each invalid Connector, by `namespace/name`. */
   readonly invalid: ReadonlyMap<string, string>;
+  /** What is wrong with each file that has an error now, by its name. */
+  readonly broken: ReadonlyMap<string, readonly string[]>;
   /** Objects that are ignored since a file before, or the same file, has the same object. */
   readonly duplicates: readonly DuplicateObject[];
 }
@@ -41,6 +43,7 @@ export function createFolderContents(files: ReadonlyMap<string, KeptFile>): Fold
   const connectors = new Map<string, Connector>();
   const secrets = new Map<string, SecretDocument>();
   const invalid = new Map<string, string>();
+  const broken = new Map<string, readonly string[]>();
   const duplicates: DuplicateObject[] = [];
   const owners = new Map<string, string>();
   for (const [file, kept] of files) {
@@ -61,9 +64,11 @@ export function createFolderContents(files: ReadonlyMap<string, KeptFile>): Fold
     };
     for (const connector of manifest.connectors) addFirst("Connector", connectors, connector);
     for (const secret of manifest.secrets) addFirst("Secret", secrets, secret);
-    for (const [ref, reason] of kept.latest.invalid) invalid.set(ref, `${file}: ${reason}`);
+    const { latest } = kept;
+    for (const [ref, reason] of latest.invalid) invalid.set(ref, `${file}: ${reason}`);
+    if (latest.problems.length > 0) broken.set(file, latest.problems);
   }
-  return { connectors, secrets, invalid, duplicates };
+  return { connectors, secrets, invalid, broken, duplicates };
 }
 
 /** The credential of a connector, undefined for an anonymous one, or what is wrong with its Secret. */

@@ -361,6 +361,18 @@ describe("the command line of oci-connector", () => {
     });
   });
 
+  it("check takes one folder, from where it is called", () => {
+    expect(read("check", "../etc")).to.deep.equal({
+      name: "check",
+      settings: { folder: "/srv/etc", login: false, output: "text" },
+    });
+    expect(read("check", "--login", "c", "--output=json")).to.deep.equal({
+      name: "check",
+      settings: { folder: "/srv/job/c", login: true, output: "json" },
+    });
+    expect(wrong("check", "", "--login=yes").found).to.deep.equal(['--login: "yes"', 'DIR: [""]']);
+  });
+
   describe("doctor", () => {
     it("has a default for everything", () => {
       const nothing = { connector: undefined, serviceAccount: undefined, context: undefined };
@@ -423,7 +435,7 @@ describe("the command line of oci-connector", () => {
     });
     expect(read("unmount", "--", "-h")).to.have.nested.property("settings.target", "/srv/job/-h");
     expect(wrong("start", "--help=no").wanted).to.equal(
-      "one of standalone, mount, unmount, render, doctor, csi, proxy, controller, help, version",
+      "one of standalone, mount, unmount, render, check, doctor, csi, proxy, controller, help, version",
     );
     expect(wrong("help", "mount", "unmount").found).to.deep.equal(['argument: "unmount"']);
   });
@@ -499,7 +511,7 @@ describe("the command line of oci-connector", () => {
       ]),
     );
   };
-  const withOptions = ["standalone", "mount", "unmount", "render", "doctor"] as const;
+  const withOptions = ["standalone", "mount", "unmount", "render", "check", "doctor"] as const;
 
   for (const name of withOptions) {
     it(`names in the help of ${name} every option that it takes, with its default`, () => {
@@ -508,9 +520,14 @@ describe("the command line of oci-connector", () => {
       const shown = optionsInHelp(name);
       expect([...shown.keys()].toSorted()).to.deep.equal(options.toSorted());
 
-      const needed = name === "unmount" ? ["target"] : ["--connectors=a"];
-      if (name === "mount") needed.push("target");
-      if (name === "doctor") needed.pop();
+      const needed = {
+        standalone: ["--connectors=a"],
+        mount: ["--connectors=a", "target"],
+        unmount: ["target"],
+        render: ["--connectors=a"],
+        check: ["folder"],
+        doctor: [],
+      }[name];
       const defaults = [...shown].flatMap(([option, value]) => (value ? [option, value] : []));
       expect(defaults).not.to.deep.equal([]);
       expect(read(name, ...needed, ...defaults)).to.deep.equal(read(name, ...needed));

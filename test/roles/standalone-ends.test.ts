@@ -280,6 +280,7 @@ describe("standalone mode: its start", function () {
         ...listen.flatMap((listened) => ["--listen", listened]),
       ]);
       expectRefusal(outcome, "oci-connector: --listen: ");
+      expect(outcome.stderr.match(/EADDR[A-Z]+/g)).to.have.lengthOf(1);
       return outcome.stderr;
     };
     const [http, https, elsewhere] = await Promise.all([

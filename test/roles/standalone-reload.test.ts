@@ -176,6 +176,25 @@ describe("standalone mode: changes of its folder", function () {
     });
   }
 
+  it("SIGHUP reads the folder again, and says once more what is wrong with it", async () => {
+    await host.write("broken.yaml", "x: [\n");
+    const said = (): readonly string[] => host.logged("this file has an error", "broken.yaml");
+    await eventually(
+      () => said().length === 1,
+      () => "the log says nothing",
+    );
+    for (const count of [1, 2]) {
+      host.program().signal("SIGHUP");
+      await eventually(
+        () => host.logged("the connectors folder was read again", ref).length === count,
+        () => "the folder was not read again",
+      );
+      expect(said()).to.have.lengthOf(1 + count);
+    }
+    expect(await pull()).to.equal("first");
+    await host.remove("broken.yaml");
+  });
+
   it("a file that is emptied, as it is before it is written anew, keeps what it held", async () => {
     await truncate(join(host.connectors, "hub.yaml"));
     await host.waitForLog("this file has an error", "it is empty");

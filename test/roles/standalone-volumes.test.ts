@@ -311,6 +311,14 @@ describe("standalone mode: volumes", function () {
     await rm(at("file"));
   });
 
+  it("have no Pod in the log", async () => {
+    await host.mount("logged", "team-a/hub");
+    await host.unmount("logged");
+    const lines = host.logged("volume published", at("logged"));
+    expect(lines).not.to.deep.equal([]);
+    for (const line of lines) expect(JSON.parse(line)).not.to.have.property("pod");
+  });
+
   it("don't hide a folder's files behind their mount for good", async () => {
     await mkdir(at("used"));
     await writeFile(at("used/notes"), "mine");

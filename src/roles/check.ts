@@ -1,0 +1,20 @@
+import type { CheckSettings } from "../config/check-command.ts";
+import { diagnoseFolder } from "../doctor/diagnose-folder.ts";
+import { type Diagnosis, diagnosisOf } from "../doctor/report.ts";
+import { createProbe } from "../upstream/probe.ts";
+import { createUpstreams } from "../upstream/upstream.ts";
+
+/** A registry's response counts as cut after so long without a byte. */
+const bodyTimeoutMs = 15_000;
+
+/** Checks a folder of connectors, and where it is wanted the registries that they lead to. */
+export async function check({ folder, login, output }: CheckSettings): Promise<Diagnosis> {
+  const upstreams = createUpstreams(bodyTimeoutMs);
+  try {
+    const probe = login ? createProbe(upstreams) : undefined;
+    const { signal } = new AbortController();
+    return diagnosisOf(await diagnoseFolder({ folder, probe, signal }), output);
+  } finally {
+    await upstreams.destroy();
+  }
+}
