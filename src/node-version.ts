@@ -9,7 +9,7 @@ export function nodeTooOld(version: string): string | undefined {
   const [major = 0, minor = 0] = version.split(".").map((part) => Number.parseInt(part, 10));
   if (major > oldest.major || (major === oldest.major && minor >= oldest.minor)) return undefined;
   return (
-    `found Node.js ${version}, wanted ${oldest.major}.${oldest.minor} or newer: install one, or run ` +
-    `"npx oci-connector" in a clone after "npm ci", which brings Node.js 24`
+    `found Node.js ${version}, wanted ${oldest.major}.${oldest.minor} or newer: install one, or use ` +
+    `bin/oci-connector of a clone after "npm ci", which brings Node.js 24`
   );
 }
