@@ -152,7 +152,7 @@ function readStandalone(args: readonly string[], context: CommandContext): Check
   });
   const { text, problems } = line;
   for (const found of line.positionals) problems.push(problem("argument", found, "options only"));
-  if (text("connectors") === "") {
+  if (text("connectors") === "" && !problems.some(({ path }) => path === "--connectors")) {
     const wanted = "a folder of YAML with Connectors and Secrets";
     problems.push(problem("--connectors", undefined, wanted));
   }

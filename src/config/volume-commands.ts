@@ -79,12 +79,16 @@ export function readVolumeOptions({
   };
   const checked = parseVolumeAttributes(given, text("namespace"));
   if (checked.ok) return { given, checked: checked.value };
-  problems.push(...checked.problems.map(inWordsOfTheCommandLine));
+  const told = new Set(problems.map(({ path }) => path));
+  problems.push(...checked.problems.map(namingTheOption).filter(({ path }) => !told.has(path)));
   return undefined;
 }
 
-/** A setting inside of `--params` keeps its place: `--params.buildkitd.mirror`. */
-function inWordsOfTheCommandLine({ path, ...found }: Problem): Problem {
+/**
+ * A problem with an attribute of a volume, as one with the option that it comes of. A setting inside of `--params` keeps
+ * its place: `--params.buildkitd.mirror`.
+ */
+export function namingTheOption({ path, ...found }: Problem): Problem {
   const attribute = Object.keys(optionOfAttribute).find(
     (name) => path === name || path.startsWith(`${name}.`),
   );

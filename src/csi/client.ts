@@ -85,6 +85,7 @@ async function call(
 const inWordsOfTheCommandLine = (message: string): string =>
   message
     .replace(/(^|; )target_path\b/g, "$1TARGET")
+    .replace(/(^|; )configuration\.names\b/g, "$1--configuration")
     .replace("internal error; see the driver's log", "the process failed; its log has the cause")
     .replace("see the driver's log", "the log of the process has the cause");
 

@@ -1,8 +1,9 @@
 import { clusterNoProxy } from "../config/cluster-settings.ts";
-import type { ListenSetting } from "../config/command-line.ts";
+import { type ListenSetting, problem } from "../config/command-line.ts";
 import type { RenderSettings } from "../config/render-command.ts";
+import { namingTheOption } from "../config/volume-commands.ts";
 import { withBrackets } from "../connector/host-name.ts";
-import { describeProblems, show } from "../connector/problem.ts";
+import type { Checked } from "../connector/problem.ts";
 import { listenerHosts, type ProxyHostsOf, serviceHosts } from "../connector/proxy-address.ts";
 import type { VolumeContents } from "../connector/volume-contents.ts";
 import { renderVolumeFiles } from "../connector/volume-files.ts";
@@ -20,20 +21,24 @@ const unusedHost = "registry.example.com";
 
 /**
  * Renders the files of a volume as text for people: a single file as it is, several with their names.
- * @throws Error with the names of all files, where a wanted one does not exist
+ * @returns the text, or what is wrong with the command line: a file that the volume does not have
  */
-export function render({ files, ...settings }: RenderSettings): string {
+export function render({ files, ...settings }: RenderSettings): Checked<string> {
   const rendered = renderVolumeFiles(settings.attributes, contentsOf(settings));
-  if (!rendered.ok) throw new Error(describeProblems(rendered.problems));
-  const wanted = (files.length > 0 ? files : [...rendered.value.keys()]).map((file) => {
-    const content = rendered.value.get(file);
-    if (content !== undefined) return { file, content };
-    const names = [...rendered.value.keys()].join(", ");
-    throw new Error(`FILE: found ${show(file)}, wanted a file of this volume: ${names}`);
-  });
+  if (!rendered.ok) return { ok: false, problems: rendered.problems.map(namingTheOption) };
+  const names = [...rendered.value.keys()];
+  const problems = files
+    .filter((file) => !rendered.value.has(file))
+    .map((file) => problem("FILE", file, `a file of this volume: ${names.join(", ")}`));
+  if (problems.length > 0) return { ok: false, problems };
+  const wanted = (files.length > 0 ? files : names).map((file) => ({
+    file,
+    content: rendered.value.get(file) ?? "",
+  }));
   const [only, ...others] = wanted;
-  if (only !== undefined && others.length === 0) return only.content;
-  return wanted.map(({ file, content }) => `==> ${file} <==\n${content.trimEnd()}\n`).join("\n");
+  if (only !== undefined && others.length === 0) return { ok: true, value: only.content };
+  const parts = wanted.map(({ file, content }) => `==> ${file} <==\n${content.trimEnd()}\n`);
+  return { ok: true, value: parts.join("\n") };
 }
 
 function contentsOf({

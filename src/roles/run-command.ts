@@ -1,7 +1,7 @@
 import { setFlagsFromString } from "node:v8";
 import { type Command, readCommand } from "../config/command.ts";
 import { commandHelp, commandList, exitCodes } from "../config/help.ts";
-import { describeProblems } from "../connector/problem.ts";
+import { describeProblems, type Problem } from "../connector/problem.ts";
 import type { Diagnosis } from "../doctor/report.ts";
 import { errorCode } from "../error-code.ts";
 import { describeError } from "../log.ts";
@@ -20,14 +20,18 @@ export async function runCommandLine(args: readonly string[]): Promise<void> {
     environment: process.env,
   });
   if (!command.ok) {
-    writeError(describeProblems(command.problems));
-    process.exitCode = exitCodes.wrongUsage.code;
+    refuseUsage(command.problems);
     return;
   }
   await run(command.value).catch((error: unknown) => {
     writeError(errorText(error));
     process.exit(exitCodes.failed.code); // what a role has started already would keep the process alive
   });
+}
+
+function refuseUsage(problems: readonly Problem[]): void {
+  writeError(describeProblems(problems));
+  process.exitCode = exitCodes.wrongUsage.code;
 }
 
 /** Writes an error to stderr. Where that fails, the exit code still says that there was one. */
@@ -57,7 +61,9 @@ async function run(command: Command): Promise<void> {
     }
     case "render": {
       const { render } = await import("./render.ts");
-      process.stdout.write(render(command.settings));
+      const rendered = render(command.settings);
+      if (rendered.ok) process.stdout.write(rendered.value);
+      else refuseUsage(rendered.problems);
       return;
     }
     case "check": {

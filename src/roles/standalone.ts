@@ -59,6 +59,9 @@ async function start(settings: StandaloneSettings, log: Log, undo: Undo[]): Prom
   const folder = await openConnectorFolder({ folder: settings.connectors, log });
   undo.push(() => folder.stop());
   refuseBrokenFolder(folder);
+  if (folder.contents().connectors.size === 0) {
+    log("warning", "the connectors folder has no Connector yet", { file: folder.path });
+  }
   undo.push(onHangup(folder.reload));
   const state = await openStateFolder({
     folder: settings.state,

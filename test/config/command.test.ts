@@ -47,6 +47,7 @@ describe("the command line of oci-connector", () => {
         tunnels: { any: true, hosts: [], domains: [], networks: [], neverNetworks: [] },
       });
       expect(wrong("standalone").found).to.deep.equal(["--connectors: nothing"]);
+      expect(wrong("standalone", "--connectors").found).to.deep.equal(['--connectors: ""']);
     });
 
     it("takes every option", () => {
@@ -238,6 +239,7 @@ describe("the command line of oci-connector", () => {
       ]);
       expect(wanted).to.include("one of docker-config, ");
       expect(wrong("mount", "volume").found).to.deep.equal(["--connectors: nothing"]);
+      expect(wrong("mount", "volume", "--connectors").found).to.deep.equal(['--connectors: ""']);
       for (const group of ["4294967295", "-1", "99999999999"]) {
         const { found } = wrong("mount", "v", "--connectors=a", `--group=${group}`);
         expect(found).to.deep.equal([`--group: "${group}"`]);

@@ -1,13 +1,20 @@
 import { expect } from "chai";
 import { readCommand } from "../../src/config/command.ts";
-import { render } from "../../src/roles/render.ts";
+import type { Checked } from "../../src/connector/problem.ts";
+import { render as renderVolume } from "../../src/roles/render.ts";
+import { runCommand } from "./ci-host.ts";
 
 describe("oci-connector render: what a volume would hold", () => {
-  const rendered = (...args: readonly string[]): string => {
+  const render = (...args: readonly string[]): Checked<string> => {
     const context = { workingDirectory: "/", group: 0, environment: {} };
     const command = readCommand(["render", "--connectors=team-a/harbor", ...args], context);
     if (!command.ok || command.value.name !== "render") throw new Error(JSON.stringify(command));
-    return render(command.value.settings);
+    return renderVolume(command.value.settings);
+  };
+  const rendered = (...args: readonly string[]): string => {
+    const text = render(...args);
+    if (!text.ok) throw new Error(JSON.stringify(text.problems));
+    return text.value;
   };
 
   it("is every file with its name", () => {
@@ -45,10 +52,19 @@ describe("oci-connector render: what a volume would hold", () => {
     expect(text).to.contain('location = "[::1]:5443/namespaces/team-a/connectors/harbor"');
   });
 
-  it("names the files that there are to whoever wants another", () => {
-    expect(() => rendered("config.json")).to.throw(
-      /found "config.json", wanted a file of this volume: .*context.token/,
-    );
-    expect(() => rendered("--configuration=!config.json")).to.throw(/!config.json/);
+  it("names the files that there are to whoever wants others, with the code of wrong usage", async () => {
+    const run = (...args: readonly string[]) =>
+      runCommand(["render", "--connectors=team-a/harbor", ...args]);
+    const [file, left] = await Promise.all([
+      run("config.json", "ca.crt", "nope"),
+      run("--configuration=!config.json"),
+    ]);
+    for (const { status, stdout } of [file, left]) {
+      expect({ status, stdout }).to.deep.equal({ status: 64, stdout: "" });
+    }
+    expect(file.stderr)
+      .to.match(/FILE: found "config.json", wanted a file of this volume: .*context.token/)
+      .and.include('FILE: found "nope"');
+    expect(left.stderr).to.include('--configuration: found "!config.json", wanted a file of');
   });
 });

@@ -318,6 +318,12 @@ describe("standalone mode: its start", function () {
     expect(await readdir(folder)).to.deep.equal(["connectors"]);
   });
 
+  it("says so where its folder is empty", () => {
+    expect(
+      host.logged("the connectors folder has no Connector yet", host.connectors),
+    ).to.have.length(1);
+  });
+
   it("is refused without a folder of connectors, and in a state folder that will not do", async () => {
     await mkdir(join(folder, "shared"), { mode: 0o755 });
     await writeFile(join(folder, "shared", "theirs"), "");

@@ -289,6 +289,10 @@ describe("standalone mode: volumes", function () {
       ),
       misuses(["mount", "v4"], "--connectors: found nothing"),
       refuses(
+        ["mount", "v5", "--connectors", "team-a/hub", "--configuration", "!config.json"],
+        '--configuration: found "!config.json", wanted a file of this volume',
+      ),
+      refuses(
         ["mount", "no/folder/volume", "--connectors", "team-a/hub"],
         `${at("no/folder")} can't be accessed (ENOENT): create that folder first`,
       ),
