@@ -127,8 +127,8 @@ Says what is wrong with a folder of connectors for "standalone": with each file,
 the Secrets that it names. Nothing is mounted, and no process has to run. The exit code is 1 where anything
 has FAILED.
 
-  --login                 also ask each registry whether it takes the login of its connector; each one is
-                          tried once
+  --login                 also ask each registry whether it takes the login of its connector; a login that
+                          it has refused is tried once only
   --output FORMAT         text or json (default text)
 
 example:

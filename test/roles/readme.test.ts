@@ -44,7 +44,7 @@ describe("README: from nothing to a job's first pull", function () {
 
   it("takes ten lines or fewer", () => {
     const [host = "", job = ""] = blocks("sh");
-    expect(lines(host).length + lines(job).length).to.be.within(5, 10);
+    expect(`${host}${job}`.trimEnd().split("\n").length).to.be.within(5, 10);
     expect(job).to.include("buildah pull harbor.example.com/");
   });
 
@@ -85,8 +85,8 @@ describe("README: from nothing to a job's first pull", function () {
         .replaceAll("/etc/oci-connector", at("etc"))
         .replaceAll("/run/job-7", at("job-7"))
         .replaceAll("harbor.example.com", registry.host)
-        .replaceAll("standalone --", `standalone --listen 127.0.0.1:0 --state ${at("state")} --`)
-        .replaceAll(/oci-connector (mount|unmount|run) /g, `$&--state ${at("state")} `);
+        .replaceAll(/127\.0\.0\.1:5\d+/g, "127.0.0.1:0")
+        .replaceAll(/oci-connector (standalone|mount|unmount|run) /g, `$&--state ${at("state")} `);
 
     const setUp = ["set -e", `cd ${root}`, here(rest.join("\n")), "wait"].join("\n");
     const process = resources.add(await startProgram("sh", ["-c", setUp], { env }));
