@@ -43,6 +43,11 @@ describe("a folder of connectors", function () {
   const at = (name: string): string => join(path, name);
   const write = (name: string, text: string): Promise<void> =>
     writeFile(at(name), text, { mode: 0o600 });
+  /** In one step: between the two of `write` the file is empty, which a slow machine may see. */
+  const replace = async (name: string, text: string): Promise<void> => {
+    await write(`.${name}.new`, text);
+    await rename(at(`.${name}.new`), at(name));
+  };
   const openIt = async (options: Partial<ConnectorFolderOptions> = {}): Promise<ConnectorFolder> =>
     resources.add(
       await openConnectorFolder({
@@ -141,7 +146,7 @@ describe("a folder of connectors", function () {
     });
 
     it("keeps a whole file while anything in it is wrong, and says so once per change", async () => {
-      await write("a.yaml", `${pairYaml("harbor")}---\n${connectorYaml("bad", "nowhere")}`);
+      await replace("a.yaml", `${pairYaml("harbor")}---\n${connectorYaml("bad", "nowhere")}`);
       await folder.rescan();
       await folder.rescan();
       expect(address(folder, "default/harbor")).to.equal("https://one.example.com");
@@ -152,12 +157,12 @@ describe("a folder of connectors", function () {
         log.count('"error"', at("a.yaml"), "its last contents stay in use", "nowhere"),
       ).to.equal(1);
 
-      await write("a.yaml", `{${password}`);
+      await replace("a.yaml", `{${password}`);
       await folder.rescan();
       expect(log.count('"error"', "line 1, column")).to.equal(1);
       expect(address(folder, "default/harbor")).to.equal("https://one.example.com");
 
-      await write("a.yaml", pairYaml("harbor", "https://two.example.com"));
+      await replace("a.yaml", pairYaml("harbor", "https://two.example.com"));
       await folder.rescan();
       expect(address(folder, "default/harbor")).to.equal("https://two.example.com");
       expect(folder.contents().invalid.size).to.equal(0);
