@@ -1,4 +1,4 @@
-/** What undici and the list of the system's authorities (`getCACertificates` of node:tls) need. */
+/** What the list of the system's authorities (`getCACertificates` of node:tls) needs. */
 const oldest = { major: 22, minor: 19 };
 
 /**

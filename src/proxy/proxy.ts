@@ -147,7 +147,8 @@ export async function startProxy(options: ProxyOptions): Promise<Proxy> {
   const stop = async (graceMs: number): Promise<void> => {
     forwardMode.finish();
     await Promise.all(listeners.map((listener) => listener.stop(graceMs)));
-    await Promise.all([upstreams.destroy(), anonymous.upstreams.destroy()]);
+    upstreams.destroy();
+    anonymous.upstreams.destroy();
   };
   try {
     for (const address of options.listen) {

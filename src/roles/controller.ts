@@ -58,7 +58,7 @@ export async function startClusterController(
   return {
     async stop() {
       await controller.stop();
-      await upstreams.destroy();
+      upstreams.destroy();
       cluster.stop();
       await health.stop();
     },

@@ -93,6 +93,6 @@ export async function examine(
     });
     return [shared, { title: `Connector ${showRef(connector)}`, findings }];
   } finally {
-    await upstreams.destroy();
+    upstreams.destroy();
   }
 }

@@ -1,6 +1,7 @@
 import { withoutBrackets } from "../connector/host-name.ts";
 import { userAgent } from "../version.ts";
-import type { HttpRequest, ResponseHead } from "./http-client/http-exchange.ts";
+import { fetchResponse } from "./fetch-response.ts";
+import type { ResponseHead } from "./http-client/http-exchange.ts";
 import type { Upstream } from "./upstream.ts";
 import { unreachable } from "./upstream-error.ts";
 
@@ -16,11 +17,6 @@ export interface FetchHeadOptions {
 /** The head of a registry's response. */
 export type FetchedHead = ResponseHead;
 
-/** A longer body is not read to its end, and its connection is closed. */
-const maxDroppedBytes = 64 * 1024;
-/** Bodies whose Content-Length promises more than comes end after this. */
-const dropTimeoutMs = 5_000;
-
 /**
  * Fetches the head of a registry's response, and drops its body. Redirects are not followed.
  * @param url of the registry itself; {@link apiUrl} has it for a path
@@ -29,7 +25,7 @@ const dropTimeoutMs = 5_000;
  * const { status } = await fetchHead(upstream, apiUrl(upstream, ""), { authorization: undefined, signal });
  */
 export async function fetchHead(
-  upstream: Upstream,
+  { send, guard, connector }: Upstream,
   url: URL,
   { method = "GET", headers = {}, authorization, signal }: FetchHeadOptions,
 ): Promise<FetchedHead> {
@@ -39,49 +35,12 @@ export async function fetchHead(
     ...(authorization === undefined ? {} : { authorization }),
   };
   try {
-    return await sendForHead(upstream, { url, method, headers: ownHeaders }, signal);
+    return await fetchResponse({ url, method, headers: ownHeaders }, { send, signal });
   } catch (error) {
-    const isConcealed = upstream.guard.isConcealed(withoutBrackets(url.hostname));
-    throw unreachable(`the registry ${upstream.connector.address.origin}`, error, isConcealed);
+    const isConcealed = guard.isConcealed(withoutBrackets(url.hostname));
+    throw unreachable(`the registry ${connector.address.origin}`, error, isConcealed);
   }
 }
-
-function sendForHead(
-  { send }: Upstream,
-  request: HttpRequest,
-  signal: AbortSignal,
-): Promise<FetchedHead> {
-  return new Promise((resolve, reject) => {
-    signal.throwIfAborted();
-    let head: ResponseHead | undefined;
-    let droppedBytes = 0;
-    let timer: NodeJS.Timeout | undefined;
-    const settle = (error: Error): void => {
-      signal.removeEventListener("abort", onAbort);
-      clearTimeout(timer);
-      if (head === undefined) reject(error);
-      else resolve(head);
-    };
-    const abort = send(request, {
-      onHead: (received) => {
-        head = received;
-        timer = setTimeout(() => abort(new Error("the body takes too long")), dropTimeoutMs);
-      },
-      onData(chunk, release) {
-        droppedBytes += chunk.length;
-        release();
-        if (droppedBytes > maxDroppedBytes) abort(new Error("the body is too long to be dropped"));
-      },
-      onEnd: () => settle(new Error("no response")),
-      onError: settle,
-    });
-    const onAbort = (): void => abort(asError(signal.reason));
-    signal.addEventListener("abort", onAbort, { once: true });
-  });
-}
-
-const asError = (reason: unknown): Error =>
-  reason instanceof Error ? reason : new Error(String(reason));
 
 /**
  * The URL of something in a registry's API.

@@ -129,7 +129,7 @@ async function logIn(
   challenge: string | readonly string[] | undefined,
   signal: AbortSignal,
 ): Promise<ProbeFinding> {
-  const { connector, secrets, dispatcher, guard } = upstream;
+  const { connector, secrets, send, guard } = upstream;
   const { credential } = secrets;
   const { probeRepository, address } = connector;
   const scheme = chooseScheme(upstream, challenge);
@@ -142,7 +142,7 @@ async function logIn(
   }
   const authorization =
     scheme.kind === "bearer"
-      ? `Bearer ${(await fetchToken({ ...scheme.server, scopes, credential, dispatcher, guard }, signal)).value}`
+      ? `Bearer ${(await fetchToken({ ...scheme.server, scopes, credential, send, guard }, signal)).value}`
       : credential && basicAuthorization(credential);
   const { status } = await fetchHead(upstream, apiUrl(upstream, ""), { authorization, signal });
   if (status !== 200) {

@@ -109,8 +109,8 @@ export class RequestLogin {
   }
 
   #tokenRequest(server: TokenServer): TokenRequest {
-    const { secrets, dispatcher, guard } = this.#options.upstream;
-    return { ...server, scopes: this.#scopes, credential: secrets.credential, dispatcher, guard };
+    const { secrets, send, guard } = this.#options.upstream;
+    return { ...server, scopes: this.#scopes, credential: secrets.credential, send, guard };
   }
 
   /**

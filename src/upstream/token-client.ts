@@ -1,12 +1,13 @@
 import { promisify } from "node:util";
 import { brotliDecompress, gunzip, inflate, inflateRaw } from "node:zlib";
-import { type Dispatcher, request } from "undici";
 import type { Credential } from "../connector/credential.ts";
 import { parseJson, property } from "../connector/document.ts";
 import { withoutBrackets } from "../connector/host-name.ts";
 import { userAgent } from "../version.ts";
 import type { AddressGuard } from "./address-guard.ts";
 import { headerText } from "./challenge.ts";
+import { fetchResponse } from "./fetch-response.ts";
+import type { SendRequest } from "./http-client/http-exchange.ts";
 import { retryDelayMs } from "./retry-after.ts";
 import { UpstreamError, unreachable } from "./upstream-error.ts";
 
@@ -22,7 +23,7 @@ export interface TokenRequest extends TokenServer {
   readonly scopes: readonly string[];
   /** Undefined for an anonymous token. */
   readonly credential: Credential | undefined;
-  readonly dispatcher: Dispatcher;
+  readonly send: SendRequest;
   /** Says whether clients may hear why the token server can't be reached; they may where there is none. */
   readonly guard?: Pick<AddressGuard, "isConcealed">;
 }
@@ -35,7 +36,7 @@ export interface UpstreamToken {
 }
 
 /** Of a response, before and after its content codings are undone. */
-const maxResponseBytes = 256 * 1024;
+const maxBodyBytes = 256 * 1024;
 /** No registry reads a header of more than this. */
 const maxTokenBytes = 64 * 1024;
 const maxRedirects = 3;
@@ -53,7 +54,7 @@ export async function fetchToken(
   tokenRequest: TokenRequest,
   signal?: AbortSignal,
 ): Promise<UpstreamToken> {
-  const response = await send(tokenRequest, signal);
+  const response = await ask(tokenRequest, signal);
   if (response.status !== 200) throw refusal(tokenRequest, response);
   const token = parseToken(response.text);
   const server = `the token server ${tokenRequest.realm.host}`;
@@ -77,36 +78,32 @@ interface TokenResponse {
 }
 
 /** @throws UpstreamError */
-async function send(
+async function ask(
   tokenRequest: TokenRequest,
   until: AbortSignal | undefined,
 ): Promise<TokenResponse> {
-  const { realm, dispatcher, guard, credential } = tokenRequest;
+  const { realm, send, guard, credential } = tokenRequest;
   const limit = AbortSignal.timeout(timeoutMs);
   const signal = until === undefined ? limit : AbortSignal.any([until, limit]);
+  const requestHeaders = {
+    "user-agent": userAgent,
+    ...(credential === undefined ? {} : { authorization: basicAuthorization(credential) }),
+  };
   try {
     let url = tokenUrl(tokenRequest);
     for (let redirects = 0; ; redirects += 1) {
-      const { statusCode, headers, body } = await request(url, {
-        dispatcher,
-        headers: {
-          "user-agent": userAgent,
-          ...(credential === undefined ? {} : { authorization: basicAuthorization(credential) }),
-        },
-        headersTimeout: timeoutMs,
-        bodyTimeout: timeoutMs,
-        signal,
-      });
-      const bytes = await readBytes(body, maxResponseBytes);
-      if (redirectStatuses.has(statusCode) && headers.location !== undefined) {
-        url = redirected(url, statusCode, headers.location, redirects);
+      const { status, headers, body } = await fetchResponse(
+        { url, method: "GET", headers: requestHeaders },
+        { send, signal, maxBodyBytes: (head) => (head.status === 200 ? maxBodyBytes : undefined) },
+      );
+      if (redirectStatuses.has(status) && headers.location !== undefined) {
+        url = redirected(url, status, headers.location, redirects);
         continue;
       }
       return {
-        status: statusCode,
-        text:
-          statusCode === 200 ? await decodedText(bytes, headers["content-encoding"]) : undefined,
-        retryAfterMs: retryDelayMs(statusCode, headers, Date.now()),
+        status,
+        text: body && (await decodedText(body, headers["content-encoding"])),
+        retryAfterMs: retryDelayMs(status, headers, Date.now()),
       };
     }
   } catch (error) {
@@ -123,14 +120,9 @@ const redirectStatuses: ReadonlySet<number> = new Set([301, 302, 303, 307, 308])
  * @param redirects how many were followed before
  * @throws UpstreamError where it must not be followed
  */
-function redirected(
-  from: URL,
-  status: number,
-  location: string | readonly string[],
-  redirects: number,
-): URL {
+function redirected(from: URL, status: number, location: string, redirects: number): URL {
   const server = `the token server ${from.host}`;
-  const url = typeof location === "string" ? URL.parse(headerText(location), from.href) : null;
+  const url = URL.parse(headerText(location), from.href);
   if (url === null || url.origin !== from.origin || url.username !== "" || url.password !== "") {
     const message = `${server} answered ${status}, a redirect that does not stay at ${from.origin}`;
     const detail = "a login is sent to no other host, port or scheme than the registry has named";
@@ -156,24 +148,9 @@ function tokenUrl({ realm, service, scopes, credential }: TokenRequest): URL {
 export const basicAuthorization = ({ username, password }: Credential): string =>
   `Basic ${Buffer.from(`${username}:${password}`).toString("base64")}`;
 
-/** @returns undefined for a longer body */
-async function readBytes(
-  body: AsyncIterable<Buffer>,
-  maxBytes: number,
-): Promise<Buffer | undefined> {
-  const chunks: Buffer[] = [];
-  let size = 0;
-  for await (const chunk of body) {
-    size += chunk.length;
-    if (size > maxBytes) return undefined; // leaving the loop ends the connection
-    chunks.push(chunk);
-  }
-  return Buffer.concat(chunks);
-}
-
 type Decode = (bytes: Buffer) => Promise<Buffer>;
 
-const limit = { maxOutputLength: maxResponseBytes };
+const limit = { maxOutputLength: maxBodyBytes };
 const decodeGzip: Decode = (bytes) => promisify(gunzip)(bytes, limit);
 /** Some servers leave out the zlib wrapper (RFC 9110, section 8.4.1.2), which begins with the method 8. */
 const decodeDeflate: Decode = (bytes) =>
@@ -193,19 +170,15 @@ const maxCodings = 2;
 /**
  * The text of a body, with its content codings undone.
  * @param encoding the Content-Encoding, whose last coding was applied last
- * @returns undefined where the body is too long, or is not what the header says
+ * @returns undefined where the text is too long, or the body is not what the header says
  */
-async function decodedText(
-  bytes: Buffer | undefined,
-  encoding: string | readonly string[] | undefined,
-): Promise<string | undefined> {
-  const codings = [encoding ?? []]
-    .flat()
-    .flatMap((value) => value.split(","))
+async function decodedText(body: Buffer, encoding = ""): Promise<string | undefined> {
+  const codings = encoding
+    .split(",")
     .map((coding) => coding.trim().toLowerCase())
     .filter((coding) => coding !== "");
-  if (bytes === undefined || codings.length > maxCodings) return undefined;
-  let decoded = bytes;
+  if (codings.length > maxCodings) return undefined;
+  let decoded = body;
   for (const coding of codings.toReversed()) {
     const decode = decoders.get(coding);
     if (decode === undefined) return undefined;

@@ -66,13 +66,12 @@ const sentences: Readonly<Record<string, string>> = {
   ENETUNREACH: "there is no route to it",
   ECONNRESET: "it closed the connection",
   EPIPE: "it closed the connection",
-  UND_ERR_SOCKET: "it closed the connection",
-  UND_ERR_CONNECT_TIMEOUT: "it does not answer",
-  ECONNECT_TIMEOUT: "it does not answer",
-  UND_ERR_HEADERS_TIMEOUT: "it accepted the request but does not answer",
-  UND_ERR_BODY_TIMEOUT: "it stopped in the middle of its response",
-  UND_ERR_RES_CONTENT_LENGTH_MISMATCH: "its response has another length than it says",
-  UND_ERR_HEADERS_OVERFLOW: "the head of its response is longer than 64 KiB",
+  CONNECTION_CLOSED: "it closed the connection",
+  CONNECT_TIMEOUT: "it does not answer",
+  HEADERS_TIMEOUT: "it accepted the request but does not answer",
+  BODY_TIMEOUT: "it stopped in the middle of its response",
+  LENGTH_MISMATCH: "its response has another length than it says",
+  HEADERS_OVERFLOW: "the head of its response is longer than 64 KiB",
   HPE_HEADER_OVERFLOW: "the head of its response is longer than 64 KiB",
 };
 
@@ -89,8 +88,7 @@ const connectCodes: ReadonlySet<string> = new Set([
   "ENETUNREACH",
   "EACCES",
   "EPERM",
-  "UND_ERR_CONNECT_TIMEOUT",
-  "ECONNECT_TIMEOUT",
+  "CONNECT_TIMEOUT",
 ]);
 
 const concealedDetail =
@@ -140,7 +138,7 @@ export const isAddressRefused = (error: unknown): error is UpstreamError =>
 /** Whether this is the error of a connection that its other side has closed. */
 export const wasClosed = (error: unknown): boolean => closedCodes.has(rootOf(error).code);
 
-const closedCodes: ReadonlySet<string> = new Set(["ECONNRESET", "EPIPE", "UND_ERR_SOCKET"]);
+const closedCodes: ReadonlySet<string> = new Set(["ECONNRESET", "EPIPE", "CONNECTION_CLOSED"]);
 
 /**
  * The first code among an error and its causes, with the message of the error that has it. Several tries at one host are

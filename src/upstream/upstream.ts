@@ -3,14 +3,12 @@ import { Agent as HttpAgent } from "node:http";
 import { Agent as HttpsAgent } from "node:https";
 import { createSecureContext, type SecureContext } from "node:tls";
 import { LRUCache } from "lru-cache";
-import { Agent, type buildConnector } from "undici";
 import type { Connector } from "../connector/connector.ts";
 import type { ClientCertificate } from "../connector/credential.ts";
-import { withoutBrackets } from "../connector/host-name.ts";
 import type { UpstreamSecrets } from "../connector/platform.ts";
 import { type AddressGuard, createAddressGuard, type ResolveHost } from "./address-guard.ts";
 import { BufferBudget } from "./http-client/body-buffers.ts";
-import { createGuardedConnector, guardAgent } from "./http-client/guarded-dial.ts";
+import { guardAgent } from "./http-client/guarded-dial.ts";
 import type { SendRequest } from "./http-client/http-exchange.ts";
 import { createReadClient, type ReadClient } from "./http-client/read-client.ts";
 import { delayAgentWriteErrors } from "./http-client/write-errors.ts";
@@ -23,10 +21,8 @@ export interface Upstream {
   readonly secrets: UpstreamSecrets;
   /** Names what may share a token: it differs where connector, address or credential differ. */
   readonly tokenKey: string;
-  /** Sends a request that can be sent again. */
+  /** Sends a request that can be sent again, to the registry, its token server or its storage. */
   readonly send: SendRequest;
-  /** Sends what a token server is asked. */
-  readonly dispatcher: Agent;
   /** Keep the connections of uploads, whose bodies stream and can't be sent again, by the scheme of their URL. */
   readonly uploadAgents: { readonly http: HttpAgent; readonly https: HttpAgent };
   /**
@@ -48,7 +44,7 @@ export interface Upstreams {
    */
   of(connector: Connector, secrets: UpstreamSecrets): Upstream;
   /** Ends all connections. Requests that are under way fail. */
-  destroy(): Promise<void>;
+  destroy(): void;
 }
 
 /** Registries send heads of 21 KB (Google's); Node's own limit is 16 KiB. */
@@ -87,9 +83,7 @@ export function createUpstreams(
     setTimeout(() => {
       closeIdle(connections.uploadAgents.http);
       closeIdle(connections.uploadAgents.https);
-      connections.readClient.retire();
-      const forget = (): boolean => retired.delete(connections);
-      connections.dispatcher.close().then(forget, forget); // it rejects where all was destroyed by then
+      connections.readClient.retire(() => retired.delete(connections));
     }, bodyTimeoutMs).unref();
   };
   /** By the connector's UID. An upstream that takes another's place often takes its connections, too, so `of` sees to those. */
@@ -117,14 +111,13 @@ export function createUpstreams(
       upstreams.set(connector.uid, upstream);
       return upstream;
     },
-    async destroy() {
+    destroy() {
       const all = [...upstreams.values(), ...retired];
       for (const { uploadAgents, readClient } of all) {
         uploadAgents.http.destroy();
         uploadAgents.https.destroy();
         readClient.destroy();
       }
-      await Promise.all(all.map(({ dispatcher }) => dispatcher.destroy()));
     },
   };
 }
@@ -137,10 +130,7 @@ function closeIdle(agent: HttpAgent): void {
 
 /** The part of an upstream that outlives a new credential. */
 interface UpstreamConnections
-  extends Pick<
-    Upstream,
-    "send" | "dispatcher" | "uploadAgents" | "secureContext" | "budget" | "guard"
-  > {
+  extends Pick<Upstream, "send" | "uploadAgents" | "secureContext" | "budget" | "guard"> {
   /** Differs where other connections are needed. */
   readonly connectionKey: string;
   readonly readClient: ReadClient;
@@ -170,21 +160,6 @@ function connect(
   const secureContextFor = (hostname: string): SecureContext =>
     isShownCertificate(hostname) ? ownContext : secureContext;
   const { lookupFor } = guard;
-  const connectorBy = (context: SecureContext): buildConnector.connector =>
-    createGuardedConnector({ timeout: connectTimeoutMs, secureContext: context }, lookupFor);
-  const [connectOwn, connectOther] = [connectorBy(ownContext), connectorBy(secureContext)];
-  const dispatcher = new Agent({
-    allowH2: false, // its flow control slows pushes, and registries' own clients leave it off (golang/go#14077)
-    maxHeaderSize: maxHeaderBytes,
-    headersTimeout: headersTimeoutMs,
-    bodyTimeout: bodyTimeoutMs,
-    keepAliveTimeout: keepAliveTimeoutMs,
-    connect: (options, callback) =>
-      (isShownCertificate(withoutBrackets(options.hostname)) ? connectOwn : connectOther)(
-        options,
-        callback,
-      ),
-  });
   const uploadOptions = { keepAlive: true, timeout: keepAliveTimeoutMs };
   const guarded = <T extends HttpAgent>(agent: T): T =>
     guardAgent(delayAgentWriteErrors(agent), lookupFor);
@@ -205,7 +180,6 @@ function connect(
   return {
     send: readClient.send,
     readClient,
-    dispatcher,
     uploadAgents,
     secureContext,
     budget,

@@ -1,8 +1,9 @@
 import { expect } from "chai";
 import fc from "fast-check";
-import { Agent } from "undici";
 import { fetchToken } from "../../src/upstream/token-client.ts";
+import { createUpstreams } from "../../src/upstream/upstream.ts";
 import { UpstreamError } from "../../src/upstream/upstream-error.ts";
+import { testConnector } from "../proxy/test-proxy.ts";
 import { cleanup } from "../support/cleanup.ts";
 import type { FuzzProperty } from "./property.ts";
 import { startRecordingServer } from "./recording-server.ts";
@@ -26,14 +27,16 @@ export const tokenResponses: FuzzProperty = {
         response.writeHead(answer.status, answer.headers).end(answer.body);
       }),
     );
-    const dispatcher = new Agent();
-    resources.defer(() => dispatcher.destroy());
+    const upstreams = createUpstreams(60_000);
+    resources.defer(() => upstreams.destroy());
+    const none = { credential: undefined, caCertificates: [] };
+    const { send } = upstreams.of(testConnector("harbor", `http://${server.host}`), none);
     const wanted = {
       realm: new URL(`http://${server.host}/token?fixed=1`),
       service: "registry",
       scopes: ["repository:own/app:pull"],
       credential: { username: "alice", password },
-      dispatcher,
+      send,
     };
     const run = async (given: TokenAnswer): Promise<void> => {
       answer = given;

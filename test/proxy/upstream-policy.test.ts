@@ -56,7 +56,7 @@ describe("a connector in a cluster", function () {
   });
   after(resources.stop);
 
-  /** Every way in which a request goes to a registry: by the read client, undici, and http-proxy-3. */
+  /** Every way in which a request goes to a registry: by the read client and http-proxy-3. */
   const requests: readonly (readonly [string, string, string?])[] = [
     ["GET", `app/blobs/${digest}`],
     ["HEAD", "app/manifests/1"],

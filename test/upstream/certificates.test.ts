@@ -53,7 +53,7 @@ describe("the certificate of a registry", function () {
     const connector = testConnector("harbor", registry.url);
     return createProbe(upstreams)(connector, { credential, caCertificates }, signal);
   };
-  /** Pulls by the client of our own, gets a token by undici, and uploads by node:http. */
+  /** Pulls and gets a token by the client of our own, and uploads by node:http. */
   const useThroughProxy = async (
     registry: FakeRegistry,
     caCertificates: readonly string[],

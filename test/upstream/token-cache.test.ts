@@ -1,10 +1,12 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { expect } from "chai";
-import { Agent } from "undici";
 import type { Credential } from "../../src/connector/credential.ts";
+import type { SendRequest } from "../../src/upstream/http-client/http-exchange.ts";
 import { createTokenCache, type TokenCache } from "../../src/upstream/token-cache.ts";
 import type { TokenRequest } from "../../src/upstream/token-client.ts";
+import { createUpstreams } from "../../src/upstream/upstream.ts";
 import type { UpstreamError } from "../../src/upstream/upstream-error.ts";
+import { testConnector } from "../proxy/test-proxy.ts";
 import { cleanup } from "../support/cleanup.ts";
 import { type FakeRegistry, startFakeRegistry } from "../support/fake-registry.ts";
 import { tokenEndpoint } from "../support/hostile-auth.ts";
@@ -18,11 +20,14 @@ describe("the cache of registries' tokens", function () {
   let registry: FakeRegistry;
   let cache: TokenCache;
   let now: number;
-  const agent = new Agent();
+  let send: SendRequest;
 
   before(async () => {
     registry = resources.add(await startFakeRegistry({ auth: "bearer", now: () => now }));
-    resources.defer(() => agent.destroy());
+    const upstreams = createUpstreams(60_000);
+    resources.defer(() => upstreams.destroy());
+    const none = { credential: undefined, caCertificates: [] };
+    send = upstreams.of(testConnector("harbor", registry.url), none).send;
   });
   beforeEach(() => {
     now = 1_000_000;
@@ -41,7 +46,7 @@ describe("the cache of registries' tokens", function () {
     service: "fake-registry",
     scopes,
     credential: alice,
-    dispatcher: agent,
+    send,
     ...more,
   });
   const asked = (): number => registry.requests.length;

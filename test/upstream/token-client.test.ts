@@ -1,9 +1,11 @@
 import { brotliCompressSync, deflateRawSync, deflateSync, gzipSync } from "node:zlib";
 import { expect } from "chai";
-import { Agent } from "undici";
 import { describeError } from "../../src/log.ts";
+import type { SendRequest } from "../../src/upstream/http-client/http-exchange.ts";
 import { fetchToken, type TokenRequest } from "../../src/upstream/token-client.ts";
+import { createUpstreams } from "../../src/upstream/upstream.ts";
 import type { UpstreamError, UpstreamFault } from "../../src/upstream/upstream-error.ts";
+import { testConnector } from "../proxy/test-proxy.ts";
 import { cleanup } from "../support/cleanup.ts";
 import { type FakeRegistry, startFakeRegistry } from "../support/fake-registry.ts";
 import { tokenEndpoint, type Undo } from "../support/hostile-auth.ts";
@@ -16,12 +18,15 @@ describe("the client of registries' token servers", function () {
   const undo = cleanup();
   let registry: FakeRegistry;
   let elsewhere: FakeRegistry;
-  const dispatcher = new Agent();
+  let send: SendRequest;
 
   before(async () => {
     registry = resources.add(await startFakeRegistry({ auth: "bearer" }));
     elsewhere = resources.add(await startFakeRegistry({ auth: "bearer" }));
-    resources.defer(() => dispatcher.destroy());
+    const upstreams = createUpstreams(60_000);
+    resources.defer(() => upstreams.destroy());
+    const none = { credential: undefined, caCertificates: [] };
+    send = upstreams.of(testConnector("harbor", registry.url), none).send;
   });
   afterEach(undo.stop);
   after(resources.stop);
@@ -31,7 +36,7 @@ describe("the client of registries' token servers", function () {
     service: "fake-registry",
     scopes: ["repository:app:pull"],
     credential,
-    dispatcher,
+    send,
     ...more,
   });
   const failure = async (more?: Partial<TokenRequest>): Promise<UpstreamError> => {
@@ -221,6 +226,70 @@ describe("the client of registries' token servers", function () {
         expect(describeError(error)).to.not.contain("t0k3n");
       });
     }
+  });
+
+  describe("reads answers as strictly as those of registries", () => {
+    const raw = (head: string, body: string): Undo =>
+      registry.on("GET token", ({ response }) => {
+        response.socket?.end(`HTTP/1.1 200 OK\r\n${head}\r\n\r\n${body}`);
+      });
+    const plain = '{"token":"t0k3n"}';
+    const length = `Content-Length: ${plain.length}`;
+    const readable: readonly (readonly [string, string, string])[] = [
+      ["equal Content-Lengths in two headers", `${length}\r\n${length}`, plain],
+      ["equal Content-Lengths in one header", `${length}, ${plain.length}`, plain],
+      ["chunks", "Transfer-Encoding: chunked", `11\r\n${plain}\r\n0\r\n\r\n`],
+      ["a body that ends with its connection", "Connection: close", plain],
+    ];
+    for (const [name, head, body] of readable) {
+      it(name, async () => {
+        undo.defer(raw(head, body));
+        expect(await fetchToken(wanted())).to.deep.equal({ value: "t0k3n", lifetimeSeconds: 60 });
+      });
+    }
+
+    it("but not Content-Lengths that differ", async () => {
+      undo.defer(raw(`${length}\r\nContent-Length: 2`, plain));
+      const error = await failure();
+      expect(error.fault).to.equal("AnswerInvalid");
+      expect(error.message).to.contain("it has several Content-Lengths, which differ");
+    });
+  });
+
+  describe("does not wait for a body that nobody reads", () => {
+    const begun = (status: number, headers: Readonly<Record<string, string>>): Undo =>
+      registry.on("GET token", ({ query, response, next }) => {
+        if (query.has("redirected")) return next();
+        response.writeHead(status, { "content-length": "100", ...headers });
+        response.write("x");
+        return undefined;
+      });
+    const patience = (): AbortSignal => AbortSignal.timeout(10_000);
+
+    it("of a refusal", async () => {
+      undo.defer(begun(401, {}));
+      const error = await fetchToken(wanted(), patience()).catch((reason: unknown) => reason);
+      expect(error).to.include({ fault: "AuthenticationFailed" });
+    });
+
+    it("of a redirect", async () => {
+      undo.defer(begun(307, { location: "?redirected=1" }));
+      expect((await fetchToken(wanted(), patience())).value).to.match(/^token-/);
+    });
+  });
+
+  it("asks again where a kept connection was closed just then", async () => {
+    await fetchToken(wanted());
+    let isClosed = false;
+    undo.defer(
+      registry.on("GET token", ({ request, next }) => {
+        if (isClosed) return next();
+        isClosed = true;
+        request.socket.destroy();
+        return undefined;
+      }),
+    );
+    expect((await fetchToken(wanted())).value).to.match(/^token-/);
   });
 
   it("takes tokens of up to 64 KiB", async () => {

@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { expect } from "chai";
 import type { UpstreamSecrets } from "../../src/connector/platform.ts";
+import { apiUrl, fetchHead } from "../../src/upstream/fetch-head.ts";
 import { createUpstreams, type Upstreams } from "../../src/upstream/upstream.ts";
 import { clientOf } from "../proxy/test-client.ts";
 import { startTestProxy, testConnector } from "../proxy/test-proxy.ts";
@@ -32,14 +33,14 @@ describe("the upstreams of connectors", function () {
     const first = upstreams.of(harbor, none);
     expect(upstreams.of(harbor, none)).to.equal(first);
     const reread = upstreams.of({ ...harbor }, { ...none });
-    expect(reread.dispatcher).to.equal(first.dispatcher);
+    expect(reread.send).to.equal(first.send);
     expect(reread.tokenKey).to.equal(first.tokenKey);
   });
 
   it("keep their connections and not their tokens when the password changes", () => {
     const first = upstreams.of(harbor, withPassword("one"));
     const second = upstreams.of(harbor, withPassword("two"));
-    expect(second.dispatcher).to.equal(first.dispatcher);
+    expect(second.send).to.equal(first.send);
     expect(second.tokenKey).to.not.equal(first.tokenKey);
     expect(second.secrets.credential?.password).to.equal("two");
   });
@@ -47,18 +48,30 @@ describe("the upstreams of connectors", function () {
   it("keep the connections of those that were used last, where there are very many", async () => {
     const shortLived = createUpstreams(10);
     resources.defer(() => shortLived.destroy());
-    const connectorOf = (index: number) => ({ ...harbor, uid: `uid-${index}` });
+    const registry = resources.add(await startFakeRegistry());
+    const closed: string[] = [];
+    registry.on("* *", ({ request, next }) => {
+      request.socket.once("close", () => closed.push(request.url ?? ""));
+      return next();
+    });
+    const local = testConnector("harbor", registry.url);
+    const connectorOf = (index: number) => ({ ...local, uid: `uid-${index}` });
     const [first, second] = [0, 1].map((index) => shortLived.of(connectorOf(index), none));
+    for (const [index, upstream] of [first, second].entries()) {
+      if (upstream === undefined) throw new Error("there is no upstream");
+      const signal = AbortSignal.timeout(10_000);
+      await fetchHead(upstream, apiUrl(upstream, `${index}`), { authorization: undefined, signal });
+    }
     for (let index = 2; index < 512; index += 1) shortLived.of(connectorOf(index), none);
-    expect(shortLived.of(connectorOf(0), none).dispatcher).to.equal(first?.dispatcher);
+    expect(shortLived.of(connectorOf(0), none).send).to.equal(first?.send);
     shortLived.of(connectorOf(512), none);
     await eventually(
-      () => second?.dispatcher.closed,
+      () => closed.length > 0,
       () => "the connections of the one that was used first are still open",
     );
-    expect(first?.dispatcher.closed).to.equal(false);
-    expect(shortLived.of(connectorOf(0), none).dispatcher).to.equal(first?.dispatcher);
-    expect(shortLived.of(connectorOf(1), none).dispatcher).to.not.equal(second?.dispatcher);
+    expect(closed).to.deep.equal(["/v2/1"]);
+    expect(shortLived.of(connectorOf(0), none).send).to.equal(first?.send);
+    expect(shortLived.of(connectorOf(1), none).send).to.not.equal(second?.send);
   });
 
   it("share no token between connectors, addresses and credentials", () => {
@@ -77,8 +90,8 @@ describe("the upstreams of connectors", function () {
     const shortLived = createUpstreams(10);
     shortLived.of(harbor, none);
     shortLived.of(testConnector("harbor", "https://harbor.test:444"), none);
-    await shortLived.destroy();
-    await sleep(50); // a rejection that nobody handles fails the test
+    shortLived.destroy();
+    await sleep(50); // what is thrown afterwards fails the test
   });
 
   const changes: readonly (readonly [string, Parameters<Upstreams["of"]>])[] = [
@@ -90,7 +103,7 @@ describe("the upstreams of connectors", function () {
     it(`have new connections when ${name} changes`, () => {
       const first = upstreams.of(harbor, none);
       const second = upstreams.of(connector, secrets);
-      expect(second.dispatcher).to.not.equal(first.dispatcher);
+      expect(second.send).to.not.equal(first.send);
       expect(second.uploadAgents).to.not.equal(first.uploadAgents);
       expect(second.guard).to.not.equal(first.guard);
     });

@@ -1,4 +1,4 @@
-import { errors } from "undici";
+import { ConnectionError } from "./connection-error.ts";
 import { type FramedResponseHead, InvalidResponse, parseResponseHead } from "./message-head.ts";
 
 const endOfHead = "\r\n\r\n";
@@ -46,7 +46,7 @@ export class HeadReader {
    * Takes the next bytes. Their memory may be used again afterwards, but for the rest behind a head.
    * @param method of the request
    * @returns undefined while the head is not whole; after a whole one, the reader is ready for the next response
-   * @throws HeadersOverflowError, InvalidResponse
+   * @throws ConnectionError, InvalidResponse
    */
   read(bytes: Buffer, method: string): ReadHead | undefined {
     for (let unread = bytes; unread.length > 0; ) {
@@ -92,7 +92,7 @@ export class HeadReader {
     this.#pieces.push(piece);
     this.#length += bytes.length;
     this.#tail = seam.slice(-3);
-    if (this.#length > this.#maxBytes) throw new errors.HeadersOverflowError();
+    if (this.#length > this.#maxBytes) throw new ConnectionError("HEADERS_OVERFLOW");
     return undefined;
   }
 
@@ -100,7 +100,7 @@ export class HeadReader {
     this.#pieces = [];
     this.#length = 0;
     this.#tail = "";
-    if (text.length > this.#maxBytes) throw new errors.HeadersOverflowError();
+    if (text.length > this.#maxBytes) throw new ConnectionError("HEADERS_OVERFLOW");
     return { text, rest: bytes.subarray(from) };
   }
 }

@@ -1,7 +1,7 @@
 /** An HTTP/1.1 client for requests that can be sent again, which reads bodies with the least work. */
 import { isIP, connect as netConnect, Socket } from "node:net";
 import { type SecureContext, connect as tlsConnect } from "node:tls";
-import { errors } from "undici";
+import { ConnectionError } from "./connection-error.ts";
 import type { LookupFor } from "./guarded-dial.ts";
 import type { HttpRequest, SendRequest } from "./http-exchange.ts";
 import { formatRequestHead, type InvalidResponse } from "./message-head.ts";
@@ -18,8 +18,11 @@ export interface ReadClientOptions extends Omit<ReadConnectionOptions, "open" | 
 /** A client that keeps connections to any number of origins, and sends one request at a time over each. */
 export interface ReadClient {
   readonly send: SendRequest;
-  /** Keeps no connection any more. Exchanges that are under way go on, and more may be started. */
-  retire(): void;
+  /**
+   * Keeps no connection any more. Exchanges that are under way go on, and more may be started.
+   * @param onEmpty is called whenever the last connection has ended; at once where there is none
+   */
+  retire(onEmpty?: () => void): void;
   /** Ends all connections. Handlers of exchanges that are under way get an error. */
   destroy(): void;
 }
@@ -34,6 +37,7 @@ export function createReadClient(options: ReadClientOptions): ReadClient {
   // A plain Map: an origin is forgotten with its last connection, and none may be evicted that has one.
   const origins = new Map<string, Origin>();
   let isRetired = false;
+  let onEmpty = (): void => undefined;
 
   const originOf = ({ url }: HttpRequest): Origin => {
     const known = origins.get(url.origin);
@@ -54,16 +58,14 @@ export function createReadClient(options: ReadClientOptions): ReadClient {
           origin.all.delete(lost);
           origin.idle = origin.idle.filter((other) => other !== lost);
           if (origin.all.size === 0) origins.delete(origin.name);
+          if (origins.size === 0) onEmpty();
           // A server that was restarted has closed the others, too. The next attempt must not get one of them.
-          if (isStale) for (const other of origin.idle) other.destroy(createDestroyedError());
+          if (isStale) destroyAll(origin.idle);
         },
       },
     });
     origin.all.add(connection);
     return connection;
-  };
-  const destroyAll = (connections: Iterable<ReadConnection>): void => {
-    for (const connection of [...connections]) connection.destroy(createDestroyedError());
   };
   return {
     send(request, handler) {
@@ -74,9 +76,11 @@ export function createReadClient(options: ReadClientOptions): ReadClient {
       connection.begin(task);
       return (reason) => connection.abort(task, reason);
     },
-    retire() {
+    retire(onEnd = () => undefined) {
       isRetired = true;
       for (const { idle } of origins.values()) destroyAll(idle);
+      onEmpty = onEnd;
+      if (origins.size === 0) onEmpty();
     },
     destroy() {
       isRetired = true;
@@ -85,7 +89,11 @@ export function createReadClient(options: ReadClientOptions): ReadClient {
   };
 }
 
-const createDestroyedError = (): Error => new errors.ClientDestroyedError();
+function destroyAll(connections: Iterable<ReadConnection>): void {
+  for (const connection of [...connections]) connection.destroy(createDestroyedError());
+}
+
+const createDestroyedError = (): Error => new ConnectionError("CLIENT_DESTROYED");
 
 /** A scheme, host and port, with the connections to it. It is forgotten with its last connection. */
 interface Origin {

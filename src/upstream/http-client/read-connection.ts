@@ -1,8 +1,8 @@
 import type { Socket } from "node:net";
-import { errors } from "undici";
 import type { BufferBudget } from "./body-buffers.ts";
 import { BodyReader } from "./body-reader.ts";
 import { ChunkReader } from "./chunk-reader.ts";
+import { ConnectionError } from "./connection-error.ts";
 import { HeadReader } from "./head-reader.ts";
 import type { HttpRequest, ResponseHandler } from "./http-exchange.ts";
 import type { FramedResponseHead } from "./message-head.ts";
@@ -85,14 +85,14 @@ export class ReadConnection {
       buffer: () => (this.#isCopied ? scratch : (this.#body?.readBuffer ?? scratch)),
       callback: (length: number, buffer: Uint8Array) => this.#read(length, buffer as Buffer),
     };
-    const onClose = (): void => this.destroy(new errors.SocketError("other side closed"));
+    const onClose = (): void => this.destroy(new ConnectionError("CONNECTION_CLOSED"));
     this.#socket = options
       .open(onread, () => this.#onConnected())
       .on("error", (error) => this.destroy(error))
       .on("end", () => this.#onServerEnd(onClose))
       .on("close", onClose)
       .on("timeout", () => this.#onTimeout());
-    const onTimeout = (): void => this.destroy(new errors.ConnectTimeoutError());
+    const onTimeout = (): void => this.destroy(new ConnectionError("CONNECT_TIMEOUT"));
     this.#connectTimer = setTimeout(onTimeout, connectTimeoutMs);
   }
 
@@ -165,8 +165,7 @@ export class ReadConnection {
   #read(length: number, buffer: Buffer): boolean {
     const bytes = buffer.subarray(0, length);
     const task = this.#task;
-    if (task === undefined)
-      this.destroy(new errors.SocketError("received bytes without a request"));
+    if (task === undefined) this.destroy(new ConnectionError("UNWANTED_BYTES"));
     else if (this.#body === undefined) this.#readHead(task, bytes);
     else this.#readBody(task, this.#body, bytes, buffer);
     return !this.#body?.pauseIfFull();
@@ -174,7 +173,7 @@ export class ReadConnection {
 
   #readHead(task: ReadTask, bytes: Buffer): void {
     this.#failWithTask(task, () => {
-      if (performance.now() > this.#headDeadline) throw new errors.HeadersTimeoutError(); // it comes byte by byte
+      if (performance.now() > this.#headDeadline) throw new ConnectionError("HEADERS_TIMEOUT"); // it comes byte by byte
       const read = this.#headReader.read(bytes, task.request.method);
       if (read !== undefined) this.#onHead(task, read.head, read.rest);
     });
@@ -263,7 +262,7 @@ export class ReadConnection {
   }
 
   #failTooLong(): void {
-    this.destroy(new errors.ResponseContentLengthMismatchError());
+    this.destroy(new ConnectionError("LENGTH_MISMATCH"));
   }
 
   #finish(task: ReadTask): void {
@@ -289,9 +288,9 @@ export class ReadConnection {
   }
 
   #onTimeout(): void {
-    if (this.#task === undefined) this.destroy(new errors.SocketError("idle"));
-    else if (this.#body === undefined) this.destroy(new errors.HeadersTimeoutError());
-    else if (!this.#body.isPaused) this.destroy(new errors.BodyTimeoutError());
+    if (this.#task === undefined) this.destroy(new ConnectionError("IDLE"));
+    else if (this.#body === undefined) this.destroy(new ConnectionError("HEADERS_TIMEOUT"));
+    else if (!this.#body.isPaused) this.destroy(new ConnectionError("BODY_TIMEOUT"));
     else this.#socket.setTimeout(this.#options.bodyTimeoutMs); // it is the consumer who takes its time
   }
 }
