@@ -44,7 +44,7 @@ export const hasOtherCoding = ({ headers }: { readonly headers: IncomingHttpHead
 
 /** A copy of those headers that a predicate is true for. */
 export function pickHeaders(
-  headers: IncomingHttpHeaders,
+  headers: Readonly<Record<string, string | string[] | undefined>>,
   isPicked: (name: string, value: string | string[]) => boolean,
 ): HeaderFields {
   const picked: HeaderFields = {};

@@ -257,6 +257,32 @@ describe("a registry whose login is odd", function () {
     expect(await list()).to.equal(200);
   });
 
+  describe("sends challenges in headers of their own", () => {
+    const unreadable = ['Custom text="never closed', 'Digest realm="a, b",nonce="x'];
+    beforeEach(() => {
+      registry.auth.challenge = ({ realm, scope }) => [
+        ...unreadable,
+        'Basic realm="people, and \\"others\\""',
+        `Bearer realm="${realm}",service="a, b",scope="${scope}"`,
+      ];
+    });
+
+    it(oddRegistry("challenge-headers"), async () => {
+      expect(await list()).to.equal(200);
+      const asked = registry.requests.find(({ target }) => target.kind === "token");
+      expect(new URL(asked?.url ?? "", registry.url).searchParams.get("service")).to.equal("a, b");
+    });
+
+    it("in the response to content that can't be sent again, too", async () => {
+      const begun = await client("POST", "app/blobs/uploads/");
+      registry.auth.mode = "basic";
+      registry.auth.challenge = () => [...unreadable, 'Basic realm="people"'];
+      const { location = "" } = begun.headers;
+      expect((await client("PATCH", location, { body: "x" })).status).to.equal(503);
+      expect((await client("PATCH", location, { body: "x" })).status).to.equal(202);
+    });
+  });
+
   it(oddRegistry("token68-challenge"), async () => {
     registry.auth.mode = "basic";
     registry.auth.challenge = () => 'Negotiate oYG2MIGzoAMKAQGhCwYJ==, Basic realm="x"';

@@ -1,10 +1,10 @@
 /** The registry's response as the client gets it, its head and its body. */
-import { type IncomingHttpHeaders, validateHeaderValue } from "node:http";
+import { validateHeaderValue } from "node:http";
 import type { Connector } from "../../connector/connector.ts";
 import { showRef } from "../../connector/connector-ref.ts";
 import { parseJson, property } from "../../connector/document.ts";
 import type { RegistryAddress } from "../../connector/registry-address.ts";
-import type { ResponseHead } from "../../upstream/http-client/http-exchange.ts";
+import type { ResponseHead, ResponseHeaders } from "../../upstream/http-client/http-exchange.ts";
 import type { AdmittedRequest } from "../admitted.ts";
 import { connectionTokens, type HeaderFields, hopByHop, pickHeaders } from "../headers.ts";
 import { badGateway, denied, type RegistryError } from "../registry-error.ts";
@@ -212,13 +212,13 @@ const fromRedirect: ReadonlySet<string> = new Set([
 ]);
 
 /** A registry's headers as the client gets them, but for Location and Link. */
-export function headersForClient(headers: IncomingHttpHeaders): HeaderFields {
+export function headersForClient(headers: ResponseHeaders): HeaderFields {
   const named = connectionTokens(headers.connection);
   return pickHeaders(headers, (name) => !notForClients.has(name) && !named.has(name));
 }
 
 /** The headers of a host that the registry redirected to as the client gets them. */
-export const storageHeadersForClient = (headers: IncomingHttpHeaders): HeaderFields =>
+export const storageHeadersForClient = (headers: ResponseHeaders): HeaderFields =>
   pickHeaders(headers, (name) => fromStorage.has(name));
 
 /**

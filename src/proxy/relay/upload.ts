@@ -3,6 +3,7 @@ import { type Readable, Stream, type Writable } from "node:stream";
 import { createProxyServer } from "http-proxy-3";
 import { type BufferBudget, freeMemory } from "../../upstream/http-client/body-buffers.ts";
 import { BodyReader } from "../../upstream/http-client/body-reader.ts";
+import type { ResponseHeaders } from "../../upstream/http-client/http-exchange.ts";
 import { connectTimeoutMs, maxHeaderBytes } from "../../upstream/upstream.ts";
 import { ClientGone } from "../client-gone.ts";
 import type { HeaderFields } from "../headers.ts";
@@ -73,10 +74,16 @@ export async function passUpload(options: UploadOptions): Promise<CollectedRespo
     // After an early response, the registry does not want the rest, and its connection can't be used again.
     const upstreamRequest = underWay.get(request)?.upstreamRequest;
     if (!upstreamRequest?.writableFinished) upstreamRequest?.destroy();
-    return { status: received.statusCode ?? 502, headers: received.headers, body };
+    return { status: received.statusCode ?? 502, headers: headersOf(received), body };
   } finally {
     stopWatching();
   }
+}
+
+/** Several WWW-Authenticate are a list here, too. */
+function headersOf({ headers, headersDistinct }: IncomingMessage): ResponseHeaders {
+  const challenges = headersDistinct["www-authenticate"];
+  return challenges === undefined ? headers : { ...headers, "www-authenticate": challenges };
 }
 
 /** The body of a response to an upload, which is none or an error. */

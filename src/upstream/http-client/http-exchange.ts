@@ -10,10 +10,20 @@ export interface HttpRequest {
   readonly body?: Buffer | undefined;
 }
 
-/** The status and the headers of a response. Headers that came several times are joined as node:http joins them. */
+/**
+ * The headers of a response, by names in lower case. Those that came several times are joined as node:http joins them, but
+ * for WWW-Authenticate: a challenge has commas of its own, and one that can't be read would take the others along.
+ */
+export type ResponseHeaders = {
+  [Name in keyof IncomingHttpHeaders]: Name extends "www-authenticate"
+    ? string | string[] | undefined
+    : IncomingHttpHeaders[Name];
+};
+
+/** The status and the headers of a response. */
 export interface ResponseHead {
   readonly status: number;
-  readonly headers: IncomingHttpHeaders;
+  readonly headers: ResponseHeaders;
 }
 
 /**

@@ -1,6 +1,5 @@
 /** The heads of HTTP/1.1 messages as text in latin1 (RFC 9112): writes those of requests, and reads those of responses. */
-import type { IncomingHttpHeaders } from "node:http";
-import type { HttpRequest, ResponseHead } from "./http-exchange.ts";
+import type { HttpRequest, ResponseHead, ResponseHeaders } from "./http-exchange.ts";
 
 /** The head of a response that leaves no doubt about where its body ends. */
 export interface FramedResponseHead extends ResponseHead {
@@ -43,7 +42,7 @@ export function parseResponseHead(text: string, method: string): FramedResponseH
   const [, minor, code] = statusLine.exec(text.slice(0, end)) ?? [];
   if (code === undefined) throw new InvalidResponse("it begins with no status line");
   const status = Number(code);
-  const headers: IncomingHttpHeaders = {};
+  const headers: ResponseHeaders = {};
   const lengths = readHeaderLines(text, end, headers);
   const lengthBytes = readLength(headers, lengths);
   const isChunked = readTransferCoding(headers, lengthBytes, minor === "1");
@@ -64,7 +63,7 @@ export function parseResponseHead(text: string, method: string): FramedResponseH
  * @returns the values of all Content-Lengths, with the whitespace around them
  * @throws InvalidResponse
  */
-function readHeaderLines(text: string, from: number, headers: IncomingHttpHeaders): string[] {
+function readHeaderLines(text: string, from: number, headers: ResponseHeaders): string[] {
   const lengths: string[] = [];
   for (let end = from; end < text.length; ) {
     const begin = end + "\r\n".length;
@@ -81,7 +80,7 @@ function readHeaderLines(text: string, from: number, headers: IncomingHttpHeader
  * the headers have it once afterwards.
  * @throws InvalidResponse
  */
-function readLength(headers: IncomingHttpHeaders, lengths: readonly string[]): number | undefined {
+function readLength(headers: ResponseHeaders, lengths: readonly string[]): number | undefined {
   if (lengths.length === 0) return undefined;
   const first = headers["content-length"] ?? "";
   if (lengths.length === 1 && contentLength.test(first)) return Number(first);
@@ -103,7 +102,7 @@ function readLength(headers: IncomingHttpHeaders, lengths: readonly string[]): n
  * @throws InvalidResponse where it has another transfer coding, or a length besides (RFC 9112, section 6.1)
  */
 function readTransferCoding(
-  { "transfer-encoding": coding }: IncomingHttpHeaders,
+  { "transfer-encoding": coding }: ResponseHeaders,
   lengthBytes: number | undefined,
   isHttp11: boolean,
 ): boolean {
@@ -125,7 +124,7 @@ function readHeaderLine(
   text: string,
   begin: number,
   end: number,
-  headers: IncomingHttpHeaders,
+  headers: ResponseHeaders,
 ): string | undefined {
   const colon = text.indexOf(":", begin);
   const name = colon < 0 || colon > end ? undefined : headerName(text.slice(begin, colon));
@@ -159,7 +158,7 @@ function headerName(spelling: string): string | undefined {
 const isWithoutBody = (method: string, status: number): boolean =>
   method === "HEAD" || status < 200 || status === 204 || status === 304;
 
-const persists = ({ connection }: IncomingHttpHeaders): boolean =>
+const persists = ({ connection }: ResponseHeaders): boolean =>
   connection === undefined || !/(^|[,\t ])close($|[,\t ])/i.test(connection);
 
 /** Optional whitespace (RFC 9110, section 5.6.3) is a space or a tab, and nothing else that `trim` takes. */
@@ -196,12 +195,15 @@ const singleHeaders: ReadonlySet<string> = new Set([
 ]);
 
 /**
- * Adds a header to others as node:http does, where several of one name are joined or dropped.
+ * Adds a header to others as node:http does, where several of one name are joined or dropped; several WWW-Authenticate are
+ * a list.
  * @param name in lower case
  */
-export function addHeader(headers: IncomingHttpHeaders, name: string, value: string): void {
+export function addHeader(headers: ResponseHeaders, name: string, value: string): void {
   const before = headers[name];
   if (name === "set-cookie") headers[name] = [...(headers[name] ?? []), value];
+  else if (name === "www-authenticate" && before !== undefined)
+    headers[name] = [before, value].flat();
   // Not `undefined`: every object has a `constructor`.
   else if (typeof before !== "string") headers[name] = value;
   else if (!singleHeaders.has(name))

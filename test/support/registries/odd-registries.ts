@@ -202,6 +202,13 @@ export const oddRegistries: readonly OddRegistry[] = [
     test: "upstream/odd-logins.test.ts",
   },
   {
+    id: "challenge-headers",
+    does: "sends each of its challenges in a header of its own, the first of which can't be read",
+    directly: "Go's clients read each by itself",
+    throughProxy: "the same",
+    test: "upstream/odd-logins.test.ts",
+  },
+  {
     id: "realm-elsewhere",
     does: "has its token server in another domain (lscr.io)",
     directly: "clients ask there, with their password",
@@ -251,8 +258,7 @@ export const oddRegistries: readonly OddRegistry[] = [
     id: "equal-lengths",
     does: "sends its Content-Length twice",
     directly: "Go's clients take it for one",
-    throughProxy:
-      "the same; only in the response to the content of an upload, or for a token, it is a 502",
+    throughProxy: "the same; only in the response to the content of an upload it is a 502",
     test: "proxy/relay/odd-framing.test.ts",
   },
   {

@@ -20,7 +20,7 @@ describe("parseResponseHead()", () => {
     });
   });
 
-  it("keeps all headers of a name, as node:http does", () => {
+  it("keeps all headers of a name, as node:http does, and challenges as a list", () => {
     const text = head(
       ok,
       five,
@@ -34,7 +34,7 @@ describe("parseResponseHead()", () => {
     );
     expect(parseResponseHead(text, "GET").headers).to.deep.equal({
       "content-length": "5",
-      "www-authenticate": "Basic realm=a, Bearer realm=b",
+      "www-authenticate": ["Basic realm=a", "Bearer realm=b"],
       "set-cookie": ["a", "b"],
       location: "/1",
       constructor: "x",
