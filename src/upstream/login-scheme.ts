@@ -82,7 +82,7 @@ export const isSameScheme = (one: LoginScheme, other: LoginScheme): boolean =>
 export interface ScopeChallenge {
   /** Whether it says that the token is good, and not for this (RFC 6750, section 3.1). */
   readonly isInsufficient: boolean;
-  /** The scopes with the challenge's actions in place of their own; undefined where it names no action beyond these. */
+  /** The scopes with the challenge's actions beside their own; undefined where it names no action beyond these. */
   readonly scopes: readonly string[] | undefined;
 }
 
@@ -110,8 +110,10 @@ export function readScopeChallenge(
         .flatMap(actionsOf)
         .filter((action) => actionName.test(action)),
     );
-    const hasMore = [...actions].some((action) => !own.includes(action));
-    return hasMore ? `${resource}:${[...actions].slice(0, maxActions)}` : scope;
+    if ([...actions].every((action) => own.includes(action))) return scope;
+    // Some name the missing action alone, and the request needs the others as well.
+    const all = actions.has("*") ? actions : new Set([...own, ...actions]);
+    return `${resource}:${[...all].slice(0, maxActions)}`;
   });
   return {
     isInsufficient: bearer?.params.get("error") === "insufficient_scope",

@@ -61,7 +61,7 @@ describe("a registry that wants an action of its own", function () {
     expect((await client("DELETE", "app/manifests/1")).status).to.equal(202);
     expect(scopes()).to.deep.equal([
       "repository:app:pull",
-      "repository:app:metadata_read",
+      "repository:app:pull,metadata_read",
       "repository:app:delete",
       "repository:app:*",
     ]);
@@ -71,7 +71,7 @@ describe("a registry that wants an action of its own", function () {
     wants(',error="insufficient_scope"');
     await list();
     await list();
-    expect(scopes()).to.deep.equal(["repository:app:pull", "repository:app:metadata_read"]);
+    expect(scopes()).to.deep.equal(["repository:app:pull", "repository:app:pull,metadata_read"]);
     const tokens = registry.requests
       .filter(({ target }) => target.kind === "tags")
       .map(({ headers }) => headers.authorization);
@@ -81,6 +81,21 @@ describe("a registry that wants an action of its own", function () {
     const blob = registry.requests.find(({ target }) => target.kind === "blob");
     expect(blob?.headers.authorization).to.equal(tokens[0]);
   });
+
+  for (const error of ["", ',error="insufficient_scope"']) {
+    it(`and names that one alone, where the request needs another one besides${error}`, async () => {
+      wants(error);
+      registry.on(
+        "GET tags",
+        ({ request, fail, next }) =>
+          !allows(request.headers, "metadata_read") || allows(request.headers, "pull")
+            ? next()
+            : fail(403, "DENIED"),
+        "before auth",
+      );
+      expect(await list()).to.equal(200);
+    });
+  }
 
   it("that the account has not: the registry's refusal stands", async () => {
     wants();
