@@ -1,12 +1,19 @@
 /** What is known of how registries want to be logged in to: of each one, and of repositories of theirs that differ. */
 import { LRUCache } from "lru-cache";
-import { SharedCall, settledOrAborted } from "../concurrency.ts";
+import { SharedCall } from "../concurrency.ts";
 import { apiUrl, fetchHead } from "./fetch-head.ts";
 import { chooseScheme, isSameScheme, type LoginScheme, resourceOf } from "./login-scheme.ts";
 import { retryDelayMs } from "./retry-after.ts";
 import { SharedCache } from "./shared-cache.ts";
 import type { Upstream } from "./upstream.ts";
 import { UpstreamError, type UpstreamFault } from "./upstream-error.ts";
+
+/** What a request does, as far as its login may depend on that. */
+export interface LoginUse {
+  readonly method: string;
+  /** The first scope of the request, which tells the repository: `repository:app:pull`. */
+  readonly scope: string;
+}
 
 /** How to log in for a request. */
 export interface KnownScheme {
@@ -15,27 +22,11 @@ export interface KnownScheme {
    * Where it is known from:
    * - asked: the registry was asked for this request
    * - registry: the registry was asked before
-   * - repository: a challenge for this repository said so
+   * - repository: a challenge for this repository, or for such a request to it, said so
    * - tried: the login was sent to this repository without a challenge
    */
   readonly source: "asked" | "registry" | "repository" | "tried";
 }
-
-/** A login that is sent where the registry has not asked for it, to see what comes of it. */
-export interface LoginTrial {
-  readonly scheme: LoginScheme;
-  /** Says what came of it. Only the first call counts. */
-  end(outcome: TrialOutcome): void;
-}
-
-/**
- * What came of a login that the registry had not asked for.
- * - accepted: the login is sent to this repository from now on
- * - useless: less is answered than without it
- * - refused: the registry does not accept the login
- * - unknown: nothing was answered
- */
-export type TrialOutcome = "accepted" | "useless" | "refused" | "unknown";
 
 interface KnownRegistry {
   /** Pending while the registry is asked. */
@@ -44,12 +35,8 @@ interface KnownRegistry {
   scheme?: LoginScheme;
   /** The last time that the registry was asked again, and what it said; undefined where it could not be told. */
   askedAgain?: { readonly at: number; readonly scheme: SharedCall<LoginScheme | undefined> };
-  /** Settles when the trial that is under way has an outcome. */
-  trial?: Promise<void>;
-  /** Until when trials need not wait for each other, since the login was accepted. */
-  acceptedUntil: number;
-  /** Until when no trial begins, since the login was refused. */
-  refusedUntil: number;
+  /** Since when a token server has not answered a request for a token, in milliseconds of the clock. */
+  unansweredSince?: number | undefined;
 }
 
 interface KnownRepository {
@@ -69,10 +56,12 @@ const pingTimeoutMs = 60_000;
 const maxRegistries = 2_000;
 /** How often a registry is asked again how it wants to be logged in to. */
 const askAgainAfterMs = 10_000;
-/** How long it is remembered what came of a login that was sent without a challenge. */
+/** A token server that takes longer may be one that is not in use any more. */
+const tokenAnswerMs = 5_000;
+/** How long a login that helped without a challenge is sent to its repository. */
 const triedForMs = 600_000;
-/** After a login that was refused, none is sent without a challenge for so long, since registries lock accounts out. */
-const refusedForMs = 10_000;
+/** How long none is sent without a challenge where it did not help: the account may get the right at any time. */
+const uselessForMs = 10_000;
 const maxRepositoryBytes = 8 * 1024 * 1024;
 /** Of one owner: some thousand repositories. */
 const maxRepositoryBytesPerOwner = 512 * 1024;
@@ -98,39 +87,53 @@ export class KnownLogins {
 
   /**
    * How to log in for a request; the registry is asked where nothing is known of it.
-   * @param scope the first one of the request: `repository:app:pull`
    * @param signal of whoever waits; the registry's request ends when the last of them has gone
    * @throws UpstreamError where the registry does not say it, or asks for what must not be done; the signal's reason
    */
-  async schemeFor(upstream: Upstream, scope: string, signal: AbortSignal): Promise<KnownScheme> {
-    const own = this.#repository(upstream, scope);
+  async schemeFor(upstream: Upstream, use: LoginUse, signal: AbortSignal): Promise<KnownScheme> {
+    const own = this.#ownOf(upstream, use);
     if (own !== undefined) return own;
     const registry = this.#registry(upstream);
     if (registry.scheme !== undefined) return { scheme: registry.scheme, source: "registry" };
     return { scheme: await registry.learning.wait(signal), source: "asked" };
   }
 
-  /** Remembers what a challenge said of a repository, where it is not what the registry says of all. */
-  learn({ tokenKey }: Upstream, scope: string, scheme: LoginScheme): void {
-    const known = this.#registries.peek(tokenKey)?.scheme;
-    if (known !== undefined && isSameScheme(known, scheme)) {
-      this.#repositories.delete(tokenKey, resourceOf(scope));
-    } else {
-      const expiresAt = Number.POSITIVE_INFINITY;
-      const known: KnownRepository = { scheme, source: "repository", expiresAt };
-      this.#repositories.set(tokenKey, resourceOf(scope), known);
-    }
+  /** How the registry itself wants to be logged in to, as far as that is known. */
+  schemeOfRegistry({ tokenKey }: Upstream): LoginScheme | undefined {
+    return this.#registries.peek(tokenKey)?.scheme;
   }
 
   /**
-   * Remembers for ten minutes what came of a login without a challenge: it is sent to the repository; or, for requests
-   * with just this scope, it is not, since an account that may not push may still pull.
-   * @param scheme `none` where it is not sent
+   * Remembers what a challenge said to a request, where it is not what the registry says of all: for the repository, and
+   * for such requests to it alone where the repository is known to have another scheme.
    */
-  learnTried({ tokenKey }: Upstream, scope: string, scheme: LoginScheme): void {
+  learn(upstream: Upstream, use: LoginUse, scheme: LoginScheme): void {
+    const { tokenKey } = upstream;
+    const ofRepository = this.#kept(upstream, resourceOf(use.scope));
+    const general = ofRepository?.scheme ?? this.schemeOfRegistry(upstream);
+    if (general !== undefined && isSameScheme(general, scheme)) {
+      this.#repositories.delete(tokenKey, keyOf(use));
+      return;
+    }
+    const key = ofRepository === undefined ? resourceOf(use.scope) : keyOf(use);
+    const known = { scheme, source: "repository", expiresAt: Number.POSITIVE_INFINITY } as const;
+    this.#repositories.set(tokenKey, key, known);
+  }
+
+  /** Remembers for ten minutes that a login helped that no challenge asked for: it is sent to the repository at once. */
+  learnTried({ tokenKey }: Upstream, { scope }: LoginUse, scheme: LoginScheme): void {
     const expiresAt = this.#now() + triedForMs;
-    const key = scheme.kind === "none" ? scope : resourceOf(scope);
-    this.#repositories.set(tokenKey, key, { scheme, source: "tried", expiresAt });
+    this.#repositories.set(tokenKey, resourceOf(scope), { scheme, source: "tried", expiresAt });
+  }
+
+  /**
+   * Remembers for 10 seconds that such a login did not help: requests like this one, and no others, go without it, since
+   * an account that may not push may still pull.
+   */
+  learnUseless({ tokenKey }: Upstream, use: LoginUse): void {
+    const expiresAt = this.#now() + uselessForMs;
+    const known = { scheme: { kind: "none" }, source: "tried", expiresAt } as const;
+    this.#repositories.set(tokenKey, keyOf(use), known);
   }
 
   /**
@@ -164,70 +167,37 @@ export class KnownLogins {
   }
 
   /** Forgets that a repository has this scheme, beside what the registry says of all. */
-  forget(upstream: Upstream, scope: string, scheme: LoginScheme): void {
-    const own = this.#repository(upstream, scope);
-    if (own !== undefined && isSameScheme(own.scheme, scheme)) {
-      this.#repositories.delete(upstream.tokenKey, resourceOf(scope));
-      this.#registry(upstream).acceptedUntil = 0;
+  forget(upstream: Upstream, use: LoginUse, scheme: LoginScheme): void {
+    for (const key of [keyOf(use), resourceOf(use.scope)]) {
+      const kept = this.#kept(upstream, key);
+      if (kept !== undefined && isSameScheme(kept.scheme, scheme)) {
+        this.#repositories.delete(upstream.tokenKey, key);
+      }
     }
   }
 
   /**
-   * Begins to send the login where the registry has not asked for it. As long as nobody knows whether the registry
-   * accepts the login at all, one trial waits for the other, so that a wrong password is sent once and not by a hundred
-   * requests at a time.
-   * @param offered how it is sent
-   * @returns undefined where it is known that it does not help
+   * Notes that a token server is asked.
+   * @returns after how many milliseconds it is taken for one that does not answer: 0 where others have waited long enough
    */
-  async beginTrial(
-    upstream: Upstream,
-    scope: string,
-    offered: LoginScheme,
-    signal: AbortSignal,
-  ): Promise<LoginTrial | undefined> {
+  tokenDueMs(upstream: Upstream): number {
     const registry = this.#registry(upstream);
-    while (registry.trial !== undefined && registry.acceptedUntil <= this.#now()) {
-      await settledOrAborted(registry.trial, signal);
-    }
-    const own = this.#repository(upstream, scope);
-    if (own?.scheme.kind === "none" || registry.refusedUntil > this.#now()) return undefined;
-    if (own !== undefined) return { scheme: own.scheme, end: () => undefined };
-    const { promise, resolve } = Promise.withResolvers<void>();
-    registry.trial = promise;
-    let hasEnded = false;
-    const end = (outcome: TrialOutcome): void => {
-      if (hasEnded) return;
-      hasEnded = true;
-      if (registry.trial === promise) delete registry.trial;
-      this.#endTrial(upstream, scope, offered, outcome);
-      resolve();
-    };
-    return { scheme: offered, end };
+    registry.unansweredSince ??= this.#now();
+    return Math.max(0, registry.unansweredSince + tokenAnswerMs - this.#now());
   }
 
-  #endTrial(upstream: Upstream, scope: string, offered: LoginScheme, outcome: TrialOutcome): void {
-    if (outcome === "unknown") return;
-    const registry = this.#registry(upstream);
-    if (outcome === "refused") this.#refused(registry);
-    else registry.acceptedUntil = this.#now() + triedForMs;
-    this.learnTried(upstream, scope, outcome === "accepted" ? offered : { kind: "none" });
+  /** Notes that a token server has answered, or that it can't be reached. */
+  tokenAnswered(upstream: Upstream): void {
+    this.#registry(upstream).unansweredSince = undefined;
   }
 
-  /** Whether a login that nobody asked for may be sent: none was refused in the last seconds. */
-  mayTry(upstream: Upstream): boolean {
-    return this.#registry(upstream).refusedUntil <= this.#now();
+  #ownOf(upstream: Upstream, use: LoginUse): KnownRepository | undefined {
+    return this.#kept(upstream, keyOf(use)) ?? this.#kept(upstream, resourceOf(use.scope));
   }
 
-  /** The registry has refused a login that it had not asked for. None is sent to it for some time. */
-  #refused(registry: KnownRegistry): void {
-    registry.acceptedUntil = 0;
-    registry.refusedUntil = this.#now() + refusedForMs;
-  }
-
-  #repository({ tokenKey }: Upstream, scope: string): KnownRepository | undefined {
-    return [resourceOf(scope), scope]
-      .map((key) => this.#repositories.get(tokenKey, key))
-      .find((known) => known !== undefined && known.expiresAt > this.#now());
+  #kept({ tokenKey }: Upstream, key: string): KnownRepository | undefined {
+    const known = this.#repositories.get(tokenKey, key);
+    return known !== undefined && known.expiresAt > this.#now() ? known : undefined;
   }
 
   #registry(upstream: Upstream): KnownRegistry {
@@ -236,7 +206,7 @@ export class KnownLogins {
     const isUsable = known?.scheme !== undefined || known?.learning.isAbandoned === false;
     if (known !== undefined && isUsable) return known;
     const learning = new SharedCall((signal) => discoverScheme(upstream, signal));
-    const registry: KnownRegistry = { learning, acceptedUntil: 0, refusedUntil: 0 };
+    const registry: KnownRegistry = { learning };
     this.#registries.set(tokenKey, registry);
     learning.outcome.then(
       (scheme) => {
@@ -247,6 +217,10 @@ export class KnownLogins {
     return registry;
   }
 }
+
+/** Requests that may have another scheme than others to the same repository; HEAD is a GET. */
+const keyOf = ({ method, scope }: LoginUse): string =>
+  `${method === "HEAD" ? "GET" : method} ${scope}`;
 
 /** Sends `GET /v2/` without a login, as every client begins, and reads what the registry wants. */
 async function discoverScheme(upstream: Upstream, signal: AbortSignal): Promise<LoginScheme> {

@@ -1,6 +1,10 @@
 /** The login of one request: which Authorization it is sent with, and what a refusal changes about that. */
+import { setTimeout as sleep } from "node:timers/promises";
+import { settledOrAborted } from "../concurrency.ts";
 import { showRef } from "../connector/connector-ref.ts";
-import type { KnownLogins, KnownScheme, LoginTrial } from "./known-logins.ts";
+import { basicLoginOf, basicRefusal } from "./basic-login.ts";
+import type { KnownLogins, KnownScheme, LoginUse } from "./known-logins.ts";
+import type { LoginHolds, SentLogin } from "./login-holds.ts";
 import {
   type ChallengeHeaders,
   chooseScheme,
@@ -21,12 +25,20 @@ export interface LoginResponse {
   readonly headers: Readonly<Record<string, string | readonly string[] | undefined>>;
 }
 
-export interface RequestLoginOptions {
-  readonly upstream: Upstream;
+/** What a request is, as far as its login depends on that. */
+export interface LoginRequest {
+  readonly method: string;
   /** What a token has to allow, as the distribution token protocol has it: `repository:app:pull`. */
   readonly scopes: readonly string[];
+}
+
+export interface RequestLoginOptions {
+  readonly upstream: Upstream;
+  readonly request: LoginRequest;
   readonly known: KnownLogins;
   readonly tokens: TokenCache;
+  /** Holds back logins by Basic. Those for tokens are the token cache's. */
+  readonly holds: LoginHolds;
   /** Is aborted when nobody waits for the request any more. */
   readonly signal: AbortSignal;
   /** Is called for each token that is needed, with the connector as `namespace/name`. */
@@ -36,15 +48,18 @@ export interface RequestLoginOptions {
 /** Makes the Authorization headers of one request, one for each time that it is sent. */
 export class RequestLogin {
   readonly #options: RequestLoginOptions;
-  /** The first scope, which tells the repository. */
-  readonly #scope: string;
+  readonly #use: LoginUse;
   #scopes: readonly string[];
   /** How the request was sent the last time. */
   #sent: KnownScheme | undefined;
   #authorization: string | undefined;
   #tokenOutcome: TokenOutcome | undefined;
-  #trial: LoginTrial | undefined;
-  /** Whether something else was tried already: a new scheme, a new token, more actions, another scheme by `/v2/`. */
+  /** Whether the login is sent without a challenge, and nobody knows yet what comes of it. */
+  #isTrial = false;
+  /** Whether others wait for what comes of a login by Basic. */
+  #isAwaited = false;
+  /** Whether something else was tried already: a login that was not asked for, a new scheme, a new token, more actions, another scheme by `/v2/`. */
+  #hasTriedLogin = false;
   #hasNewScheme = false;
   #hasNewToken = false;
   #hasMoreActions = false;
@@ -54,18 +69,19 @@ export class RequestLogin {
 
   constructor(options: RequestLoginOptions) {
     this.#options = options;
-    this.#scopes = options.scopes;
-    this.#scope = options.scopes[0] ?? "";
+    const { method, scopes } = options.request;
+    this.#scopes = scopes;
+    this.#use = { method, scope: scopes[0] ?? "" };
   }
 
-  /** Whether the login is sent without a challenge, and nobody knows yet what comes of it. */
-  get isTrial(): boolean {
-    return this.#trial !== undefined;
+  /** Whether other requests wait for what comes of this one's login. */
+  get isAwaited(): boolean {
+    return this.#isAwaited;
   }
 
   /** Whether without the next Authorization the last response would stand. */
   get isOptional(): boolean {
-    return this.isTrial || this.#isMissing || this.#hasMoreActions;
+    return this.#isTrial || this.#isMissing || this.#hasMoreActions;
   }
 
   /**
@@ -75,37 +91,104 @@ export class RequestLogin {
    */
   async authorization(): Promise<string | undefined> {
     const { upstream, known, signal } = this.#options;
-    this.#sent ??= await known.schemeFor(upstream, this.#scope, signal);
+    this.#sent ??= await known.schemeFor(upstream, this.#use, signal);
     const { scheme, source } = this.#sent;
-    try {
-      this.#authorization = await this.#header(scheme);
-    } catch (error) {
-      const mayHaveMoved = source !== "asked" && !this.#hasAskedAgain && !this.isOptional;
-      if (!(error instanceof UpstreamError) || !mayHaveMoved) throw error;
-      this.#hasAskedAgain = true;
-      const now = await known.askAgain(upstream, signal);
-      if (now === undefined || isSameScheme(now, scheme)) throw error;
-      if (source === "repository" && isRefusal(error) && hasSameRealm(now, scheme)) throw error;
-      known.forget(upstream, this.#scope, scheme);
-      this.#sent = { scheme: now, source: "registry" };
-      this.#authorization = await this.#header(now);
-    }
+    const mayHaveMoved = source !== "asked" && !this.#hasAskedAgain && !this.isOptional;
+    this.#authorization = mayHaveMoved
+      ? await this.#headerOrAskAgain(this.#sent)
+      : await this.#header(scheme, signal);
     return this.#authorization;
   }
 
-  /** @throws UpstreamError where there is no token */
-  async #header(scheme: LoginScheme): Promise<string | undefined> {
-    const { upstream, tokens, onTokenOutcome, signal } = this.#options;
-    const { credential } = upstream.secrets;
+  /**
+   * The header by a scheme that was good before. Where there is none, or a token server does not answer, the registry is
+   * asked whether it still wants that scheme.
+   */
+  async #headerOrAskAgain(sent: KnownScheme): Promise<string | undefined> {
+    const { upstream, known, signal } = this.#options;
+    const { scheme, source } = sent;
+    const { value, error, moved } = await this.#headerUnlessMoved(sent);
+    if (moved !== undefined) return await this.#switchTo(moved, scheme);
+    if (error === undefined) return value;
+    if (!(error instanceof UpstreamError) || this.#hasAskedAgain) throw error;
+    this.#hasAskedAgain = true;
+    const isRefused = source === "repository" && isRefusal(error);
+    // A repository's own scheme may be out of date: the next request begins with what the registry says of all.
+    if (isRefused) known.forget(upstream, this.#use, scheme);
+    const now = await known.askAgain(upstream, signal);
+    if (now === undefined || isSameScheme(now, scheme)) throw error;
+    if (isRefused && hasSameRealm(now, scheme)) throw error;
+    return await this.#switchTo(now, scheme);
+  }
+
+  async #switchTo(scheme: LoginScheme, before: LoginScheme): Promise<string | undefined> {
+    const { upstream, known, signal } = this.#options;
+    known.forget(upstream, this.#use, before);
+    this.#sent = { scheme, source: "registry" };
+    return await this.#header(scheme, signal);
+  }
+
+  /**
+   * The header, or the scheme that the registry names by now where a token server takes its time: clients may leave
+   * before that gives up.
+   */
+  async #headerUnlessMoved({ scheme, source }: KnownScheme): Promise<HeaderOutcome> {
+    const { upstream, known, tokens, signal } = this.#options;
+    const isAtHand =
+      scheme.kind !== "bearer" || tokens.has(upstream.tokenKey, this.#tokenRequest(scheme.server));
+    if (isAtHand) return await outcomeOf(this.#header(scheme, signal));
+    const left = new AbortController();
+    const header = outcomeOf(this.#header(scheme, AbortSignal.any([signal, left.signal])));
+    const isLate = await this.#isLate(header);
+    if (!isLate) return await header;
+    this.#hasAskedAgain = true;
+    const asked = known.askAgain(upstream, signal).catch(() => undefined); // the token server may answer yet
+    const moved = await Promise.race([header.then(() => undefined), asked]);
+    const isElsewhere = source !== "repository" || !hasSameRealm(moved, scheme);
+    if (moved === undefined || isSameScheme(moved, scheme) || !isElsewhere) return await header;
+    left.abort(new Error("the registry names another token server by now"));
+    return { moved };
+  }
+
+  /** Waits for a token server's answer; true where that is taking too long. */
+  async #isLate(header: Promise<HeaderOutcome>): Promise<boolean> {
+    const { upstream, known } = this.#options;
+    const timer = new AbortController();
+    const dueMs = known.tokenDueMs(upstream);
+    const isHere = header.then(({ error }) => {
+      timer.abort();
+      const isAnswer = error === undefined || error instanceof UpstreamError;
+      if (isAnswer && this.#tokenOutcome !== "cached") known.tokenAnswered(upstream);
+      return false;
+    });
+    const isDue = sleep(dueMs, true, { signal: timer.signal }).catch(() => false);
+    return await Promise.race([isHere, isDue]);
+  }
+
+  /** @throws UpstreamError where there is no token, or the login is held back since it was refused */
+  async #header(scheme: LoginScheme, signal: AbortSignal): Promise<string | undefined> {
+    const { upstream, tokens, onTokenOutcome } = this.#options;
     this.#tokenOutcome = undefined;
     if (scheme.kind === "none") return undefined;
-    if (scheme.kind === "basic") return credential && basicAuthorization(credential);
+    if (scheme.kind === "basic") return await this.#basicHeader(signal);
     const onOutcome = (outcome: TokenOutcome): void => {
       this.#tokenOutcome = outcome;
       onTokenOutcome(showRef(upstream.connector), outcome);
     };
     const request = this.#tokenRequest(scheme.server);
     return `Bearer ${await tokens.token(upstream.tokenKey, request, onOutcome, signal)}`;
+  }
+
+  async #basicHeader(signal: AbortSignal): Promise<string | undefined> {
+    const { credential } = this.#options.upstream.secrets;
+    if (credential === undefined) return undefined;
+    this.#isAwaited = await this.#options.holds.admit(this.#basicLogin, signal);
+    return basicAuthorization(credential);
+  }
+
+  get #basicLogin(): SentLogin {
+    const { upstream, known } = this.#options;
+    return basicLoginOf(upstream, this.#use, known.schemeOfRegistry(upstream));
   }
 
   #tokenRequest(server: TokenServer): TokenRequest {
@@ -116,7 +199,7 @@ export class RequestLogin {
   /**
    * Learns from a response.
    * @returns whether the request is to be sent again, with another Authorization
-   * @throws UpstreamError where the challenge asks for what must not be done
+   * @throws UpstreamError where the challenge asks for what must not be done, or the login was refused and is held back
    */
   async learnFrom({ status, headers }: LoginResponse): Promise<boolean> {
     const challenge = headers["www-authenticate"];
@@ -124,49 +207,66 @@ export class RequestLogin {
     if (status === 403) return await this.#learnFrom403(challenge);
     if (status === 404 && this.#mayTryLogin) {
       this.#isMissing = true;
-      return await this.#beginTrial(challenge);
+      return this.#beginTrial(challenge);
     }
-    this.accepted();
+    this.#endTrial(true);
+    if (status < 400) this.accepted();
     return false;
   }
 
   /**
    * Learns from the response to a request that can't be sent again.
    * @returns whether the client's next attempt is to have another Authorization
-   * @throws UpstreamError where the challenge asks for what must not be done
+   * @throws UpstreamError where the challenge asks for what must not be done, or the login was refused and is held back
    */
-  learnForNextRequest({ status, headers }: LoginResponse): boolean {
+  async learnForNextRequest({ status, headers }: LoginResponse): Promise<boolean> {
     const challenge = headers["www-authenticate"];
+    if (status < 400) this.accepted();
     if (status === 403) this.#dropDeniedToken(); // the 403 is passed on all the same, since most denials are meant
-    if (status === 401 && challenge !== undefined && this.#learnScheme(challenge)) return true;
-    if (status === 401) this.#loginRefused();
-    if (status === 401 && challenge !== undefined) return this.#dropRefusedToken();
-    if ((status !== 401 && status !== 403) || !this.#mayTryLogin) return false;
-    const { upstream, known } = this.#options;
+    if (status === 401 && challenge !== undefined) {
+      if (this.#learnScheme(challenge)) return true;
+      await this.#basicRefused();
+      return this.#dropRefusedToken();
+    }
+    if (status === 401) await this.#basicRefused();
+    return (status === 401 || status === 403) && this.#tryInNextRequest(challenge);
+  }
+
+  #tryInNextRequest(challenge: ChallengeHeaders): boolean {
+    if (!this.#mayTryLogin) return false;
+    const { upstream, known, holds } = this.#options;
     const scheme = this.#schemeToTry(challenge);
-    if (scheme === undefined || !known.mayTry(upstream)) return false;
-    known.learnTried(upstream, this.#scope, scheme);
+    if (scheme === undefined) return false;
+    if (scheme.kind === "basic" && holds.heldBy(this.#basicLogin) !== undefined) return false;
+    known.learnTried(upstream, this.#use, scheme);
     return true;
   }
 
-  /** The registry has answered something else than a refusal. */
+  /** The registry has accepted the login. */
   accepted(): void {
-    this.#trial?.end("accepted");
+    this.#endTrial(true);
+    this.#isAwaited = false;
+    if (this.#hasSentBasic) this.#options.holds.accepted(this.#basicLogin);
   }
 
   /** The request has its response, or none is to come. */
   end(): void {
-    this.#trial?.end("unknown");
+    if (this.#isAwaited) this.#options.holds.undecided(this.#basicLogin);
+    this.#isAwaited = false;
+  }
+
+  get #hasSentBasic(): boolean {
+    return this.#sent?.scheme.kind === "basic" && this.#authorization !== undefined;
   }
 
   async #learnFrom401(challenge: ChallengeHeaders): Promise<boolean> {
     if (challenge === undefined) {
-      if (this.#mayTryLogin) return await this.#beginTrial(challenge);
-      this.#loginRefused();
+      if (this.#mayTryLogin) return this.#beginTrial(challenge);
+      await this.#basicRefused();
       return false;
     }
     if (this.#learnScheme(challenge)) return true;
-    this.#loginRefused();
+    await this.#basicRefused();
     return this.#learnFromRefusedToken(challenge);
   }
 
@@ -184,8 +284,8 @@ export class RequestLogin {
   }
 
   async #learnFrom403(challenge: ChallengeHeaders): Promise<boolean> {
-    if (this.#mayTryLogin) return await this.#beginTrial(challenge);
-    this.#trial?.end(this.#isMissing ? "useless" : "accepted"); // less comes of it than the 404 without it
+    if (this.#mayTryLogin) return this.#beginTrial(challenge);
+    this.#endTrial(!this.#isMissing); // less comes of it than the 404 without it
     if (this.#sent?.scheme.kind !== "bearer") return false;
     // RFC 6750, section 3.1, has `insufficient_scope` with a 403.
     const { scopes } = readScopeChallenge(challenge, this.#scopes);
@@ -207,9 +307,9 @@ export class RequestLogin {
     const scheme = chooseScheme(upstream, challenge);
     if (this.#hasNewScheme || (this.#sent && isSameScheme(this.#sent.scheme, scheme))) return false;
     this.#hasNewScheme = true;
-    this.#trial?.end("unknown");
-    this.#trial = undefined;
-    known.learn(upstream, this.#scope, scheme);
+    this.#isTrial = false;
+    this.end(); // others need not wait for a login that the registry does not want
+    known.learn(upstream, this.#use, scheme);
     this.#sent = { scheme, source: "repository" };
     return true;
   }
@@ -244,7 +344,7 @@ export class RequestLogin {
     return (
       this.#sent?.scheme.kind === "none" &&
       this.#sent.source !== "tried" &&
-      this.#trial === undefined &&
+      !this.#hasTriedLogin &&
       this.#options.upstream.secrets.credential !== undefined
     );
   }
@@ -259,67 +359,59 @@ export class RequestLogin {
     }
   }
 
-  async #beginTrial(challenge: ChallengeHeaders): Promise<boolean> {
-    const { upstream, known, signal } = this.#options;
+  /** @returns whether the login is sent */
+  #beginTrial(challenge: ChallengeHeaders): boolean {
     const offered = this.#schemeToTry(challenge);
     if (offered === undefined) return false;
-    this.#trial = await known.beginTrial(upstream, this.#scope, offered, signal);
-    if (this.#trial === undefined) return false;
-    this.#sent = { scheme: this.#trial.scheme, source: "tried" };
+    this.#hasTriedLogin = true;
+    this.#isTrial = true;
+    this.#sent = { scheme: offered, source: "tried" };
     return true;
   }
 
-  /** The registry has answered 401; the login that was sent may be one that it had not asked for. */
-  #loginRefused(): void {
+  /** @param helps whether more is answered than without the login */
+  #endTrial(helps: boolean): void {
     const { upstream, known } = this.#options;
-    if (this.#sent?.source !== "tried" || this.#sent.scheme.kind !== "basic") return;
-    if (this.#trial !== undefined) this.#trial.end("refused");
-    else known.forget(upstream, this.#scope, this.#sent.scheme); // the next request begins without it
+    if (!this.#isTrial || this.#sent === undefined) return;
+    this.#isTrial = false;
+    if (helps) known.learnTried(upstream, this.#use, this.#sent.scheme);
+    else known.learnUseless(upstream, this.#use);
+  }
+
+  /**
+   * The registry has answered 401, which may be about the account or about the repository.
+   * @throws UpstreamError where the account is held back from now on, and no earlier response stands
+   */
+  async #basicRefused(): Promise<void> {
+    const { upstream, known, holds, signal } = this.#options;
+    if (!this.#hasSentBasic || this.#sent === undefined) return;
+    this.#isAwaited = false;
+    const { scheme, source } = this.#sent;
+    if (source === "tried" && !this.#isTrial) known.forget(upstream, this.#use, scheme); // the next request begins without it
+    this.#endTrial(false);
+    const refused = holds.refused(this.#basicLogin, basicRefusal(upstream), "either");
+    const held = await settledOrAborted(refused, signal);
+    if (held !== undefined && !this.#isMissing) throw held;
   }
 }
 
-/**
- * Sends a request with the connector's login, and again where a refusal leads to a better one.
- * @param send sends it with an Authorization header
- * @returns the last response; where a login that the registry had not asked for was refused, the 404 that came without it
- * @throws UpstreamError, and what `send` throws
- */
-export async function sendWithLogin<Response extends LoginResponse>(
-  login: RequestLogin,
-  send: (authorization: string | undefined) => Promise<Response>,
-): Promise<Response> {
-  try {
-    const response = await send(await login.authorization());
-    return await sendAgain(login, send, response);
-  } finally {
-    login.end();
-  }
+/** What has come of a header: its value, the error in its place, or the scheme that takes the place of its own. */
+interface HeaderOutcome {
+  readonly value?: string | undefined;
+  readonly error?: unknown;
+  readonly moved?: LoginScheme;
 }
 
-async function sendAgain<Response extends LoginResponse>(
-  login: RequestLogin,
-  send: (authorization: string | undefined) => Promise<Response>,
-  first: Response,
-): Promise<Response> {
-  let missing: Response | undefined;
-  let response = first;
-  while (await login.learnFrom(response)) {
-    if (response.status === 404) missing = response;
-    const next = await login.authorization().catch((error: unknown) => {
-      if (login.isOptional && error instanceof UpstreamError) return error;
-      throw error;
-    });
-    if (next instanceof UpstreamError) return missing ?? response;
-    response = await send(next);
-  }
-  const isRefused = response.status === 401 || response.status === 403;
-  return isRefused ? (missing ?? response) : response;
-}
+const outcomeOf = (header: Promise<string | undefined>): Promise<HeaderOutcome> =>
+  header.then(
+    (value) => ({ value }),
+    (error: unknown) => ({ error }),
+  );
 
 const isRefusal = ({ fault }: UpstreamError): boolean =>
   fault === "AuthenticationFailed" || fault === "AccessDenied";
 
-const hasSameRealm = (one: LoginScheme, other: LoginScheme): boolean =>
-  one.kind === "bearer" &&
+const hasSameRealm = (one: LoginScheme | undefined, other: LoginScheme): boolean =>
+  one?.kind === "bearer" &&
   other.kind === "bearer" &&
   one.server.realm.href === other.server.realm.href;

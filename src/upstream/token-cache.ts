@@ -1,7 +1,8 @@
 import { createHash } from "node:crypto";
-import { SharedCall } from "../concurrency.ts";
+import { SharedCall, settledOrAborted } from "../concurrency.ts";
+import { LoginHolds, type SentLogin } from "./login-holds.ts";
 import { SharedCache } from "./shared-cache.ts";
-import { fetchToken, type TokenRequest } from "./token-client.ts";
+import { fetchToken, judgeTokenLogin, type TokenRequest, tokenRefusal } from "./token-client.ts";
 import { UpstreamError } from "./upstream-error.ts";
 
 /** Keeps registry tokens while they are good, and fetches new ones. */
@@ -19,6 +20,8 @@ export interface TokenCache {
     onOutcome?: (outcome: TokenOutcome) => void,
     signal?: AbortSignal,
   ): Promise<string>;
+  /** Whether there is a token that is good for some time yet. */
+  has(owner: string, request: TokenKeyParts): boolean;
   /** Forgets a token that the registry has refused, unless a newer one took its place. */
   drop(owner: string, request: TokenKeyParts, token: string): void;
   /**
@@ -43,16 +46,8 @@ interface CachedToken {
   readonly keptDespiteDenialUntil: number;
 }
 
-interface CachedRefusal {
-  readonly error: UpstreamError;
-  /** When the token server is asked again, in milliseconds of the cache's clock. */
-  readonly retryAt: number;
-}
-
 /** A token is renewed when this share of its life is over: the request that starts now has to be answered with it. */
 const usedShare = 0.85;
-/** What was refused is not tried again for so long, since token servers lock accounts out. */
-const refusedForMs = 10_000;
 /** A denied token is replaced once in so long. */
 const deniedForMs = 10_000;
 /** A longer token is used, and not kept. */
@@ -60,10 +55,6 @@ const maxKeptTokenBytes = 16 * 1024;
 /** Tokens have some 2 KiB, so this is for a thousand repositories. */
 const maxTokenBytesPerOwner = 2 * 1024 * 1024;
 const maxTokenBytes = 32 * 1024 * 1024;
-const maxRefusalBytesPerOwner = 256 * 1024;
-const maxRefusalBytes = 8 * 1024 * 1024;
-/** With its message and its stack. */
-const errorBytes = 2048;
 
 /**
  * Makes a cache of registry tokens by owner, realm, service and scopes. Many requests that want the same token cause one
@@ -77,11 +68,7 @@ export function createTokenCache(now: () => number): TokenCache {
     maxBytesPerOwner: maxTokenBytesPerOwner,
     sizeBytes: ({ value }) => value.length,
   });
-  const refusals = new SharedCache<CachedRefusal>({
-    maxBytes: maxRefusalBytes,
-    maxBytesPerOwner: maxRefusalBytesPerOwner,
-    sizeBytes: () => errorBytes,
-  });
+  const holds = new LoginHolds(now);
   // A plain Map, since no fetch that is under way may be evicted: the next request would fetch the same token again. It
   // holds no more entries than there are requests that wait.
   const fetches = new Map<string, SharedCall<string>>();
@@ -96,19 +83,24 @@ export function createTokenCache(now: () => number): TokenCache {
     request: TokenRequest,
     signal: AbortSignal,
   ): Promise<string> => {
+    const login = loginOf(owner, key, request);
+    await holds.admit(login, signal);
     const startedAt = now(); // a token's life may have begun before the response came
     try {
       const { value, lifetimeSeconds } = await fetchToken(request, signal);
+      holds.accepted(login);
       const renewAt = startedAt + lifetimeSeconds * 1000 * usedShare;
       const keptDespiteDenialUntil = tokens.get(owner, key)?.keptDespiteDenialUntil ?? 0;
       keep(owner, key, { value, renewAt, keptDespiteDenialUntil });
       return value;
     } catch (error) {
-      if (isRefusal(error)) {
-        const refused = error.fault === "AuthenticationFailed" ? accountKey(request) : key;
-        refusals.set(owner, refused, { error, retryAt: now() + refusedForMs });
+      if (!isRefusal(error)) {
+        holds.undecided(login);
+        throw error;
       }
-      throw error;
+      const ifUnknown = error.fault === "AuthenticationFailed" ? "account" : "purpose";
+      await settledOrAborted(holds.refused(login, error, ifUnknown), signal);
+      throw holds.heldBy(login) ?? error;
     }
   };
   const startFetch = (
@@ -129,12 +121,6 @@ export function createTokenCache(now: () => number): TokenCache {
     );
     return started;
   };
-  /** @throws UpstreamError that was thrown a short while ago, and would be again */
-  const throwIfRefused = (owner: string, ...keys: readonly string[]): void => {
-    for (const refusal of keys.map((key) => refusals.get(owner, key))) {
-      if (refusal !== undefined && refusal.retryAt > now()) throw refusal.error;
-    }
-  };
   const freshToken = (owner: string, key: string): string | undefined => {
     const cached = tokens.get(owner, key);
     return cached !== undefined && cached.renewAt > now() ? cached.value : undefined;
@@ -152,14 +138,14 @@ export function createTokenCache(now: () => number): TokenCache {
         onOutcome("cached");
         return cached;
       }
-      try {
-        throwIfRefused(owner, accountKey(request), key);
-      } catch (error) {
+      const held = holds.heldBy(loginOf(owner, key, request));
+      if (held !== undefined) {
         onOutcome("refused");
-        throw error;
+        throw held;
       }
       return await startFetch(owner, key, request, onOutcome).wait(signal);
     },
+    has: (owner, request) => freshToken(owner, tokenKey(request)) !== undefined,
     drop(owner, request, token) {
       const key = tokenKey(request);
       if (tokens.get(owner, key)?.value === token) tokens.delete(owner, key);
@@ -189,4 +175,17 @@ const hashed = (parts: readonly string[]): string =>
 const tokenKey = ({ realm, service, scopes }: TokenKeyParts): string =>
   hashed([realm.href, service ?? "", ...scopes.toSorted()]);
 
-const accountKey = ({ realm }: TokenKeyParts): string => hashed([realm.href]);
+/** The login by which a token is asked for. Each service of a token server may have accounts of its own. */
+function loginOf(owner: string, key: string, request: TokenRequest): SentLogin {
+  const { realm, service, credential, scopes } = request;
+  return {
+    owner,
+    server: hashed([realm.href, service ?? ""]),
+    purpose: key,
+    resource: scopes.join(" "),
+    isAnonymous: credential === undefined,
+    isJudgedFirst: false,
+    judge: () => judgeTokenLogin(request),
+    refusal: () => tokenRefusal(request, 401),
+  };
+}

@@ -8,6 +8,7 @@ import type { AddressGuard } from "./address-guard.ts";
 import { headerText } from "./challenge.ts";
 import { fetchResponse } from "./fetch-response.ts";
 import type { SendRequest } from "./http-client/http-exchange.ts";
+import type { LoginVerdict } from "./login-holds.ts";
 import { retryDelayMs } from "./retry-after.ts";
 import { UpstreamError, unreachable } from "./upstream-error.ts";
 
@@ -43,6 +44,8 @@ const maxRedirects = 3;
 const defaultLifetimeSeconds = 60;
 /** A token server that is started when it is asked takes its time. */
 const timeoutMs = 60_000;
+/** How long it may take to say whether it accepts a login. */
+const judgeTimeoutMs = 15_000;
 
 /**
  * Asks a token server for a token: GET with Basic, the form that every one of them knows. Redirects are followed within
@@ -55,7 +58,9 @@ export async function fetchToken(
   signal?: AbortSignal,
 ): Promise<UpstreamToken> {
   const response = await ask(tokenRequest, signal);
-  if (response.status !== 200) throw refusal(tokenRequest, response);
+  if (response.status !== 200) {
+    throw tokenRefusal(tokenRequest, response.status, response.retryAfterMs);
+  }
   const token = parseToken(response.text);
   const server = `the token server ${tokenRequest.realm.host}`;
   if (token === undefined) {
@@ -200,9 +205,27 @@ function parseToken(text: string | undefined): UpstreamToken | undefined {
   return { value, lifetimeSeconds: lifetimeSeconds > 0 ? lifetimeSeconds : defaultLifetimeSeconds };
 }
 
-function refusal(
+/** Sends a login to a token server by asking for a token without scopes. */
+export async function judgeTokenLogin(tokenRequest: TokenRequest): Promise<LoginVerdict> {
+  try {
+    const until = AbortSignal.timeout(judgeTimeoutMs);
+    const { status } = await ask({ ...tokenRequest, scopes: [] }, until);
+    if (status === 200) return "accepted";
+    return status === 401 || status === 403 ? "refused" : "unknown"; // GitLab's answers 403 to a wrong password
+  } catch (error) {
+    if (error instanceof UpstreamError) return "unknown";
+    throw error;
+  }
+}
+
+/**
+ * What it means that a token server has answered a request for a token with another status than 200.
+ * @param retryAfterMs how long it asks to be left alone
+ */
+export function tokenRefusal(
   { realm, credential }: TokenRequest,
-  { status, retryAfterMs }: TokenResponse,
+  status: number,
+  retryAfterMs?: number,
 ): UpstreamError {
   const server = `the token server ${realm.host}`;
   if (status === 429 || status >= 500) {

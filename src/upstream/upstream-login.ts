@@ -1,5 +1,6 @@
 import { KnownLogins } from "./known-logins.ts";
-import { RequestLogin } from "./request-login.ts";
+import { LoginHolds } from "./login-holds.ts";
+import { type LoginRequest, RequestLogin } from "./request-login.ts";
 import type { TokenCache, TokenOutcome } from "./token-cache.ts";
 import type { Upstream } from "./upstream.ts";
 
@@ -7,11 +8,10 @@ import type { Upstream } from "./upstream.ts";
 export interface UpstreamLogin {
   /**
    * Begins the login of a request.
-   * @param scopes what a token has to allow, as the distribution token protocol has it: `repository:app:pull`. The first
-   *   one tells the repository
+   * @param request its first scope tells the repository
    * @param signal is aborted when nobody waits for the request any more
    */
-  begin(upstream: Upstream, scopes: readonly string[], signal: AbortSignal): RequestLogin;
+  begin(upstream: Upstream, request: LoginRequest, signal: AbortSignal): RequestLogin;
 }
 
 /**
@@ -25,8 +25,9 @@ export function createUpstreamLogin(
   onTokenOutcome: (connector: string, outcome: TokenOutcome) => void = () => undefined,
 ): UpstreamLogin {
   const known = new KnownLogins(now);
+  const holds = new LoginHolds(now);
   return {
-    begin: (upstream, scopes, signal) =>
-      new RequestLogin({ upstream, scopes, known, tokens, signal, onTokenOutcome }),
+    begin: (upstream, request, signal) =>
+      new RequestLogin({ upstream, request, known, tokens, holds, signal, onTokenOutcome }),
   };
 }

@@ -3,11 +3,12 @@ import { expect } from "chai";
 import { clientOf, errorIn, type TestClient } from "../proxy/test-client.ts";
 import { startTestProxy, type TestProxy } from "../proxy/test-proxy.ts";
 import { cleanup } from "../support/cleanup.ts";
+import { eventually } from "../support/eventually.ts";
 import { type FakeRegistry, startFakeRegistry } from "../support/fake-registry.ts";
 import { addImage } from "../support/fake-registry-content.ts";
 import type { Exchange } from "../support/fake-registry-exchange.ts";
 import { tokenEndpoint, useRealm } from "../support/hostile-auth.ts";
-import { noise } from "../support/oci-image.ts";
+import { noise, sha256 } from "../support/oci-image.ts";
 import { oddRegistry } from "../support/registries/odd-registries.ts";
 
 const alice = { username: "alice", password: "secret-of-alice" };
@@ -87,6 +88,55 @@ describe("a registry whose login is odd", function () {
       }
     });
 
+    /** A client that leaves before there is a response. */
+    const leaveEarly = async (): Promise<void> => {
+      const gone = new AbortController();
+      const left = client("GET", "app/tags/list", { signal: gone.signal }).catch(() => "gone");
+      await eventually(
+        () => other.requests.length > 0,
+        () => "the token server was not asked",
+      );
+      gone.abort();
+      expect(await left).to.equal("gone");
+    };
+
+    it("while the one before accepts requests, and never answers", async () => {
+      tokenEndpoint.hangs(other);
+      useRealm(registry, `${registry.url}/token`);
+      expect(await list()).to.equal(200);
+      expect(kinds()).to.equal("GET ping 401, GET token 200, GET tags 200");
+    });
+
+    it("while the one before never answers, and clients don't wait for it", async () => {
+      tokenEndpoint.hangs(other);
+      useRealm(registry, `${registry.url}/token`);
+      other.requests.length = 0;
+      await leaveEarly();
+      now += 4_900;
+      expect(count("ping")).to.equal(0);
+      now += 100;
+      expect(await list()).to.equal(200);
+    });
+
+    it("not at all: one that takes its time is waited for", async () => {
+      const { promise: released, resolve: release } = Promise.withResolvers<void>();
+      other.on("GET token", async ({ next }) => {
+        await released;
+        await next();
+      });
+      other.requests.length = 0;
+      await leaveEarly();
+      now += 5_000;
+      const listed = list();
+      await eventually(
+        () => count("ping") > 0,
+        () => "the registry was not asked again",
+      );
+      release();
+      expect(await listed).to.equal(200);
+      expect(kinds()).to.equal("GET ping 401, GET tags 200");
+    });
+
     it("for many repositories at a time, and is asked once", async () => {
       await other.stop();
       useRealm(registry, `${registry.url}/token`);
@@ -107,14 +157,17 @@ describe("a registry whose login is odd", function () {
       }
     });
 
-    it("nowhere: then it is asked again once in 10 seconds, and the account once", async () => {
+    it("nowhere: then it is asked again once in 10 seconds, and the account as seldom as any that is refused", async () => {
       tokenEndpoint.fails(other, 401);
       other.requests.length = 0;
       for (let time = 0; time < 5; time++) expect(await list()).to.equal(403);
-      expect([count("ping"), other.requests.length]).to.deep.equal([1, 1]);
+      expect([count("ping"), other.requests.length]).to.deep.equal([1, 2]);
       now += 10_000;
       expect(await list()).to.equal(403);
       expect([count("ping"), other.requests.length]).to.deep.equal([2, 2]);
+      now += 50_000;
+      expect(await list()).to.equal(403);
+      expect([count("ping"), other.requests.length]).to.deep.equal([3, 3]);
     });
 
     it("to a host that must not have the password: it is not sent there", async () => {
@@ -137,9 +190,12 @@ describe("a registry whose login is odd", function () {
   });
 
   describe("has a service for each repository", () => {
+    let prefix: string;
+
     beforeEach(() => {
+      prefix = "svc";
       registry.auth.challenge = ({ realm, scope }) =>
-        `Bearer realm="${realm}",service="svc-${scope.split(":")[1] ?? "none"}",scope="${scope}"`;
+        `Bearer realm="${realm}",service="${prefix}-${scope.split(":")[1] ?? "none"}",scope="${scope}"`;
       const services = new Map<string, string>();
       registry.on("GET token", async ({ query, next }) => {
         const before = new Set(registry.auth.tokens.keys());
@@ -151,7 +207,7 @@ describe("a registry whose login is odd", function () {
         "* *",
         ({ request, target, response, fail, next }) => {
           const token = request.headers.authorization?.slice("Bearer ".length);
-          const service = `svc-${target.repository}`;
+          const service = `${prefix}-${target.repository}`;
           if (token === undefined || target.repository === "") return next();
           if (services.get(token) === service) return next();
           const realm = `${registry.url}/token`;
@@ -210,14 +266,66 @@ describe("a registry whose login is odd", function () {
       expect(await asksAgain("a", neighbour)).to.equal(false);
     });
 
+    for (const status of [400, 401, 403]) {
+      it(`which is renamed, and the one before refused (${status}): the next request learns it anew`, async () => {
+        expect(await list("a")).to.equal(200);
+        now += 300_000;
+        registry.on("GET token", ({ query, fail, next }) =>
+          query.get("service") === "svc-a" ? fail(status, "UNKNOWN") : next(),
+        );
+        prefix = "renamed";
+        expect(await list("a")).to.equal(403);
+        expect(await list("a")).to.equal(200);
+        expect(await list("a")).to.equal(200);
+      });
+    }
+
     it("without asking /v2/ at every refusal of one", async () => {
       expect(await list("a")).to.equal(200);
       now += 300_000;
       tokenEndpoint.fails(registry, 403);
       kinds();
       for (let time = 0; time < 4; time++) expect(await list("a")).to.equal(403);
-      expect([count("ping"), count("token"), count("tags")]).to.deep.equal([1, 1, 0]);
+      expect([count("ping"), count("token"), count("tags")]).to.deep.equal([1, 3, 0]);
     });
+  });
+
+  it(oddRegistry("service-per-method"), async () => {
+    const services = new Map<string, string>();
+    registry.on("GET token", async ({ query, next }) => {
+      const before = new Set(registry.auth.tokens.keys());
+      await next();
+      const token = [...registry.auth.tokens.keys()].find((key) => !before.has(key));
+      services.set(token ?? "", query.get("service") ?? "");
+    });
+    registry.on(
+      "* *",
+      ({ request, target, response, fail, next }) => {
+        if (target.repository === "") return next();
+        const token = request.headers.authorization?.slice("Bearer ".length) ?? "";
+        const service = `svc-${request.method}`;
+        if (services.get(token) === service) return next();
+        const challenge = `Bearer realm="${registry.url}/token",service="${service}"`;
+        response.setHeader("WWW-Authenticate", challenge);
+        request.resume().once("end", () => fail(401, "UNAUTHORIZED"));
+        return undefined;
+      },
+      "before auth",
+    );
+    const push = async (content: string): Promise<(number | undefined)[]> => {
+      const digest = sha256(Buffer.from(content));
+      const { status: head } = await client("HEAD", `app/blobs/${digest}`);
+      const { headers, status: begun } = await client("POST", "app/blobs/uploads/");
+      const sent = await client("PATCH", headers.location ?? "", { body: content });
+      if (sent.status !== 202) return [head, begun, sent.status];
+      const path = `${sent.headers.location}?digest=${encodeURIComponent(digest)}`;
+      return [head, begun, sent.status, (await client("PUT", path)).status];
+    };
+    expect(await push("one")).to.deep.equal([404, 202, 503]);
+    expect(await push("one")).to.deep.equal([404, 202, 202, 201]);
+    registry.requests.length = 0;
+    expect(await push("two")).to.deep.equal([404, 202, 202, 201]);
+    expect(registry.requests.filter(({ status }) => status === 401)).to.deep.equal([]);
   });
 
   describe("answers for a token", () => {

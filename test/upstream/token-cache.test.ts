@@ -50,6 +50,8 @@ describe("the cache of registries' tokens", function () {
     ...more,
   });
   const asked = (): number => registry.requests.length;
+  const scopesAsked = (): (string | null)[] =>
+    registry.requests.map(({ url }) => new URL(url, registry.url).searchParams.get("scope"));
 
   it("asks once for what many want", async () => {
     undo.defer(tokenEndpoint.slow(registry, 50));
@@ -177,19 +179,36 @@ describe("the cache of registries' tokens", function () {
   describe("after a refusal", () => {
     const wrong: Credential = { username: "alice", password: "wrong-password" };
 
-    it("of the account, does not ask again for 10 seconds, whatever is wanted", async () => {
+    it("of the account, does not ask again for 60 seconds, whatever is wanted, then for twice the time", async () => {
       const wanted = wanting(undefined, { credential: wrong });
       const answers = await Promise.all([outcome("owner", wanted), outcome("owner", wanted)]);
       expect(answers).to.deep.equal(["AuthenticationFailed", "AuthenticationFailed"]);
-      now += 9_999;
-      expect(await outcome("owner", wanted)).to.equal("AuthenticationFailed");
-      expect(await outcome("owner", wanting(["x:y:z"], { credential: wrong }))).to.equal(
-        "AuthenticationFailed",
+      expect(scopesAsked()).to.deep.equal(["repository:app:pull", null]);
+      for (const holdMs of [60_000, 120_000, 240_000, 480_000, 600_000, 600_000]) {
+        const before = asked();
+        now += holdMs - 1;
+        expect(await outcome("owner", wanted)).to.equal("AuthenticationFailed");
+        expect(await outcome("owner", wanting(["x:y:z"], { credential: wrong }))).to.equal(
+          "AuthenticationFailed",
+        );
+        expect(asked()).to.equal(before);
+        now += 1;
+        expect(await outcome("owner", wanted)).to.equal("AuthenticationFailed");
+        expect(asked()).to.equal(before + 1);
+        expect(scopesAsked().at(-1)).to.equal(null);
+      }
+    });
+
+    it("by one service of a token server, asks for another one", async () => {
+      undo.defer(
+        registry.on("GET token", ({ query, fail, next }) =>
+          query.get("service") === "closed" ? fail(401, "UNAUTHORIZED") : next(),
+        ),
       );
-      expect(asked()).to.equal(1);
-      now += 1;
-      expect(await outcome("owner", wanted)).to.equal("AuthenticationFailed");
-      expect(asked()).to.equal(2);
+      const closed = wanting(undefined, { service: "closed" });
+      expect(await outcome("owner", closed)).to.equal("AuthenticationFailed");
+      expect(await outcome("owner", wanting())).to.equal("token");
+      expect(await outcome("owner", closed)).to.equal("AuthenticationFailed");
     });
 
     it("of an account, asks for another one", async () => {
@@ -208,7 +227,7 @@ describe("the cache of registries' tokens", function () {
       const both = wanting(["repository:a:pull,push", "repository:b:pull"]);
       expect(await outcome("owner", both)).to.equal("AccessDenied");
       expect(await outcome("owner", both)).to.equal("AccessDenied");
-      expect(asked()).to.equal(1);
+      expect(asked()).to.equal(2);
       expect(await outcome("owner", wanting(["repository:a:pull,push"]))).to.equal("token");
     });
 

@@ -98,7 +98,7 @@ describe("a registry that answers /v2/ to everybody", function () {
     }
   });
 
-  it("and a wrong password is sent once in 10 seconds, by many requests for many repositories", async () => {
+  it("and a wrong password is sent for two repositories, then once in 60 seconds, by many requests for many repositories", async () => {
     proxy.connect("wrong", registry.url, { credential: wrong });
     const other = clientOf(proxy, "wrong");
     hide(404, 401);
@@ -107,13 +107,13 @@ describe("a registry that answers /v2/ to everybody", function () {
         Array.from({ length: 20 }, (_, index) => other("GET", `${prefix}${index}/tags/list`)),
       );
     for (const { status } of await lists("x")) expect(status).to.equal(404);
-    expect(loginsOf("tags").filter(Boolean)).to.have.length(1);
-    now += 9_999;
+    expect(loginsOf("tags").filter(Boolean)).to.have.length(2);
+    now += 59_999;
     await lists("y");
-    expect(loginsOf("tags").filter(Boolean)).to.have.length(1);
+    expect(loginsOf("tags").filter(Boolean)).to.have.length(2);
     now += 1;
     await lists("z");
-    expect(loginsOf("tags").filter(Boolean)).to.have.length(2);
+    expect(loginsOf("tags").filter(Boolean)).to.have.length(3);
   });
 
   it("and the first of several blobs at a time is not waited for to its end", async () => {
@@ -161,8 +161,24 @@ describe("a registry that answers /v2/ to everybody", function () {
     expect(await list()).to.equal(403);
     expect(await list()).to.equal(404);
     expect(await list()).to.equal(404);
-    const logins = [undefined, "Basic", "Basic", undefined, "Basic", undefined];
+    const logins = [undefined, "Basic", "Basic", undefined, undefined];
     expect(loginsOf("tags")).to.deep.equal(logins);
+  });
+
+  it("and the account gets a right later: the login is tried again after 10 seconds", async () => {
+    hide(404, 403);
+    proxy.connect("harbor", registry.url, { credential: wrong });
+    expect(await list()).to.equal(404);
+    registry.on("* *", ({ request, next }) => {
+      if (request.headers.authorization === basic("wrong-password")) {
+        request.headers.authorization = basic("secret-of-alice");
+      }
+      return next();
+    });
+    now += 9_999;
+    expect(await list()).to.equal(404);
+    now += 1;
+    expect(await list()).to.equal(200);
   });
 
   it("and refuses a push to an account that may pull: it still pulls", async () => {

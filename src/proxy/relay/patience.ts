@@ -47,8 +47,9 @@ export class Patience {
 }
 
 function asBusy(error: unknown): UpstreamError {
-  if (error instanceof UpstreamError && error.retryAfterMs !== undefined) return error;
-  throw error;
+  const isBusy = error instanceof UpstreamError && error.fault === "ConnectionFailed";
+  if (isBusy && error.retryAfterMs !== undefined) return error;
+  throw error; // a refused login is not tried again by the client's own request
 }
 
 /**

@@ -212,12 +212,13 @@ async function replayAndRespond(
 /** Passes the content of an upload on as it comes. It can't be sent again. */
 async function relayContent(
   admitted: AdmittedRequest,
-  { upstream, url, headers: kept, scopes }: UpstreamRequest,
+  upstreamRequest: UpstreamRequest,
   { login, seal, bodyTimeoutMs }: RelayOptions,
 ): Promise<void> {
   const { request, response, connector, patience, report } = admitted;
+  const { upstream, url, headers: kept } = upstreamRequest;
   report.isSent = true;
-  const requestLogin = login.begin(upstream, scopes, goneSignal(response));
+  const requestLogin = login.begin(upstream, upstreamRequest, goneSignal(response));
   const authorization = await patience.retry(() => requestLogin.authorization());
   const headers: HeaderFields = { ...kept };
   if (authorization !== undefined) headers.authorization = authorization;
@@ -228,6 +229,7 @@ async function relayContent(
   const agent = url.protocol === "https:" ? uploadAgents.https : uploadAgents.http;
   const upload = { request, response, url, headers, agent, budget, bodyTimeoutMs };
   const collected = await passUpload(upload).catch((error: unknown) => {
+    requestLogin.end();
     throw response.destroyed
       ? error
       : unreachable(
@@ -236,7 +238,10 @@ async function relayContent(
           upstream.guard.isConcealed(withoutBrackets(url.hostname)),
         );
   });
-  if (requestLogin.learnForNextRequest(collected)) {
+  const isNewLogin = await requestLogin
+    .learnForNextRequest(collected)
+    .finally(() => requestLogin.end());
+  if (isNewLogin) {
     const { origin } = connector.address;
     throw authorization === undefined
       ? serviceUnavailable(

@@ -1,8 +1,8 @@
 /** Sends a request to the registry until it has its final response: with a new token after a 401, and along redirects. */
 import type { ServerResponse } from "node:http";
 import { withoutBrackets } from "../../connector/host-name.ts";
-import { sendWithLogin } from "../../upstream/request-login.ts";
 import { retryDelayMs } from "../../upstream/retry-after.ts";
+import { sendWithLogin } from "../../upstream/send-with-login.ts";
 import { isAddressRefused, unreachable } from "../../upstream/upstream-error.ts";
 import type { UpstreamLogin } from "../../upstream/upstream-login.ts";
 import { goneSignal } from "../client-gone.ts";
@@ -89,13 +89,13 @@ async function sendToRegistry(
   { url, isStorage, digest, search }: Hop,
   { login, sink, response }: ReplayOptions,
 ): Promise<UpstreamResponse> {
-  const requestLogin = login.begin(request.upstream, request.scopes, goneSignal(response));
+  const requestLogin = login.begin(request.upstream, request, goneSignal(response));
   return sendWithLogin(requestLogin, (authorization) => {
     const headers =
       authorization === undefined ? request.headers : { ...request.headers, authorization };
     search.add(authorization);
     const hop = { url, isStorage, digest, authorization, search };
-    // A body may take minutes, and other requests wait for what comes of a login that the registry has not asked for.
+    // A body may take minutes, and other requests wait for what comes of the first login.
     const watched: ResponseSink = {
       begin(head, from) {
         requestLogin.accepted();
@@ -108,7 +108,7 @@ async function sendToRegistry(
       request,
       hop,
       headers,
-      sink: requestLogin.isTrial ? watched : sink,
+      sink: requestLogin.isAwaited ? watched : sink,
       response,
     });
   });

@@ -146,7 +146,7 @@ export const oddRegistries: readonly OddRegistry[] = [
     does: "moves its token server, or takes Basic, or nobody's login, in place of tokens, while no token is kept (gitea#31002)",
     directly: "a login for each command, so the next one passes",
     throughProxy:
-      "`/v2/` is asked again where no token can be had, at most every 10 s, and the login goes to the new place if it may",
+      "`/v2/` is asked again where no token can be had, or none after 5 s, at most every 10 s, and the login goes to the new place if it may",
     test: "upstream/odd-logins.test.ts",
   },
   {
@@ -170,6 +170,14 @@ export const oddRegistries: readonly OddRegistry[] = [
     directly: "clients log in for each repository",
     throughProxy:
       "what a challenge says is kept for its repository, so pushes at the same time pass",
+    test: "upstream/odd-logins.test.ts",
+  },
+  {
+    id: "service-per-method",
+    does: "has a service for each method (gateways by `limit_except`)",
+    directly: "clients log in for each request that is refused",
+    throughProxy:
+      "what a challenge says is kept for such requests to the repository; content that was sent to a service that was not known yet is a 503, and the next attempt passes",
     test: "upstream/odd-logins.test.ts",
   },
   {
@@ -228,7 +236,7 @@ export const oddRegistries: readonly OddRegistry[] = [
     does: "answers `/v2/` to everybody, and 404, 403 or 401 without a challenge to the anonymous where a repository is private",
     directly: "crane sends its login at once",
     throughProxy:
-      "the login is sent after such an answer; for ten minutes it is remembered whether it goes to that repository at once",
+      "the login is sent after such an answer; for ten minutes it goes to that repository at once if it helped; otherwise it is tried again after 10 s",
     test: "upstream/unasked-logins.test.ts",
   },
   {
