@@ -1,4 +1,4 @@
-import { otherStatusManager } from "../connector/connector.ts";
+import { type Connector, otherStatusManager } from "../connector/connector.ts";
 import { type ConnectorRef, showRef } from "../connector/connector-ref.ts";
 import { property } from "../connector/document.ts";
 import { type ProxyHostsOf, proxyUrl } from "../connector/proxy-address.ts";
@@ -33,6 +33,7 @@ import {
   type ReconcileState,
   type ReconcileTiming,
   scheduleNext,
+  untilNextLook,
 } from "./reconcile-schedule.ts";
 
 /** What is needed to reconcile Connectors. */
@@ -223,7 +224,11 @@ export function createConnectorReconciler(options: ReconcileOptions): ConnectorR
     const next = scheduleNext(last, observation, timing, { now: now(), random });
     reconcileStates.set(key, next); // first, so that a failure below does not make us probe the registry again
     const written = await publish(object, states, outcome?.refusal);
-    return written === undefined ? gone : resultOf(written, Math.max(0, next.dueAt - now()));
+    if (written === undefined) return gone;
+    const namesSecrets = login !== undefined && hasSecrets(login.connector);
+    const untilDueMs = Math.max(0, next.dueAt - now());
+    const looking = { now: now(), random, connectors: reconcileStates.size };
+    return resultOf(written, namesSecrets ? untilNextLook(next, timing, looking) : untilDueMs);
   }
 
   return {
@@ -241,6 +246,11 @@ export function createConnectorReconciler(options: ReconcileOptions): ConnectorR
     isUnprobed: (ref) => reconcileStates.get(showRef(ref))?.outcome === undefined,
   };
 }
+
+const hasSecrets = (connector: Connector): boolean =>
+  [connector.secretName, connector.caCertSecretName, connector.clientCertSecretName].some(
+    (name) => name !== undefined,
+  );
 
 /** Whether a Connector is of another class, and another controller writes its status: then it is not for us to do. */
 const isLeftToOther = (object: KubeObject, { states }: Prerequisites): boolean =>

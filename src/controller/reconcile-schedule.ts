@@ -24,13 +24,36 @@ export interface ReconcileTiming {
   readonly initialRetryMs: number;
   /** The longest of these delays. */
   readonly maxRetryMs: number;
+  /** How often a Connector is reconciled to see whether its Secrets have changed, which are not watched. */
+  readonly lookMs: number;
 }
 
 export const defaultReconcileTiming: ReconcileTiming = {
   periodMs: 6 * 60_000,
   initialRetryMs: 2_000,
   maxRetryMs: 2 * 60_000,
+  lookMs: 60_000,
 };
+
+/** With very many Connectors each is looked at less often, so that all of them together take no more than ten looks a second. */
+const minLookMsPerConnector = 100;
+
+/**
+ * In how many milliseconds to reconcile again: when a probe is due, or earlier where a Secret may have changed until then.
+ * @param connectors how many there are
+ */
+export function untilNextLook(
+  { dueAt }: ReconcileState,
+  { lookMs }: ReconcileTiming,
+  {
+    now,
+    random,
+    connectors,
+  }: { readonly now: number; readonly random: () => number; readonly connectors: number },
+): number {
+  const spreadMs = Math.max(lookMs, connectors * minLookMsPerConnector) * (0.5 + random() / 2);
+  return Math.min(Math.max(0, dueAt - now), spreadMs);
+}
 
 /**
  * The reasons of conditions that may become True without a change that we watch: they pass by themselves, or somebody

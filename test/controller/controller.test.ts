@@ -491,6 +491,27 @@ describe("startController()", function () {
       expect(property(connector(), "status")).not.to.have.property("authProbe");
     });
 
+    it("shows within a minute that the Secret has changed, which it does not watch, and asks at once then", async () => {
+      put(withSecret);
+      putLogin();
+      start();
+      await isReady();
+      await isIdle();
+      const { length } = asked;
+      clock.advance(minute);
+      await isIdle();
+      expect(asked).to.have.length(length);
+      putLogin(wrong);
+      clock.advance(minute);
+      await shows("Ready", "False AuthenticationFailed");
+      expect(asked).to.have.length(length + 1);
+      await isIdle();
+      putLogin(right);
+      clock.advance(minute);
+      await isReady();
+      expect(asked).to.have.length(length + 2);
+    });
+
     it("asks it every few minutes, and writes nothing where nothing changes", async () => {
       put(withSecret);
       putLogin();

@@ -5,9 +5,10 @@ import {
   type Observation,
   type ReconcileState,
   scheduleNext,
+  untilNextLook,
 } from "../../src/controller/reconcile-schedule.ts";
 
-const timing = { periodMs: 360_000, initialRetryMs: 2_000, maxRetryMs: 120_000 };
+const timing = { periodMs: 360_000, initialRetryMs: 2_000, maxRetryMs: 120_000, lookMs: 60_000 };
 const fine = good("Fine", "");
 const findings: ConditionStates = {
   ConnectorClassReady: fine,
@@ -79,6 +80,28 @@ describe("scheduleNext()", () => {
     ]) {
       expect(next(undefined, looked(finding)).dueAt).to.equal(360_000);
     }
+  });
+});
+
+describe("untilNextLook()", () => {
+  const until = (dueAt: number, connectors: number, random: number): number =>
+    untilNextLook({ version: "v1", outcome: undefined, failures: 0, dueAt }, timing, {
+      now: 1_000,
+      random: () => random,
+      connectors,
+    });
+
+  it("is half a minute to a minute, or until the next probe", () => {
+    expect(until(361_000, 1, 0)).to.equal(30_000);
+    expect(until(361_000, 1, 1)).to.equal(60_000);
+    expect(until(21_000, 1, 1)).to.equal(20_000);
+    expect(until(0, 1, 1)).to.equal(0);
+  });
+
+  it("is longer with very many Connectors, and never longer than until the next probe", () => {
+    expect(until(361_000, 600, 1)).to.equal(60_000);
+    expect(until(361_000, 3_000, 1)).to.equal(300_000);
+    expect(until(361_000, 10_000, 1)).to.equal(360_000);
   });
 });
 
