@@ -3,7 +3,9 @@ import type { Connector } from "../connector/connector.ts";
 import { showRef } from "../connector/connector-ref.ts";
 import type { Identity, ReadUpstreamSecrets, Verb } from "../connector/platform.ts";
 import type { Log } from "../log.ts";
+import { withExpiry } from "../upstream/expired-certificate.ts";
 import type { Upstream, Upstreams } from "../upstream/upstream.ts";
+import { UpstreamError } from "../upstream/upstream-error.ts";
 import {
   type AdmissionOptions,
   actionOf,
@@ -213,25 +215,31 @@ function respondToBase(response: ServerResponse): void {
 }
 
 /**
- * Relays a request with the connector's credential and, where the registry refuses it and the Secret
- * has changed since it was read, once more with the new one.
+ * Relays a request with the connector's credential and certificates and, where the registry refuses them, or its own
+ * certificate is not trusted, and a Secret has changed since it was read, once more with what that says now.
  */
 async function relayWithCurrentSecrets(
   admitted: AdmittedRequest,
   options: HandlerOptions,
 ): Promise<void> {
-  const { connector, request, heldBody } = admitted;
+  const { connector, request, response, heldBody } = admitted;
   const upstream = await upstreamOf(connector, options);
   try {
     await relayRequest(admitted, upstream, options);
-  } catch (error) {
-    const isBodyGone = request.readableDidRead && heldBody === undefined;
-    if (isBodyGone || !isForbidden(error)) throw error;
+  } catch (failure) {
+    const error = withExpiry(failure, upstream, Date.now());
+    const isTooLate = response.headersSent || (request.readableDidRead && heldBody === undefined);
+    if (isTooLate || !(isForbidden(error) || isOfCertificate(error))) throw error;
     const renewed = await upstreamOf(connector, options, true);
-    if (renewed.tokenKey === upstream.tokenKey) throw error;
-    await relayRequest(admitted, renewed, options);
+    if (renewed.tokenKey === upstream.tokenKey && renewed.send === upstream.send) throw error;
+    await relayRequest(admitted, renewed, options).catch((again: unknown) => {
+      throw withExpiry(again, renewed, Date.now());
+    });
   }
 }
+
+const isOfCertificate = (error: unknown): boolean =>
+  error instanceof UpstreamError && error.fault === "CertificateInvalid";
 
 /**
  * The registry of a connector, with its credential.

@@ -2,6 +2,7 @@ import type { Connector } from "../connector/connector.ts";
 import type { UpstreamSecrets } from "../connector/platform.ts";
 import { type RegistryAddress, upstreamRepository } from "../connector/registry-address.ts";
 import { AddressRefused } from "./address-guard.ts";
+import { withExpiry } from "./expired-certificate.ts";
 import { apiUrl, type FetchedHead, fetchHead } from "./fetch-head.ts";
 import { chooseScheme } from "./login-scheme.ts";
 import { basicAuthorization, fetchToken } from "./token-client.ts";
@@ -46,11 +47,12 @@ export function createProbe(
   onConcealed: (connector: Connector, cause: unknown) => void = () => undefined,
 ): Probe {
   return async (connector, secrets, signal) => {
-    const findingOf = (error: UpstreamError): ProbeFinding => {
+    const upstream = upstreams.of(connector, secrets);
+    const findingOf = (failure: UpstreamError): ProbeFinding => {
+      const error = withExpiry(failure, upstream, Date.now());
       if (error.isConcealed) onConcealed(connector, error.cause);
       return createFinding(error);
     };
-    const upstream = upstreams.of(connector, secrets);
     const limit = AbortSignal.any([signal, AbortSignal.timeout(timeoutMs)]);
     const ping = await valueOrError(
       () => fetchHead(upstream, apiUrl(upstream, ""), { authorization: undefined, signal: limit }),

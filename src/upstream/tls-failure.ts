@@ -69,7 +69,14 @@ const handshakeFailures: readonly (readonly [RegExp, TlsFailure])[] = [
     { why: "it wants a client certificate", detail: nameClientCertificate },
   ],
   [
-    /ALERT_(UNKNOWN_CA|BAD_CERTIFICATE|UNSUPPORTED_CERTIFICATE|CERTIFICATE_(EXPIRED|REVOKED|UNKNOWN)|ACCESS_DENIED)$/,
+    /ALERT_CERTIFICATE_EXPIRED$/,
+    {
+      why: "it says that the client certificate has expired",
+      detail: "renew the certificate in the Secret of the connector's spec.params clientCertSecret",
+    },
+  ],
+  [
+    /ALERT_(UNKNOWN_CA|BAD_CERTIFICATE|UNSUPPORTED_CERTIFICATE|CERTIFICATE_(REVOKED|UNKNOWN)|ACCESS_DENIED)$/,
     {
       why: "it does not accept the client certificate",
       detail: "check the certificate in the Secret of the connector's spec.params clientCertSecret",

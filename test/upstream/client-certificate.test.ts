@@ -119,6 +119,25 @@ describe("a registry that wants a client certificate", function () {
     }
   });
 
+  for (const version of ["TLSv1.2", "TLSv1.3"] as const) {
+    it(`says that it has expired, and takes the next one at once, by ${version}`, async () => {
+      const expiredAt = new Date(Date.now() - 60_000);
+      const expired = await makeCertificate({ name: "alice", issuer: root, expiredAt });
+      const { proxy, client, renew } = await reach(wanting({ maxVersion: version }));
+      renew(expired);
+      for (let time = 0; time < 2; time += 1) {
+        const refused = await client("GET", "app/tags/list");
+        expect(refused.status).to.equal(503);
+        expect(errorIn(refused).message).to.contain("the client certificate has expired");
+        expect(errorIn(refused).detail).to.contain("clientCertSecret");
+      }
+      const secrets = proxy.surroundings.secrets.get("harbor");
+      if (secrets === undefined) throw new Error("the connector has no Secrets");
+      secrets.renewed = { ...secrets.current, clientCertificate: alice }; // what the caches don't know yet
+      expect((await client("GET", "app/tags/list")).status).to.equal(404);
+    });
+  }
+
   it("is probed with it", async () => {
     const { registry } = await reach();
     const upstreams = createUpstreams(60_000);
@@ -131,6 +150,11 @@ describe("a registry that wants a client certificate", function () {
       );
     expect((await probe(alice)).auth.reason).to.equal("Authenticated");
     expect((await probe()).liveness.reason).to.equal("CertificateInvalid");
+    const expiredAt = new Date(Date.now() - 60_000);
+    const expired = await makeCertificate({ name: "alice", issuer: root, expiredAt });
+    const { liveness } = await probe(expired);
+    expect(liveness.reason).to.equal("CertificateInvalid");
+    expect(liveness.message).to.contain("the client certificate has expired");
   });
 
   it("is the only one that is shown it: a storage host that wants one sees none", async () => {

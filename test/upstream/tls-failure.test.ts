@@ -41,7 +41,7 @@ describe("tlsFailure()", () => {
     ["ERR_SSL_SSLV3_ALERT_HANDSHAKE_FAILURE", "", /wants a client certificate, or/, /ECDHE/],
     ["ERR_SSL_TLSV1_ALERT_UNKNOWN_CA", "", /does not accept the client cert/, /clientCertSecret/],
     ["ERR_SSL_SSL/TLS_ALERT_BAD_CERTIFICATE", "", /does not accept the client cert/, /Secret/],
-    ["ERR_SSL_SSLV3_ALERT_CERTIFICATE_EXPIRED", "", /does not accept the client cert/, /Secret/],
+    ["ERR_SSL_SSLV3_ALERT_CERTIFICATE_EXPIRED", "", /client certificate has expired/, /renew/],
     ["ERR_SSL_TLSV1_ALERT_PROTOCOL_VERSION", "", /neither TLS 1\.2 nor TLS 1\.3/, /older/],
     ["ERR_SSL_UNSUPPORTED_PROTOCOL", "", /neither TLS 1\.2 nor TLS 1\.3/, /older/],
     ["ERR_SSL_TLSV1_ALERT_NO_APPLICATION_PROTOCOL", "", /HTTP\/1\.1/, /HTTP\/2 alone/],
