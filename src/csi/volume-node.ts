@@ -12,10 +12,10 @@ import { type RenderedVolume, type RenderOptions, renderVolume } from "./render-
 import {
   failedPrecondition,
   invalidArgument,
+  keepingRecord,
   notFound,
   RpcError,
   toRpcError,
-  unavailable,
 } from "./rpc-error.ts";
 import { checkMountPoint, makeMountPoint, removeMountPoint, resolveTarget } from "./target-path.ts";
 import { findUnusable } from "./volume-connectors.ts";
@@ -33,7 +33,8 @@ export interface VolumeNode {
   /**
    * Mounts a volume and writes its files, or refreshes the files of a mounted volume. A published volume keeps its last
    * good files whatever happens, and a refresh that fails is no failure of the call until their token has expired.
-   * @throws RpcError or Unavailable; a first publish that fails is undone by then
+   * @throws RpcError; a first publish that fails is undone by then. Its code is one after which the kubelet unpublishes
+   *   the volume with its Pod, unless no kubelet can have made the request
    */
   publish(request: PublishRequest, signal?: AbortSignal): Promise<void>;
   /**
@@ -107,7 +108,7 @@ export function createVolumeNode(options: VolumeNodeOptions): VolumeNode {
       write(path, volume);
       log("info", "volume published", { ...fields, connectors: volume.connectors });
     } catch (error) {
-      // After a final error the kubelet never calls unpublish, so nothing may stay behind.
+      // CSI promises no unpublish after a failed publish, so nothing may stay behind.
       await remove(path).catch((error: unknown) =>
         log("error", "a failed publish could not be undone", { ...fields, error }),
       );
@@ -133,32 +134,35 @@ export function createVolumeNode(options: VolumeNodeOptions): VolumeNode {
         fields,
       );
     } catch (error) {
-      const { message, cause } = toRpcError(error);
+      const { message, cause, reason } = toRpcError(error);
       conditions.set(path, [`the volume keeps its last files: ${message}`], {
         ...fields,
         error: cause,
       });
       if (record !== undefined && record.tokenExpiresAt.getTime() > now()) return;
-      throw unavailable(`the volume's files are out of date: ${message}`);
+      throw new RpcError(status.UNAVAILABLE, `the volume's files are out of date: ${message}`, {
+        reason,
+      });
     }
   };
 
   return {
     async publish(request, signal) {
       requireVolumeId(request);
+      requireMountCapability(request);
       const path = await resolveTarget("target_path", request.targetPath);
-      if (path === undefined) {
-        throw failedPrecondition(
-          `target_path ${show(request.targetPath)}: its parent folder does not exist; create it`,
-        );
-      }
-      const publishNow = async (): Promise<void> => {
+      const publishTo = async (path: string): Promise<void> => {
         await checkMountPoint(path);
         const isMounted = await mounts.keepOne(path);
         const isPublished = isMounted && findGeneration(path) !== undefined;
         await (isPublished ? refresh(path, request) : begin(path, request, isMounted, signal));
       };
-      await queue.run(path, publishNow, signal);
+      try {
+        if (path === undefined) throw missingParent(request.targetPath);
+        await queue.run(path, () => publishTo(path), signal);
+      } catch (error) {
+        throw keepingRecord(error);
+      }
     },
 
     async unpublish(request, signal) {
@@ -194,6 +198,17 @@ export function createVolumeNode(options: VolumeNodeOptions): VolumeNode {
       return queue.run(path, statsNow, signal);
     },
   };
+}
+
+const missingParent = (path: string): RpcError =>
+  failedPrecondition(`target_path ${show(path)}: its parent folder does not exist; create it`);
+
+function requireMountCapability({ volumeCapability }: PublishRequest): void {
+  if (volumeCapability?.mount != null) return;
+  const found = show(volumeCapability?.accessType);
+  throw invalidArgument(
+    `volume_capability: found ${found}, wanted mount: a block device can't hold files`,
+  );
 }
 
 function requireVolumeId({ volumeId }: { readonly volumeId: string }): void {

@@ -44,12 +44,6 @@ export function parseVolumeRequest(request: PublishRequest): VolumeRequest {
     namespace,
     "the Pod's namespace: set podInfoOnMount: true in the CSIDriver",
   );
-  demand(
-    mount != null,
-    "volume_capability",
-    request.volumeCapability?.accessType,
-    "mount: a block device can't hold files",
-  );
   const fsType = mount?.fsType ?? "";
   demand(fsType === "" || fsType === "tmpfs", "csi.fsType", fsType, '"tmpfs" or nothing');
   const mountFlags = mount?.mountFlags ?? [];

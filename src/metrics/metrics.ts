@@ -116,17 +116,25 @@ const callBucketsSeconds = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5, 30];
 
 /** Counts the calls of the kubelet, and volumes. */
 export interface CsiMetrics {
-  /** @param code the gRPC status: `OK`, `NOT_FOUND` */
-  called(operation: "publish" | "unpublish", code: string, durationSeconds: number): void;
+  called(operation: "publish" | "unpublish", outcome: CallOutcome): void;
   /** Sets how many volumes there are. */
   volumes(count: number): void;
+}
+
+/** How a call of the kubelet ended. */
+export interface CallOutcome {
+  /** The gRPC status that the kubelet got: `OK`, `UNAVAILABLE`. */
+  readonly code: string;
+  /** What was wrong, by the name of the gRPC status that says it best: `NOT_FOUND`; `OK` where nothing was. */
+  readonly reason: string;
+  readonly durationSeconds: number;
 }
 
 function createCsiMetrics(registers: Registry[]): CsiMetrics {
   const calls = new Counter({
     name: "oci_connector_csi_calls_total",
     help: "Calls of the kubelet.",
-    labelNames: ["operation", "code"],
+    labelNames: ["operation", "code", "reason"],
     registers,
   });
   const duration = new Histogram({
@@ -142,8 +150,8 @@ function createCsiMetrics(registers: Registry[]): CsiMetrics {
     registers,
   });
   return {
-    called(operation, code, durationSeconds) {
-      calls.inc({ operation, code });
+    called(operation, { code, reason, durationSeconds }) {
+      calls.inc({ operation, code, reason });
       duration.observe({ operation }, durationSeconds);
     },
     volumes: (count) => volumes.set(count),

@@ -138,13 +138,18 @@ function metered(node: VolumeNode, metrics: CsiMetrics): VolumeNode {
     call: Promise<void>,
   ): Promise<void> => {
     const begin = performance.now();
-    const count = (code: status): void =>
-      metrics.called(operation, status[code], (performance.now() - begin) / 1000);
+    const count = (code: status, reason: status): void =>
+      metrics.called(operation, {
+        code: status[code],
+        reason: status[reason],
+        durationSeconds: (performance.now() - begin) / 1000,
+      });
     try {
       await call;
-      count(status.OK);
+      count(status.OK, status.OK);
     } catch (error) {
-      count(toRpcError(error).code);
+      const { code, reason } = toRpcError(error);
+      count(code, reason);
       throw error;
     }
   };

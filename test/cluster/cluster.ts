@@ -4,6 +4,7 @@
  */
 import { type Kubectl, kubectlWith } from "./kubectl.ts";
 import { startOwnCluster } from "./own-cluster.ts";
+import type { RestartOptions } from "./program.ts";
 
 export interface Cluster {
   /** Whether it was started here. What is marked with "own" below throws elsewhere. */
@@ -33,9 +34,8 @@ export interface RunOptions {
   readonly input?: string;
 }
 
-export interface ProgramOptions {
+export interface ProgramOptions extends RestartOptions {
   readonly node?: string | undefined;
-  readonly signal?: NodeJS.Signals | undefined;
 }
 
 export interface ClusterOptions {

@@ -166,8 +166,8 @@ export async function openCluster(folder: string): Promise<Cluster> {
         loadImage(await readNode(join(folder, name)), image);
       await Promise.all(state.nodes.map(loadTo));
     },
-    async restart(program, { node, signal } = {}) {
-      await restartProgram(await placeOf(folder, node ?? state.nodes[0]), program, signal);
+    async restart(program, { node, ...options } = {}) {
+      await restartProgram(await placeOf(folder, node ?? state.nodes[0]), program, options);
     },
     stop: () => endCluster(folder),
   };

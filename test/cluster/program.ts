@@ -67,14 +67,23 @@ export async function stopProgram(
   await rm(stateFile(place, name));
 }
 
+/** How a program is ended and started again. */
+export interface RestartOptions {
+  /** SIGTERM unless given. */
+  readonly signal?: NodeJS.Signals | undefined;
+  /** What is done while it does not run. */
+  readonly meanwhile?: (() => Promise<void>) | undefined;
+}
+
 /** Ends a program and starts it as it was. */
 export async function restartProgram(
   place: Place,
   name: string,
-  signal: NodeJS.Signals = "SIGTERM",
+  { signal = "SIGTERM", meanwhile }: RestartOptions = {},
 ): Promise<void> {
   const { argv } = await readState(place, name);
   await stopProgram(place, name, signal);
+  await meanwhile?.();
   await startProgram(place, name, argv);
 }
 

@@ -237,17 +237,25 @@ describe("the CSI volume node", function () {
   });
 
   describe("that is asked for a volume that can't be", () => {
-    const refused = async (
-      request: Parameters<typeof publishRequest>[1],
-      code: string,
-      ...parts: string[]
-    ) => {
+    type Request = Parameters<typeof publishRequest>[1];
+    const attempt = async (request: Request, parts: readonly string[]) => {
       const error = await driver.failure(driver.publish(publishRequest(target, request)));
-      expect(error.code).to.equal(code);
       for (const part of parts) expect(error.details).to.include(part);
       expect(await mountIdsAt(target)).to.deep.equal([]);
       expect(await isThere()).to.equal(false);
       return error;
+    };
+    /** @param reason the code in the log; the kubelet gets one by which it keeps its record of the volume */
+    const refused = async (request: Request, reason: string, ...parts: readonly string[]) => {
+      const error = await attempt(request, parts);
+      expect(error.code).to.equal(reason === "RESOURCE_EXHAUSTED" ? reason : "UNAVAILABLE");
+      const line = driver.logged("NodePublishVolume failed").at(-1);
+      expect(line?.reason).to.equal(`${reason}: ${error.details}`);
+      return error;
+    };
+    /** What no kubelet asks. */
+    const impossible = async (request: Request, ...parts: readonly string[]) => {
+      expect((await attempt(request, parts)).code).to.equal("INVALID_ARGUMENT");
     };
 
     it("names everything that is wrong in one message", async () => {
@@ -268,7 +276,7 @@ describe("the CSI volume node", function () {
       );
     });
 
-    it("wants an id", () => refused({ volumeId: "" }, "INVALID_ARGUMENT", "volume_id"));
+    it("wants an id", () => impossible({ volumeId: "" }, "volume_id"));
 
     it("wants an absolute, normalised path", async () => {
       for (const targetPath of [
@@ -281,7 +289,7 @@ describe("the CSI volume node", function () {
         "/a//b",
         "/a\0",
       ]) {
-        await refused({ targetPath }, "INVALID_ARGUMENT", "target_path");
+        await impossible({ targetPath }, "target_path");
       }
     });
 
@@ -293,10 +301,14 @@ describe("the CSI volume node", function () {
         ["/proc/self/x", "ENOENT"],
         ["/sys/x", "EPERM"],
         [join(driver.folder, "x".repeat(300)), "ENAMETOOLONG"],
+      ] as const) {
+        await refused({ targetPath }, "INVALID_ARGUMENT", "target_path", code);
+      }
+      for (const [targetPath, code] of [
         [join(driver.folder, "x".repeat(300), "mount"), "ENAMETOOLONG"],
         [join(loop, "mount"), "ELOOP"],
       ] as const) {
-        await refused({ targetPath }, "INVALID_ARGUMENT", "target_path", code);
+        await impossible({ targetPath }, "target_path", code);
       }
     });
 
@@ -308,8 +320,8 @@ describe("the CSI volume node", function () {
       ));
 
     it("wants a mount", async () => {
-      await refused({ volumeCapability: { block: {} } }, "INVALID_ARGUMENT", 'found "block"');
-      await refused({ volumeCapability: null }, "INVALID_ARGUMENT", "volume_capability");
+      await impossible({ volumeCapability: { block: {} } }, 'found "block"');
+      await impossible({ volumeCapability: null }, "volume_capability");
     });
 
     it("wants a group that there can be", async () => {
@@ -427,7 +439,7 @@ describe("the CSI volume node", function () {
       ] as const) {
         const path = join(driver.folder, name);
         const error = await driver.failure(driver.publish(publishRequest(path)));
-        expect(error.code).to.equal("FAILED_PRECONDITION");
+        expect(error.code).to.equal("UNAVAILABLE");
         expect(error.details).to.include(`found ${found}`);
       }
       const below = driver.publish(publishRequest(join(driver.folder, "file", "volume")));
@@ -444,10 +456,9 @@ describe("the CSI volume node", function () {
       execFileSync("mount", ["-t", "tmpfs", "somebody else's", target]);
       const calls = [driver.publish(publishRequest(target)), driver.unpublish(target)];
       // All are waited for at once: one that fails while another is waited for would be nobody's.
-      for (const error of await Promise.all(calls.map(driver.failure))) {
-        expect(error.code).to.equal("FAILED_PRECONDITION");
-        expect(error.details).to.include("tmpfs (somebody else's)");
-      }
+      const errors = await Promise.all(calls.map(driver.failure));
+      expect(errors.map(({ code }) => code)).to.deep.equal(["UNAVAILABLE", "FAILED_PRECONDITION"]);
+      for (const { details } of errors) expect(details).to.include("tmpfs (somebody else's)");
       expect(await mountIdsAt(target)).to.have.lengthOf(1);
     });
 

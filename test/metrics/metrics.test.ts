@@ -30,7 +30,7 @@ function touch({ proxy, csi, controller, api }: Metrics): void {
   proxy.requestEnded(request);
   proxy.tokenNeeded("team-a/harbor", "fetched");
   proxy.connectionShed("connections");
-  csi.called("publish", "OK", 0.1);
+  csi.called("publish", { code: "OK", reason: "OK", durationSeconds: 0.1 });
   csi.volumes(3);
   controller.reconciled("ready", 0.1);
   controller.conditions("team-a/harbor", new Map([["Ready", "True"]]));

@@ -3,8 +3,8 @@ import type { Cluster } from "../cluster.ts";
 
 export interface ContainerChoice {
   readonly node: string;
-  /** The container's name in its Pod. */
-  readonly container: string;
+  /** The container's name in its Pod; any unless given, that of the Pod's network included. */
+  readonly container?: string;
   /** The Pod's name; any unless given. */
   readonly pod?: string;
 }
@@ -20,7 +20,7 @@ export async function signalContainers(
     cluster.run(["ctr", "--address", socket, "-n", "k8s.io", ...args], { node });
   const label = (name: string, value: string): string => `labels."io.kubernetes.${name}"==${value}`;
   const filters = [
-    label("container.name", container),
+    ...(container === undefined ? [] : [label("container.name", container)]),
     ...(pod === undefined ? [] : [label("pod.name", pod)]),
   ];
   const ids = (await ctr("containers", "ls", "-q", filters.join(","))).split("\n");

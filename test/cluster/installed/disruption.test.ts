@@ -4,7 +4,7 @@ import { type ClientPods, clientPods, failuresOf, nodes, tellLoops } from "./cli
 import { signalContainers } from "./containers.ts";
 import { type InstalledCluster, installedCluster, system, until } from "./installed-cluster.ts";
 import { type NodeRegistry, startNodeRegistry } from "./node-registry.ts";
-import { connector, login, namespace, restricted, right } from "./objects.ts";
+import { connector, login, namespace, pod, restricted, right } from "./objects.ts";
 
 const team = "disruption";
 const users = { alice: "password-of-alice" };
@@ -156,6 +156,39 @@ describe("running Pods, while what serves them ends and begins again", function 
     });
     tellLoops("kubelet killed", results);
     expect(failuresOf(results)).to.deep.equal([]);
+  });
+
+  it("end after a reboot of their node, though their Connector is gone by then", async () => {
+    const at = { namespace: team, name: "passing" };
+    await cluster.apply(
+      connector(at, { address: registry.url, secret: "alice" }),
+      ...right(at, { connectors: ["passing"], of: team }),
+      pod(at, { volume: { connectors: "passing" }, pod: { nodeName: "node2" } }),
+    );
+    await cluster.wait("condition=Ready", "pod/passing", team);
+    const uid = (await cluster.get("pod", "passing", team))?.metadata.uid ?? "";
+    const ofPod = async (): Promise<readonly string[]> =>
+      (await mounts("node2")).filter((line) => line.includes(uid));
+    expect(await ofPod()).to.have.length(1);
+    await cluster.restart("kubelet", {
+      node: "node2",
+      signal: "SIGKILL",
+      async meanwhile() {
+        await signalContainers(cluster, { node: "node2", pod: "passing" }, "SIGKILL");
+        const [, target = ""] = (await ofPod())[0]?.split(" ") ?? [];
+        await cluster.run(["umount", target], { node: "node2" });
+        await cluster.kubectl(["delete", "connector", "passing", "-n", team]);
+      },
+    });
+    await until(async () => {
+      const events = await cluster.list<{ reason: string; message: string }>("events", team);
+      return events.some(
+        ({ reason, message }) =>
+          reason === "FailedMount" && message.includes(`"${team}/passing" not found`),
+      );
+    }, "no event says that the Connector is gone");
+    await cluster.kubectl(["delete", "pod", "passing", "-n", team, "--timeout=60s"]);
+    expect(await ofPod()).to.deep.equal([]);
   });
 
   it("do not notice that containerd begins again", async () => {
