@@ -17,8 +17,8 @@ export interface DoctorSettings {
   readonly serviceAccount: ServiceAccountRef | undefined;
   /** The context of the kubeconfig; undefined for its current one. */
   readonly context: string | undefined;
-  /** The namespace of the installation. */
-  readonly installNamespace: string;
+  /** The namespace of the installation; undefined for the one in which it is found. */
+  readonly installNamespace: string | undefined;
   readonly output: OutputFormat;
 }
 
@@ -30,7 +30,7 @@ export function readDoctor(
   const line = readCommandLine(args, {
     "service-account": "",
     context: "",
-    "install-namespace": POD_NAMESPACE ?? "connectors-system",
+    "install-namespace": POD_NAMESPACE ?? "",
     output: "text",
   });
   const { text, problems, positionals } = line;
@@ -46,16 +46,24 @@ export function readDoctor(
     problems.push(problem("argument", undefined, wanted));
   }
   const installNamespace = text("install-namespace");
-  if (!isNamespace(installNamespace)) {
+  if (!isNamespaceOrNothing(installNamespace)) {
     problems.push(problem("--install-namespace", installNamespace, namespaceRule));
   }
   const output = readOutputFormat(line);
   if (!connector.ok || problems.length > 0) return { ok: false, problems };
   const context = text("context") || undefined;
   const ref = connector.value;
-  const settings = { connector: ref, serviceAccount, context, installNamespace, output };
+  const settings = {
+    connector: ref,
+    serviceAccount,
+    context,
+    installNamespace: installNamespace || undefined,
+    output,
+  };
   return { ok: true, value: { name: "doctor", settings } };
 }
+
+const isNamespaceOrNothing = (text: string): boolean => text === "" || isNamespace(text);
 
 function connectorIn([text, ...others]: readonly string[]): Checked<ConnectorRef | undefined> {
   if (text === undefined) return { ok: true, value: undefined };

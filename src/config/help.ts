@@ -142,8 +142,8 @@ the rights of the kubeconfig. The exit code is 1 where anything has FAILED.
   --service-account NAME  whose right to use the connector is looked at: NAMESPACE/NAME
   --context NAME          of the kubeconfig (default: the current one, and in a Pod the Pod's own account)
   --install-namespace NAME
-                          where all is installed (default connectors-system, and in a Pod of the
-                          installation the Pod's own)
+                          where all is installed (default: where the DaemonSet is found, and in a Pod
+                          of the installation the Pod's own)
   --output FORMAT         text or json (default text)
 
 example:

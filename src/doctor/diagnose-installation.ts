@@ -1,9 +1,11 @@
 import { connectorApiVersion } from "../connector/connector.ts";
+import { property } from "../connector/document.ts";
 import { caConfigMapName, keysSecretName } from "../connector/proxy-keys.ts";
 import { checkApiServer, checkDefinition, minorVersion } from "./check-api-server.ts";
 import { checkDriver } from "./check-driver.ts";
 import { checkCertificates, checkKeys, checkProxyService } from "./check-proxy.ts";
 import { checkPushRights, type ObservedRights } from "./check-push-rights.ts";
+import { checkSettings } from "./check-settings.ts";
 import { checkController, checkDaemonSet, checkRegistration } from "./check-workloads.ts";
 import type { ClusterReader, Observed } from "./cluster-reader.ts";
 import { type InstalledSettings, readInstalledSettings } from "./installed-settings.ts";
@@ -16,6 +18,25 @@ export interface InstallationNames {
   readonly daemonSet: string;
   readonly controller: string;
   readonly proxyService: string;
+}
+
+/** Where the manifests install everything, unless an overlay says otherwise. */
+export const defaultInstallNamespace = "connectors-system";
+
+/**
+ * Finds out where everything is installed, by the DaemonSet.
+ * @returns the default where there is none, or where DaemonSets can't be listed
+ */
+export async function findInstallNamespace(
+  cluster: ClusterReader,
+  { daemonSet }: Pick<InstallationNames, "daemonSet">,
+): Promise<string> {
+  const labelSelector = "app.kubernetes.io/name=oci-connector";
+  const found = await cluster.list("/apis/apps/v1/daemonsets", { labelSelector });
+  const metadata = (found.state === "found" ? found.value : [])
+    .map((object) => property(object, "metadata"))
+    .find((one) => property(one, "name") === daemonSet);
+  return String(property(metadata, "namespace") ?? defaultInstallNamespace);
 }
 
 /** What to check of an installation, and how. */
@@ -58,6 +79,7 @@ export async function diagnoseInstallation(
       apiServer,
       checkDefinition(observed.definition, observed.discovered),
       checkDriver(observed.driver, { audience, minor: minorVersion(version) }),
+      checkSettings(settings.texts, { CSIDriver: observed.driver, DaemonSet: observed.daemonSet }),
       checkDaemonSet(observed.daemonSet, names),
       checkRegistration(observed.csiNodes, observed.nodes, names),
       checkController(observed.controller, ref(names.controller)),

@@ -4,6 +4,8 @@ import type { ClusterReader, Observed } from "./cluster-reader.ts";
 
 /** The operator's settings (daemonset/settings.env), or their defaults where they can't be read. */
 export interface InstalledSettings {
+  /** All settings as they are in the ConfigMap; undefined where it can't be read. */
+  readonly texts: Readonly<Record<string, string>> | undefined;
   readonly audience: string | undefined;
   readonly clusterDomain: string;
   readonly separatePush: boolean;
@@ -20,18 +22,22 @@ export async function readInstalledSettings(
   const name = daemonSet.state === "found" ? configMapOf(daemonSet.value) : undefined;
   const path = `/api/v1/namespaces/${namespace}/configmaps/${name}`;
   const configMap = name === undefined ? undefined : await cluster.get(path);
-  const data = configMap?.state === "found" ? property(configMap.value, "data") : undefined;
-  const text = (key: string): string | undefined => {
-    const value = property(data, key);
-    return typeof value === "string" ? value : undefined;
-  };
+  const texts = configMap?.state === "found" ? textsOf(configMap.value) : undefined;
+  const text = (key: string): string | undefined => texts?.[key];
   return {
+    texts,
     audience: text("AUDIENCE"),
     clusterDomain: text("CLUSTER_DOMAIN") ?? "cluster.local",
     separatePush: text("SEPARATE_PUSH") === "true",
     requireProxyVerb: text("REQUIRE_PROXY_VERB") === "true",
     defaultPermission: text("DEFAULT_PERMISSION") === "namespace" ? "namespace" : "none",
   };
+}
+
+/** The entries of a ConfigMap. */
+function textsOf(configMap: unknown): Readonly<Record<string, string>> {
+  const entries = Object.entries(property(configMap, "data") ?? {});
+  return Object.fromEntries(entries.map(([key, value]) => [key, String(value)]));
 }
 
 /** The name of the ConfigMap with the settings. It has a hash in it, so only the DaemonSet knows it. */

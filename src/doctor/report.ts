@@ -45,7 +45,8 @@ export const notChecked = (subject: string, found: string, advice?: string): Fin
 });
 
 /** The advice that restores whatever of the installation is missing or was changed. */
-export const installAdvice = "install it again: kubectl apply -k daemonset/";
+export const installAdvice =
+  "apply your overlay again: kubectl apply -k my-cluster/ (docs/install.md)";
 
 /** A section of a report. */
 export interface Section {

@@ -6,7 +6,7 @@ import { driverName } from "../csi/server.ts";
 import type { LookupAddresses } from "../doctor/check-connector.ts";
 import { createClusterReader } from "../doctor/cluster-reader.ts";
 import { diagnoseConnector } from "../doctor/diagnose-connector.ts";
-import { diagnoseInstallation } from "../doctor/diagnose-installation.ts";
+import { diagnoseInstallation, findInstallNamespace } from "../doctor/diagnose-installation.ts";
 import { type Diagnosis, diagnosisOf, type Section } from "../doctor/report.ts";
 import {
   type ApiAccess,
@@ -58,17 +58,20 @@ const resolveHost: LookupAddresses = async (host) =>
 
 /** Runs all checks. @param resolve resolves hosts; undefined outside of the cluster, where nobody knows its names */
 export async function examine(
-  { connector, serviceAccount, installNamespace }: DoctorSettings,
+  settings: DoctorSettings,
   access: ApiAccess,
   resolve: LookupAddresses | undefined,
 ): Promise<readonly Section[]> {
+  const { connector, serviceAccount } = settings;
   const client = createApiClient({ access });
   const cluster = createClusterReader(client);
-  const { proxyService, nodeDaemonSet, controllerDeployment } = installedNames;
+  const { proxyService, nodeDaemonSet: daemonSet, controllerDeployment } = installedNames;
+  const installNamespace =
+    settings.installNamespace ?? (await findInstallNamespace(cluster, { daemonSet }));
   const names = {
     namespace: installNamespace,
     driver: driverName,
-    daemonSet: nodeDaemonSet,
+    daemonSet,
     controller: controllerDeployment,
     proxyService,
   };

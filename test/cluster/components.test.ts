@@ -1,33 +1,23 @@
 import { mkdir, readdir, writeFile } from "node:fs/promises";
 import { join, relative } from "node:path";
 import { expect } from "chai";
+import { parseAllDocuments } from "yaml";
+import { checkSettings, copiedSettings } from "../../src/doctor/check-settings.ts";
+import type { Observed } from "../../src/doctor/cluster-reader.ts";
 import { cleanup } from "../support/cleanup.ts";
 import { makeTempFolder } from "../support/temp-folder.ts";
 import { type Cluster, startCluster } from "./cluster.ts";
+import { podMonitorDefinition } from "./pod-monitor.ts";
 
 const root = join(import.meta.dirname, "../..");
 
-/** What the Prometheus operator installs, as far as the component monitoring needs it. */
-const podMonitor = {
-  apiVersion: "apiextensions.k8s.io/v1",
-  kind: "CustomResourceDefinition",
-  metadata: { name: "podmonitors.monitoring.coreos.com" },
-  spec: {
-    group: "monitoring.coreos.com",
-    scope: "Namespaced",
-    names: { kind: "PodMonitor", plural: "podmonitors" },
-    versions: [
-      {
-        name: "v1",
-        served: true,
-        storage: true,
-        schema: {
-          openAPIV3Schema: { type: "object", "x-kubernetes-preserve-unknown-fields": true },
-        },
-      },
-    ],
-  },
-};
+/** An object of the manifests. */
+interface Rendered {
+  readonly kind: string;
+  readonly metadata: { readonly name: string; readonly namespace?: string };
+  /** Of a binding. */
+  readonly subjects?: readonly { readonly namespace?: string }[];
+}
 
 /** Every selection of them, none and all included. */
 function subsets(names: readonly string[]): readonly (readonly string[])[] {
@@ -48,7 +38,7 @@ describe("the manifests in daemonset/", function () {
     folder = resources.add(makeTempFolder("components")).path;
     cluster = resources.add(await startCluster({ nodes: 0 }));
     if (!cluster.own) this.skip(); // it installs a definition of somebody else
-    await cluster.kubectl(["apply", "-f", "-"], JSON.stringify(podMonitor));
+    await cluster.kubectl(["apply", "-f", "-"], JSON.stringify(podMonitorDefinition));
     // A dry run makes no namespace, nor a kind for what is to lie in it.
     for (const file of ["namespace.yaml", "crd.yaml"]) {
       const namespace = ["create", "namespace", "connectors-system"];
@@ -59,6 +49,89 @@ describe("the manifests in daemonset/", function () {
   });
   after(resources.stop);
 
+  /** Renders an overlay. @param kustomization what it says beside its base; `BASE` in a text is where that is */
+  async function render(name: string, kustomization: object): Promise<string> {
+    const overlay = join(folder, name);
+    await mkdir(overlay);
+    const base = relative(overlay, join(root, "daemonset"));
+    const text = JSON.stringify({
+      apiVersion: "kustomize.config.k8s.io/v1beta1",
+      kind: "Kustomization",
+      resources: [base],
+      ...kustomization,
+    });
+    await writeFile(join(overlay, "kustomization.yaml"), text.replaceAll("BASE", base));
+    return cluster.kubectl(["kustomize", overlay]);
+  }
+  const allComponents = async (): Promise<readonly string[]> => {
+    const names = await readdir(join(root, "daemonset/components"));
+    return names.map((name) => `BASE/components/${name}`);
+  };
+
+  it("go into any namespace with all of their components", async () => {
+    const components = await allComponents();
+    const notInNamespaces =
+      /^(Namespace|ClusterRole|ClusterRoleBinding|CSIDriver|CustomResourceDefinition|ValidatingAdmission\w+)$/;
+    for (const namespace of ["connectors-system", "platform-oci"]) {
+      const isDefault = namespace === "connectors-system";
+      const text = await render(`in-${namespace}`, {
+        components,
+        ...(isDefault ? {} : { namespace }),
+        configMapGenerator: [
+          {
+            name: "connectors-settings",
+            namespace: "connectors-system",
+            behavior: "merge",
+            literals: ["CLUSTER_DOMAIN=corp.example"],
+          },
+        ],
+      });
+      expect(text.includes("connectors-system"), namespace).to.equal(isDefault);
+      const objects = parseAllDocuments(text).map((document) => document.toJS() as Rendered);
+      const named = objects.filter(({ kind }) => kind === "Namespace");
+      expect(named.map(({ metadata }) => metadata.name)).to.deep.equal([namespace]);
+      const elsewhere = objects.filter(
+        ({ kind, metadata }) => !notInNamespaces.test(kind) && metadata.namespace !== namespace,
+      );
+      expect(elsewhere, namespace).to.deep.equal([]);
+      const subjects = objects.flatMap((object) => object.subjects ?? []);
+      expect(new Set(subjects.map((subject) => subject.namespace))).to.deep.equal(
+        new Set([namespace]),
+      );
+    }
+  });
+
+  it("copy settings of an overlay into fields, with the transformer that is for that", async () => {
+    const literals = [
+      "AUDIENCE=mine",
+      "TOKEN_LIFETIME=7200",
+      "KUBELET_PODS=/k/pods",
+      "KUBELET_PLUGIN=/k/plugins/connectors-csi",
+      "KUBELET_REGISTRATION=/k/plugins_registry",
+    ];
+    const text = await render("settings", {
+      transformers: ["BASE/settings-in-fields"],
+      configMapGenerator: [
+        {
+          name: "connectors-settings",
+          namespace: "connectors-system",
+          behavior: "merge",
+          literals,
+        },
+      ],
+    });
+    expect(text).not.to.contain("/var/lib/kubelet");
+    const objects = parseAllDocuments(text).map((document) => document.toJS() as Rendered);
+    const observed = (kind: string): Observed => ({
+      state: "found",
+      value: objects.find((object) => object.kind === kind),
+    });
+    const data = Object.fromEntries(literals.map((literal) => literal.split("=")));
+    expect(data).to.have.all.keys(copiedSettings.map(({ setting }) => setting));
+    const holders = { CSIDriver: observed("CSIDriver"), DaemonSet: observed("DaemonSet") };
+    expect(checkSettings(data, holders)).to.include({ verdict: "ok" });
+  });
+
   it("are accepted by the API server with every combination of components", async () => {
     const components = await readdir(join(root, "daemonset/components"));
     expect(components).to.include.members(["strict", "openshift", "older-kubernetes"]);
@@ -67,17 +140,10 @@ describe("the manifests in daemonset/", function () {
     // What is there for the time of an update changes nothing of the others, so it is enough to have it beside all of them.
     const lasting = components.filter((name) => !name.startsWith("update-"));
     for (const [index, chosen] of [...subsets(lasting), components].entries()) {
-      const overlay = join(folder, `${index}`);
-      await mkdir(overlay);
-      const base = relative(overlay, join(root, "daemonset"));
-      const kustomization = {
-        apiVersion: "kustomize.config.k8s.io/v1beta1",
-        kind: "Kustomization",
-        resources: [base],
-        components: chosen.map((name) => `${base}/components/${name}`),
-      };
-      await writeFile(join(overlay, "kustomization.yaml"), JSON.stringify(kustomization));
-      const documents = (await cluster.kubectl(["kustomize", overlay])).split(/^---$/m);
+      const text = await render(`${index}`, {
+        components: chosen.map((name) => `BASE/components/${name}`),
+      });
+      const documents = text.split(/^---$/m);
       const unseen = documents.filter((document) => !accepted.has(document));
       const apply = ["apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", "-"];
       if (unseen.length > 0) {

@@ -380,7 +380,7 @@ describe("the command line of oci-connector", () => {
       const nothing = { connector: undefined, serviceAccount: undefined, context: undefined };
       expect(read("doctor")).to.deep.equal({
         name: "doctor",
-        settings: { ...nothing, installNamespace: "connectors-system", output: "text" },
+        settings: { ...nothing, installNamespace: undefined, output: "text" },
       });
     });
 

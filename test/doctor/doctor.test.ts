@@ -68,6 +68,37 @@ describe("the doctor", function () {
   const changeSpec = (plural: string, name: string, namespace: string, more: object): void =>
     change(plural, name, namespace, { spec: { ...specOf(plural, name, namespace), ...more } });
 
+  const changeData = (more: Readonly<Record<string, string>>): void => {
+    const name = "connectors-settings";
+    const { data } = server.get("configmaps", name, system) as unknown as { data: object };
+    change("configmaps", name, system, { data: { ...data, ...more } });
+  };
+
+  it("finds the namespace of the installation, unless told", async () => {
+    const titles = async (installNamespace: string | undefined): Promise<readonly string[]> => {
+      const sections = await examine(
+        { ...settings, connector: undefined, installNamespace },
+        server.access,
+        undefined,
+      );
+      return sections.map(({ title }) => title);
+    };
+    const { metadata: _, ...daemonSet } = server.get(
+      "daemonsets",
+      "connectors-node",
+      system,
+    ) as unknown as FakeObject;
+    server.remove("daemonsets", "connectors-node", system);
+    expect(await titles(undefined)).to.deep.equal(["Installation in namespace connectors-system"]);
+    const labels = { "app.kubernetes.io/name": "oci-connector" };
+    server.put("daemonsets", {
+      ...daemonSet,
+      metadata: { name: "connectors-node", namespace: "platform-oci", labels },
+    } as FakeObject);
+    expect(await titles(undefined)).to.deep.equal(["Installation in namespace platform-oci"]);
+    expect(await titles("elsewhere")).to.deep.equal(["Installation in namespace elsewhere"]);
+  });
+
   it("finds nothing wrong where nothing is", async () => {
     const found = await findings();
     expect(found.filter(({ verdict }) => verdict !== "ok")).to.deep.equal([]);
@@ -75,6 +106,7 @@ describe("the doctor", function () {
       "API server",
       "Connector definition",
       "CSIDriver",
+      "settings",
       "DaemonSet",
       "registration",
       "controller",
@@ -119,7 +151,7 @@ describe("the doctor", function () {
       verdict: "failed",
       says: [
         "connectors.alauda.io/v1alpha1 is not known to the API server",
-        "kubectl apply -k daemonset/",
+        "kubectl apply -k my-cluster/",
       ],
     },
     {
@@ -213,6 +245,46 @@ describe("the doctor", function () {
       subject: "CSIDriver",
       verdict: "ok",
       says: ["live 3600 s"],
+    },
+    {
+      what: "that tokens live as long as before, though a setting was changed",
+      arrange: () => changeData({ TOKEN_LIFETIME: "7200" }),
+      subject: "settings",
+      verdict: "failed",
+      says: [
+        'TOKEN_LIFETIME is "7200", but the CSIDriver has 3600',
+        "transformers: [../oci-connector/daemonset/settings-in-fields]",
+      ],
+    },
+    {
+      what: "that tokens are for the audience before, though a setting was changed",
+      arrange: () => changeData({ AUDIENCE: "mine" }),
+      subject: "settings",
+      verdict: "failed",
+      says: ['AUDIENCE is "mine", but the CSIDriver has "connectors-proxy"'],
+    },
+    {
+      what: "which folders of the kubelet are not those of the settings",
+      arrange: () =>
+        changeData({
+          KUBELET_PODS: "/k/pods",
+          KUBELET_PLUGIN: "/k/plugins/connectors-csi",
+          KUBELET_REGISTRATION: "/k/plugins_registry",
+        }),
+      subject: "settings",
+      verdict: "failed",
+      says: [
+        'KUBELET_PODS is "/k/pods", but the DaemonSet has "/var/lib/kubelet/pods"',
+        "KUBELET_PLUGIN is",
+        "KUBELET_REGISTRATION is",
+      ],
+    },
+    {
+      what: "that the settings can't be read",
+      arrange: () => server.remove("configmaps", "connectors-settings", system),
+      subject: "settings",
+      verdict: "not checked",
+      says: ["the ConfigMap that the DaemonSet names"],
     },
     {
       what: "that there is no DaemonSet",
@@ -875,7 +947,7 @@ describe("the doctor", function () {
       expect(lines).to.include("Connector team-a/harbor");
       expect(stdout).to.match(/^ {2}ok {11}API server {12}v1\.35\.4 at http:/m);
       expect(stdout).to.match(/^ {2}not checked {2}DNS .* → run the doctor in a Pod$/m);
-      expect(lines.at(-1)).to.equal("19 ok, 1 not checked");
+      expect(lines.at(-1)).to.equal("20 ok, 1 not checked");
     });
 
     it("ends in 1 where something has failed, and shows no secret", async () => {

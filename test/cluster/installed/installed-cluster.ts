@@ -74,12 +74,20 @@ async function start(): Promise<InstalledCluster> {
   }
 }
 
-/** @returns milliseconds until everything was Ready */
-export async function install(cluster: Cluster, folder: string = overlay): Promise<number> {
+/**
+ * @param folder the overlay
+ * @param namespace into which it installs
+ * @returns milliseconds until everything was Ready
+ */
+export async function install(
+  cluster: Cluster,
+  folder: string = overlay,
+  namespace: string = system,
+): Promise<number> {
   const begin = performance.now();
   await cluster.kubectl(["apply", "-k", folder]);
   for (const what of ["daemonset/connectors-node", "deployment/connectors-controller"]) {
-    await cluster.kubectl(["rollout", "status", what, "-n", system, "--timeout=120s"]);
+    await cluster.kubectl(["rollout", "status", what, "-n", namespace, "--timeout=120s"]);
   }
   return performance.now() - begin;
 }

@@ -1,6 +1,8 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expect } from "chai";
+import { readConditions } from "../../../src/controller/conditions.ts";
+import { podMonitorDefinition } from "../pod-monitor.ts";
 import { type InstalledCluster, install, installedCluster, until } from "./installed-cluster.ts";
 import { startNodeRegistry } from "./node-registry.ts";
 import { connector, login, namespace, pod, restricted, right } from "./objects.ts";
@@ -8,6 +10,8 @@ import { connector, login, namespace, pod, restricted, right } from "./objects.t
 const team = "uninstall";
 const users = { alice: "password-of-alice" };
 const root = join(import.meta.dirname, "../../..");
+const overlay = join(root, "test/cluster/install");
+const elsewhere = join(root, "test/cluster/install-elsewhere");
 
 interface Listed {
   readonly kind: string;
@@ -34,7 +38,8 @@ describe("an uninstallation", function () {
     if (cluster !== undefined) await install(cluster);
   });
 
-  async function use(): Promise<void> {
+  /** @param allow what else a team does before its Pod can start */
+  async function use(allow: () => Promise<void> = async () => {}): Promise<void> {
     await cluster.apply(namespace(team, restricted));
     await cluster.apply(
       login({ namespace: team, name: "login" }, "alice", users.alice),
@@ -42,11 +47,10 @@ describe("an uninstallation", function () {
       ...right({ namespace: team, name: "use" }, { connectors: ["harbor"], of: team }),
       pod({ namespace: team, name: "user" }, { volume: { connectors: "harbor" } }),
     );
+    await allow();
     await cluster.wait("condition=Ready", "pod/user", team);
     await cluster.wait("condition=Ready", "connector/harbor", team);
   }
-  const remove = (): Promise<string> =>
-    cluster.kubectl(["delete", "-k", join(root, "test/cluster/install"), "--timeout=120s"]);
   /** Everything in the cluster whose text names us. */
   async function leftovers(): Promise<readonly string[]> {
     const answer = await cluster.kubectl(["api-resources", "--verbs=list", "-o", "name"]);
@@ -61,31 +65,31 @@ describe("an uninstallation", function () {
       // What users have given each other is theirs.
       if (/^Role(Binding)?$/.test(object.kind) && metadata.labels === undefined) return false;
       const text = JSON.stringify({ ...object, metadata });
-      return /connectors-(csi|node|controller|proxy|system|secret|user|admin)|connectors\.alauda\.io|"c-harbor"/.test(
+      return /connectors-(csi|node|controller|proxy|system|secret|user|puller|admin|doctor)|oci-connector|platform-oci|connectors\.alauda\.io|"c-harbor"/.test(
         text,
       );
     });
     return ours.map(({ kind, metadata }) => `${kind} ${metadata.namespace ?? ""}/${metadata.name}`);
   }
 
-  it("in the order of docs/install.md leaves nothing behind", async () => {
-    await use();
+  /** The commands of docs/install.md: the first lists whom to end, the others remove an overlay. */
+  async function documentedCommands(): Promise<readonly [list: string, ...others: string[]]> {
     const text = await readFile(join(root, "docs/install.md"), "utf8");
     const [, section = ""] = /^## Uninstall\n(.*?)(?=^## |$(?![\s\S]))/ms.exec(text) ?? [];
     const [, commands = ""] = /^```sh\n(.*?)^```/ms.exec(section) ?? [];
     expect(commands).to.contain("kubectl delete connectors");
-    // The list names whom to end first; here they are ended.
-    const listed = await cluster.run(["bash", "-euc", listing(commands)]);
+    const [list = "", ...others] = commands.split("\n\n");
+    return [list, ...others];
+  }
+
+  /** Ends all Pods with volumes, and removes everything as docs/install.md says. */
+  async function uninstall(folder: string): Promise<void> {
+    const [list, ...others] = await documentedCommands();
+    const listed = await cluster.run(["bash", "-euc", list]);
     expect(listed).to.contain(`${team}/user`);
-    await cluster.kubectl([
-      "delete",
-      "pods",
-      "-A",
-      "-l",
-      "!app.kubernetes.io/name",
-      "--timeout=120s",
-    ]);
-    const script = commands.replaceAll("-k daemonset/", `-k ${root}/test/cluster/install`);
+    const pods = ["pods", "-A", "-l", "!app.kubernetes.io/name"];
+    await cluster.kubectl(["delete", ...pods, "--timeout=120s"]);
+    const script = others.join("\n").replaceAll("-k my-cluster/", `-k ${folder}`);
     await cluster.run(["bash", "-euc", script]);
     await cluster.kubectl(["delete", "namespace", team, "--timeout=120s"]);
     expect(await leftovers()).to.deep.equal([]);
@@ -96,14 +100,17 @@ describe("an uninstallation", function () {
       const sockets = await cluster.run(["ls", "/var/lib/kubelet/plugins_registry"], { node });
       expect(sockets).to.equal("");
     }
-  });
+  }
 
-  const listing = (commands: string): string => commands.split("\n\n")[0] ?? "";
+  it("in the order of docs/install.md leaves nothing behind", async () => {
+    await use();
+    await uninstall(overlay);
+  });
 
   it("that left Pods behind is mended by another installation: they end", async () => {
     await install(cluster);
     await use();
-    await remove();
+    await cluster.kubectl(["delete", "-k", overlay, "--timeout=120s"]);
     await cluster.kubectl(["delete", "pod", "user", "-n", team, "--wait=false"]);
     await install(cluster);
     await until(
@@ -112,5 +119,27 @@ describe("an uninstallation", function () {
       120,
     );
     await cluster.kubectl(["delete", "namespace", team, "--timeout=120s"]);
+  });
+
+  it("leaves nothing behind of all components, in another namespace", async () => {
+    await cluster.kubectl(["delete", "-k", overlay, "--timeout=120s"]);
+    await cluster.apply(podMonitorDefinition);
+    await cluster.wait("condition=Established", "crd/podmonitors.monitoring.coreos.com", "");
+    await install(cluster, elsewhere, "platform-oci");
+    const driver = await cluster.get("csidriver", "connectors-csi");
+    expect(driver?.spec.tokenRequests[0].expirationSeconds).to.equal(7200);
+    await use(async () => {
+      const binding = ["create", "rolebinding", "pull", "--clusterrole=connectors-puller"];
+      await cluster.kubectl([...binding, `--serviceaccount=${team}:default`, "-n", team]);
+      const message = await until(async () => {
+        const conditions = readConditions(await cluster.get("connector", "harbor", team));
+        return conditions.find(({ reason }) => reason === "SecretForbidden")?.message;
+      }, "no condition SecretForbidden");
+      const [, command = ""] = /`kubectl (.*?)`/.exec(message) ?? [];
+      expect(command).to.contain("--serviceaccount=platform-oci:connectors-controller");
+      await cluster.kubectl(command.split(" "));
+    });
+    await uninstall(elsewhere);
+    await cluster.kubectl(["delete", "crd", "podmonitors.monitoring.coreos.com"]);
   });
 });
