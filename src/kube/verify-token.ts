@@ -50,6 +50,25 @@ const concurrency = 4;
 const volumeAdvice = "read the volume's files again, since the kubelet renews the token in them";
 
 /**
+ * What helps against what an API server says of a token: `Validate` in Kubernetes' pkg/serviceaccount/claims.go. The
+ * kubelet keeps a token until 80 % of its lifetime are over, whatever becomes of the ServiceAccount.
+ */
+const specialAdvice: readonly (readonly [said: RegExp, advice: string])[] = [
+  [
+    /service account UID \(.*\) does not match/,
+    "the ServiceAccount was deleted and made again after this Pod got its token: recreate the Pod",
+  ],
+  [
+    /service account \S+ has been deleted|serviceaccounts? "[^"]*" not found/,
+    "the Pod's ServiceAccount is gone: create it again, and then recreate the Pod",
+  ],
+  [
+    /pod UID \(.*\) does not match/,
+    "the token is that of an earlier Pod with this name: take it from the volume of the Pod that runs now",
+  ],
+];
+
+/**
  * Creates a function that has the API server verify tokens (TokenReview). While the API server is away, tokens that it
  * has accepted before are still accepted until they expire. Tokens are kept as hashes only.
  *
@@ -59,10 +78,10 @@ const volumeAdvice = "read the volume's files again, since the kubelet renews th
  */
 export function createTokenReviewer(options: TokenReviewOptions): VerifyToken {
   const { client, audience, advice = volumeAdvice, now, onLookup, onReject } = options;
-  const refuse = (reason: string): Result<Identity> => ({
-    ok: false,
-    reason: `${reason}; ${advice}`,
-  });
+  const refuse = (reason: string): Result<Identity> => {
+    const [, special] = specialAdvice.find(([said]) => said.test(reason)) ?? [];
+    return { ok: false, reason: `${reason}; ${special ?? advice}` };
+  };
   const results = createLookupCache<Result<Identity>>({
     maxEntries,
     now,

@@ -289,6 +289,36 @@ describe("the answers of a real API server", function () {
       expect(reason).to.contain("not signed with a key of this cluster").and.not.contain(forged);
     });
 
+    it("refuse one whose ServiceAccount was made again, and say to recreate the Pod", async () => {
+      const account = { apiVersion: "v1", kind: "ServiceAccount" };
+      const metadata = { name: "again", namespace: team };
+      await apply({ ...account, metadata });
+      const token = async (): Promise<string> => {
+        const args = ["create", "token", "again", "-n", team, `--audience=${audience}`];
+        return (await cluster.kubectl(args)).trim();
+      };
+      const before = await token();
+      expect((await verify(before)).ok).to.equal(true);
+      const refusal = (): Promise<string> =>
+        eventually(
+          async () => {
+            const result = await verify(before); // past our own cache; the API server has one, too
+            return !result.ok && result.reason;
+          },
+          () => "the token of a ServiceAccount that is gone is still accepted",
+          60_000,
+        );
+      await cluster.kubectl(["delete", "serviceaccount", "again", "-n", team]);
+      expect(await refusal()).to.contain("create it again, and then recreate the Pod");
+      await apply({ ...account, metadata });
+      await eventually(
+        async () => (await refusal()).includes("made again after this Pod got its token: recreate"),
+        () => "it is not said that the Pod has to be recreated",
+        60_000,
+      );
+      expect((await verify(await token())).ok).to.equal(true);
+    });
+
     it("refuse one whose Pod is gone, some time later", async () => {
       await createPod("gone");
       const token = await tokenOf("gone", [`--audience=${audience}`]);

@@ -127,6 +127,22 @@ describe("createTokenReviewer()", () => {
     expect((await verify(goodToken)).ok).to.equal(true);
   });
 
+  it("says what helps against what the API server says", async () => {
+    for (const [error, advice] of [
+      ["service account UID (a) does not match claim (b)", "recreate the Pod"],
+      ['[invalid bearer token, serviceaccounts "builder" not found]', "create it again, and then"],
+      ["service account team-a/builder has been deleted", "create it again, and then"],
+      ["pod UID (a) does not match service account pod ref claim (b)", "an earlier Pod"],
+      ["service account token has been invalidated", "read the volume's files again"],
+    ] as const) {
+      status = { error };
+      time += 10_000;
+      const reason = reasonOf(await verify(goodToken));
+      expect(reason).to.contain(error).and.contain(advice);
+      expect(reason.includes("the kubelet renews"), error).to.equal(error.includes("invalidated"));
+    }
+  });
+
   it("does not accept a token longer than it lasts", async () => {
     const shortLived = tokenWith({ aud: audience, exp: epoch / 1000 + 20 });
     await verify(shortLived);
