@@ -16,6 +16,8 @@ export function programLayers(root: string, compiled: string): readonly LayerCon
         ["/bin/mount", "/bin/mount"],
         ["/bin/umount", "/bin/umount"],
       ],
+      // Node says on stderr, in the middle of the log, if it can't open the folder of the system's certificates.
+      folders: { "/etc/ssl/certs": 0o755 },
       texts: { "/etc/nsswitch.conf": "hosts: files dns\n" }, // or names of /etc/hosts would be asked of DNS first
     },
     { files: productionPackages(root).flatMap((folder) => packageFiles(root, folder)) },

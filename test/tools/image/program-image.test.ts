@@ -56,6 +56,14 @@ describe("the program's image (npm run image)", function () {
     expect(run(["/bin/umount", "--version"])).to.match(/util-linux/);
   });
 
+  it("says nothing of its own when a role reads the roots", () => {
+    const script = "require('node:tls').getCACertificates('system')";
+    const argv = [root, "/bin/node", "-e", script];
+    const options = { encoding: "utf8", env: { PATH: systemPath } } as const;
+    const { status, stdout, stderr } = spawnSync("chroot", argv, options);
+    expect({ status, output: stdout + stderr }).to.deep.equal({ status: 0, output: "" });
+  });
+
   it("opens no debugger on SIGUSR1", () => {
     const flags = entrypoint.filter((word) => word.startsWith("--"));
     const script = `process.kill(process.pid, "SIGUSR1");
