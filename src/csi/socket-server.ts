@@ -1,7 +1,10 @@
+import { once } from "node:events";
 import { chmod, lstat, mkdtemp, rename, rm, unlink } from "node:fs/promises";
+import { connect } from "node:net";
 import { dirname, join } from "node:path";
 import { Server, ServerCredentials } from "@grpc/grpc-js";
-import { unless } from "../error-code.ts";
+import { errorCode, unless } from "../error-code.ts";
+import type { Log } from "../log.ts";
 
 /** What serves gRPC on a Unix socket. */
 export interface SocketServerOptions {
@@ -10,7 +13,11 @@ export interface SocketServerOptions {
   readonly addServices: (server: Server) => void;
   /** How long, in milliseconds, calls in flight may take once the server is stopped. */
   readonly graceMs: number;
+  readonly log: Log;
 }
+
+/** How often it is looked whether the socket is still there. */
+const placeCheckMs = 1_000;
 
 /** A running server. */
 export interface SocketServer {
@@ -19,7 +26,8 @@ export interface SocketServer {
 }
 
 /**
- * Serves gRPC on a Unix socket that only this process's user can open.
+ * Serves gRPC on a Unix socket that only this process's user can open. During an update the next process puts its own
+ * socket there. If that process ends and this one goes on, since the update was taken back, the socket is placed again.
  * @throws Error where the socket can't be placed
  */
 export async function serveOnSocket(options: SocketServerOptions): Promise<SocketServer> {
@@ -31,16 +39,36 @@ export async function serveOnSocket(options: SocketServerOptions): Promise<Socke
         error === null ? resolve() : reject(error),
       );
     });
-  const socket = await placeSocket(options.socketPath, listen).catch((error: unknown) => {
+  const { socketPath, log } = options;
+  let socket = await placeSocket(socketPath, listen).catch((error: unknown) => {
     server.forceShutdown();
     throw error;
   });
+  let hasFailed = false;
+  const keepPlace = async (): Promise<void> => {
+    try {
+      if ((await socket.isPlaced()) || (await isListening(socketPath))) return;
+      socket = await placeSocket(socketPath, listen);
+      const message = "nobody listened on the socket any more, and it was placed again";
+      log("warning", message, { file: socketPath });
+      hasFailed = false;
+    } catch (error) {
+      if (!hasFailed) log("error", "the socket can't be placed again", { file: socketPath, error });
+      hasFailed = true;
+    }
+  };
+  let check: Promise<void> = Promise.resolve();
+  const timer = setInterval(() => {
+    check = check.then(keepPlace);
+  }, placeCheckMs).unref();
   return {
     async stop() {
+      clearInterval(timer);
+      await check;
       await socket.remove();
-      const timer = setTimeout(() => server.forceShutdown(), options.graceMs);
+      const end = setTimeout(() => server.forceShutdown(), options.graceMs);
       await new Promise<void>((resolve) => server.tryShutdown(() => resolve()));
-      clearTimeout(timer);
+      clearTimeout(end);
     },
   };
 }
@@ -50,8 +78,23 @@ const maxPathBytes = 107;
 
 /** A listening socket in its place in the file system. */
 export interface SocketFile {
+  /** Whether it is still there. */
+  readonly isPlaced: () => Promise<boolean>;
   /** Removes the socket, unless another process has put its own there in the meantime. */
   readonly remove: () => Promise<void>;
+}
+
+/** Whether a process listens on a socket. What a killed process has left is a socket that refuses. */
+async function isListening(path: string): Promise<boolean> {
+  const socket = connect(path);
+  try {
+    await once(socket, "connect");
+    return true;
+  } catch (error) {
+    return !["ENOENT", "ECONNREFUSED"].includes(String(errorCode(error)));
+  } finally {
+    socket.destroy();
+  }
 }
 
 /**
@@ -82,10 +125,14 @@ export async function placeSocket(
     await chmod(own, 0o600);
     const { dev, ino } = await lstat(own);
     await rename(own, path);
+    const isPlaced = async (): Promise<boolean> => {
+      const now = await lstat(path).catch(unless(undefined, "ENOENT"));
+      return now?.dev === dev && now.ino === ino;
+    };
     return {
+      isPlaced,
       async remove() {
-        const now = await lstat(path).catch(unless(undefined, "ENOENT"));
-        if (now?.dev === dev && now.ino === ino) await unlink(path);
+        if (await isPlaced()) await unlink(path);
       },
     };
   } finally {

@@ -10,6 +10,7 @@ import { csi } from "../../src/csi/proto.ts";
 import { serveCsi } from "../../src/csi/server.ts";
 import type { SocketServer } from "../../src/csi/socket-server.ts";
 import type { VolumeNode } from "../../src/csi/volume-node.ts";
+import { eventually } from "../support/eventually.ts";
 import { invoke, makeFolder, removeFolder } from "./csi-driver.ts";
 
 describe("CSI server", function () {
@@ -136,6 +137,51 @@ describe("CSI server", function () {
     expect(await versionAt()).to.equal("2");
     await older.stop();
     expect(await versionAt()).to.equal("2");
+  });
+
+  it("comes back when the server that took its place stops", async () => {
+    const lines: string[] = [];
+    await serve({ version: "1", log: (_level, message) => lines.push(message) });
+    const newer = await serve({ version: "2" });
+    await sleep(1_500); // it looks after its socket every second, and leaves that of one that runs
+    expect(await versionAt()).to.equal("2");
+    await newer.stop();
+    await eventually(
+      async () => (await versionAt().catch(() => "none")) === "1",
+      () => `nobody is there: ${lines}`,
+      10_000,
+    );
+    expect(lines).to.deep.equal([
+      "nobody listened on the socket any more, and it was placed again",
+    ]);
+  });
+
+  it("comes back when the server that took its place is killed, and its socket is left", async () => {
+    await serve({ version: "1" });
+    const newer = createServer();
+    const other = join(folder, "other.sock");
+    await new Promise<void>((resolve) => newer.listen(other, resolve));
+    await rename(other, socketPath);
+    await new Promise((resolve) => newer.close(resolve));
+    await eventually(
+      async () => (await versionAt().catch(() => "none")) === "1",
+      () => "nobody is there",
+      10_000,
+    );
+  });
+
+  it("says once that its folder is gone, and comes back with it", async () => {
+    const lines: string[] = [];
+    await serve({ version: "1", log: (_level, message) => lines.push(message) });
+    await removeFolder(folder);
+    await sleep(2_500);
+    expect(lines).to.deep.equal(["the socket can't be placed again"]);
+    await mkdir(folder);
+    await eventually(
+      async () => (await versionAt().catch(() => "none")) === "1",
+      () => "nobody is there",
+      10_000,
+    );
   });
 
   it("removes its socket when it stops", async () => {

@@ -1,5 +1,8 @@
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { expect } from "chai";
+import { parse } from "yaml";
 import { type ClientPods, clientPods, failuresOf, nodes, tellLoops } from "./client-pods.ts";
 import { signalContainers } from "./containers.ts";
 import { type InstalledCluster, installedCluster, system, until } from "./installed-cluster.ts";
@@ -22,6 +25,11 @@ interface OurPod {
     }[];
   };
 }
+
+/** The DaemonSet as it is installed; that of the tests does not wait as long. */
+const shipped = parse(
+  readFileSync(join(import.meta.dirname, "../../../daemonset/daemonset.yaml"), "utf8"),
+) as { readonly spec: { readonly minReadySeconds: number } };
 
 describe("running Pods, while what serves them ends and begins again", function () {
   this.timeout(180_000);
@@ -52,6 +60,8 @@ describe("running Pods, while what serves them ends and begins again", function 
 
   const ours = (): Promise<readonly OurPod[]> =>
     cluster.list<OurPod>("pods", system, "-l", "app.kubernetes.io/name=oci-connector");
+  const nodePods = async (): Promise<readonly OurPod[]> =>
+    (await ours()).filter(({ metadata }) => metadata.name.startsWith("connectors-node-"));
   /** Waits until all of ours runs, and every node has the driver. */
   const healthy = (): Promise<boolean> =>
     until(async () => {
@@ -210,6 +220,47 @@ describe("running Pods, while what serves them ends and begins again", function 
     expect(failuresOf(results)).to.deep.equal([]);
   });
 
+  /** A change of the proxy that no node may get beyond the first. */
+  const broken: Readonly<Record<string, object>> = {
+    "can't start": { args: ["no-such-role"] },
+    // As one whose limit of memory is too small.
+    "is ready, and dies some seconds later": {
+      command: [
+        "/bin/node",
+        "--import=data:text/javascript,setTimeout(()=>process.exit(1),6000)",
+        "/app/dist/main.js",
+      ],
+    },
+  };
+  for (const [what, change] of Object.entries(broken)) {
+    it(`do not notice an update whose proxy ${what}, beyond the first node`, async () => {
+      const before = await nodePods();
+      const containers = [{ name: "proxy", ...change }];
+      const spec = {
+        minReadySeconds: shipped.spec.minReadySeconds,
+        template: { spec: { containers } },
+      };
+      const results = await clients.whilePulling(image, async () => {
+        const patch = ["patch", "daemonset", "connectors-node", "-n", system, "-p"];
+        await cluster.kubectl([...patch, JSON.stringify({ spec })]);
+        const isNew = ({ metadata }: OurPod): boolean =>
+          !before.some((old) => old.metadata.name === metadata.name);
+        await until(async () => (await nodePods()).some(isNew), "no new Pod comes");
+        // Long enough for the next node to have its turn, where a Pod counts as soon as it is ready.
+        await sleep("args" in change ? 3_000 : 9_000);
+        const now = await nodePods();
+        expect(now.filter(isNew)).to.have.length(1);
+        expect(now.length).to.equal(before.length + 1);
+        await cluster.kubectl(["rollout", "undo", "daemonset/connectors-node", "-n", system]);
+        await until(async () => !(await nodePods()).some(isNew), "the new Pod stays", 120);
+        await recovered(`an update whose proxy ${what}`);
+      });
+      tellLoops(`an update whose proxy ${what}`, results);
+      const failing = results.filter(({ failures }) => failures.length > 0);
+      expect(failing.length).to.be.lessThanOrEqual("args" in change ? 0 : 1);
+    });
+  }
+
   it("do not notice an update of the DaemonSet, nor does a push of 1 GiB", async function () {
     this.timeout(10 * 60_000);
     const size = 1024 * 1024 * 1024;
@@ -220,7 +271,11 @@ describe("running Pods, while what serves them ends and begins again", function 
       for (let round = 1; round <= 3; round += 1) {
         await cluster.kubectl(["rollout", "restart", "daemonset/connectors-node", "-n", system]);
         const status = ["rollout", "status", "daemonset/connectors-node", "-n", system];
-        await cluster.kubectl([...status, "--timeout=120s"]);
+        await Promise.all([
+          cluster.kubectl([...status, "--timeout=120s"]),
+          // The driver is away for a second on each node; a publish succeeds at the kubelet's next try.
+          ...nodes.map(startOne),
+        ]);
         for (const node of nodes) {
           const one = await cluster.get<{ spec: { drivers: object[] } }>("csinode", node);
           expect(one?.spec.drivers, `${node}, round ${round}`).to.have.length(1);
