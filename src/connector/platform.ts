@@ -17,6 +17,12 @@ export class Unavailable extends Error {
 }
 
 /**
+ * Runs what one request does. The platform bounds how long the lookups of a request wait together, where it has an older
+ * result.
+ */
+export type AroundRequest = <T>(run: () => T) => T;
+
+/**
  * Looks up a connector.
  * @throws Unavailable where the platform can't say now
  */

@@ -1,6 +1,7 @@
+import { AsyncLocalStorage } from "node:async_hooks";
 import { setTimeout as sleep } from "node:timers/promises";
 import { LRUCache } from "lru-cache";
-import { Unavailable } from "../connector/platform.ts";
+import { type AroundRequest, Unavailable } from "../connector/platform.ts";
 import { createSharedStore } from "./shared-store.ts";
 
 /** What a lookup has found, and how long it holds. */
@@ -52,12 +53,14 @@ export type LookUp<T> = (known: T | undefined) => Promise<LookupResult<T>>;
 export interface LookupCache<T> {
   /**
    * Returns the value that is kept under a key, or what `lookUp` finds. All who wait for the same key share one lookup.
-   * Where the lookup throws Unavailable, or takes longer than a second, a value that is still usable is returned
-   * instead.
+   * Where the lookup throws Unavailable, or the caller's request has waited for a second in all, a value that is still
+   * usable is returned instead.
    * @param mustBeNew whether the kept value has turned out to be wrong: it is looked up again, once a second at most
    * @throws what `lookUp` throws
    */
   get(key: string, lookUp: LookUp<T>, mustBeNew?: boolean): Promise<T>;
+  /** The value under a key, as long as it is fresh. */
+  peek(key: string): T | undefined;
 }
 
 /** A value that is kept. All times are in milliseconds since 1970. */
@@ -72,8 +75,27 @@ interface CacheEntry<T> {
   readonly isRefusal: boolean;
 }
 
-/** Callers wait this long for a new value where the old one is still usable. */
+/** The lookups of a request wait this long, together, for new values where old ones are still usable. */
 const maxWaitMs = 1_000;
+
+/** What is left of that. */
+const patience = new AsyncLocalStorage<{ remainingMs: number }>();
+
+/** Lets all lookups that a request makes, in whatever cache, share one time to wait. Otherwise each has its own. */
+export const shareWait: AroundRequest = (run) => patience.run({ remainingMs: maxWaitMs }, run);
+
+/** Waits for a new value, or returns the old one when the request's patience is over. */
+async function waitFor<T>(found: Promise<T>, old: T): Promise<T> {
+  const shared = patience.getStore() ?? { remainingMs: maxWaitMs };
+  const { remainingMs } = shared;
+  const begin = performance.now();
+  const value = await Promise.race([found, sleep(remainingMs, old, { ref: false })]);
+  // Lookups that wait side by side take of it once.
+  const left = Math.max(0, remainingMs - (performance.now() - begin));
+  shared.remainingMs = Math.min(shared.remainingMs, left);
+  return value;
+}
+
 /** A usable value is used for this long after a lookup has failed. */
 const retryMs = 5_000;
 /** A registry that refuses every request must not make each of them a request to the API server. */
@@ -172,7 +194,11 @@ export function createLookupCache<T>(options: LookupCacheOptions<T>): LookupCach
       }
       const found = shareLookup(key, lookUp, mustBeNew);
       if (mustBeNew || entry === undefined || entry.usableUntil <= now()) return found;
-      return Promise.race([found, sleep(maxWaitMs, entry.value, { ref: false })]);
+      return waitFor(found, entry.value);
+    },
+    peek(key) {
+      const entry = find(key);
+      return entry !== undefined && entry.freshUntil > now() ? entry.value : undefined;
     },
   };
 }

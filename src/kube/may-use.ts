@@ -76,11 +76,9 @@ export function createAccessReviewer(options: AccessReviewOptions): MayUse {
   });
 
   async function isAllowed(who: Requester, where: ReviewedRef, right: Right): Promise<boolean> {
-    const { user, groups } = who;
+    const { user } = who;
     const asker = { group: serviceAccountNamespace(user) ?? user, member: user };
-    const { namespace, name = "" } = where;
-    const key = JSON.stringify([user, groups, namespace, name, right.verb, right.resource]);
-    const { allowed } = await results.get(key, async (known) => {
+    const { allowed } = await results.get(keyOf(who, where, right), async (known) => {
       const allowed = await queue.run(asker, () => review(client, who, where, right));
       const hasJustBegun = performance.now() - client.lastFailureAt() < startMs;
       if (!allowed && known?.allowed === true && hasJustBegun) {
@@ -94,14 +92,20 @@ export function createAccessReviewer(options: AccessReviewOptions): MayUse {
     return allowed;
   }
 
+  /** Whether a right on a connector by its name was granted, not long ago. */
+  const hadRight = (who: Requester, ref: ConnectorRef): boolean =>
+    results.peek(keyOf(who, ref, readRight))?.allowed === true;
+
   return async (who, ref, verb) => {
     if (isAllowedByDefault(who, ref, options.defaultPermission)) {
       return { ok: true, value: undefined };
     }
     const found = await findConnector?.(ref);
     if (found?.state === "missing") {
-      const mayGetAny = await isAllowed(who, { namespace: ref.namespace }, readRight);
-      if (mayGetAny) return { ok: true, value: undefined };
+      // Whoever could use it a moment ago may know that it is gone.
+      const mayKnow =
+        hadRight(who, ref) || (await isAllowed(who, { namespace: ref.namespace }, readRight));
+      if (mayKnow) return { ok: true, value: undefined };
       return refuse(who, ref, requiredRights(verb, options));
     }
     const rights = requiredRights(verb, options);
@@ -130,6 +134,13 @@ interface ReviewedRef {
   readonly namespace: string;
   readonly name?: string;
 }
+
+/** What a review depends on. */
+const keyOf = (
+  { user, groups }: Requester,
+  { namespace, name = "" }: ReviewedRef,
+  { verb, resource }: Right,
+): string => JSON.stringify([user, groups, namespace, name, verb, resource]);
 
 const readRight: Right = { verb: "get", resource: "connectors" };
 

@@ -9,7 +9,7 @@ import {
   parseCredential,
 } from "../connector/credential.ts";
 import { property } from "../connector/document.ts";
-import type { ReadUpstreamSecrets, Result } from "../connector/platform.ts";
+import { type ReadUpstreamSecrets, type Result, Unavailable } from "../connector/platform.ts";
 import { type Checked, describeProblems } from "../connector/problem.ts";
 import type { Log } from "../log.ts";
 import type { ApiClient } from "./api-client.ts";
@@ -34,6 +34,13 @@ export interface UpstreamSecretsOptions {
 
 const positiveMs = 30_000;
 const negativeMs = 2_000;
+/**
+ * The controller gives the right to read a Secret when a Connector comes or names another one. For so long a refusal by the
+ * API server counts as passing.
+ */
+const rightMs = 30_000;
+/** How soon a Secret is read again whose right is not there yet. */
+const pendingMs = 500;
 /** While the API server is away, a new password can't be read anyway. */
 const usableMs = 10 * 60_000;
 /** The bytes of all credentials that are kept, and those of all certificates. */
@@ -55,6 +62,7 @@ export const sharedCaConfigMapKey = "ca.crt";
 /**
  * Creates a function that reads a connector's Secrets from the API server when they are needed. A Secret with
  * certificates that is missing or forbidden is logged and adds none, as it does not make the connector unready either.
+ * It throws Unavailable also for a Secret that may not be read yet, since the Connector is new or names another one.
  */
 export function createUpstreamSecretsReader(options: UpstreamSecretsOptions): ReadUpstreamSecrets {
   const { client, installNamespace, now, onLookup, onReject } = options;
@@ -78,6 +86,8 @@ export function createUpstreamSecretsReader(options: UpstreamSecretsOptions): Re
     sizeOf: ({ value }) => value.reduce((bytes, { length }) => bytes + length, entryBytes),
   });
   const readCertificates = createCertificatesReader(options.log);
+  /** Since when which Secret of which connector may not be read. */
+  const forbiddenSince = new LRUCache<string, number>({ max: maxRefusals });
 
   async function credentialOf(
     { uid, namespace, secretName }: Connector,
@@ -86,7 +96,7 @@ export function createUpstreamSecretsReader(options: UpstreamSecretsOptions): Re
     if (secretName === undefined) return { ok: true, value: undefined };
     const lookUp = (): Promise<LookupResult<Owned<Result<Credential>>>> =>
       read(uid, namespace, secretName, loginSecret);
-    return (await credentials.get(`${uid} ${namespace}/${secretName}`, lookUp, fresh)).value;
+    return settled(await credentials.get(`${uid} ${namespace}/${secretName}`, lookUp, fresh));
   }
 
   async function clientCertificateOf(
@@ -97,7 +107,7 @@ export function createUpstreamSecretsReader(options: UpstreamSecretsOptions): Re
     const lookUp = (): Promise<LookupResult<Owned<Result<ClientCertificate>>>> =>
       read(uid, namespace, clientCertSecretName, clientCertificateSecret);
     const key = `${uid} ${namespace}/${clientCertSecretName}`;
-    return (await clientCertificates.get(key, lookUp, fresh)).value;
+    return settled(await clientCertificates.get(key, lookUp, fresh));
   }
 
   /** Reads a connector's Secret in its turn. */
@@ -109,10 +119,16 @@ export function createUpstreamSecretsReader(options: UpstreamSecretsOptions): Re
   ): Promise<LookupResult<Owned<Result<T>>>> {
     const asker = { group: namespace, member: uid };
     const found = await queue.run(asker, () => readSecret(client, namespace, name, kind));
-    const value = { namespace, value: found };
-    return found.ok
-      ? { value, freshMs: positiveMs, usableMs }
-      : { value, freshMs: negativeMs, isRefusal: true };
+    const key = `${uid} ${namespace}/${name}`;
+    if (found.ok || !found.isForbidden) forbiddenSince.delete(key);
+    if (found.ok) return { value: { namespace, value: found }, freshMs: positiveMs, usableMs };
+    if (found.isForbidden && !forbiddenSince.has(key)) forbiddenSince.set(key, now());
+    const isPending = found.isForbidden && now() - (forbiddenSince.get(key) ?? 0) < rightMs;
+    return {
+      value: { namespace, value: found, isPending },
+      freshMs: isPending ? pendingMs : negativeMs,
+      isRefusal: true,
+    };
   }
 
   async function certificatesOf(
@@ -163,6 +179,16 @@ export function createUpstreamSecretsReader(options: UpstreamSecretsOptions): Re
 interface Owned<T> {
   readonly namespace: string;
   readonly value: T;
+  /** Whether it is refused for want of a right that is being given. */
+  readonly isPending?: boolean;
+}
+
+/** @throws Unavailable for what is refused for the moment */
+function settled<T>({ value, isPending }: Owned<Result<T>>): Result<T> {
+  if (value.ok || !isPending) return value;
+  throw new Unavailable(
+    `${value.reason}; the controller gives the proxy this right within seconds`,
+  );
 }
 
 const secretPath = (namespace: string, name?: string): string =>
@@ -209,23 +235,29 @@ const clientCertificateSecret: SecretKind<ClientCertificate> = {
   ifMissing: "create it, with tls.crt and tls.key, or remove clientCertSecret from spec.params",
 };
 
+/** A Secret's content, or why there is none. */
+type ReadSecret<T> =
+  | { readonly ok: true; readonly value: T }
+  | { readonly ok: false; readonly reason: string; readonly isForbidden: boolean };
+
 async function readSecret<T>(
   client: Pick<ApiClient, "request">,
   namespace: string,
   name: string,
   { parse, ifMissing }: SecretKind<T>,
-): Promise<Result<T>> {
+): Promise<ReadSecret<T>> {
   const ref = showRef({ namespace, name });
   try {
     const parsed = parse(await client.request({ path: secretPath(namespace, name) }));
     if (parsed.ok) return parsed;
-    return { ok: false, reason: `Secret ${ref}: ${describeProblems(parsed.problems)}` };
+    const reason = `Secret ${ref}: ${describeProblems(parsed.problems)}`;
+    return { ok: false, reason, isForbidden: false };
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
     const reason = hasStatus(error, 404)
       ? `there is no Secret ${ref}: ${ifMissing}`
       : `Secret ${ref} can't be read: ${error.message}`; // it names the right that is missing
-    return { ok: false, reason };
+    return { ok: false, reason, isForbidden: hasStatus(error, 403) };
   }
 }
 

@@ -1,7 +1,7 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Connector } from "../connector/connector.ts";
 import { showRef } from "../connector/connector-ref.ts";
-import type { Identity, ReadUpstreamSecrets, Verb } from "../connector/platform.ts";
+import type { AroundRequest, Identity, ReadUpstreamSecrets, Verb } from "../connector/platform.ts";
 import type { Log } from "../log.ts";
 import { withExpiry } from "../upstream/expired-certificate.ts";
 import type { Upstream, Upstreams } from "../upstream/upstream.ts";
@@ -43,6 +43,8 @@ import { createStallWatch } from "./server/connections.ts";
 import type { Handler } from "./server/listener.ts";
 
 export interface HandlerOptions extends AdmissionOptions, RelayOptions {
+  /** Is run around each request. Unless given, the request alone is. */
+  readonly aroundRequest?: AroundRequest | undefined;
   readonly readUpstreamSecrets: ReadUpstreamSecrets;
   readonly upstreams: Upstreams;
   /** How long a whole manifest of a push may take to come. */
@@ -116,15 +118,16 @@ const isForMirror = (
 
 /** A handler that reports every request, responds to errors, and ends the connections of clients that stall. */
 export function createReportingHandler(
-  options: Pick<HandlerOptions, "observer" | "log" | "stallTimeoutMs">,
+  options: Pick<HandlerOptions, "aroundRequest" | "observer" | "log" | "stallTimeoutMs">,
   handleRequest: HandleRequest,
 ): Handler {
+  const { aroundRequest = (run) => run() } = options;
   const endWhenStalled = createStallWatch(options.stallTimeoutMs);
   return (request, response) => {
     endWhenStalled(response);
     options.observer.requestStarted();
     const report = openReport(request, response, options.observer.requestEnded);
-    handleRequest(request, response, report).catch((error: unknown) =>
+    aroundRequest(() => handleRequest(request, response, report)).catch((error: unknown) =>
       respondToError(request, response, error, report, options),
     );
   };

@@ -1,6 +1,6 @@
 import type { IncomingMessage } from "node:http";
 import type { IssueLeaf } from "../certificate-authority.ts";
-import type { ReadUpstreamSecrets } from "../connector/platform.ts";
+import type { AroundRequest, ReadUpstreamSecrets } from "../connector/platform.ts";
 import type { TunnelRules } from "../connector/tunnel-rules.ts";
 import type { Log } from "../log.ts";
 import type { ResolveHost } from "../upstream/address-guard.ts";
@@ -34,6 +34,8 @@ import { createServerCertificates } from "./server/server-certificates.ts";
 export interface ProxyOptions extends AdmissionOptions {
   readonly listen: readonly ListenAddress[];
   readonly readUpstreamSecrets: ReadUpstreamSecrets;
+  /** Is run around each request. Unless given, the request alone is. */
+  readonly aroundRequest?: AroundRequest;
   /** The issuer of the current authority; another function once the authority has changed. */
   readonly leafIssuer: () => IssueLeaf;
   /** Whether the proxy has a certificate for this name, in lower case, which a client has sent as SNI. */

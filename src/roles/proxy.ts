@@ -8,6 +8,7 @@ import { describeProblems } from "../connector/problem.ts";
 import { connectorOfServiceHost } from "../connector/proxy-address.ts";
 import { keysSecretName, openingKeys, parseProxyKeys } from "../connector/proxy-keys.ts";
 import { createConnectorFinder, createConnectorIndex } from "../kube/find-connector.ts";
+import { shareWait } from "../kube/lookup-cache.ts";
 import { createAccessReviewer } from "../kube/may-use.ts";
 import { createUpstreamSecretsReader } from "../kube/read-upstream-secrets.ts";
 import { createExpiredTokenVerifier, createTokenReviewer } from "../kube/verify-token.ts";
@@ -81,6 +82,7 @@ export async function startClusterProxy(
       { scheme: "https", host: "::", port: httpsPort, certificateName: ownName },
     ],
     findConnector,
+    aroundRequest: shareWait,
     readUpstreamSecrets: createUpstreamSecretsReader({
       client,
       installNamespace: namespace,

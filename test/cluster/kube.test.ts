@@ -430,7 +430,7 @@ describe("the answers of a real API server", function () {
 
     it("name one that is missing, and the right that is", async () => {
       expect(reasonOf(await read(connectorOf("late")))).to.contain(`no Secret ${team}/late`);
-      const reason = reasonOf(await read(connectorOf("forbidden")));
+      const reason = String(await read(connectorOf("forbidden")).catch((error: unknown) => error));
       expect(reason).to.contain(`User "system:serviceaccount:${system}:proxy" cannot get`);
       expect(reason).to.contain(`in the namespace "${team}"`);
     });

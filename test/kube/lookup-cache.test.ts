@@ -5,6 +5,7 @@ import {
   createLookupCache,
   type LookupCache,
   type LookupResult,
+  shareWait,
 } from "../../src/kube/lookup-cache.ts";
 
 describe("createLookupCache()", () => {
@@ -49,6 +50,38 @@ describe("createLookupCache()", () => {
     time += 1_000;
     expect(await cache.get("k", look, true)).to.equal(3);
     expect(await cache.get("k", look)).to.equal(3);
+  });
+
+  it("lets the lookups of a request wait for a second in all", async () => {
+    const other = createLookupCache<number>({ maxEntries: 3, now });
+    const third = createLookupCache<number>({ maxEntries: 3, now });
+    const caches = [cache, other, third];
+    for (const one of caches) await one.get("k", look);
+    time += 100;
+    const never = (): Promise<never> => new Promise(() => {});
+    const request = async (): Promise<number> => {
+      const begin = performance.now();
+      for (const [index, one] of caches.entries()) {
+        expect(await one.get("k", never)).to.equal(index + 1);
+      }
+      return performance.now() - begin;
+    };
+    // Lookups that are no part of a request wait for themselves, and so three times as long.
+    const apart = await request();
+    const shared = await Promise.all([shareWait(request), shareWait(request)]);
+    for (const tookMs of shared) expect(tookMs).to.be.within(apart / 4, apart / 2);
+  });
+
+  it("takes a new value that comes in time, at the end of a request's patience, too", async () => {
+    await cache.get("k", look);
+    time += 100;
+    await shareWait(async () => {
+      expect(await cache.get("k", () => new Promise(() => {}))).to.equal(1);
+      const other = createLookupCache<number>({ maxEntries: 3, now });
+      expect(await other.get("k", look)).to.equal(2);
+      time += 100;
+      expect(await other.get("k", look)).to.equal(3);
+    });
   });
 
   it("does not share a look that began before the answer was found wrong", async () => {

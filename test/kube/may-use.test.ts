@@ -215,6 +215,20 @@ describe("createAccessReviewer()", () => {
     expect(asked).to.have.length(3);
   });
 
+  it("lets those know of a connector's deletion who could use it before", async () => {
+    let exists = true;
+    const findConnector: FindConnector = async () =>
+      exists ? { state: "invalid", reason: "" } : { state: "missing", reason: "it was deleted" };
+    const mayUse = reviewer({ findConnector });
+    granted = new Set(["get connectors team-a/harbor"]);
+    expect((await mayUse(who, harbor, "pull")).ok).to.equal(true);
+    exists = false;
+    expect((await mayUse(who, harbor, "pull")).ok).to.equal(true);
+    expect((await mayUse(who, { ...harbor, name: "another" }, "pull")).ok).to.equal(false);
+    time += 60_000; // no longer than the right would serve
+    expect((await mayUse(who, harbor, "pull")).ok).to.equal(false);
+  });
+
   it("asks a few things at once, and the namespaces of those who ask take turns", async () => {
     granted = new Set(["get connectors team-b/harbor"]);
     let underWay = 0;

@@ -120,7 +120,32 @@ describe("createUpstreamSecretsReader()", () => {
     const message = 'secrets "login" is forbidden: User "proxy" cannot get resource "secrets"';
     server.intercept = ({ path }) =>
       path.endsWith("/login") ? { status: 403, body: statusOf(403, message) } : undefined;
-    expect(await reasonOf()).to.equal(`Secret team-a/login can't be read: ${message}`);
+    const reason = `Secret team-a/login can't be read: ${message}`;
+    const wait = await reasonOf().catch((error: unknown) => error);
+    expect(wait).to.be.instanceOf(Unavailable);
+    expect(String(wait))
+      .to.contain(reason)
+      .and.contain("the controller gives the proxy this right");
+    time += 29_999;
+    expect(await reasonOf().catch((error: unknown) => error)).to.be.instanceOf(Unavailable);
+    time += 2_000;
+    expect(await reasonOf()).to.equal(reason);
+  });
+
+  it("reads a new connector's Secret as soon as the right to it is there", async () => {
+    server.intercept = ({ path }) =>
+      path.endsWith("/login") ? { status: 403, body: statusOf(403, "forbidden") } : undefined;
+    expect(await reasonOf().catch((error: unknown) => error)).to.be.instanceOf(Unavailable);
+    server.intercept = undefined;
+    time += 500;
+    expect(await passwordOf()).to.equal("first");
+    // A right that is taken away later is waited for, too; the password that was read serves no longer.
+    server.intercept = ({ path }) =>
+      path.endsWith("/login") ? { status: 403, body: statusOf(403, "forbidden") } : undefined;
+    time += 30_000;
+    expect(await reasonOf().catch((error: unknown) => error)).to.be.instanceOf(Unavailable);
+    time += 32_000;
+    expect(await reasonOf()).to.contain("can't be read");
   });
 
   it("says what is wrong with a Secret, and not what is in it", async () => {

@@ -1,6 +1,6 @@
 import type { IncomingMessage } from "node:http";
 import type { Socket } from "node:net";
-import type { Identity } from "../../connector/platform.ts";
+import type { AroundRequest, Identity } from "../../connector/platform.ts";
 import type { Log } from "../../log.ts";
 import type { AdmissionOptions } from "../admission.ts";
 import type { RequestObserver } from "../handler.ts";
@@ -19,6 +19,8 @@ import type { TunnelPolicy } from "./tunnel-policy.ts";
 
 /** What the CONNECT handler needs. */
 export interface ConnectOptions extends AdmissionOptions {
+  /** Is run around each request. Unless given, the request alone is. */
+  readonly aroundRequest?: AroundRequest | undefined;
   readonly policy: TunnelPolicy;
   readonly interception: Interception;
   readonly tunnels: BlindTunnels;
@@ -37,7 +39,8 @@ export const createConnectHandler =
     const report = openTunnelReport(request, socket, options.observer);
     socket.setTimeout(0);
     socket.on("error", () => undefined); // `close` follows
-    handle(request, socket, head, report, options).catch((error: unknown) => {
+    const { aroundRequest = (run) => run() } = options;
+    aroundRequest(() => handle(request, socket, head, report, options)).catch((error: unknown) => {
       const known = asRegistryError(error) ?? unexpected;
       if (known.status >= 500) {
         const cause = known === unexpected ? error : known.cause;

@@ -11,6 +11,7 @@ import { connector, login, namespace, pod, restricted, right } from "./objects.t
 
 const team = "disruption";
 const users = { alice: "password-of-alice" };
+const harbor = { namespace: team, name: "harbor" };
 const repository = `http://c-harbor.${team}.svc.cluster.local/v2/app/base`;
 const image = `${repository}/manifests/1`;
 
@@ -45,7 +46,7 @@ describe("running Pods, while what serves them ends and begins again", function 
     await cluster.apply(
       namespace(team, restricted),
       login({ namespace: team, name: "alice" }, "alice", users.alice),
-      connector({ namespace: team, name: "harbor" }, { address: registry.url, secret: "alice" }),
+      connector(harbor, { address: registry.url, secret: "alice" }),
       ...right({ namespace: team, name: "use" }, { connectors: ["harbor"], of: team }),
       clients.configMap,
     );
@@ -199,6 +200,21 @@ describe("running Pods, while what serves them ends and begins again", function 
     }, "no event says that the Connector is gone");
     await cluster.kubectl(["delete", "pod", "passing", "-n", team, "--timeout=60s"]);
     expect(await ofPod()).to.deep.equal([]);
+  });
+
+  it("are asked to wait, and never refused, when their Connector is deleted and made again", async () => {
+    let ready = 0;
+    const results = await clients.whilePulling(image, async () => {
+      await cluster.kubectl(["delete", "connector", "harbor", "-n", team]);
+      const begin = performance.now();
+      await cluster.apply(connector(harbor, { address: registry.url, secret: "alice" }));
+      await cluster.wait("condition=Ready", "connector/harbor", team);
+      ready = Math.round(performance.now() - begin);
+      await sleep(1_000);
+    });
+    tellLoops(`a Connector made again, Ready after ${ready} ms`, results);
+    const refused = failuresOf(results).filter((failure) => !/^(404|503) /.test(failure));
+    expect(refused).to.deep.equal([]);
   });
 
   it("do not notice that containerd begins again", async () => {
