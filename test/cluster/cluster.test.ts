@@ -1,6 +1,6 @@
 import { readdir, readFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { basename } from "node:path";
+import { basename, join } from "node:path";
 import { expect } from "chai";
 import { cleanup } from "../support/cleanup.ts";
 import type { Cluster } from "./cluster.ts";
@@ -66,7 +66,10 @@ describe("a cluster of two nodes", function () {
     expect(await cluster.kubectl(["get", "pods", "-o", path])).to.equal("0 0");
   });
 
-  it("leaves nothing behind", async () => {
+  it("leaves nothing behind, also of a program that is stopped", async () => {
+    const state = join(cluster.folder, "node2", "kubelet.program.json");
+    const { process: kubelet } = JSON.parse(await readFile(state, "utf8"));
+    process.kill(kubelet.pid, "SIGSTOP");
     await cluster.stop();
     expect(await readdir(tmpdir())).not.to.include(basename(cluster.folder));
     expect(await readFile("/proc/mounts", "utf8")).not.to.include(cluster.folder);

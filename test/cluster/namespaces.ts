@@ -5,7 +5,7 @@
  */
 import { spawn } from "node:child_process";
 import { existsSync } from "node:fs";
-import { mkdir, readFile, writeFile } from "node:fs/promises";
+import { mkdir, readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { endProcess, isAlive, type ProcessId, processIdOf } from "./process-id.ts";
@@ -81,8 +81,24 @@ export async function firstProcess({ init: { pid } }: Node): Promise<number> {
 /** Ends all that runs on the node: its first process is gone only when all others are. */
 export async function endNode(node: Node): Promise<void> {
   if (!(await isAlive(node.init))) return;
-  await endProcess(await processIdOf(await firstProcess(node)), "SIGKILL");
+  const first = await processIdOf(await firstProcess(node));
+  for (const wrapper of await wrappersOf(first.pid)) await endProcess(wrapper, "SIGKILL");
+  await endProcess(first, "SIGKILL");
   await endProcess(node.init, "SIGKILL");
+}
+
+/**
+ * The processes outside of a node that wait for what they have started in it. nsenter stops together with its child, and
+ * reaps nothing then, while the node's first process does not end before everything in it is reaped.
+ */
+async function wrappersOf(first: number): Promise<readonly ProcessId[]> {
+  const numbers = (await readdir("/proc")).filter((name) => /^\d+$/.test(name));
+  const found = numbers.map(async (pid) => {
+    const line = await readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => "");
+    if (!line.includes(`nsenter\0--target\0${first}\0`)) return undefined;
+    return processIdOf(Number(pid)).catch(() => undefined);
+  });
+  return (await Promise.all(found)).filter((one) => one !== undefined);
 }
 
 /** Puts before a command: it runs on the node. */

@@ -26,11 +26,32 @@ export async function isAlive({ pid, startTime }: ProcessId): Promise<boolean> {
   return fields.state !== "Z" || fields.threads > 1;
 }
 
-/** Sends a signal and waits until the process has ended. Nothing happens where it has ended before. */
+/** How long a process may take to end by a signal that it can handle, and by one that it can't. */
+const patienceMs = 60_000;
+
+/**
+ * Sends a signal and waits until the process has ended. Nothing happens where it has ended before. One that was stopped
+ * (SIGSTOP) goes on, so that it gets the signal; one that does not end is killed after a minute.
+ * @throws Error where it does not end even then
+ */
 export async function endProcess(process_: ProcessId, signal: NodeJS.Signals): Promise<void> {
-  if (!(await isAlive(process_))) return;
-  attempt(() => process.kill(process_.pid, signal), unless(true, "ESRCH")); // it may end at this moment
-  while (await isAlive(process_)) await sleep(20);
+  if (await endsBy(process_, signal)) return;
+  if (signal !== "SIGKILL" && (await endsBy(process_, "SIGKILL"))) return;
+  const state = (await statFields(process_.pid))?.state;
+  throw new Error(`process ${process_.pid} does not end by SIGKILL: it is in state ${state}`);
+}
+
+async function endsBy(process_: ProcessId, signal: NodeJS.Signals): Promise<boolean> {
+  const deadline = performance.now() + patienceMs;
+  if (!(await isAlive(process_))) return true;
+  for (const name of [signal, "SIGCONT"] as const) {
+    attempt(() => process.kill(process_.pid, name), unless(true, "ESRCH")); // it may end at this moment
+  }
+  while (await isAlive(process_)) {
+    if (performance.now() > deadline) return false;
+    await sleep(20);
+  }
+  return true;
 }
 
 /** proc_pid_stat(5): the name, in parentheses, may hold blanks and parentheses of its own. */
