@@ -54,7 +54,7 @@ export function checkRegistration(
       failure(subject, "the cluster has no CSINodes", "CSINodes need Kubernetes 1.17 or newer"),
     found(items) {
       const registered = new Set(items.filter((item) => hasDriver(item, names.driver)).map(nameOf));
-      const expected = nodes.state === "found" ? nodes.value.filter(isLinux) : items;
+      const expected = nodes.state === "found" ? nodes.value.filter(mayHaveDriver) : items;
       const unregistered = expected.filter((node) => !registered.has(nameOf(node)));
       const found = `${expected.length - unregistered.length} of ${expected.length} kubelets have registered ${names.driver}`;
       if (unregistered.length === 0) return fine(subject, found);
@@ -75,9 +75,14 @@ function hasDriver(csiNode: unknown, driver: string): boolean {
   return Array.isArray(drivers) && drivers.some((one) => property(one, "name") === driver);
 }
 
-function isLinux(node: unknown): boolean {
+/** Whether the DaemonSet selects a node, by its nodeSelector and its affinity. */
+function mayHaveDriver(node: unknown): boolean {
   const labels = property(property(node, "metadata"), "labels");
-  return (property(labels, "kubernetes.io/os") ?? "linux") === "linux";
+  return (
+    (property(labels, "kubernetes.io/os") ?? "linux") === "linux" &&
+    property(labels, "eks.amazonaws.com/compute-type") !== "fargate" &&
+    property(labels, "type") !== "virtual-kubelet"
+  );
 }
 
 /** Whether a Node is not ready. A CSINode has no conditions, so it never is. */

@@ -119,6 +119,8 @@ export interface CsiMetrics {
   called(operation: "publish" | "unpublish", outcome: CallOutcome): void;
   /** Sets how many volumes there are. */
   volumes(count: number): void;
+  /** Sets how a scrape finds out whether the kubelet has registered the driver; before that it has not. */
+  registration(isRegistered: () => boolean): void;
 }
 
 /** How a call of the kubelet ended. */
@@ -149,7 +151,19 @@ function createCsiMetrics(registers: Registry[]): CsiMetrics {
     help: "Volumes that were published, or refreshed, since this process began, and are still mounted.",
     registers,
   });
+  let isRegistered = (): boolean => false;
+  new Gauge({
+    name: "oci_connector_csi_registered",
+    help: "1 where the kubelet has registered the driver.",
+    registers,
+    collect() {
+      this.set(isRegistered() ? 1 : 0);
+    },
+  });
   return {
+    registration(find) {
+      isRegistered = find;
+    },
     called(operation, { code, reason, durationSeconds }) {
       calls.inc({ operation, code, reason });
       duration.observe({ operation }, durationSeconds);

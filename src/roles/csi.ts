@@ -93,6 +93,7 @@ export async function startCsi(
     graceMs,
     log,
   });
+  metrics.csi.registration(registration.isRegistered);
   const health = await serveHealth({
     port: healthPort,
     notReady() {

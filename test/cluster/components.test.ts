@@ -1,7 +1,7 @@
-import { mkdir, readdir, writeFile } from "node:fs/promises";
+import { mkdir, readdir, readFile, writeFile } from "node:fs/promises";
 import { join, relative } from "node:path";
 import { expect } from "chai";
-import { parseAllDocuments } from "yaml";
+import { parse, parseAllDocuments } from "yaml";
 import { checkSettings, copiedSettings } from "../../src/doctor/check-settings.ts";
 import type { Observed } from "../../src/doctor/cluster-reader.ts";
 import { cleanup } from "../support/cleanup.ts";
@@ -15,6 +15,8 @@ const root = join(import.meta.dirname, "../..");
 interface Rendered {
   readonly kind: string;
   readonly metadata: { readonly name: string; readonly namespace?: string };
+  /** Of a ServiceAccount. */
+  readonly imagePullSecrets?: readonly object[];
   /** Of a binding. */
   readonly subjects?: readonly { readonly namespace?: string }[];
 }
@@ -52,7 +54,7 @@ describe("the manifests in daemonset/", function () {
   /** Renders an overlay. @param kustomization what it says beside its base; `BASE` in a text is where that is */
   async function render(name: string, kustomization: object): Promise<string> {
     const overlay = join(folder, name);
-    await mkdir(overlay);
+    await mkdir(overlay, { recursive: true });
     const base = relative(overlay, join(root, "daemonset"));
     const text = JSON.stringify({
       apiVersion: "kustomize.config.k8s.io/v1beta1",
@@ -130,6 +132,23 @@ describe("the manifests in daemonset/", function () {
     expect(data).to.have.all.keys(copiedSettings.map(({ setting }) => setting));
     const holders = { CSIDriver: observed("CSIDriver"), DaemonSet: observed("DaemonSet") };
     expect(checkSettings(data, holders)).to.include({ verdict: "ok" });
+  });
+
+  it("name a pull secret, as docs/clusters.md has it", async () => {
+    const text = await readFile(join(root, "docs/clusters.md"), "utf8");
+    const [, yaml = ""] =
+      /^```yaml\n(# my-cluster\/[^`]*secretGenerator[^`]*)^```/m.exec(text) ?? [];
+    await mkdir(join(folder, "pull-secret"));
+    await writeFile(join(folder, "pull-secret/image-login.json"), "{}");
+    const objects = parseAllDocuments(await render("pull-secret", parse(yaml))).map(
+      (document) => document.toJS() as Rendered,
+    );
+    const secret = objects.find(({ kind }) => kind === "Secret")?.metadata.name ?? "";
+    expect(secret).to.match(/^image-login-/);
+    const accounts = objects.filter(({ kind }) => kind === "ServiceAccount");
+    expect(accounts.map(({ imagePullSecrets }) => imagePullSecrets)).to.deep.equal(
+      accounts.map(() => [{ name: secret }]),
+    );
   });
 
   it("are accepted by the API server with every combination of components", async () => {

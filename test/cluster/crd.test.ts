@@ -1,4 +1,5 @@
 import { randomBytes } from "node:crypto";
+import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expect } from "chai";
 import { parse } from "yaml";
@@ -383,5 +384,51 @@ describe("the Connectors' definition", function () {
       "True",
       "Ready",
     ]);
+  });
+
+  it("keeps what is stored when it is updated, and when the update is taken back", async function () {
+    if (!cluster.own) this.skip(); // others may use it
+    const current = parse(await readFile(join(manifests, "crd.yaml"), "utf8"));
+    // As a version before a field and its rule had come.
+    const older = structuredClone(current);
+    const { spec: specSchema } = older.spec.versions[0].schema.openAPIV3Schema.properties;
+    delete specSchema.properties.addressExtensions;
+    delete specSchema["x-kubernetes-validations"];
+    const use = async (definition: object): Promise<void> => {
+      await cluster.kubectl(["replace", "-f", "-"], JSON.stringify(definition));
+      await cluster.kubectl(["wait", "--for=condition=Established", "crd", "--all"]);
+    };
+    const addressExtensions = [{ value: "https://mirror.example.com" }];
+    const put = (name: string, spec: object): Promise<string> =>
+      cluster.kubectl(
+        ["apply", "-n", namespace, "-f", "-"],
+        JSON.stringify(connectorWith(spec, name)),
+      );
+    const specOf = async (name: string): Promise<Record<string, unknown>> =>
+      JSON.parse(await cluster.kubectl(["get", "connector", name, "-n", namespace, "-o", "json"]))
+        .spec;
+    const shows = (name: string, wanted: object | undefined): Promise<unknown> =>
+      eventually(
+        async () =>
+          JSON.stringify((await specOf(name)).addressExtensions) === JSON.stringify(wanted),
+        () => `${name} does not show ${JSON.stringify(wanted)}`,
+        30_000,
+      );
+    await put("untouched", { addressExtensions });
+    await put("written", { addressExtensions });
+    await use(older);
+    await put("old", {});
+    await shows("untouched", undefined);
+    // What the controller of an older version does.
+    const patch = ["--type=merge", "--subresource=status", "-p", '{"status":{"seen":true}}'];
+    await cluster.kubectl(["patch", "connector", "written", "-n", namespace, ...patch]);
+    await use(current);
+    await shows("untouched", addressExtensions);
+    expect(await specOf("written")).not.to.have.property("addressExtensions");
+    for (const name of ["untouched", "written", "old"]) {
+      const spec = await specOf(name);
+      expect(parseConnector(inNamespace(connectorWith(spec, name))).ok, name).to.equal(true);
+      await put(name, { ...spec, address: "https://other.example.com" });
+    }
   });
 });

@@ -6,6 +6,9 @@ import { runCommand } from "./run-command.ts";
 export const nodeAddress = (number: number): string => `10.250.0.${number}`;
 export const podRange = (number: number): string => `10.244.${number}.0/24`;
 
+/** What kube-proxy leads elsewhere. */
+const serviceRange = "10.96.0.0/12";
+
 /** Gives the first node the API server's address and that of DNS, and joins a second one to it by a veth pair. */
 export async function connectNodes(first: Node, second: Node | undefined): Promise<void> {
   const onFirst = await ipOn(first);
@@ -22,6 +25,9 @@ export async function connectNodes(first: Node, second: Node | undefined): Promi
   await onSecond("link set eth0 up");
   await onSecond(`route add 10.250.0.0/24 dev eth0 src ${nodeAddress(2)}`);
   await onSecond(`route add ${podRange(1)} via ${nodeAddress(1)} dev eth0 onlink`);
+  // Any will do: a packet of the node's own network gets its real destination after it has a route.
+  await onFirst(`route add ${serviceRange} dev to-node2`);
+  await onSecond(`route add ${serviceRange} dev eth0`);
 }
 
 /** Only the network is entered, so that the processes of other nodes have numbers, too. */

@@ -348,6 +348,21 @@ describe("the doctor", function () {
       says: ["2 of 2"],
     },
     {
+      what: "nothing against nodes that are no machines",
+      arrange() {
+        const labels = [
+          { "eks.amazonaws.com/compute-type": "fargate" },
+          { type: "virtual-kubelet" },
+        ];
+        for (const [index, one] of labels.entries()) {
+          server.put("nodes", { metadata: { name: `v${index}`, labels: one } as { name: string } });
+        }
+      },
+      subject: "registration",
+      verdict: "ok",
+      says: ["2 of 2"],
+    },
+    {
       what: "the first of many nodes",
       arrange() {
         for (let index = 3; index < 12; index += 1) {

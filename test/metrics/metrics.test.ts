@@ -106,6 +106,17 @@ describe("the metrics", () => {
     });
   });
 
+  it("say whether the kubelet has registered the driver, when they are scraped", async () => {
+    const metrics = createMetrics("csi", droppedLines);
+    const name = "oci_connector_csi_registered";
+    expect(await lines(metrics, name)).to.deep.equal([`${name} 0`]);
+    let isRegistered = true;
+    metrics.csi.registration(() => isRegistered);
+    expect(await lines(metrics, name)).to.deep.equal([`${name} 1`]);
+    isRegistered = false;
+    expect(await lines(metrics, name)).to.deep.equal([`${name} 0`]);
+  });
+
   it("keep codes that a registry makes up from becoming series without end", async () => {
     const metrics = createMetrics("proxy", droppedLines);
     for (let code = 100; code < 1000; code += 1) {
