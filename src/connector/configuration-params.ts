@@ -73,9 +73,6 @@ const booleans: ReadonlyMap<unknown, boolean> = new Map<unknown, boolean>([
   ["false", false],
 ]);
 
-/** Whether a text is an absolute path that needs no escaping in any configuration's file. */
-export const isMountPath = (text: string): boolean => absolutePath.test(text);
-
 const absolutePath = /^(\/[A-Za-z0-9_.-]+)+$/;
 const path = "configuration.params";
 

@@ -53,14 +53,18 @@ export function renderVolumeFiles(
   return { ok: true, value: without(files, attributes.leaveOut) };
 }
 
-/** The variables by which various tools find the certificates to trust, and so trust the proxy in a registry's place. */
-const trustVariables = [
-  "SSL_CERT_FILE", // Go, OpenSSL, Ruby
-  "CURL_CA_BUNDLE",
-  "GIT_SSL_CAINFO",
-  "GIT_PROXY_SSL_CAINFO", // for a proxy behind TLS; the variables of Go and Python cover that, too
-  "REQUESTS_CA_BUNDLE", // Python
-  "AWS_CA_BUNDLE",
+/** A file of the volume with the certificates that tools trust by default, and with the proxy's. */
+const bundle = "ca-bundle.crt";
+
+/** The variables by which various tools find the certificates to trust, and the file of the volume for each. */
+export const trustedFiles: readonly (readonly [variable: string, file: string])[] = [
+  ["SSL_CERT_FILE", bundle], // Go, OpenSSL, Ruby
+  ["CURL_CA_BUNDLE", bundle],
+  ["GIT_SSL_CAINFO", bundle],
+  ["GIT_PROXY_SSL_CAINFO", bundle], // for a proxy behind TLS; the variables of Go and Python cover that, too
+  ["REQUESTS_CA_BUNDLE", bundle], // Python
+  ["AWS_CA_BUNDLE", bundle],
+  ["NODE_EXTRA_CA_CERTS", "ca.crt"], // Node trusts these beside its own
 ];
 
 function builtInFiles(
@@ -75,10 +79,8 @@ function builtInFiles(
     ["https_proxy", proxy],
     ["no_proxy", noProxy],
   ] as const;
-  const trust = (at: string): string[] => [
-    ...trustVariables.map((name) => `${name}=${at}/${bundle}`),
-    `NODE_EXTRA_CA_CERTS=${at}/ca.crt`, // Node trusts these beside its own
-  ];
+  const trust = (at: string): string[] =>
+    trustedFiles.map(([name, file]) => `${name}=${quoteForShell(`${at}/${file}`)}`);
   const lines = [
     ...variables.flatMap(([name, value]) => [`${name}=${value}`, `${name.toUpperCase()}=${value}`]),
     ...(mountPath === undefined ? [] : trust(mountPath)),
@@ -96,7 +98,9 @@ function builtInFiles(
   ];
 }
 
-const bundle = "ca-bundle.crt";
+/** A value of a variable for a shell that reads the file: as it is where it can be, which all other readers understand. */
+const quoteForShell = (text: string): string =>
+  /^[\w./@%+=:,-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 
 /** The URL of the forward proxy: `http://team-a%2Fharbor,team-b%2Fghcr:<token>@<proxy host>`. */
 function forwardProxy({ connectors, token }: VolumeContents): string {

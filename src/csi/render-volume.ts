@@ -1,4 +1,3 @@
-import { isMountPath } from "../connector/configuration-params.ts";
 import { showRef } from "../connector/connector-ref.ts";
 import { describeProblems } from "../connector/problem.ts";
 import { renderVolumeFiles, type VolumeFiles } from "../connector/volume-files.ts";
@@ -59,9 +58,7 @@ export async function renderVolume(
       caCertificate: options.caCertificate(),
       rootCertificates: options.rootCertificates(),
     },
-    options.toolsSeeTargetPath && isMountPath(request.targetPath)
-      ? { mountPath: request.targetPath }
-      : {},
+    options.toolsSeeTargetPath ? { mountPath: request.targetPath } : {},
   );
   if (!files.ok) throw invalidArgument(describeProblems(files.problems));
   const record = formatRecord({
