@@ -26,7 +26,7 @@ import {
 import { basename, join } from "node:path";
 import type { VolumeFiles } from "../connector/volume-files.ts";
 import { attempt, unless } from "../error-code.ts";
-import type { FileAccess } from "./volume-mounts.ts";
+import type { FileAccess, VolumeRoom } from "./volume-mounts.ts";
 
 const currentLink = "..data";
 
@@ -56,6 +56,8 @@ export function writeGeneration(root: string, files: VolumeFiles, access: FileAc
     removeOtherLinks(root, links);
     return false;
   }
+  // Three generations at once would need half as much room again.
+  removeGenerations(root, [current]);
   const folder = mkdtempSync(`${root}/..`); // join() would go up
   try {
     writeFiles(folder, files, access);
@@ -75,6 +77,30 @@ export function writeGeneration(root: string, files: VolumeFiles, access: FileAc
   removeOtherLinks(root, links);
   removeGenerations(root, [current, basename(folder)]);
   return true;
+}
+
+/** Removes everything from a volume. What can't be removed stays: somebody may have mounted something inside. */
+export function emptyVolume(root: string): void {
+  const keep = unless(undefined, "EBUSY", "ENOTEMPTY", "ENOENT");
+  // Without this link, no other one leads to a file.
+  attempt(() => rmSync(join(root, currentLink)), keep);
+  for (const name of readdirSync(root)) {
+    attempt(() => rmSync(join(root, name), { recursive: true }), keep);
+  }
+}
+
+/**
+ * The room that a volume needs for files and, while they are replaced, for as much again.
+ * @param blockBytes of which size the pieces are that the volume's file system gives to files
+ */
+export function roomFor(files: VolumeFiles, blockBytes: number): VolumeRoom {
+  const blocks = [...files.values()].map((text) => Math.ceil(Buffer.byteLength(text) / blockBytes));
+  const folders = new Set([...files.keys()].flatMap(foldersOf));
+  const links = new Set([...files.keys()].map(linkName));
+  // Of each generation there is a folder besides, and of the volume its root and the links to a generation.
+  const inodes = 2 * (files.size + folders.size + 1) + links.size + 8;
+  const bytes = 2 * blockBytes * (blocks.reduce((sum, count) => sum + count, 0) + links.size + 8);
+  return { bytes, inodes };
 }
 
 const linkName = (path: string): string => path.split("/", 1)[0] ?? "";

@@ -30,6 +30,7 @@ export interface RenderedVolume {
   readonly files: VolumeFiles;
   readonly access: FileAccess;
   readonly mountOptions: readonly string[];
+  readonly isReadOnly: boolean;
   /** Reasons not to publish this volume. A published volume is refreshed in spite of them. */
   readonly objections: readonly RpcError[];
   /** The volume's connectors for a log line: `team-a/harbor,team-b/ghcr`. */
@@ -70,6 +71,7 @@ export async function renderVolume(
     files: new Map([...files.value, [recordName, record]]),
     access: volume.access,
     mountOptions: volume.mountOptions,
+    isReadOnly: volume.isReadOnly,
     objections,
     connectors: refs.map(showRef).join(","),
   };

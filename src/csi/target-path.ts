@@ -1,4 +1,4 @@
-import { lstat, mkdir, realpath, rmdir } from "node:fs/promises";
+import { lstat, mkdir, readdir, realpath, rmdir } from "node:fs/promises";
 import { basename, dirname, join, normalize } from "node:path";
 import { show } from "../connector/problem.ts";
 import { errorCode, unless } from "../error-code.ts";
@@ -77,6 +77,10 @@ export async function checkMountPoint(path: string): Promise<void> {
     `target_path ${show(path)}: found ${found}, wanted a folder or nothing: remove it`,
   );
 }
+
+/** Whether a folder has anything in it. What is missing, or no folder, has nothing. */
+export const hasFiles = async (path: string): Promise<boolean> =>
+  (await readdir(path).catch(unless([], "ENOENT", "ENOTDIR"))).length > 0;
 
 /** What rmdir(2) says of what it leaves in its place: a file, a full folder, or one that can't be removed at all. */
 const staysThere = ["ENOENT", "ENOTDIR", "ENOTEMPTY", "EEXIST", "EACCES", "EPERM", "EROFS"];

@@ -1,5 +1,8 @@
 import { execFile } from "node:child_process";
-import { readFile } from "node:fs/promises";
+import { closeSync, constants, openSync } from "node:fs";
+import { mkdtemp, readFile, rmdir } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { promisify } from "node:util";
 import { status } from "@grpc/grpc-js";
 import { failedPrecondition, RpcError, unavailable } from "./rpc-error.ts";
@@ -15,7 +18,8 @@ export interface MountEffects {
 /** The calls to this machine's operating system. */
 export const systemMounts: MountEffects = {
   readMountInfo: () => readFile("/proc/self/mountinfo", "utf8"),
-  run: promisify(execFile),
+  run: (program, args) =>
+    promisify(execFile)(program, args, { env: { ...process.env, LC_ALL: "C" } }),
 };
 
 /** Mounts and unmounts the volumes of this driver: a tmpfs each, at the target path. */
@@ -36,17 +40,61 @@ export interface VolumeMounts {
    * Unmounts all of this driver's mounts at the path.
    * @param check looks at each mount while it is on top, and throws where it has to stay
    * @returns false where there was none
-   * @throws RpcError where something else is mounted there; and what `check` throws
+   * @throws RpcError where something else is mounted there, or somebody uses a mount; and what `check` throws
    */
   readonly unmountAll: (path: string, check?: () => void) => Promise<boolean>;
+  /**
+   * Unmounts all of this driver's mounts at the path, also those that somebody uses. Such a mount is gone from the path
+   * at once, and from the kernel when its last user has left it.
+   * @param prepare is called for each mount while it is on top, before it is unmounted, and throws where it has to stay
+   * @throws RpcError where something else is mounted there; and what `prepare` throws
+   */
+  readonly detachAll: (path: string, prepare: () => Promise<void>) => Promise<DetachedMounts>;
+  /**
+   * Makes the mount at the path read-only, also for root.
+   * @throws RpcError where the system refuses that, as while somebody has a file open to write
+   */
+  readonly protect: (path: string) => Promise<void>;
+  /**
+   * Opens the file system of a read-only mount to write, for the caller alone: the mount at the path stays as it is.
+   * @param room gives the file system that much room first
+   * @throws RpcError where the system refuses that
+   */
+  readonly openWritable: (path: string, room?: VolumeRoom) => Promise<WritableView>;
+  /**
+   * Gives the writable mount at the path more room.
+   * @throws RpcError where the system refuses that
+   */
+  readonly enlarge: (path: string, room: VolumeRoom) => Promise<void>;
+}
+
+/** The files of a read-only mount, in a way that they can be written. */
+export interface WritableView {
+  /** The path of its root for this process. */
+  readonly root: string;
+  readonly close: () => void;
+}
+
+/** What was unmounted at a path. */
+export interface DetachedMounts {
+  readonly wasMounted: boolean;
+  /** Whether somebody still uses what was mounted there: a process works in it, or has a file of it open. */
+  readonly isStillUsed: boolean;
+}
+
+/** How much fits into a volume. */
+export interface VolumeRoom {
+  readonly bytes: number;
+  readonly inodes: number;
 }
 
 /** The mount table's column for the device, by which this driver's mounts are known. */
 const mountSource = "connectors-csi";
 
-/** How much fits into a volume, for messages. */
-export const volumeSizeLimit = "2 MiB and 1024 files";
-const fixedOptions = ["size=2m", "nr_inodes=1024", "nosuid", "nodev", "noexec"];
+/** How much fits into a volume when it is mounted. What its files need beyond that it gets before they are written. */
+const firstRoom = ["size=2m", "nr_inodes=1024"];
+/** The options of each mount, which a remount has to name again. */
+const mountFlags = ["nosuid", "nodev", "noexec"];
 
 /** Creates the mounts and unmounts of volumes over the calls that they need. */
 export function createVolumeMounts({ readMountInfo, run }: MountEffects): VolumeMounts {
@@ -80,6 +128,23 @@ export function createVolumeMounts({ readMountInfo, run }: MountEffects): Volume
   const mountTmpfs = (path: string, options: readonly string[]) =>
     run("mount", ["-t", "tmpfs", "-o", options.join(","), mountSource, path]);
 
+  const remount = (path: string, options: readonly string[]) =>
+    run("mount", ["-o", ["remount", ...options, ...mountFlags].join(","), mountSource, path]).catch(
+      explain(`can't remount "${path}"`),
+    );
+
+  /** @returns whether somebody uses what was mounted there */
+  const detach = async (path: string): Promise<boolean> => {
+    try {
+      await run("umount", [path]);
+      return false;
+    } catch (error) {
+      if ((await countOwn(path)) === 0) return false; // somebody else was faster
+      await run("umount", ["--lazy", path]).catch(explain(`can't unmount "${path}"`));
+      return isBusy(error);
+    }
+  };
+
   return {
     keepOne: async (path) => (await unmountDownTo(1, path)) > 0,
     async unmountAll(path, check) {
@@ -87,9 +152,40 @@ export function createVolumeMounts({ readMountInfo, run }: MountEffects): Volume
       if (isMounted) await unmountDownTo(0, path, check);
       return isMounted;
     },
+    async detachAll(path, prepare) {
+      let count = await countOwn(path);
+      const wasMounted = count > 0;
+      let isStillUsed = false;
+      while (count > 0) {
+        await prepare();
+        isStillUsed = (await detach(path)) || isStillUsed;
+        count = await countOwn(path);
+      }
+      return { wasMounted, isStillUsed };
+    },
+    // By "bind" the mount alone changes, and not its file system.
+    protect: async (path) => void (await remount(path, ["bind", "ro"])),
+    enlarge: async (path, room) => void (await remount(path, roomOptions(room))),
+    async openWritable(path, room) {
+      const place = await mkdtemp(join(tmpdir(), "connectors-csi-"));
+      try {
+        await run("mount", ["--bind", path, place]).catch(explain(`can't open "${path}" to write`));
+        try {
+          await remount(place, room === undefined ? ["bind", "rw"] : roomOptions(room));
+          const root = openSync(place, constants.O_DIRECTORY);
+          return { root: `/proc/self/fd/${root}`, close: () => closeSync(root) };
+        } finally {
+          // What is open stays usable. Nobody else can get there any more, nor is anything left where we are killed.
+          await run("umount", ["--lazy", place]).catch(explain(`can't unmount "${place}"`));
+        }
+      } finally {
+        await rmdir(place);
+      }
+    },
     async mount(path, { folderMode, group }, options) {
       const all = [
-        ...fixedOptions,
+        ...firstRoom,
+        ...mountFlags,
         `mode=${folderMode.toString(8)}`,
         ...(group === undefined ? [] : [`gid=${group}`]),
         ...options,
@@ -110,8 +206,18 @@ export function createVolumeMounts({ readMountInfo, run }: MountEffects): Volume
   };
 }
 
+const roomOptions = ({ bytes, inodes }: VolumeRoom): readonly string[] => [
+  "rw",
+  `size=${bytes}`,
+  `nr_inodes=${inodes}`,
+];
+
 const isOwn = (mount: MountEntry): boolean =>
   mount.fsType === "tmpfs" && mount.source === mountSource;
+
+/** Whether umount(8) has failed since somebody uses the mount. It says so in English: `systemMounts` asks for that. */
+const isBusy = (error: unknown): boolean =>
+  error instanceof Error && "stderr" in error && String(error.stderr).includes("busy");
 
 function explain(what: string): (error: unknown) => never {
   return (error) => {
@@ -182,6 +288,12 @@ export function mountsAt(mountInfo: string, path: string): readonly MountEntry[]
     mounts.push({ mountPoint: path, fsType, source: unescapeOctal(source) });
   }
   return mounts;
+}
+
+/** The paths at which this driver has mounts. @param mountInfo the text of `/proc/<pid>/mountinfo` */
+export function ownMountPoints(mountInfo: string): ReadonlySet<string> {
+  const own = mountInfo.split("\n").filter((line) => line.includes(` - tmpfs ${mountSource} `));
+  return new Set(own.map((line) => unescapeOctal(fieldAt(line, mountPointField))));
 }
 
 const mountPointField = 4;

@@ -1,12 +1,14 @@
+import { accessSync, constants, statfsSync } from "node:fs";
 import { status } from "@grpc/grpc-js";
 import { createKeyedQueue } from "../concurrency.ts";
 import { show } from "../connector/problem.ts";
-import { errorCode } from "../error-code.ts";
+import type { VolumeFiles } from "../connector/volume-files.ts";
+import { attempt, errorCode, unless } from "../error-code.ts";
 import type { Log, LogFields } from "../log.ts";
 import type { NodeGetVolumeStatsRequest__Output as StatsRequest } from "./generated/csi/v1/NodeGetVolumeStatsRequest.ts";
 import type { NodePublishVolumeRequest__Output as PublishRequest } from "./generated/csi/v1/NodePublishVolumeRequest.ts";
 import type { NodeUnpublishVolumeRequest__Output as UnpublishRequest } from "./generated/csi/v1/NodeUnpublishVolumeRequest.ts";
-import { findGeneration, writeGeneration } from "./generation.ts";
+import { emptyVolume, findGeneration, roomFor, writeGeneration } from "./generation.ts";
 import { type PublishRecord, readRecord } from "./publish-record.ts";
 import { type RenderedVolume, type RenderOptions, renderVolume } from "./render-volume.ts";
 import {
@@ -19,7 +21,12 @@ import {
 } from "./rpc-error.ts";
 import { checkMountPoint, makeMountPoint, removeMountPoint, resolveTarget } from "./target-path.ts";
 import { findUnusable } from "./volume-connectors.ts";
-import { createVolumeMounts, type MountEffects, volumeSizeLimit } from "./volume-mounts.ts";
+import {
+  createVolumeMounts,
+  type DetachedMounts,
+  type MountEffects,
+  type VolumeRoom,
+} from "./volume-mounts.ts";
 import { podOf } from "./volume-request.ts";
 import {
   createVolumeConditions,
@@ -49,6 +56,21 @@ export interface VolumeNode {
   stats(request: StatsRequest, signal?: AbortSignal): Promise<VolumeStats>;
 }
 
+/** The volumes of a node, and what the keeper of standalone mode needs beside CSI. */
+export interface KeptVolumeNode extends VolumeNode {
+  /**
+   * Refreshes a mounted volume as `publish` does, and mounts none.
+   * @returns false where no volume is mounted at the path any more
+   * @throws RpcError or Unavailable, as `publish` does
+   */
+  refresh(request: PublishRequest): Promise<boolean>;
+  /**
+   * Removes the files of a volume and unmounts it, also while somebody uses it. One that is not mounted is no error.
+   * @throws RpcError as `unpublish` does
+   */
+  end(request: UnpublishRequest): Promise<DetachedMounts>;
+}
+
 /** What the volumes of a node are made with. */
 export interface VolumeNodeOptions extends RenderOptions {
   readonly mounts: MountEffects;
@@ -64,7 +86,7 @@ export interface VolumeNodeOptions extends RenderOptions {
  * Creates the volumes of a node. It keeps no state but the volumes' conditions, so a driver that was restarted goes on
  * with the volumes of the previous one.
  */
-export function createVolumeNode(options: VolumeNodeOptions): VolumeNode {
+export function createVolumeNode(options: VolumeNodeOptions): KeptVolumeNode {
   const { findConnector, mayRemoveUnrecorded = () => true, log, now } = options;
   const mounts = createVolumeMounts(options.mounts);
   const conditions = createVolumeConditions(log);
@@ -77,17 +99,66 @@ export function createVolumeNode(options: VolumeNodeOptions): VolumeNode {
     return wasMounted;
   };
 
-  /** Removes a volume, unless the target holds another one, or what nobody can say the owner of. */
-  const removeVolume = async (path: string, volumeId: string): Promise<boolean> => {
-    const isTrusted = mayRemoveUnrecorded(volumeId);
-    const wasMounted = await mounts.unmountAll(path, () => {
-      const record = readRecord(path);
-      if (record === undefined && !isTrusted) throw unknownOwner(path, volumeId);
-      requireSameVolume("target_path", path, record, volumeId);
-    });
-    if (wasMounted || isTrusted) await removeMountPoint(path);
+  /** @throws RpcError where the target holds another volume, or one that nobody can say the owner of */
+  const requireRemovable = (path: string, volumeId: string): void => {
+    const record = readRecord(path);
+    if (record === undefined && !mayRemoveUnrecorded(volumeId)) throw unknownOwner(path, volumeId);
+    requireSameVolume("target_path", path, record, volumeId);
+  };
+  const afterUnmount = async (
+    path: string,
+    { volumeId }: UnpublishRequest,
+    wasMounted: boolean,
+  ): Promise<void> => {
+    if (wasMounted || mayRemoveUnrecorded(volumeId)) await removeMountPoint(path);
     conditions.forget(path);
-    return wasMounted;
+    if (wasMounted) log("info", "volume unpublished", { volume: volumeId, target: path });
+  };
+
+  const withWritableView = async <T>(
+    path: string,
+    room: VolumeRoom | undefined,
+    change: (root: string) => T,
+  ): Promise<T> => {
+    const view = await mounts.openWritable(path, room);
+    try {
+      return change(view.root);
+    } finally {
+      view.close();
+    }
+  };
+
+  /** Removes the files of a volume. Where that fails, the volume is unmounted all the same. */
+  const removeFiles = async (path: string, volumeId: string): Promise<void> => {
+    try {
+      if (!isReadOnly(path)) emptyVolume(path);
+      else await withWritableView(path, undefined, emptyVolume);
+    } catch (error) {
+      const fields = { volume: volumeId, target: path, error };
+      log("error", "the files of a volume that ends could not be removed", fields);
+    }
+  };
+
+  /**
+   * Writes the files of a volume.
+   * @returns false where nothing has changed
+   * @throws RpcError where the files don't fit
+   */
+  const write = async (
+    path: string,
+    { files, access, ...volume }: RenderedVolume,
+  ): Promise<boolean> => {
+    const room = missingRoom(path, files);
+    const replaceFiles = (root: string): boolean => writeGeneration(root, files, access);
+    try {
+      if (isReadOnly(path)) return await withWritableView(path, room, replaceFiles);
+      if (room !== undefined) await mounts.enlarge(path, room);
+      const isChanged = replaceFiles(path);
+      if (volume.isReadOnly) await mounts.protect(path);
+      return isChanged;
+    } catch (error) {
+      throw errorCode(error) === "ENOSPC" ? tooLarge() : error;
+    }
   };
 
   const begin = async (
@@ -105,7 +176,7 @@ export function createVolumeNode(options: VolumeNodeOptions): VolumeNode {
         await makeMountPoint(path);
         await mounts.mount(path, volume.access, volume.mountOptions);
       }
-      write(path, volume);
+      await write(path, volume);
       log("info", "volume published", { ...fields, connectors: volume.connectors });
     } catch (error) {
       // CSI promises no unpublish after a failed publish, so nothing may stay behind.
@@ -116,7 +187,7 @@ export function createVolumeNode(options: VolumeNodeOptions): VolumeNode {
     }
   };
 
-  const refresh = async (path: string, request: PublishRequest): Promise<void> => {
+  const update = async (path: string, request: PublishRequest): Promise<void> => {
     const fields = fieldsOf(path, request);
     const record = readRecord(path);
     if (record !== undefined && record.volumeId !== request.volumeId) {
@@ -125,7 +196,7 @@ export function createVolumeNode(options: VolumeNodeOptions): VolumeNode {
     }
     try {
       const volume = await renderVolume(options, request);
-      if (write(path, volume)) {
+      if (await write(path, volume)) {
         log("info", "volume refreshed", { ...fields, connectors: volume.connectors });
       }
       conditions.set(
@@ -146,6 +217,16 @@ export function createVolumeNode(options: VolumeNodeOptions): VolumeNode {
     }
   };
 
+  const publishAt = async (
+    path: string,
+    request: PublishRequest,
+    isMounted: boolean,
+    signal?: AbortSignal,
+  ): Promise<void> => {
+    const isPublished = isMounted && findGeneration(path) !== undefined;
+    await (isPublished ? update(path, request) : begin(path, request, isMounted, signal));
+  };
+
   return {
     async publish(request, signal) {
       requireVolumeId(request);
@@ -153,9 +234,7 @@ export function createVolumeNode(options: VolumeNodeOptions): VolumeNode {
       const path = await resolveTarget("target_path", request.targetPath);
       const publishTo = async (path: string): Promise<void> => {
         await checkMountPoint(path);
-        const isMounted = await mounts.keepOne(path);
-        const isPublished = isMounted && findGeneration(path) !== undefined;
-        await (isPublished ? refresh(path, request) : begin(path, request, isMounted, signal));
+        await publishAt(path, request, await mounts.keepOne(path), signal);
       };
       try {
         if (path === undefined) throw missingParent(request.targetPath);
@@ -165,14 +244,39 @@ export function createVolumeNode(options: VolumeNodeOptions): VolumeNode {
       }
     },
 
+    async refresh(request) {
+      const path = await resolveTarget("target_path", request.targetPath);
+      if (path === undefined) return false;
+      return queue.run(path, async () => {
+        const isMounted = await mounts.keepOne(path);
+        if (isMounted) await publishAt(path, request, isMounted);
+        return isMounted;
+      });
+    },
+
     async unpublish(request, signal) {
       requireVolumeId(request);
       const path = await resolveTarget("target_path", request.targetPath);
       if (path === undefined) return;
-      const { volumeId } = request;
-      const wasMounted = await queue.run(path, () => removeVolume(path, volumeId), signal);
-      const fields = { volume: volumeId, target: path };
-      if (wasMounted) log("info", "volume unpublished", fields);
+      const unpublishNow = async (): Promise<void> => {
+        const check = (): void => requireRemovable(path, request.volumeId);
+        await afterUnmount(path, request, await mounts.unmountAll(path, check));
+      };
+      await queue.run(path, unpublishNow, signal);
+    },
+
+    async end(request) {
+      requireVolumeId(request);
+      const path = await resolveTarget("target_path", request.targetPath);
+      if (path === undefined) return { wasMounted: false, isStillUsed: false };
+      return queue.run(path, async () => {
+        const detached = await mounts.detachAll(path, async () => {
+          requireRemovable(path, request.volumeId);
+          await removeFiles(path, request.volumeId);
+        });
+        await afterUnmount(path, request, detached.wasMounted);
+        return detached;
+      });
     },
 
     async stats(request, signal) {
@@ -256,17 +360,33 @@ function refuse(objections: readonly RpcError[]): void {
   throw new RpcError(first.code, objections.map(({ message }) => message).join("; "));
 }
 
+/** How much fits into a volume at most. 64 connectors with all configurations need a fifth of it. */
+const maxRoom: VolumeRoom = { bytes: 16 * 1024 * 1024, inodes: 8192 };
+
+const tooLarge = (): RpcError =>
+  new RpcError(
+    status.RESOURCE_EXHAUSTED,
+    `the files don't fit into the volume (${maxRoom.bytes / 1024 ** 2} MiB and ${maxRoom.inodes} files, old and new ones together): name fewer connectors or configurations`,
+  );
+
 /**
- * Writes the files of a volume.
- * @returns false where nothing has changed
- * @throws RpcError where the files don't fit
+ * The room that a volume needs for its files and has not got.
+ * @throws RpcError where they need more than a volume may have
  */
-function write(path: string, { files, access }: RenderedVolume): boolean {
-  try {
-    return writeGeneration(path, files, access);
-  } catch (error) {
-    if (errorCode(error) !== "ENOSPC") throw error;
-    const message = `the files don't fit into the volume (${volumeSizeLimit}, old and new ones together): name fewer connectors or configurations`;
-    throw new RpcError(status.RESOURCE_EXHAUSTED, message);
-  }
+function missingRoom(path: string, files: VolumeFiles): VolumeRoom | undefined {
+  const { bsize, blocks, files: inodes } = statfsSync(path);
+  const needed = roomFor(files, bsize);
+  if (needed.bytes > maxRoom.bytes || needed.inodes > maxRoom.inodes) throw tooLarge();
+  const isEnough = needed.bytes <= blocks * bsize && needed.inodes <= inodes;
+  return isEnough ? undefined : needed;
 }
+
+/** Whether the mount at a path is read-only, also for root. */
+const isReadOnly = (path: string): boolean =>
+  attempt(
+    () => {
+      accessSync(path, constants.W_OK);
+      return false;
+    },
+    unless(true, "EROFS"),
+  );

@@ -16,6 +16,8 @@ export interface VolumeRequest {
   readonly access: FileAccess;
   /** Further options of the mount: SELinux contexts. */
   readonly mountOptions: readonly string[];
+  /** Whether the mount is read-only for root, too. In a cluster the kubelet shows it to containers read-only anyway. */
+  readonly isReadOnly: boolean;
 }
 
 /**
@@ -46,13 +48,13 @@ export function parseVolumeRequest(request: PublishRequest): VolumeRequest {
   );
   const fsType = mount?.fsType ?? "";
   demand(fsType === "" || fsType === "tmpfs", "csi.fsType", fsType, '"tmpfs" or nothing');
-  const mountFlags = mount?.mountFlags ?? [];
+  const mountFlags = (mount?.mountFlags ?? []).filter((flag) => flag !== readOnlyFlag);
   const mountOptions = mountFlags.flatMap((flag) => seLinuxOption(flag) ?? []);
   demand(
     mountOptions.length === mountFlags.length,
     "mount_flags",
     mountFlags,
-    "SELinux contexts only, such as context=system_u:object_r:container_file_t:s0",
+    `${readOnlyFlag} and SELinux contexts only, such as context=system_u:object_r:container_file_t:s0`,
   );
   const group = mount?.volumeMountGroup ?? "";
   demand(isGroup(group), "securityContext.fsGroup", group, "the number of a group");
@@ -63,8 +65,12 @@ export function parseVolumeRequest(request: PublishRequest): VolumeRequest {
     attributes: attributes.value,
     access: fileAccessFor(group === "" ? undefined : Number(group)),
     mountOptions,
+    isReadOnly: mount?.mountFlags?.includes(readOnlyFlag) === true,
   };
 }
+
+/** The mount flag of a request that makes the mount read-only for root, too. */
+export const readOnlyFlag = "ro";
 
 /** The Pod's namespace and name for a log line: `team-a/build-1`; undefined where the request names no Pod. */
 export function podOf(request: PublishRequest): string | undefined {

@@ -425,8 +425,8 @@ describe("the CSI volume node", function () {
       refused({ token: `${tokenMark}\n` }, "INTERNAL"));
 
     it("says what the limit is where the files don't fit", async () => {
-      driver.world.caCertificate = () => "x".repeat(1_000_000);
-      await refused({}, "RESOURCE_EXHAUSTED", "2 MiB");
+      driver.world.caCertificate = () => "x".repeat(3_000_000);
+      await refused({}, "RESOURCE_EXHAUSTED", "16 MiB");
     });
 
     it("leaves a file, and a symbolic link, where they are", async () => {
@@ -472,6 +472,70 @@ describe("the CSI volume node", function () {
       });
       target = join(driver.folder, "mount");
       await refused({}, "INTERNAL", "can't mount", "bad option");
+    });
+  });
+
+  describe("that publishes a volume which needs more room than others", () => {
+    const large = (letter: string) => {
+      driver.world.caCertificate = () => letter.repeat(1_000_000);
+    };
+
+    it("gives it the room, also when the need comes later, and while both generations are there", async () => {
+      for (const name of ["large-at-once", "large-later"]) {
+        const path = join(driver.folder, name);
+        driver.world.caCertificate = () => "small";
+        if (name === "large-later") await driver.publish(publishRequest(path));
+        for (const letter of ["a", "b", "c"]) {
+          large(letter);
+          await driver.publish(publishRequest(path));
+          expect((await readFile(join(path, "ca.crt"), "utf8"))[0]).to.equal(letter);
+        }
+        const options = await mountOptionsAt(path);
+        expect(options).to.include.members(["nosuid", "nodev", "noexec", "rw"]);
+      }
+    });
+
+    it("refreshes 64 connectors with all configurations", async () => {
+      const names = Array.from({ length: 64 }, (_, index) => `c${index}`);
+      const attributes = {
+        connectors: names.join(","),
+        "configuration.names": "docker-config,buildkitd,registries-conf,containerd",
+        "configuration.params": JSON.stringify({
+          containerd: { mirror: true },
+          "registries-conf": { mirror: true },
+          buildkitd: { mirror: true },
+        }),
+      };
+      for (const token of ["1", "2", "3", "4"].map((end) => `${tokenMark}-${end}`)) {
+        await driver.publish(publishRequest(target, { attributes, token }));
+        expect(await read("context.token")).to.equal(token);
+      }
+    });
+  });
+
+  describe("that publishes a volume which is read-only for root, too", () => {
+    const readOnly = { mount: { mountFlags: ["ro"] } };
+    const flags = async (): Promise<string[]> => (await mountOptionsAt(target)).slice(0, 4);
+
+    it("lets nobody write into it, and refreshes and ends it all the same", async () => {
+      await driver.publish(publishRequest(target, readOnly));
+      expect(await flags()).to.have.members(["ro", "nosuid", "nodev", "noexec"]);
+      const write = (): Promise<void> => writeFile(join(target, "config.json"), "{}");
+      expect(await write().catch((error) => error.code)).to.equal("EROFS");
+      const token = `${tokenMark}-2`;
+      await driver.publish(publishRequest(target, { ...readOnly, token }));
+      expect(await read("context.token")).to.equal(token);
+      expect(await flags()).to.have.members(["ro", "nosuid", "nodev", "noexec"]);
+      await driver.unpublish(target);
+      expect(await isThere()).to.equal(false);
+    });
+
+    it("gives it room where it needs more, and makes it read-only again", async () => {
+      await driver.publish(publishRequest(target, readOnly));
+      driver.world.caCertificate = () => "x".repeat(500_000);
+      await driver.publish(publishRequest(target, readOnly));
+      expect(await read("ca.crt")).to.have.lengthOf(500_000);
+      expect(await flags()).to.have.members(["ro", "nosuid", "nodev", "noexec"]);
     });
   });
 
@@ -546,7 +610,7 @@ describe("the CSI volume node", function () {
       "the attributes are refused": () => ({ attributes: { connectors: "" } }),
       "it is no longer read-only": () => ({ readonly: false }),
       "the files don't fit": () => {
-        driver.world.caCertificate = () => "x".repeat(1_000_000);
+        driver.world.caCertificate = () => "x".repeat(3_000_000);
         return renewed(`${tokenMark}-2`);
       },
       "something nobody expected happens": () => {
