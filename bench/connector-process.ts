@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { stringify } from "yaml";
-import { publishVolume } from "../src/csi/client.ts";
+import { publishVolume } from "../test/support/csi-calls.ts";
 import { eventually } from "../test/support/eventually.ts";
 import { type RunningProgram, startProgram } from "../test/support/program.ts";
 import { runSettings } from "../tools/image/containerfile.ts";

@@ -1,5 +1,5 @@
-import { unpublishVolume } from "../src/csi/client.ts";
 import type { Cleanup } from "../test/support/cleanup.ts";
+import { unpublishVolume } from "../test/support/csi-calls.ts";
 import { residentMebibytes } from "../test/support/process-view.ts";
 import { median, quantile } from "../test/support/statistics.ts";
 import type { Certificates } from "./certificates.ts";

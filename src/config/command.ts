@@ -27,10 +27,12 @@ import {
   type MountSettings,
   readMount,
   readUnmount,
+  readVolumes,
   socketIn,
   tokenLifetimeRange,
   type UnmountSettings,
   type VolumeCommandContext,
+  type VolumesSettings,
 } from "./volume-commands.ts";
 
 /** The settings of a standalone process. All paths are absolute. */
@@ -41,6 +43,8 @@ export interface StandaloneSettings {
   readonly state: string;
   /** The socket of the CSI driver, in the state folder. */
   readonly socket: string;
+  /** The folder for volumes of `run`. */
+  readonly runFolder: string;
   readonly listen: readonly ListenSetting[];
   /** For how many seconds a volume's token is valid, unless the volume says otherwise. */
   readonly tokenLifetimeSeconds: number;
@@ -55,6 +59,7 @@ export type Command =
   | { readonly name: "standalone"; readonly settings: StandaloneSettings }
   | { readonly name: "mount"; readonly settings: MountSettings }
   | { readonly name: "unmount"; readonly settings: UnmountSettings }
+  | { readonly name: "volumes"; readonly settings: VolumesSettings }
   | { readonly name: "render"; readonly settings: RenderSettings }
   | { readonly name: "check"; readonly settings: CheckSettings }
   | { readonly name: "doctor"; readonly settings: DoctorSettings }
@@ -92,6 +97,8 @@ export function readCommand(
       return readMount(args, context);
     case "unmount":
       return readUnmount(args, context);
+    case "volumes":
+      return readVolumes(args, context);
     case "render":
       return readRender(args);
     case "check":
@@ -146,6 +153,7 @@ function readStandalone(args: readonly string[], context: CommandContext): Check
     connectors: "",
     listen: "https://127.0.0.1:5443",
     state: defaultState,
+    "run-folder": "/run/oci-connector",
     "token-lifetime": "4h",
     grace: "30s",
     tunnel: "tunnel",
@@ -167,6 +175,7 @@ function readStandalone(args: readonly string[], context: CommandContext): Check
     connectors: resolve(context.workingDirectory, text("connectors")),
     state,
     socket: socketIn(state),
+    runFolder: resolve(context.workingDirectory, text("run-folder")),
     listen,
     tokenLifetimeSeconds,
     graceMs,

@@ -22,7 +22,8 @@ interface ExitCode {
 const summaries = {
   standalone: "serve connectors on this machine, without Kubernetes",
   mount: "mount a volume with the files for some connectors",
-  unmount: "unmount a volume; from then on its token is refused",
+  unmount: "end a volume: its token is refused, its files and its mount go",
+  volumes: "list the volumes that are mounted",
   render: "print the files that a volume would hold",
   check: "say what is wrong with a folder of connectors, and which registry refuses its login",
   doctor: "say what is wrong with an installation in a cluster, or with a connector",
@@ -58,6 +59,10 @@ const files = `  --configuration NAMES   more files: docker-config, buildkitd, r
   --namespace NAME        namespace of connectors that are named without one (default default)
 `;
 
+const tokenExpiration = `  --token-expiration TIME how long the volume's token lives, 10m to 8760h (default: as the standalone
+                          process has it)
+`;
+
 const stateOfProcess = `  --state DIR             state folder of the standalone process (default /var/lib/oci-connector)
 `;
 
@@ -75,6 +80,7 @@ folder will do.
                           scheme (default https://127.0.0.1:5443)
   --state DIR             keys, certificate authority and records of mounted volumes
                           (default /var/lib/oci-connector)
+  --run-folder DIR        where the volumes of "run" are (default /run/oci-connector)
   --token-lifetime TIME   how long a volume's token lives, 10m to 8760h (default 4h)
   --grace TIME            how long requests under way may take at the end, 0s to 24h (default 30s)
   --tunnel HOSTS          where clients may go through the proxy, besides their connectors: "tunnel" for
@@ -88,23 +94,37 @@ example:
   mount: `usage: oci-connector mount TARGET --connectors NAMES [options]
 
 Mounts a volume at the folder TARGET, which is made where it is missing: the files that tools read, and
-the token that opens the connectors. A standalone process has to run on this machine.
+the token that opens the connectors. A standalone process has to run on this machine. The volume ends by
+"unmount", and before that when its time is over, when the machine is started again, or when somebody else
+unmounts it.
 
   --connectors NAMES      connectors that the volume opens: NAME or NAMESPACE/NAME, several with commas
-${files}  --token-expiration TIME how long the volume's token lives, 10m to 8760h (default: as the standalone
-                          process has it)
+${files}${tokenExpiration}  --for TIME              how long the volume lives at most, 1s to 8760h, or 0 for no limit (default 24h)
+  --pid PID               end the volume with this process, too
+  --persistent            mount the volume again after a reboot
+  --read-only             let nobody write into the volume, not even root
+  --replace               end a volume that is mounted at TARGET, and take its place
+  --force                 hide files that are in TARGET, until the volume ends
   --group GID             number of the group that may read the volume (default: the caller's)
 ${stateOfProcess}
 example:
-  oci-connector mount --connectors team-a/harbor --configuration docker-config /run/job-7
+  oci-connector mount --connectors team-a/harbor --configuration docker-config --for 2h /run/job-7
 `,
   unmount: `usage: oci-connector unmount TARGET [options]
 
-Unmounts the volume at the folder TARGET. From then on its token is refused.
+Ends the volume at the folder TARGET: its token is refused, its files are removed, and its mount goes. Where
+somebody still uses the mount, it is gone from TARGET at once, and ends with its last user.
 
 ${stateOfProcess}
 example:
   oci-connector unmount /run/job-7
+`,
+  volumes: `usage: oci-connector volumes [options]
+
+Lists the volumes that are mounted: where, with which connectors, by whom, since when, until when, and when
+their token was used last, as far as the standalone process that runs has seen it.
+
+${stateOfProcess}  --output FORMAT         text or json (default text)
 `,
   render: `usage: oci-connector render [FILE…] --connectors NAMES [options]
 

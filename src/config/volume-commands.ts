@@ -4,17 +4,17 @@ import { parseVolumeAttributes, type VolumeAttributes } from "../connector/volum
 import {
   type CommandLine,
   type DurationRange,
+  type OutputFormat,
   problem,
   readCommandLine,
+  readOutputFormat,
   readSeconds,
 } from "./command-line.ts";
 
-/** The settings of `mount`. */
-export interface MountSettings {
+/** What `mount` and `run` ask the standalone process for. */
+export interface VolumeSettings {
   /** The socket of the standalone process. */
   readonly socket: string;
-  /** The folder to mount the volume at, as an absolute path. */
-  readonly target: string;
   /** The namespace of connectors that are named without one. */
   readonly namespace: string;
   /** The number of the group that may read the volume. */
@@ -23,8 +23,32 @@ export interface MountSettings {
   readonly attributes: Readonly<Record<string, string>>;
 }
 
+/** The settings of `mount`. */
+export interface MountSettings extends VolumeSettings {
+  /** The folder to mount the volume at, as an absolute path. */
+  readonly target: string;
+  /** For how many seconds the volume lives at most; 0 for no limit. */
+  readonly lifetimeSeconds: number;
+  /** The number of the process that the volume ends with. */
+  readonly pid: number | undefined;
+  readonly isReadOnly: boolean;
+  /** Whether the volume is mounted again after a reboot. */
+  readonly isPersistent: boolean;
+  /** Whether a volume that is mounted at the target ends for this one. */
+  readonly replaces: boolean;
+  /** Whether the volume may hide files that are in its target. */
+  readonly hidesFiles: boolean;
+}
+
 /** The settings of `unmount`. */
 export type UnmountSettings = Pick<MountSettings, "socket" | "target">;
+
+/** The settings of `volumes`. */
+export interface VolumesSettings {
+  /** The socket of the standalone process. */
+  readonly socket: string;
+  readonly output: OutputFormat;
+}
 
 /** What the commands about volumes depend on beside their arguments. */
 export interface VolumeCommandContext {
@@ -96,28 +120,92 @@ export function namingTheOption({ path, ...found }: Problem): Problem {
   return { path: `${optionOfAttribute[attribute]}${path.slice(attribute.length)}`, ...found };
 }
 
-/** Reads the options of `mount`. */
-export function readMount(
-  args: readonly string[],
-  context: VolumeCommandContext,
-): Checked<{ readonly name: "mount"; readonly settings: MountSettings }> {
-  const line = readCommandLine(args, {
+/** The options of `mount` and `run` alike, and their values unless given. */
+const requestOptions = (context: VolumeCommandContext) =>
+  ({
     ...volumeOptions,
     "token-expiration": "",
     group: String(context.group),
     state: defaultState,
-  });
+  }) as const;
+
+type RequestOption = keyof ReturnType<typeof requestOptions>;
+
+/** @returns undefined where anything is wrong with the options, which is added to the problems */
+function readVolumeSettings(
+  line: Pick<CommandLine<RequestOption>, "text" | "problems">,
+  context: VolumeCommandContext,
+): VolumeSettings | undefined {
   const { text, problems } = line;
-  const located = targetOf(line, context);
   const options = readVolumeOptions(line);
   const expiration = text("token-expiration");
   if (expiration !== "") readSeconds(line, "token-expiration", tokenLifetimeRange);
   const group = text("group");
   if (!isGroup(group)) problems.push(problem("--group", group, "the number of a group"));
-  if (options === undefined || problems.length > 0) return { ok: false, problems };
-  const attributes = { ...options.given, "token.expiration": expiration };
-  const settings = { ...located, namespace: text("namespace"), group, attributes };
+  if (options === undefined) return undefined;
+  return {
+    socket: socketIn(resolve(context.workingDirectory, text("state"))),
+    namespace: text("namespace"),
+    group,
+    attributes: { ...options.given, "token.expiration": expiration },
+  };
+}
+
+/** How long a volume may live. */
+const lifetimeRange: DurationRange = { min: "1s", max: "8760h" };
+
+/** Reads the options of `mount`. */
+export function readMount(
+  args: readonly string[],
+  context: VolumeCommandContext,
+): Checked<{ readonly name: "mount"; readonly settings: MountSettings }> {
+  const line = readCommandLine(
+    args,
+    {
+      ...requestOptions(context),
+      for: "24h",
+      pid: "",
+    },
+    ["read-only", "persistent", "replace", "force"],
+  );
+  const { text, has, problems } = line;
+  const { target } = targetOf(line, context);
+  const volume = readVolumeSettings(line, context);
+  const lifetimeSeconds = text("for") === "0" ? 0 : readSeconds(line, "for", lifetimeRange);
+  const pid = text("pid");
+  if (pid !== "" && !/^[1-9]\d{0,9}$/.test(pid)) {
+    problems.push(problem("--pid", pid, "the number of a process that runs"));
+  }
+  if (pid !== "" && has("persistent")) {
+    const wanted = "one of --pid and --persistent, since no process outlives a reboot";
+    problems.push(problem("--pid", pid, wanted));
+  }
+  if (volume === undefined || problems.length > 0) return { ok: false, problems };
+  const settings = {
+    ...volume,
+    target,
+    lifetimeSeconds: Math.ceil(lifetimeSeconds),
+    pid: pid === "" ? undefined : Number(pid),
+    isReadOnly: has("read-only"),
+    isPersistent: has("persistent"),
+    replaces: has("replace"),
+    hidesFiles: has("force"),
+  };
   return { ok: true, value: { name: "mount", settings } };
+}
+
+/** Reads the options of `volumes`. */
+export function readVolumes(
+  args: readonly string[],
+  context: VolumeCommandContext,
+): Checked<{ readonly name: "volumes"; readonly settings: VolumesSettings }> {
+  const line = readCommandLine(args, { state: defaultState, output: "text" });
+  const { text, problems } = line;
+  for (const found of line.positionals) problems.push(problem("argument", found, "options only"));
+  const output = readOutputFormat(line);
+  if (problems.length > 0) return { ok: false, problems };
+  const socket = socketIn(resolve(context.workingDirectory, text("state")));
+  return { ok: true, value: { name: "volumes", settings: { socket, output } } };
 }
 
 /** Reads the options of `unmount`. */

@@ -50,13 +50,18 @@ async function run(command: Command): Promise<void> {
       process.stdout.write(`oci-connector ${version}\n`);
       return;
     case "mount": {
-      const { mount } = await import("./mount.ts");
+      const { mount } = await import("./volume-commands.ts");
       process.stdout.write(await mount(command.settings));
       return;
     }
     case "unmount": {
-      const { unmount } = await import("./mount.ts");
+      const { unmount } = await import("./volume-commands.ts");
       process.stdout.write(await unmount(command.settings));
+      return;
+    }
+    case "volumes": {
+      const { volumes } = await import("./volume-commands.ts");
+      process.stdout.write(await volumes(command.settings));
       return;
     }
     case "render": {

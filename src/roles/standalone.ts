@@ -4,15 +4,17 @@ import type { StandaloneSettings } from "../config/command.ts";
 import { withBrackets } from "../connector/host-name.ts";
 import { listenerHosts, type ProxyHosts } from "../connector/proxy-address.ts";
 import type { NodePublishVolumeRequest__Output as PublishRequest } from "../csi/generated/csi/v1/NodePublishVolumeRequest.ts";
+import { volumes } from "../csi/proto.ts";
 import { invalidArgument, notFound } from "../csi/rpc-error.ts";
 import { serveCsi } from "../csi/server.ts";
 import { checkSocketPlace } from "../csi/socket-server.ts";
-import { resolveTarget } from "../csi/target-path.ts";
-import { systemMounts } from "../csi/volume-mounts.ts";
+import { hasFiles, resolveTarget } from "../csi/target-path.ts";
+import { ownMountPoints, systemMounts } from "../csi/volume-mounts.ts";
 import { createVolumeNode, type VolumeNode } from "../csi/volume-node.ts";
 import type { Log } from "../log.ts";
 import { startProxy } from "../proxy/proxy.ts";
 import type { ListenAddress } from "../proxy/server/listener.ts";
+import type { Caller } from "../standalone/caller.ts";
 import { type ConnectorFolder, openConnectorFolder } from "../standalone/connector-folder.ts";
 import { findInFolder, mayUseNamed, secretsInFolder } from "../standalone/folder-platform.ts";
 import { every } from "../standalone/refresh-schedule.ts";
@@ -21,11 +23,13 @@ import { createTokenSigner, createTokenVerifier } from "../standalone/tokens.ts"
 import { startVolumeKeeper, type VolumeKeeper } from "../standalone/volume-keeper.ts";
 import { createVolumeRecordStore } from "../standalone/volume-records.ts";
 import { version } from "../version.ts";
+import { bootId, processStart } from "./machine.ts";
 import { interfaceAddresses } from "./own-addresses.ts";
 import { createProxyObserver } from "./proxy-observer.ts";
 import type { Role } from "./role.ts";
 import { rootCertificates } from "./root-certificates.ts";
 import { checkAddresses, checkMountSupport, explainListening } from "./standalone-checks.ts";
+import { createVolumeService } from "./volume-service.ts";
 
 const audience = "connectors-proxy";
 const nodeId = "standalone";
@@ -81,7 +85,7 @@ async function start(settings: StandaloneSettings, log: Log, undo: Undo[]): Prom
   const tokens = { key: state.tokenKey, audience, now };
   const verify = createTokenVerifier({
     ...tokens,
-    isMounted: (volumeId, mount) => keeper?.isMounted(volumeId, mount) ?? false,
+    admits: (volumeId, mount) => keeper?.admits(volumeId, mount) ?? false,
   });
   const platform = { findConnector: findInFolder(folder), mayUse: mayUseNamed };
   const issueLeaf = await createLeafIssuer(state.authority);
@@ -120,8 +124,13 @@ async function start(settings: StandaloneSettings, log: Log, undo: Undo[]): Prom
   });
   keeper = await startVolumeKeeper<PublishRequest>({
     publish: node.publish,
-    unpublish: node.unpublish,
+    refresh: node.refresh,
+    end: node.end,
     resolveTarget: (path) => resolveTarget("target_path", path),
+    mountPoints: async () => ownMountPoints(await systemMounts.readMountInfo()),
+    hasFiles,
+    bootId,
+    processStart,
     records: createVolumeRecordStore(state.volumesFolder),
     signToken: createTokenSigner({ ...tokens, newTokenId: randomUUID }),
     audience,
@@ -135,14 +144,21 @@ async function start(settings: StandaloneSettings, log: Log, undo: Undo[]): Prom
   keeperStarted.resolve(keeper);
   folder.onChange(keeper.connectorsChanged);
 
+  const started = keeper;
+  const caller = { uid: process.getuid?.() ?? 0 }; // nobody else may open the socket
   const csi = await serveCsi({
     socketPath: settings.socket,
-    node: keptNode(node, keeper),
+    node: keptNode(node, keeper, caller),
     nodeId,
     version,
     isReady: () => true,
     graceMs: settings.graceMs,
     log,
+    addServices: (server, unary) =>
+      server.addService(
+        volumes.Volumes.service,
+        createVolumeService({ keeper: started, caller, runFolder: settings.runFolder, unary }),
+      ),
   });
   undo.push(() => csi.stop());
   log("info", "ready", {
@@ -173,14 +189,18 @@ function onHangup(action: () => Promise<void>): () => Promise<void> {
 }
 
 /** The csi room's volumes, with the keeper in the kubelet's place. */
-const keptNode = (node: VolumeNode, keeper: VolumeKeeper<PublishRequest>): VolumeNode => ({
+const keptNode = (
+  node: VolumeNode,
+  keeper: VolumeKeeper<PublishRequest>,
+  caller: Caller,
+): VolumeNode => ({
   stats: node.stats,
   async publish(request, signal) {
-    const result = await keeper.publish(request, signal);
+    const result = await keeper.publish(caller, request, signal);
     if (!result.ok) throw invalidArgument(result.reason);
   },
   async unpublish(request) {
-    const result = await keeper.unpublish(request);
+    const result = await keeper.unpublish(caller, request);
     if (!result.ok) throw notFound(result.reason);
   },
 });

@@ -1,6 +1,7 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { type FileHandle, open } from "node:fs/promises";
+import { unless } from "../error-code.ts";
 
 /** A lock that this process holds until it releases the lock or ends, however it ends. */
 export interface FolderLock {
@@ -22,9 +23,9 @@ export async function lockFolder(path: string, pid: number): Promise<FolderLock>
     await file.chmod(0o600);
     const status = await flock(file);
     if (status !== 0) throw new Error(await describeHolder(path, file));
-    // Only the message reads it. It may be out of date, while the lock never is.
+    // Only the message reads it. It may be out of date, or missing on a full disk, while the lock never is.
     await file.truncate();
-    await file.write(`${pid}\n`);
+    await file.write(`${pid}\n`).catch(unless(undefined, "ENOSPC", "EDQUOT"));
   } catch (error) {
     await file.close();
     throw error;

@@ -66,9 +66,10 @@ export function createTokenVerifier({
   key,
   audience,
   now,
-  isMounted,
+  admits,
 }: TokenOptions & {
-  readonly isMounted: (volumeId: string, mount: string) => boolean;
+  /** Whether tokens of a mount are good. */
+  readonly admits: (volumeId: string, mount: string) => boolean;
 }): VerifyToken {
   const publicKey = createPublicKey(key);
   const verified = new LRUCache<string, VerifiedToken>({ max: maxVerifiedTokens });
@@ -99,7 +100,7 @@ export function createTokenVerifier({
     try {
       const holder = knownHolder(digest) ?? (await verifyAnew(token, digest));
       if (holder === undefined) return refuse(notOurs);
-      if (!isMounted(holder.volumeId, holder.mount)) return refuse(unmounted);
+      if (!admits(holder.volumeId, holder.mount)) return refuse(unmounted);
       return { ok: true, value: identityOf(holder) };
     } catch (error) {
       if (error instanceof errors.JOSEError) return refuse(reasons[error.code] ?? notOurs);

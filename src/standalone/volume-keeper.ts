@@ -1,103 +1,130 @@
 import { isDeepStrictEqual } from "node:util";
 import { createKeyedQueue } from "../concurrency.ts";
-import { showRef } from "../connector/connector-ref.ts";
 import type { Result } from "../connector/platform.ts";
-import { describeProblems, show } from "../connector/problem.ts";
-import { parseVolumeAttributes } from "../connector/volume-attributes.ts";
+import { show } from "../connector/problem.ts";
 import type { Log, LogFields } from "../log.ts";
-import { namespaceIfAbsent } from "./folder-documents.ts";
+import { type Caller, mayChange, refuseForeign } from "./caller.ts";
 import { createRefreshSchedule, type Every } from "./refresh-schedule.ts";
-import type { SignToken } from "./tokens.ts";
+import type { ProcessId, VolumeLife } from "./volume-life.ts";
 import {
   createRecordedVolumes,
-  isVolumeId,
+  type EndedVolume,
+  type HeldVolume,
   type RecordedRequest,
   type UnpublishRequest,
+  type VolumeOrigin,
   type VolumeRecord,
   type VolumeRecordStore,
 } from "./volume-records.ts";
+import { createVolumeTokens, type VolumeTokenOptions } from "./volume-token.ts";
+import { createVolumeWatch, notMounted } from "./volume-watch.ts";
 
 /** What a keeper of volumes works with. */
-export interface VolumeKeeperOptions<Request extends RecordedRequest> {
+export interface VolumeKeeperOptions<Request extends RecordedRequest> extends VolumeTokenOptions {
   /** The publish of the csi room. A first publish that fails undoes what it has begun. */
   readonly publish: (request: Request, signal?: AbortSignal) => Promise<void>;
-  /** The unpublish of the csi room. A volume that isn't mounted is no error. */
-  readonly unpublish: (request: UnpublishRequest) => Promise<void>;
+  /** Writes the files of a mounted volume again. @returns false where it is not mounted any more */
+  readonly refresh: (request: Request) => Promise<boolean>;
+  /** Removes a volume's files and unmounts it. One that isn't mounted is no error. */
+  readonly end: (request: UnpublishRequest) => Promise<EndedVolume>;
   /** The target without symbolic links in its parents, or undefined where its parent is no folder. */
   readonly resolveTarget: (path: string) => Promise<string | undefined>;
+  /** Where volumes are mounted, by the kernel's mount table. */
+  readonly mountPoints: () => Promise<ReadonlySet<string>>;
+  /** Whether a folder has anything in it. A missing one has nothing. */
+  readonly hasFiles: (path: string) => Promise<boolean>;
+  /** The id of this boot of the machine. */
+  readonly bootId: () => Promise<string>;
+  /** When a process was started, in the kernel's ticks; undefined where none with that number runs. */
+  readonly processStart: (pid: number) => Promise<number | undefined>;
   readonly records: VolumeRecordStore<Request>;
-  readonly signToken: SignToken;
-  /** The audience under which the csi room looks for the token. */
-  readonly audience: string;
-  /**
-   * The lifetime of tokens of volumes without a `token.expiration`. A token is renewed when a quarter of its lifetime
-   * has passed, so a tool that reads its token only once (buildctl) has three quarters at least.
-   * Hours are safe: an unmount revokes a token long before, and it opens this proxy alone.
-   */
-  readonly tokenLifetimeSeconds: number;
-  /** Milliseconds since 1970. */
-  readonly now: () => number;
   /** Creates a random id, different each time. */
   readonly createMountId: () => string;
   readonly every: Every;
   readonly log: Log;
 }
 
-/** Does the kubelet's part: it passes volumes their tokens, and refreshes mounted volumes. */
+/** What the caller of a mount wants beside the volume itself. */
+export interface MountTerms {
+  /** For how many milliseconds the volume lives at most; undefined for no limit. */
+  readonly lifetimeMs?: number;
+  /** The process that the volume ends with. */
+  readonly process?: ProcessId;
+  /** Whether the volume is mounted again after a reboot. */
+  readonly isPersistent: boolean;
+  /** Whether a volume that is mounted at the target ends for this one. */
+  readonly replaces: boolean;
+  /** Whether the volume may hide files that are in its target. */
+  readonly hidesFiles: boolean;
+}
+
+/** A volume as its owner sees it. */
+export interface ListedVolume<Request extends RecordedRequest> {
+  readonly request: Request;
+  readonly origin: VolumeOrigin | undefined;
+  readonly life: VolumeLife | undefined;
+  /** `namespace/name` of each connector. */
+  readonly connectors: readonly string[];
+  /** When a token of it was presented last to this process, in milliseconds since 1970. */
+  readonly lastUsedAt: number | undefined;
+  /** Whether its token is good. It is not while the volume waits to be mounted or unmounted. */
+  readonly isUsable: boolean;
+}
+
+/** Does the kubelet's part: it passes volumes their tokens, refreshes mounted volumes, and ends them. */
 export interface VolumeKeeper<Request extends RecordedRequest> {
   /**
-   * Mounts a volume, or refreshes a mounted one. A different request for a mounted volume
-   * replaces it by an unmount and a new mount, so tokens of the old mount are refused. Where the
-   * new mount fails, the old one is restored. A refusal says what is wrong with the request.
+   * Publishes a volume as CSI has it: mounts it, or refreshes a mounted one. A different request for a mounted volume
+   * replaces it, so tokens of the old mount are refused. Where the new mount fails, the old one is
+   * restored. Such a volume lives until it is unpublished, or the machine is started again. A refusal says what is wrong
+   * with the request.
    * @throws the error of the csi room; nothing has changed then
    */
-  publish(request: Request, signal?: AbortSignal): Promise<Result<void>>;
+  publish(caller: Caller, request: Request, signal?: AbortSignal): Promise<Result<void>>;
   /**
-   * Unmounts a volume, and from then on its tokens are refused. A volume that isn't mounted is no error. A refusal says
-   * where the volume is, when that is not the target that the request names; the volume stays then.
-   * @throws the error of the csi room; the volume stays then, too
+   * Mounts a volume where none is, on the caller's terms. A refusal says what is wrong with the request or the target.
+   * @returns what ends the volume
+   * @throws the error of the csi room; nothing has changed then
    */
-  unpublish(request: UnpublishRequest): Promise<Result<void>>;
+  mount(
+    caller: Caller,
+    request: Request,
+    terms: MountTerms,
+    signal?: AbortSignal,
+  ): Promise<Result<VolumeLife>>;
+  /**
+   * Ends a volume: its tokens are refused first, then its files go, then its mount. A volume that isn't mounted is no
+   * error. A refusal says where the volume is, when that is not the target that the request names, or whose it is; the
+   * volume stays then.
+   * @throws the error of the csi room; a volume that was known is tried again then, and its tokens stay refused
+   */
+  unpublish(caller: Caller, request: UnpublishRequest): Promise<Result<EndedVolume>>;
+  /** The volumes that the caller may see. */
+  list(caller: Caller): readonly ListedVolume<Request>[];
   /** Whether a volume is mounted, or was begun to be, by this process or an earlier one. */
   knows(volumeId: string): boolean;
-  /** Whether tokens of a mount are still valid. */
-  isMounted(volumeId: string, mount: string): boolean;
+  /** Whether tokens of a mount are good. To ask so counts as a use of the volume. */
+  admits(volumeId: string, mount: string): boolean;
   /** Refreshes the volumes of changed connectors (`namespace/name`). */
   connectorsChanged(refs: ReadonlySet<string>): void;
   /** Ends the refreshes. Volumes stay mounted, and the next process takes them over. */
   stop(): Promise<void>;
 }
 
-const tokensKey = "csi.storage.k8s.io/serviceAccount.tokens";
-
 /**
  * Takes over all recorded volumes, under the mount ids that their tokens name, and refreshes them from then on. Volumes
- * that a killed process has left in doubt are unmounted.
+ * end that a killed process has left in doubt, and those whose life is over: no token of these is good when this returns.
  */
 export async function startVolumeKeeper<Request extends RecordedRequest>(
   options: VolumeKeeperOptions<Request>,
 ): Promise<VolumeKeeper<Request>> {
   type Volume = VolumeRecord<Request>;
-  const { log, now } = options;
+  const { log, now, processStart } = options;
   const queue = createKeyedQueue();
-
-  const specOf = ({ request }: Volume): TokenSpec => {
-    const spec = tokenSpecOf(request, options.tokenLifetimeSeconds);
-    if (spec.ok) return spec.value;
-    throw new Error(`the recorded volume can't be mounted any more: ${spec.reason}`);
-  };
-  /** When a token that is signed now is due for renewal. Called before the publish, which may take its time. */
-  const dueAt = (volume: Volume): number => now() + (specOf(volume).lifetimeSeconds * 1000) / 4;
-
-  const publishWithToken = async (volume: Volume, signal?: AbortSignal): Promise<void> => {
-    const { mount, request } = volume;
-    const { connectors, lifetimeSeconds } = specOf(volume);
-    const holder = { volumeId: request.volumeId, mount, connectors };
-    const { token, expiresAt } = await options.signToken(holder, lifetimeSeconds);
-    const tokens = { [options.audience]: { token, expirationTimestamp: expiresAt.toISOString() } };
-    const secrets = { [tokensKey]: JSON.stringify(tokens) };
-    await options.publish({ ...request, secrets }, signal);
-  };
+  const tokens = createVolumeTokens(options);
+  const boot = await options.bootId();
+  /** By mount id, in milliseconds since 1970. */
+  const usedAt = new Map<string, number>();
 
   const loaded = await options.records.load();
   for (const file of loaded.damaged) {
@@ -106,36 +133,63 @@ export async function startVolumeKeeper<Request extends RecordedRequest>(
   }
   const volumes = createRecordedVolumes({
     records: options.records,
-    recorded: loaded.records,
-    publish: publishWithToken,
-    unpublish: options.unpublish,
+    held: loaded.records.map((record): HeldVolume<Request> => {
+      const isAway = record.life !== undefined && record.life.boot !== boot;
+      return { record, state: record.inDoubt ? "ending" : isAway ? "away" : "mounted" };
+    }),
+    publish: async (volume, signal) => options.publish(await tokens.withToken(volume), signal),
+    end: options.end,
   });
 
-  const mount = async (volume: Volume, signal?: AbortSignal): Promise<void> => {
+  const mountVolume = async (volume: Volume, signal?: AbortSignal): Promise<void> => {
     const { volumeId } = volume.request;
-    const due = dueAt(volume);
+    const due = tokens.dueAt(volume);
     try {
       await volumes.mount(volume, signal);
       schedule.set(volumeId, due);
     } catch (error) {
       if (volumes.get(volumeId) !== undefined) schedule.set(volumeId, now());
+      usedAt.delete(volume.mount);
       throw error;
     }
   };
-  const unmount = async (request: UnpublishRequest): Promise<void> => {
-    await volumes.unmount(request);
-    schedule.forget(request.volumeId);
-  };
-  const replace = async (old: Volume, volume: Volume, signal?: AbortSignal): Promise<void> => {
-    await unmount(old.request);
+  const endVolume = async (request: UnpublishRequest): Promise<EndedVolume> => {
+    const { volumeId } = request;
+    const known = volumes.get(volumeId);
     try {
-      await mount(volume, signal);
+      const ended = await volumes.end(request);
+      schedule.forget(volumeId);
+      return ended;
     } catch (error) {
-      const isGone = volumes.get(old.request.volumeId) === undefined;
-      if (isGone && !old.inDoubt) await mount(old).catch((lost: unknown) => logLoss(old, lost));
+      if (known !== undefined) schedule.set(volumeId, now());
+      throw error;
+    } finally {
+      usedAt.delete(known?.record.mount ?? "");
+    }
+  };
+  const replaceVolume = async (
+    old: HeldVolume<Request>,
+    volume: Volume,
+    signal?: AbortSignal,
+  ): Promise<void> => {
+    const { record, state } = old;
+    await endVolume(record.request);
+    try {
+      await mountVolume(volume, signal);
+    } catch (error) {
+      const isGone = volumes.get(record.request.volumeId) === undefined;
+      if (isGone && state === "mounted") {
+        await mountVolume(record).catch((lost: unknown) => logLoss(record, lost));
+      }
       throw error;
     }
   };
+  const mountOrReplace = (
+    known: HeldVolume<Request> | undefined,
+    volume: Volume,
+    signal?: AbortSignal,
+  ): Promise<void> =>
+    known === undefined ? mountVolume(volume, signal) : replaceVolume(known, volume, signal);
   const logLoss = ({ request }: Volume, error: unknown): void =>
     log("error", "the volume that was being replaced is lost", { ...fieldsOf(request), error });
 
@@ -145,68 +199,191 @@ export async function startVolumeKeeper<Request extends RecordedRequest>(
     return place !== undefined && place === (await options.resolveTarget(other));
   };
 
+  /** Refuses the tokens of a volume now. The schedule then removes its files and its mount. */
+  const revoke = ({ request }: Volume, reason: string): void => {
+    volumes.revoke(request.volumeId);
+    log("info", "a volume has ended", { ...fieldsOf(request), reason });
+    schedule.set(request.volumeId, now());
+  };
+  const refreshVolume = async (volume: Volume): Promise<number> => {
+    const due = tokens.dueAt(volume);
+    if (await options.refresh(await tokens.withToken(volume))) return due;
+    revoke(volume, notMounted);
+    return now();
+  };
+  /** Refreshes a mounted volume for a request that is its own. @returns false where it is another one, or not mounted */
+  const refreshAlike = async (
+    { record, state }: HeldVolume<Request>,
+    request: Request,
+  ): Promise<boolean> => {
+    if (state !== "mounted" || !isDeepStrictEqual(record.request, request)) return false;
+    const due = tokens.dueAt(record);
+    const isMounted = await options.refresh(await tokens.withToken(record));
+    if (isMounted) schedule.set(request.volumeId, due);
+    return isMounted;
+  };
   const bringUpToDate = async (volumeId: string): Promise<number> => {
     const volume = volumes.get(volumeId);
-    if (volume?.inDoubt === false) {
-      const due = dueAt(volume);
-      await publishWithToken(volume);
+    if (volume === undefined) return Number.POSITIVE_INFINITY;
+    const { record, state } = volume;
+    if (state === "mounted") return refreshVolume(record);
+    if (state === "away") {
+      const due = tokens.dueAt(record);
+      await volumes.remount(inThisBoot(record));
       return due;
     }
-    if (volume !== undefined) await unmount(volume.request);
+    await endVolume(record.request);
     return Number.POSITIVE_INFINITY;
   };
+  /** The record for a mount in this boot. Nobody has a token of the mount before. */
+  const inThisBoot = (volume: Volume): Volume =>
+    volume.life === undefined
+      ? volume
+      : { ...volume, mount: options.createMountId(), life: { ...volume.life, boot } };
   const schedule = createRefreshSchedule({
     refresh: (volumeId) => queue.run(volumeId, () => bringUpToDate(volumeId)),
     now,
     every: options.every,
     log,
-    fieldsOf: (volumeId) => fieldsOf(volumes.get(volumeId)?.request ?? { volumeId }),
+    fieldsOf: (volumeId) => fieldsOf(volumes.get(volumeId)?.record.request ?? { volumeId }),
   });
-  for (const { request } of volumes.all()) schedule.set(request.volumeId, now());
+  for (const { record } of volumes.all()) schedule.set(record.request.volumeId, now());
+
+  const watch = createVolumeWatch({ ...options, boot, volumes, revoke });
+  await watch.look();
+  await adoptOldRecords();
+  /** Records of earlier versions get to know this boot, so that the next one can tell it from its own. */
+  async function adoptOldRecords(): Promise<void> {
+    for (const { record, state } of [...volumes.all()]) {
+      if (record.life !== undefined || state !== "mounted") continue;
+      // A full disk takes no change. The next start tries again.
+      await volumes.amend({ ...record, life: { boot, persistent: false } }).catch(() => {});
+    }
+  }
+
+  /** Why a volume can't be mounted at a path; undefined where it can. */
+  const whyNotAt = async (
+    path: string,
+    known: HeldVolume<Request> | undefined,
+    terms: MountTerms,
+  ): Promise<string | undefined> => {
+    const mountPoints = await options.mountPoints();
+    if (mountPoints.has(path)) {
+      if (known === undefined || known.state === "ending" || terms.replaces) return undefined;
+      return `${show(path)} has a volume already: unmount that first, or add --replace`;
+    }
+    const outer = [...mountPoints].find((point) => path.startsWith(`${point}/`));
+    if (outer !== undefined) {
+      return `${show(path)} lies in the volume that is mounted at ${show(outer)}: name a folder outside of it`;
+    }
+    if (terms.hidesFiles || !(await options.hasFiles(path))) return undefined;
+    return `${show(path)} has files in it, which the volume would hide: name an empty folder or a new one, or add --force`;
+  };
+
+  const lifeOn = (terms: MountTerms): VolumeLife => ({
+    boot,
+    persistent: terms.isPersistent,
+    ...(terms.lifetimeMs === undefined ? {} : { endsAt: now() + terms.lifetimeMs }),
+    ...(terms.process === undefined ? {} : { process: terms.process }),
+  });
+  const recordOf = (request: Request, caller: Caller, life: VolumeLife): Volume => ({
+    mount: options.createMountId(),
+    inDoubt: false,
+    request,
+    origin: { uid: caller.uid, mountedAt: now() },
+    life,
+  });
+
+  const mountOnTerms = async (
+    caller: Caller,
+    request: Request,
+    terms: MountTerms,
+    signal?: AbortSignal,
+  ): Promise<Result<VolumeLife>> => {
+    const life = lifeOn(terms);
+    const known = volumes.get(request.volumeId);
+    if (known !== undefined && !mayChange(caller, known.record)) {
+      return refuseForeign(caller, known.record);
+    }
+    const hindrance = await whyNotAt(request.targetPath, known, terms);
+    if (hindrance !== undefined) return { ok: false, reason: hindrance };
+    await mountOrReplace(known, recordOf(request, caller, life), signal);
+    return { ok: true, value: life };
+  };
 
   return {
-    async publish(request, signal) {
-      const spec = tokenSpecOf(request, options.tokenLifetimeSeconds);
+    async publish(caller, request, signal) {
+      const spec = tokens.specOf(request);
       if (!spec.ok) return spec;
       const recorded = withoutSecrets(request);
-      await queue.run(request.volumeId, async () => {
+      return queue.run(request.volumeId, async (): Promise<Result<void>> => {
         const known = volumes.get(request.volumeId);
-        const volume = { mount: options.createMountId(), inDoubt: false, request: recorded };
-        if (known === undefined) await mount(volume, signal);
-        else if (known.inDoubt || !isDeepStrictEqual(known.request, recorded)) {
-          await replace(known, volume, signal);
-        } else {
-          const due = dueAt(known);
-          await publishWithToken(known, signal);
-          schedule.set(request.volumeId, due);
+        if (known !== undefined && !mayChange(caller, known.record)) {
+          return refuseForeign(caller, known.record);
         }
-      });
-      return { ok: true, value: undefined };
-    },
-    unpublish: (request) =>
-      queue.run(request.volumeId, async () => {
-        const target = volumes.get(request.volumeId)?.request.targetPath;
-        if (target !== undefined && !(await isSamePlace(target, request.targetPath))) {
-          const reason = `volume_id ${show(request.volumeId)} is mounted at ${show(target)}, not at ${show(request.targetPath)}: it stays as it is; name the id and the path of one volume`;
-          return { ok: false, reason };
+        if (known === undefined || !(await refreshAlike(known, recorded))) {
+          const volume = recordOf(recorded, caller, { boot, persistent: false });
+          await mountOrReplace(known, volume, signal);
         }
-        await unmount(request);
         return { ok: true, value: undefined };
+      });
+    },
+    async mount(caller, request, terms, signal) {
+      const spec = tokens.specOf(request);
+      if (!spec.ok) return spec;
+      const { process } = terms;
+      if (process !== undefined && (await processStart(process.pid)) !== process.startTicks) {
+        const reason = `the process that mounts volumes finds no process ${process.pid} that was started when the caller's was: it has ended, or it is in another PID namespace`;
+        return { ok: false, reason };
+      }
+      const recorded = withoutSecrets(request);
+      return queue.run(request.volumeId, () => mountOnTerms(caller, recorded, terms, signal));
+    },
+    unpublish: (caller, request) =>
+      queue.run(request.volumeId, async (): Promise<Result<EndedVolume>> => {
+        const known = volumes.get(request.volumeId);
+        if (known !== undefined) {
+          const target = known.record.request.targetPath;
+          if (!(await isSamePlace(target, request.targetPath))) {
+            const reason = `volume_id ${show(request.volumeId)} is mounted at ${show(target)}, not at ${show(request.targetPath)}: it stays as it is; name the id and the path of one volume`;
+            return { ok: false, reason };
+          }
+          if (!mayChange(caller, known.record)) return refuseForeign(caller, known.record);
+        }
+        return { ok: true, value: await endVolume(request) };
       }),
+    list: (caller) =>
+      [...volumes.all()]
+        .filter(({ record }) => mayChange(caller, record))
+        .map(({ record, state }) => {
+          const spec = tokens.specOf(record.request);
+          return {
+            request: record.request,
+            origin: record.origin,
+            life: record.life,
+            connectors: spec.ok ? spec.value.connectors : [],
+            lastUsedAt: usedAt.get(record.mount),
+            isUsable: state === "mounted" || state === "mounting",
+          };
+        }),
     knows: (volumeId) => volumes.get(volumeId) !== undefined,
-    isMounted(volumeId, mount) {
+    admits(volumeId, mount) {
       const volume = volumes.get(volumeId);
-      return volume?.mount === mount && !volume.inDoubt;
+      const isGood = volume?.state === "mounted" || volume?.state === "mounting";
+      if (!isGood || volume?.record.mount !== mount) return false;
+      usedAt.set(mount, now());
+      return true;
     },
     connectorsChanged(refs) {
-      for (const volume of volumes.all()) {
-        const spec = tokenSpecOf(volume.request, options.tokenLifetimeSeconds);
+      for (const { record } of volumes.all()) {
+        const spec = tokens.specOf(record.request);
         const isMeant = spec.ok && spec.value.connectors.some((ref) => refs.has(ref));
-        if (isMeant) schedule.expedite(volume.request.volumeId);
+        if (isMeant) schedule.expedite(record.request.volumeId);
       }
     },
     async stop() {
       schedule.stop();
+      watch.stop();
       await queue.idle();
     },
   };
@@ -221,30 +398,5 @@ function fieldsOf({ volumeId, targetPath }: Partial<RecordedRequest>): LogFields
   return {
     ...(volumeId === undefined ? {} : { volume: volumeId }),
     ...(targetPath === undefined ? {} : { target: targetPath }),
-  };
-}
-
-/** What a volume's token has to be like. */
-export interface TokenSpec {
-  /** The connectors that the token opens, as `namespace/name`. */
-  readonly connectors: readonly string[];
-  readonly lifetimeSeconds: number;
-}
-
-/** The token that a request needs, by the same attributes as in the csi room, or everything that is wrong with the request. */
-export function tokenSpecOf(
-  { volumeId, volumeContext }: RecordedRequest,
-  lifetimeSecondsIfAbsent: number,
-): Result<TokenSpec> {
-  if (!isVolumeId(volumeId)) {
-    return { ok: false, reason: "volume_id: wanted 1 to 128 letters, digits and . _ -" };
-  }
-  const namespace = volumeContext["csi.storage.k8s.io/pod.namespace"] || namespaceIfAbsent;
-  const attributes = parseVolumeAttributes(volumeContext, namespace);
-  if (!attributes.ok) return { ok: false, reason: describeProblems(attributes.problems) };
-  const { connectors, tokenLifetimeSeconds = lifetimeSecondsIfAbsent } = attributes.value;
-  return {
-    ok: true,
-    value: { connectors: connectors.map(showRef), lifetimeSeconds: tokenLifetimeSeconds },
   };
 }

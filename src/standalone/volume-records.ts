@@ -2,7 +2,10 @@ import { createHash } from "node:crypto";
 import { readdir } from "node:fs/promises";
 import { isAbsolute, join, resolve } from "node:path";
 import { parseJson, property } from "../connector/document.ts";
+import { Unavailable } from "../connector/platform.ts";
+import { errorCode } from "../error-code.ts";
 import { readPrivateFile, removePrivateFile, writePrivateFile } from "./private-file.ts";
+import { isVolumeLife, type VolumeLife } from "./volume-life.ts";
 
 /** The fields of a request to publish that are used here. The others are kept as they are. */
 export interface RecordedRequest {
@@ -23,13 +26,28 @@ export interface VolumeRecord<Request extends RecordedRequest> {
   readonly inDoubt: boolean;
   /** The request, without secrets. */
   readonly request: Request;
+  /** Who has mounted it, and when; undefined in records of versions that knew neither. */
+  readonly origin?: VolumeOrigin;
+  /** Undefined in records of versions in which an unmount alone ended a volume. */
+  readonly life?: VolumeLife;
+}
+
+/** Who has mounted a volume, and when. */
+export interface VolumeOrigin {
+  /** The number of the user. */
+  readonly uid: number;
+  /** Milliseconds since 1970. */
+  readonly mountedAt: number;
 }
 
 /** Keeps the records of volumes in a folder of their own. */
 export interface VolumeRecordStore<Request extends RecordedRequest> {
   /** Reads all records, and finds the files that are damaged. */
   load(): Promise<LoadedRecords<Request>>;
-  /** Writes a record. The volume's id has to be one that `isVolumeId` allows. */
+  /**
+   * Writes a record. The volume's id has to be one that `isVolumeId` allows.
+   * @throws Unavailable where the file system takes no more
+   */
   save(record: VolumeRecord<Request>): Promise<void>;
   /** Removes a record. A missing one is no error. */
   remove(volumeId: string): Promise<void>;
@@ -67,13 +85,22 @@ export function createVolumeRecordStore<Request extends RecordedRequest>(
     async save(record) {
       const request = { ...record.request, secrets: {} };
       const text = JSON.stringify({ ...record, request }, undefined, 2);
-      await writePrivateFile(fileOf(record.request.volumeId), `${text}\n`);
+      await writePrivateFile(fileOf(record.request.volumeId), `${text}\n`).catch(
+        (error: unknown) => {
+          if (!fullDisk.has(String(errorCode(error)))) throw error;
+          throw new Unavailable(
+            `the record of the volume can't be written to ${folder} (${errorCode(error)}): make room on that file system`,
+          );
+        },
+      );
     },
     async remove(volumeId) {
       if (isVolumeId(volumeId)) await removePrivateFile(fileOf(volumeId));
     },
   };
 }
+
+const fullDisk: ReadonlySet<string> = new Set(["ENOSPC", "EDQUOT", "EROFS"]);
 
 function parseRecord<Request extends RecordedRequest>(
   content: Buffer | undefined,
@@ -95,9 +122,17 @@ function isRecord<Request extends RecordedRequest>(value: unknown): value is Vol
     typeof property(value, "inDoubt") === "boolean" &&
     typeof context === "object" &&
     context !== null &&
-    Object.values(context).every((text) => typeof text === "string")
+    Object.values(context).every((text) => typeof text === "string") &&
+    isAbsentOr(property(value, "origin"), isVolumeOrigin) &&
+    isAbsentOr(property(value, "life"), isVolumeLife)
   );
 }
+
+const isAbsentOr = (value: unknown, isRight: (value: unknown) => boolean): boolean =>
+  value === undefined || isRight(value);
+
+const isVolumeOrigin = (value: unknown): value is VolumeOrigin =>
+  typeof property(value, "uid") === "number" && typeof property(value, "mountedAt") === "number";
 
 /**
  * The id of the volume at a target path, which depends on nothing else, since whoever unmounts knows the path alone.
@@ -115,54 +150,97 @@ export interface UnpublishRequest {
   readonly targetPath: string;
 }
 
+/** What came of the end of a volume. */
+export interface EndedVolume {
+  readonly wasMounted: boolean;
+  /** Whether somebody still uses the mount, which has no files any more and goes with its last user. */
+  readonly isStillUsed: boolean;
+}
+
+/** Where a volume stands in its life. */
+export type VolumeState =
+  /** Its mount has begun. Its token is good already, since a tool may read it before the mount's caller hears of it. */
+  | "mounting"
+  | "mounted"
+  /** It was mounted before a reboot, and is to be mounted again. No token of it is good. */
+  | "away"
+  /** Its token is refused, and its mount is still to go. */
+  | "ending";
+
+/** A volume and where it stands. */
+export interface HeldVolume<Request extends RecordedRequest> {
+  readonly record: VolumeRecord<Request>;
+  readonly state: VolumeState;
+}
+
 /** What recorded volumes work with. */
 export interface RecordedVolumesOptions<Request extends RecordedRequest> {
   readonly records: VolumeRecordStore<Request>;
-  /** The records that an earlier process has left. */
-  readonly recorded: readonly VolumeRecord<Request>[];
+  /** The volumes that an earlier process has left. */
+  readonly held: readonly HeldVolume<Request>[];
   /** Mounts a volume. A call that fails undoes what it has begun. */
   readonly publish: (record: VolumeRecord<Request>, signal?: AbortSignal) => Promise<void>;
-  /** Unmounts a volume. One that isn't mounted is no error. */
-  readonly unpublish: (request: UnpublishRequest) => Promise<void>;
+  /** Removes a volume's files and unmounts it. One that isn't mounted is no error. */
+  readonly end: (request: UnpublishRequest) => Promise<EndedVolume>;
 }
 
 /** Mounted volumes and their records, which stay consistent whenever the process is killed. */
 export interface RecordedVolumes<Request extends RecordedRequest> {
-  /** The record of a volume, or undefined where it is unknown. */
-  get(volumeId: string): VolumeRecord<Request> | undefined;
-  /** The records of all volumes. */
-  all(): Iterable<VolumeRecord<Request>>;
-  /** Mounts a volume that isn't known. Where that fails, the volume is unknown again, or in doubt. */
+  /** A volume by its id, or undefined where it is unknown. */
+  get(volumeId: string): HeldVolume<Request> | undefined;
+  all(): Iterable<HeldVolume<Request>>;
+  /** Mounts a volume that isn't known. Where that fails, the volume is unknown again, or ending. */
   mount(record: VolumeRecord<Request>, signal?: AbortSignal): Promise<void>;
-  /** Unmounts a volume, known or not. Where that fails, the volume stays as it is. */
-  unmount(request: UnpublishRequest): Promise<void>;
+  /** Mounts a known volume again, by a record that replaces its own. Where that fails, the volume is as it was. */
+  remount(record: VolumeRecord<Request>): Promise<void>;
+  /** Replaces the record of a mounted volume. */
+  amend(record: VolumeRecord<Request>): Promise<void>;
+  /** Refuses the tokens of a volume from now on, which has to be ended then. */
+  revoke(volumeId: string): void;
+  /**
+   * Refuses the tokens of a volume from now on, known or not, and unmounts it. Where that fails, the volume is ending.
+   * @throws the error of the unmount
+   */
+  end(request: UnpublishRequest): Promise<EndedVolume>;
 }
 
 /**
  * Creates the recorded volumes. A record is written before its volume is mounted, and removed after the volume is
  * unmounted. In between it is marked as in doubt, so that the next process can tell a volume that is in use from one
- * whose mount or unmount was interrupted.
+ * whose mount or end was interrupted.
  */
 export function createRecordedVolumes<Request extends RecordedRequest>(
   options: RecordedVolumesOptions<Request>,
 ): RecordedVolumes<Request> {
   const { records } = options;
-  const volumes = new Map(options.recorded.map((record) => [record.request.volumeId, record]));
+  const volumes = new Map(options.held.map((held) => [held.record.request.volumeId, held]));
 
+  const set = (record: VolumeRecord<Request>, state: VolumeState): void => {
+    volumes.set(record.request.volumeId, { record, state });
+  };
   const forget = async (volumeId: string): Promise<void> => {
     volumes.delete(volumeId);
     await records.remove(volumeId);
+  };
+  const revoke = (volumeId: string): void => {
+    const known = volumes.get(volumeId);
+    if (known !== undefined) set(known.record, "ending");
   };
 
   return {
     get: (volumeId) => volumes.get(volumeId),
     all: () => volumes.values(),
+    revoke,
+
+    async amend(record) {
+      await records.save(record);
+      set(record, "mounted");
+    },
 
     async mount(record, signal) {
       const { volumeId } = record.request;
       await records.save({ ...record, inDoubt: true });
-      // A tool may use its token before the publish has ended.
-      volumes.set(volumeId, record);
+      set(record, "mounting");
       try {
         await options.publish(record, signal);
       } catch (error) {
@@ -173,26 +251,37 @@ export function createRecordedVolumes<Request extends RecordedRequest>(
         // A caller that is gone by now takes the mount for failed.
         signal?.throwIfAborted();
         await records.save(record);
+        set(record, "mounted");
       } catch (error) {
-        volumes.set(volumeId, { ...record, inDoubt: true });
+        set(record, "ending");
         throw error;
       }
     },
 
-    async unmount(request) {
-      const known = volumes.get(request.volumeId);
-      const mark = async (inDoubt: boolean): Promise<void> => {
-        // A full disk has no room for the mark, and must not keep a volume mounted.
-        if (known?.inDoubt === false) await records.save({ ...known, inDoubt }).catch(() => {});
-      };
-      await mark(true);
+    async remount(record) {
+      const before = volumes.get(record.request.volumeId);
+      set(record, "mounting");
       try {
-        await options.unpublish(request);
+        await options.publish(record);
+        await records.save(record);
+        set(record, "mounted");
       } catch (error) {
-        await mark(false);
+        if (before !== undefined) set(before.record, before.state);
         throw error;
       }
-      await forget(request.volumeId);
+    },
+
+    async end(request) {
+      const { volumeId } = request;
+      revoke(volumeId);
+      const known = volumes.get(volumeId)?.record;
+      if (known !== undefined) {
+        // A full disk takes no mark, but lets the record go: the next process must not take the volume for mounted.
+        await records.save({ ...known, inDoubt: true }).catch(() => records.remove(volumeId));
+      }
+      const ended = await options.end(request);
+      await forget(volumeId);
+      return ended;
     },
   };
 }

@@ -41,6 +41,7 @@ describe("the command line of oci-connector", () => {
         connectors: "/etc/connectors",
         state: "/var/lib/oci-connector",
         socket: "/var/lib/oci-connector/csi.sock",
+        runFolder: "/run/oci-connector",
         listen: [{ scheme: "https", host: "127.0.0.1", port: 5443 }],
         tokenLifetimeSeconds: 4 * 3600,
         graceMs: 30_000,
@@ -54,11 +55,13 @@ describe("the command line of oci-connector", () => {
       const given = settings(
         ...["--state", "/srv/state", "--listen", "http://localhost:80"],
         ...["--token-lifetime=90m", "--grace", "1m30s", "--tunnel", "github.com:443"],
+        "--run-folder=jobs",
       );
       expect(given).to.deep.equal({
         connectors: "/etc/connectors",
         state: "/srv/state",
         socket: "/srv/state/csi.sock",
+        runFolder: "/srv/job/jobs",
         listen: [{ scheme: "http", host: "localhost", port: 80 }],
         tokenLifetimeSeconds: 5400,
         graceMs: 90_000,
@@ -162,7 +165,7 @@ describe("the command line of oci-connector", () => {
         '--token-lifetime: "1m"',
         '--grace: "never"',
       ]);
-      expect(wanted).to.include("--connectors, --listen, --state, --token-lifetime, --grace");
+      expect(wanted).to.include("--connectors, --listen, --state, --run-folder, --token-lifetime");
     });
   });
 
@@ -183,6 +186,12 @@ describe("the command line of oci-connector", () => {
             "configuration.params": "",
             "token.expiration": "",
           },
+          lifetimeSeconds: 24 * 3600,
+          pid: undefined,
+          isReadOnly: false,
+          isPersistent: false,
+          replaces: false,
+          hidesFiles: false,
         },
       });
     });
@@ -191,7 +200,8 @@ describe("the command line of oci-connector", () => {
       const command = mount(
         ...["/run/job", "--connectors", "harbor,team-b/ghcr", "--configuration", "docker-config"],
         ...["--params", '{"buildkitd":{"mirror":true}}', "--token-expiration", "30m"],
-        ...["--namespace", "team-a", "--group", "0", "--state", "../state"],
+        ...["--namespace", "team-a", "--group", "0", "--state", "../state", "--for", "1h30m"],
+        ...["--pid", "4711", "--read-only", "--replace", "--force"],
       );
       expect(command).to.deep.equal({
         name: "mount",
@@ -206,8 +216,40 @@ describe("the command line of oci-connector", () => {
             "configuration.params": '{"buildkitd":{"mirror":true}}',
             "token.expiration": "30m",
           },
+          lifetimeSeconds: 5400,
+          pid: 4711,
+          isReadOnly: true,
+          isPersistent: false,
+          replaces: true,
+          hidesFiles: true,
         },
       });
+    });
+
+    it("takes a time for the volume, and 0 for no limit", () => {
+      const given = (...args: readonly string[]) => {
+        const { settings } = mount("v", "--connectors=a", ...args) as { settings: object };
+        return settings;
+      };
+      expect(given("--for=0", "--persistent")).to.include({
+        lifetimeSeconds: 0,
+        isPersistent: true,
+      });
+      expect(given("--for", "8760h")).to.include({ lifetimeSeconds: 8760 * 3600 });
+      expect(given("--for", "1.5s")).to.include({ lifetimeSeconds: 2 });
+      for (const [option, text] of [
+        ["--for", "0s"],
+        ["--for", "8761h"],
+        ["--for", "soon"],
+        ["--pid", "0"],
+        ["--pid", "self"],
+        ["--read-only", "yes"],
+      ] as const) {
+        const { found } = wrong("mount", "v", "--connectors=a", `${option}=${text}`);
+        expect(found).to.deep.equal([`${option}: "${text}"`]);
+      }
+      const both = wrong("mount", "v", "--connectors=a", "--pid=1", "--persistent");
+      expect(both.wanted).to.include("one of --pid and --persistent");
     });
 
     it("names everything that is wrong at once", () => {
@@ -281,6 +323,17 @@ describe("the command line of oci-connector", () => {
       });
     });
   }
+
+  it("volumes takes the state folder and a format", () => {
+    expect(read("volumes", "--state", "/s", "--output=json")).to.deep.equal({
+      name: "volumes",
+      settings: { socket: "/s/csi.sock", output: "json" },
+    });
+    expect(wrong("volumes", "--output=yaml", "x").found).to.deep.equal([
+      'argument: "x"',
+      '--output: "yaml"',
+    ]);
+  });
 
   it("unmount takes a target and the state folder", () => {
     expect(read("unmount", "/run/job", "--state", "/s")).to.deep.equal({
@@ -437,7 +490,7 @@ describe("the command line of oci-connector", () => {
     });
     expect(read("unmount", "--", "-h")).to.have.nested.property("settings.target", "/srv/job/-h");
     expect(wrong("start", "--help=no").wanted).to.equal(
-      "one of standalone, mount, unmount, render, check, doctor, csi, proxy, controller, help, version",
+      "one of standalone, mount, unmount, volumes, render, check, doctor, csi, proxy, controller, help, version",
     );
     expect(wrong("help", "mount", "unmount").found).to.deep.equal(['argument: "unmount"']);
   });
@@ -513,7 +566,17 @@ describe("the command line of oci-connector", () => {
       ]),
     );
   };
-  const withOptions = ["standalone", "mount", "unmount", "render", "check", "doctor"] as const;
+  /** What each command with options wants, before its options or behind them. */
+  const neededBy: Readonly<Record<string, { before?: string[]; behind?: string[] }>> = {
+    standalone: { before: ["--connectors=a"] },
+    mount: { before: ["--connectors=a", "target"] },
+    unmount: { before: ["target"] },
+    volumes: {},
+    render: { before: ["--connectors=a"] },
+    check: { behind: ["folder"] },
+    doctor: {},
+  };
+  const withOptions = Object.keys(neededBy) as (keyof typeof neededBy & CommandName)[];
 
   for (const name of withOptions) {
     it(`names in the help of ${name} every option that it takes, with its default`, () => {
@@ -522,17 +585,11 @@ describe("the command line of oci-connector", () => {
       const shown = optionsInHelp(name);
       expect([...shown.keys()].toSorted()).to.deep.equal(options.toSorted());
 
-      const needed = {
-        standalone: ["--connectors=a"],
-        mount: ["--connectors=a", "target"],
-        unmount: ["target"],
-        render: ["--connectors=a"],
-        check: ["folder"],
-        doctor: [],
-      }[name];
       const defaults = [...shown].flatMap(([option, value]) => (value ? [option, value] : []));
       expect(defaults).not.to.deep.equal([]);
-      expect(read(name, ...needed, ...defaults)).to.deep.equal(read(name, ...needed));
+      const { before = [], behind = [] } = neededBy[name] ?? {};
+      const plain = read(name, ...before, ...behind);
+      expect(read(name, ...before, ...defaults, ...behind)).to.deep.equal(plain);
     });
   }
 

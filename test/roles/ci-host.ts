@@ -26,6 +26,8 @@ const environment: Readonly<Record<string, string>> = {
 
 const main: string = fileURLToPath(new URL("../../src/main.ts", import.meta.url));
 
+const bootsScript: string = fileURLToPath(new URL("boots.ts", import.meta.url));
+
 /** Runs the command line to its end. */
 export const runCommand = (
   args: readonly string[],
@@ -60,11 +62,18 @@ export interface CiHost extends Stoppable {
   start(stderr?: string): Promise<RunningProgram>;
   /** As an operator who has lost patience: no handler runs. */
   kill(): Promise<void>;
+  /** As a power cut does: the process and all mounts are gone, and so is all in `/run`. Then a process starts. */
+  reboot(): Promise<void>;
   /** Replaces a file of YAML as editors do, by a rename. */
   write(file: string, yaml: string): Promise<void>;
   remove(file: string): Promise<void>;
   /** Runs the command line against this host's state folder, from `folder`, to its end. */
-  run(...args: readonly string[]): Promise<Outcome>;
+  run(command: string, ...args: readonly string[]): Promise<Outcome>;
+  /** Starts `run` with these arguments, from `folder`. */
+  startJob(
+    args: readonly string[],
+    env?: Readonly<Record<string, string>>,
+  ): Promise<RunningProgram>;
   /** Mounts a volume, and reads what is in it. Fails where that fails. */
   mount(name: string, connectors: string, ...args: readonly string[]): Promise<Volume>;
   unmount(name: string): Promise<void>;
@@ -103,6 +112,7 @@ export async function startCiHost(options: CiHostOptions = {}): Promise<CiHost> 
   const host = createHost(folder, options, resources);
   try {
     await mkdir(host.connectors);
+    await writeBootId(folder, 1);
     await host.start();
     return host;
   } catch (error) {
@@ -110,6 +120,9 @@ export async function startCiHost(options: CiHostOptions = {}): Promise<CiHost> 
     throw error;
   }
 }
+
+const writeBootId = (folder: string, boot: number): Promise<void> =>
+  writeFile(join(folder, "boot-id"), `boot-${boot}\n`);
 
 function createHost(
   folder: string,
@@ -122,9 +135,11 @@ function createHost(
   const seen: [what: string, text: string | Buffer][] = [];
   const secrets: Record<string, string> = {};
   const tokens: Record<string, string> = {};
+  let boots = 1;
   let http = "127.0.0.1:0";
   let https = "127.0.0.1:0";
 
+  const processEnv = { ...environment, TEST_BOOT_ID: join(folder, "boot-id"), ...env };
   const program = (): RunningProgram => {
     const last = programs.at(-1);
     if (last === undefined) throw new Error("no process was started");
@@ -149,6 +164,7 @@ function createHost(
     },
     async start(stderr) {
       const commandLine = [
+        `--import=${bootsScript}`,
         ...nodeArgs,
         main,
         "standalone",
@@ -156,6 +172,8 @@ function createHost(
         connectors,
         "--state",
         state,
+        "--run-folder",
+        join(folder, "run"),
         "--listen",
         `http://${http}`,
         "--listen",
@@ -164,11 +182,11 @@ function createHost(
       ];
       const started =
         stderr === undefined
-          ? await startProgram(process.execPath, commandLine, { env: { ...environment, ...env } })
+          ? await startProgram(process.execPath, commandLine, { env: processEnv })
           : await startProgram(
               "sh",
               ["-c", 'exec "$@" 2<>"$0"', stderr, process.execPath, ...commandLine],
-              { env: { ...environment, ...env } },
+              { env: processEnv },
             );
       resources.add(started);
       programs.push(started);
@@ -189,16 +207,34 @@ function createHost(
       process.kill(program().pid, "SIGKILL");
       await program().ended;
     },
+    async reboot() {
+      await host.kill();
+      await removeMounts(folder);
+      await rm(join(folder, "run"), { recursive: true, force: true });
+      boots += 1;
+      await writeBootId(folder, boots);
+      await host.start();
+    },
     async write(file, yaml) {
       const path = join(connectors, file);
       await writeFile(`${path}.new`, yaml, { mode: 0o600 });
       await rename(`${path}.new`, path);
     },
     remove: (file) => rm(join(connectors, file)),
-    async run(...commandLine) {
-      const outcome = await runCommand([...commandLine, "--state", state], { cwd: folder });
-      seen.push([commandLine.join(" "), outcome.stdout + outcome.stderr]);
+    async run(command, ...commandLine) {
+      const args = [command, "--state", state, ...commandLine];
+      const outcome = await runCommand(args, { cwd: folder });
+      seen.push([args.join(" "), outcome.stdout + outcome.stderr]);
       return outcome;
+    },
+    async startJob(jobArgs, jobEnv = {}) {
+      const env = { ...environment, ...jobEnv };
+      const job = await startProgram(
+        process.execPath,
+        [main, "run", "--state", state, ...jobArgs],
+        { env, cwd: folder },
+      );
+      return resources.add(job);
     },
     async mount(name, opened, ...more) {
       const path = resolve(folder, name);

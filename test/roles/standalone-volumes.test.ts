@@ -1,17 +1,20 @@
 /** What a volume opens, for how long, and what the command line says of it. */
 import { execFileSync } from "node:child_process";
-import { chmod, copyFile, mkdir, readdir, rm, stat, symlink, writeFile } from "node:fs/promises";
+import { copyFile, mkdir, readdir, rm, stat, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expect } from "chai";
-import { unpublishVolume } from "../../src/csi/client.ts";
 import { volumeIdOf } from "../../src/standalone/volume-records.ts";
 import { cleanup } from "../support/cleanup.ts";
+import { publishVolume, unpublishVolume } from "../support/csi-calls.ts";
 import { type FakeRegistry, startFakeRegistry } from "../support/fake-registry.ts";
 import { addImage } from "../support/fake-registry-content.ts";
 import { plainRequest } from "../support/plain-request.ts";
 import { type CiHost, runCommand, startCiHost, type Volume } from "./ci-host.ts";
 import { connectorYaml } from "./manifests.ts";
 import { mountsBelow } from "./mount-table.ts";
+
+/** A command and its arguments. */
+type Arguments = readonly [command: string, ...rest: string[]];
 
 describe("standalone mode: volumes", function () {
   this.timeout(30_000);
@@ -48,7 +51,7 @@ describe("standalone mode: volumes", function () {
   /** Ends with this status, and these words in one line. */
   const endsWith =
     (wanted: number) =>
-    async (args: readonly string[], ...words: readonly string[]): Promise<void> => {
+    async (args: Arguments, ...words: readonly string[]): Promise<void> => {
       const { status, stdout, stderr } = await host.run(...args);
       expect({ status, stdout }).to.deep.equal({ status: wanted, stdout: "" });
       for (const word of words) expect(stderr).to.include(word);
@@ -124,19 +127,32 @@ describe("standalone mode: volumes", function () {
     expect(await pull(second, "team-a/hub")).to.equal("200");
     expect(await pull(first, "team-a/hub")).to.match(refusal);
 
-    const wider = await host.mount("volume", "team-a/hub,team-b/hub");
+    const wider = await host.mount("volume", "team-a/hub,team-b/hub", "--replace");
     expect(await pull(second, "team-a/hub")).to.match(refusal);
     expect(await pull(wider, "team-b/hub")).to.equal("200");
     expect(await mountsBelow(host.folder)).to.have.lengthOf(1);
   });
 
-  it("stay as they are when the same is asked for again", async () => {
+  it("stay as they are when another mount is asked for at their place, or the same by CSI", async () => {
     const first = await host.mount("volume", "team-a/hub");
     const before = await mountsBelow(host.folder);
-    const again = await host.mount("volume", "team-a/hub");
+    await refuses(["mount", "volume", "--connectors", "team-a/hub"], "--replace", "unmount that");
+    await refuses(
+      ["mount", "volume/inside", "--connectors", "team-a/hub", "--replace", "--force"],
+      `lies in the volume that is mounted at "${first.path}"`,
+    );
+    const request = { volumeId: volumeIdOf(first.path), targetPath: first.path };
+    const attributes = {
+      connectors: "team-a/hub",
+      "configuration.names": "",
+      "configuration.params": "",
+      "token.expiration": "",
+    };
+    const asked = { ...request, namespace: "default", attributes, mountGroup: "0" };
+    await publishVolume(join(host.state, "csi.sock"), asked);
     expect(await mountsBelow(host.folder)).to.deep.equal(before);
     expect(await pull(first, "team-a/hub")).to.equal("200");
-    expect(await pull(again, "team-a/hub")).to.equal("200");
+    expect(await first.read("context.token")).not.to.equal(first.token);
   });
 
   it("don't open another process, nor does any text that is no token", async () => {
@@ -205,12 +221,18 @@ describe("standalone mode: volumes", function () {
     await rm(at("real folder, ü"), { recursive: true });
   });
 
-  it("can be unmounted again, and where there is none", async () => {
-    const expectUnmount = async (target: string): Promise<void> => {
-      const { status, stdout } = await host.run("unmount", target);
-      expect({ status, stdout }).to.deep.equal({ status: 0, stdout: `unmounted ${at(target)}\n` });
-    };
-    await Promise.all(["nothing", "no/such/folder/volume"].map(expectUnmount));
+  it("are missed where there is none to unmount", async () => {
+    await host.mount("volume", "team-a/hub");
+    await host.unmount("volume");
+    const [gone, nothing] = [at("volume"), at("no/such/folder/volume")];
+    await Promise.all([
+      refuses(
+        ["unmount", "volume"],
+        `no volume is mounted at "${gone}"`,
+        '"oci-connector volumes"',
+      ),
+      refuses(["unmount", "no/such/folder/volume"], `no volume is mounted at "${nothing}"`),
+    ]);
   });
 
   it("are taken away by their own id and path alone", async () => {
@@ -238,20 +260,6 @@ describe("standalone mode: volumes", function () {
     expect(await pull(one, "team-a/hub")).to.equal("200");
     expect(await pull(two, "team-a/other")).to.equal("200");
     await rm(empty, { recursive: true });
-  });
-
-  it("are closed though their folder has gone", async () => {
-    await mkdir(at("job"));
-    const volume = await host.mount("job/volume", "team-a/hub");
-    await chmod(at("job"), 0o700);
-    const [mounted] = await mountsBelow(host.folder);
-    expect(mounted?.path).to.equal(volume.path);
-    // As a job's clean-up does that knows nothing of us.
-    expect((await host.run("unmount", join(volume.path, "..", "volume"))).status).to.equal(0);
-    await rm(at("job"), { recursive: true });
-    await host.unmount("job/volume");
-    expect(await pull(volume, "team-a/hub")).to.match(/^401 /);
-    expect(await readdir(join(host.state, "volumes"))).to.deep.equal([]);
   });
 
   it("are refused where something is wrong with what is asked", async () => {
@@ -326,7 +334,8 @@ describe("standalone mode: volumes", function () {
   it("don't hide a folder's files behind their mount for good", async () => {
     await mkdir(at("used"));
     await writeFile(at("used/notes"), "mine");
-    await host.mount("used", "team-a/hub");
+    await refuses(["mount", "used", "--connectors", "team-a/hub"], "has files in it", "--force");
+    await host.mount("used", "team-a/hub", "--force");
     expect(await readdir(at("used"))).not.to.include("notes");
     await host.unmount("used");
     expect(await readdir(at("used"))).to.deep.equal(["notes"]);
@@ -337,10 +346,11 @@ describe("standalone mode: volumes", function () {
     await mkdir(at("theirs"));
     execFileSync("mount", ["-t", "tmpfs", "theirs", at("theirs")]);
     try {
-      for (const command of [
+      const commands: Arguments[] = [
         ["mount", "theirs", "--connectors", "team-a/hub"],
         ["unmount", "theirs"],
-      ]) {
+      ];
+      for (const command of commands) {
         const { status, stderr } = await host.run(...command);
         expect(status).to.equal(1);
         expect(stderr).to.include("found a mount of tmpfs (theirs)");

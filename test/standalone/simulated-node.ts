@@ -1,10 +1,17 @@
 import { generateKeyPairSync } from "node:crypto";
-import type { VerifyToken } from "../../src/connector/platform.ts";
+import type { Result, VerifyToken } from "../../src/connector/platform.ts";
 import { createTokenSigner, createTokenVerifier } from "../../src/standalone/tokens.ts";
-import { startVolumeKeeper, type VolumeKeeper } from "../../src/standalone/volume-keeper.ts";
+import {
+  type MountTerms,
+  startVolumeKeeper,
+  type VolumeKeeper,
+} from "../../src/standalone/volume-keeper.ts";
+import type { VolumeLife } from "../../src/standalone/volume-life.ts";
 import {
   createVolumeRecordStore,
+  type EndedVolume,
   type RecordedRequest,
+  type UnpublishRequest,
   type VolumeRecordStore,
 } from "../../src/standalone/volume-records.ts";
 import { type RecordedLog, recordedLog } from "./recorded-log.ts";
@@ -29,6 +36,12 @@ export const requestFor = (
 export interface SimulatedNode {
   /** The token in each mounted volume, by target path. */
   readonly mounts: Map<string, string>;
+  /** Folders with files in them. */
+  readonly files: Set<string>;
+  /** The start of each process that runs. */
+  readonly processes: Map<number, number>;
+  /** The id of the boot; a test that changes it empties `mounts`, too. */
+  boot: string;
   /** Every call of the csi role that was begun: `publish v1`. */
   readonly calls: string[];
   readonly published: Request[];
@@ -46,13 +59,21 @@ export interface SimulatedNode {
   start(): Promise<RunningKeeper>;
 }
 
-export interface RunningKeeper extends VolumeKeeper<Request> {
+/** A keeper whose callers are root unless a test says otherwise. */
+export interface RunningKeeper
+  extends Omit<VolumeKeeper<Request>, "publish" | "mount" | "unpublish"> {
+  publish(request: Request, signal?: AbortSignal): Promise<Result<void>>;
+  mount(request: Request, terms?: Partial<MountTerms>, uid?: number): Promise<Result<VolumeLife>>;
+  unpublish(request: UnpublishRequest, uid?: number): Promise<Result<EndedVolume>>;
   readonly verify: VerifyToken;
   /** A second passes; settles when all that is due has been done, unless a call hangs. */
   tick(): Promise<void>;
 }
 
 export const tokenLifetimeSeconds = 3600;
+
+const root = { uid: 0 };
+const noTerms: MountTerms = { isPersistent: false, replaces: false, hidesFiles: false };
 
 export function simulatedNode(recordsFolder: string): SimulatedNode {
   const { privateKey: key } = generateKeyPairSync("ed25519");
@@ -62,6 +83,9 @@ export function simulatedNode(recordsFolder: string): SimulatedNode {
 
   const node: SimulatedNode = {
     mounts: new Map(),
+    files: new Set(),
+    processes: new Map(),
+    boot: "boot-1",
     calls: [],
     published: [],
     log: recordedLog(),
@@ -96,21 +120,31 @@ export function simulatedNode(recordsFolder: string): SimulatedNode {
     };
     const now = (): number => node.time;
     const options = { key, audience: "connectors-proxy", now };
+    const publish = (request: Request): Promise<void> =>
+      effect(async () => {
+        node.calls.push(`publish ${request.volumeId}`);
+        await node.before(`publish ${request.volumeId}`);
+        node.published.push(request);
+        node.mounts.set(request.targetPath, tokenIn(request));
+        await node.after(`publish ${request.volumeId}`);
+      });
     const keeper = await startVolumeKeeper<Request>({
-      publish: (request) =>
-        effect(async () => {
-          node.calls.push(`publish ${request.volumeId}`);
-          await node.before(`publish ${request.volumeId}`);
-          node.published.push(request);
-          node.mounts.set(request.targetPath, tokenIn(request));
-          await node.after(`publish ${request.volumeId}`);
-        }),
-      unpublish: ({ volumeId, targetPath }) =>
+      publish,
+      async refresh(request) {
+        if (!node.mounts.has(request.targetPath)) return false;
+        await publish(request);
+        return true;
+      },
+      end: ({ volumeId, targetPath }) =>
         effect(async () => {
           node.calls.push(`unpublish ${volumeId}`);
           await node.before(`unpublish ${volumeId}`);
-          node.mounts.delete(targetPath);
+          return { wasMounted: node.mounts.delete(targetPath), isStillUsed: false };
         }),
+      mountPoints: async () => new Set(node.mounts.keys()),
+      hasFiles: async (path) => node.files.has(path),
+      bootId: async () => node.boot,
+      processStart: async (pid) => node.processes.get(pid),
       resolveTarget: async (path) => path.replace("/link/", "/target/"),
       records: dying,
       signToken: createTokenSigner({ ...options, newTokenId: () => `jti-${++ids}` }),
@@ -128,7 +162,10 @@ export function simulatedNode(recordsFolder: string): SimulatedNode {
     });
     return {
       ...keeper,
-      verify: createTokenVerifier({ ...options, isMounted: keeper.isMounted }),
+      publish: (request, signal) => keeper.publish(root, request, signal),
+      mount: (request, terms, uid = 0) => keeper.mount({ uid }, request, { ...noTerms, ...terms }),
+      unpublish: (request, uid = 0) => keeper.unpublish({ uid }, request),
+      verify: createTokenVerifier({ ...options, admits: keeper.admits }),
       async tick() {
         node.time += 1000;
         for (const task of tasks) task();

@@ -27,7 +27,7 @@ describe("the tokens of volumes in standalone mode", function () {
     createTokenSigner({ ...options, ...changed, newTokenId: () => `id-${++ids}` });
   const verify = createTokenVerifier({
     ...options,
-    isMounted: (volumeId, mount) => `${volumeId}/${mount}` === mounted,
+    admits: (volumeId, mount) => `${volumeId}/${mount}` === mounted,
   });
   const sign = async (lifetime = 600): Promise<string> => (await signer()(holder, lifetime)).token;
   /** Why a token is refused. The sentence may hold no part of it. */

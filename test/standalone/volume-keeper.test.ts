@@ -166,16 +166,28 @@ describe("the keeper of volumes in standalone mode", function () {
     expect(keeper.knows("v1")).to.equal(false);
   });
 
-  it("keeps a volume whose unmount fails", async () => {
+  it("takes the token back first where an unmount fails, and goes on with the unmount", async () => {
     await keeper.publish(requestFor("v1"));
-    failing("unpublish v1", new Error("busy"));
-    expect(await keeper.unpublish(requestFor("v1")).catch(String)).to.include("busy");
-    expect(await opens(tokenAt("v1"))).to.equal(true);
+    failing("unpublish v1", new Error("it can't be unmounted"));
+    expect(await keeper.unpublish(requestFor("v1")).catch(String)).to.include("can't be unmounted");
+    expect(await opens(tokenAt("v1"))).to.equal(false);
+    expect(keeper.knows("v1")).to.equal(true);
     node.before = () => {};
-    await keeper.stop();
-    keeper = await start();
     await keeper.tick();
-    await eventually(() => node.calls.at(-1) === "publish v1");
+    await eventually(async () => !keeper.knows("v1") && (await records()).length === 0);
+    expect(node.mounts.size).to.equal(0);
+  });
+
+  it("goes on with it also where the process ends in between", async () => {
+    await keeper.publish(requestFor("v1"));
+    failing("unpublish v1");
+    await keeper.unpublish(requestFor("v1")).catch(String);
+    await keeper.stop();
+    node.before = () => {};
+    keeper = await start();
+    expect(await opens(tokenAt("v1"))).to.equal(false);
+    await keeper.tick();
+    await eventually(() => node.mounts.size === 0);
   });
 
   it("renews a token when a quarter of its lifetime is used up", async () => {
@@ -303,17 +315,184 @@ describe("the keeper of volumes in standalone mode", function () {
     const held = [tokenAt("v1"), tokenAt("v2")];
     const before = node.published.map((request) => ({ ...request, secrets: {} }));
     await keeper.stop();
-    node.mounts.clear(); // as after a reboot
     node.published.length = 0;
     keeper = await start();
     expect(await Promise.all(held.map((token) => opens(token)))).to.deep.equal([true, true]);
     await keeper.tick();
-    await eventually(() => node.mounts.size === 2);
+    await eventually(() => node.published.length === 2);
     const after = node.published.map((request) => ({ ...request, secrets: {} }));
     expect(after).to.have.deep.members(before);
     expect(await Promise.all(held.map((token) => opens(token)))).to.deep.equal([true, true]);
     await keeper.unpublish(requestFor("v1"));
     expect(await opens(held[0] ?? "")).to.equal(false);
+  });
+
+  describe("ends a volume, token first", () => {
+    const request = requestFor("v1");
+    const ended = async (reason: string): Promise<void> => {
+      const token = tokenAt("v1");
+      await keeper.tick();
+      await eventually(() => !keeper.knows("v1") || keeper.list({ uid: 0 })[0]?.isUsable === false);
+      expect(await opens(token)).to.equal(false);
+      await keeper.tick();
+      await eventually(async () => !keeper.knows("v1") && (await records()).length === 0);
+      expect(node.mounts.size).to.equal(0);
+      expect(node.log.count("a volume has ended", "/target/v1", reason)).to.equal(1);
+    };
+
+    it("when its time is over, and not before", async () => {
+      const mounted = await keeper.mount(request, { lifetimeMs: 10_000 });
+      expect(mounted).to.have.nested.property("value.endsAt", node.time + 10_000);
+      await pass(9);
+      expect(keeper.knows("v1")).to.equal(true);
+      expect(await opens(tokenAt("v1"))).to.equal(true);
+      await ended("its time is over");
+    });
+
+    it("when its process has ended, or the number is another process's", async () => {
+      for (const later of [undefined, 78]) {
+        node.processes.set(4711, 77);
+        node.log.lines.length = 0;
+        await keeper.mount(request, { process: { pid: 4711, startTicks: 77 } });
+        await keeper.tick();
+        expect(keeper.knows("v1")).to.equal(true);
+        if (later === undefined) node.processes.delete(4711);
+        else node.processes.set(4711, later);
+        await ended("process 4711 has ended");
+      }
+    });
+
+    it("when somebody else has unmounted it", async () => {
+      await keeper.mount(request);
+      const token = tokenAt("v1");
+      node.mounts.clear();
+      await keeper.tick();
+      await eventually(async () => !(await opens(token)));
+      await keeper.tick();
+      await eventually(() => !keeper.knows("v1"));
+      expect(node.calls).to.deep.equal(["publish v1", "unpublish v1"]);
+    });
+
+    it("at the start of a process after its end, before anybody can use it", async () => {
+      await keeper.mount(request, { lifetimeMs: 10_000 });
+      const token = tokenAt("v1");
+      await keeper.stop();
+      node.time += 10_000;
+      keeper = await start();
+      expect(await opens(token)).to.equal(false);
+      await keeper.tick();
+      await eventually(() => node.mounts.size === 0);
+    });
+
+    it("after a reboot, unless it is persistent, which is mounted again as another mount", async () => {
+      await keeper.mount(request, {});
+      await keeper.mount(requestFor("v2"), { isPersistent: true });
+      const tokens = [tokenAt("v1"), tokenAt("v2")];
+      await keeper.stop();
+      node.mounts.clear();
+      node.boot = "boot-2";
+      keeper = await start();
+      expect(await Promise.all(tokens.map((token) => opens(token)))).to.deep.equal([false, false]);
+      failing("publish v2");
+      await keeper.tick();
+      await eventually(() => !keeper.knows("v1"));
+      expect(node.mounts.size).to.equal(0);
+      node.before = () => {};
+      await pass(5);
+      await eventually(() => node.mounts.size === 1);
+      await eventually(async () => await opens(tokenAt("v2")));
+      expect(await opens(tokens[1] ?? "")).to.equal(false);
+      await keeper.stop();
+      keeper = await start();
+      expect(await opens(tokenAt("v2"))).to.equal(true);
+    });
+
+    it("but no volume of a record from before there were ends, until the next reboot", async () => {
+      await keeper.publish(request);
+      await keeper.stop();
+      const path = join(folder, "v1.json");
+      const { life, origin, ...old } = JSON.parse(await readFile(path, "utf8"));
+      expect(life).to.deep.equal({ boot: "boot-1", persistent: false });
+      expect(origin).to.deep.equal({ uid: 0, mountedAt: node.time });
+      await writeFile(path, JSON.stringify(old), { mode: 0o600 });
+      keeper = await start();
+      await pass(1000 * 24 * 3600);
+      await eventually(async () => await opens(tokenAt("v1")));
+      await keeper.stop();
+      node.mounts.clear();
+      node.boot = "boot-2";
+      keeper = await start();
+      await keeper.tick();
+      await eventually(() => !keeper.knows("v1"));
+    });
+  });
+
+  describe("mounts a volume for a caller", () => {
+    const refusal = async (mounting: Promise<{ ok: boolean }>): Promise<string> =>
+      JSON.stringify(await mounting);
+
+    it("where none is, nothing is hidden, and not inside of another", async () => {
+      await keeper.mount(requestFor("v1"));
+      expect(await refusal(keeper.mount(requestFor("v1")))).to.include("--replace");
+      const inside = { ...requestFor("v2"), targetPath: "/target/v1/deeper/v2" };
+      expect(await refusal(keeper.mount(inside, { replaces: true, hidesFiles: true }))).to.include(
+        "lies in the volume",
+      );
+      node.files.add("/target/v3");
+      expect(await refusal(keeper.mount(requestFor("v3")))).to.include("--force");
+      expect(node.calls).to.deep.equal(["publish v1"]);
+      expect((await keeper.mount(requestFor("v3"), { hidesFiles: true })).ok).to.equal(true);
+    });
+
+    it("in the place of another volume, where it is told so, and of one that has been unmounted", async () => {
+      await keeper.mount(requestFor("v1"));
+      const old = tokenAt("v1");
+      expect((await keeper.mount(requestFor("v1"), { replaces: true })).ok).to.equal(true);
+      expect(await opens(old)).to.equal(false);
+      const second = tokenAt("v1");
+      node.mounts.clear();
+      expect((await keeper.mount(requestFor("v1"))).ok).to.equal(true);
+      expect(await opens(second)).to.equal(false);
+      expect(await opens(tokenAt("v1"))).to.equal(true);
+    });
+
+    it("and not with a process that there is none of", async () => {
+      const process = { pid: 4711, startTicks: 77 };
+      expect(await refusal(keeper.mount(requestFor("v1"), { process }))).to.include("4711");
+      expect(node.calls).to.deep.equal([]);
+    });
+
+    it("and nobody but that one and root sees, replaces or ends it", async () => {
+      await keeper.mount(requestFor("v1"), {}, 1000);
+      expect(keeper.list({ uid: 1001 })).to.deep.equal([]);
+      expect(keeper.list({ uid: 1000 })).to.have.lengthOf(1);
+      expect(keeper.list({ uid: 0 })).to.have.lengthOf(1);
+      for (const refused of [
+        await refusal(keeper.unpublish(requestFor("v1"), 1001)),
+        await refusal(keeper.mount(requestFor("v1"), { replaces: true }, 1001)),
+      ]) {
+        expect(refused).to.include("belongs to user 1000");
+      }
+      expect(await opens(tokenAt("v1"))).to.equal(true);
+      expect((await keeper.unpublish(requestFor("v1"), 1000)).ok).to.equal(true);
+      await keeper.mount(requestFor("v1"), {}, 1000);
+      expect((await keeper.unpublish(requestFor("v1"), 0)).ok).to.equal(true);
+    });
+
+    it("and lists when its token was used last", async () => {
+      await keeper.mount(requestFor("v1"), { lifetimeMs: 60_000 });
+      const [unused] = keeper.list({ uid: 0 });
+      expect(unused).to.deep.include({
+        connectors: ["default/harbor"],
+        origin: { uid: 0, mountedAt: node.time },
+        life: { boot: "boot-1", persistent: false, endsAt: node.time + 60_000 },
+        lastUsedAt: undefined,
+        isUsable: true,
+      });
+      node.time += 5000;
+      await opens(tokenAt("v1"));
+      expect(keeper.list({ uid: 0 })[0]?.lastUsedAt).to.equal(node.time);
+    });
   });
 
   it("tells of damaged records, and keeps the other volumes", async () => {

@@ -2,12 +2,12 @@ import { chmod, rename } from "node:fs/promises";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import { expect } from "chai";
-import { publishVolume, unpublishVolume } from "../../src/csi/client.ts";
 import type { NodePublishVolumeRequest__Output as PublishRequest } from "../../src/csi/generated/csi/v1/NodePublishVolumeRequest.ts";
 import type { NodeUnpublishVolumeRequest__Output as UnpublishRequest } from "../../src/csi/generated/csi/v1/NodeUnpublishVolumeRequest.ts";
 import { invalidArgument, unavailable } from "../../src/csi/rpc-error.ts";
 import { serveCsi } from "../../src/csi/server.ts";
 import type { SocketServer } from "../../src/csi/socket-server.ts";
+import { publishVolume, unpublishVolume } from "../support/csi-calls.ts";
 import { makeFolder, removeFolder, requireOtherUsers } from "./csi-driver.ts";
 
 describe("CSI client", () => {

@@ -1,0 +1,20 @@
+/** What the kernel says of this boot and of processes. */
+import { readFile } from "node:fs/promises";
+import { unless } from "../error-code.ts";
+import { startTicksIn } from "../standalone/volume-life.ts";
+
+/** The id of this boot of the machine. Where the kernel shows none, as in some sandboxes, all boots have one id. */
+export const bootId = (): Promise<string> =>
+  readFile("/proc/sys/kernel/random/boot_id", "utf8").then(
+    (text) => text.trim(),
+    unless("unknown", "ENOENT"),
+  );
+
+/** When a process was started, in the kernel's ticks since the boot; undefined where none with that number runs. */
+export async function processStart(pid: number): Promise<number | undefined> {
+  // ESRCH: it has ended while its file was read.
+  const stat = await readFile(`/proc/${pid}/stat`, "utf8").catch(
+    unless(undefined, "ENOENT", "ESRCH"),
+  );
+  return stat === undefined ? undefined : startTicksIn(stat);
+}

@@ -1,0 +1,24 @@
+import type { Result } from "../connector/platform.ts";
+import { show } from "../connector/problem.ts";
+import type { RecordedRequest, VolumeRecord } from "./volume-records.ts";
+
+/** Who asks for something. The socket on which a request comes proves it, and no request says it. */
+export interface Caller {
+  /** The number of the user. */
+  readonly uid: number;
+}
+
+type OwnedVolume = Pick<VolumeRecord<RecordedRequest>, "request" | "origin">;
+
+/** A volume without an owner is root's: it was mounted when nobody else could. */
+const ownerOf = ({ origin }: OwnedVolume): number => origin?.uid ?? 0;
+
+/** Whether a caller may see, change and end a volume: root every one, everybody else their own. */
+export const mayChange = ({ uid }: Caller, volume: OwnedVolume): boolean =>
+  uid === 0 || uid === ownerOf(volume);
+
+/** The refusal for a caller who may not change a volume. */
+export const refuseForeign = ({ uid }: Caller, volume: OwnedVolume): Result<never> => ({
+  ok: false,
+  reason: `the volume at ${show(volume.request.targetPath)} belongs to user ${ownerOf(volume)}, and user ${uid} may not change it`,
+});
