@@ -25,7 +25,9 @@ import { type RenderSettings, readRender } from "./render-command.ts";
 import {
   defaultState,
   type MountSettings,
+  type RunSettings,
   readMount,
+  readRun,
   readUnmount,
   readVolumes,
   socketIn,
@@ -60,6 +62,7 @@ export type Command =
   | { readonly name: "mount"; readonly settings: MountSettings }
   | { readonly name: "unmount"; readonly settings: UnmountSettings }
   | { readonly name: "volumes"; readonly settings: VolumesSettings }
+  | { readonly name: "run"; readonly settings: RunSettings }
   | { readonly name: "render"; readonly settings: RenderSettings }
   | { readonly name: "check"; readonly settings: CheckSettings }
   | { readonly name: "doctor"; readonly settings: DoctorSettings }
@@ -99,6 +102,8 @@ export function readCommand(
       return readUnmount(args, context);
     case "volumes":
       return readVolumes(args, context);
+    case "run":
+      return readRun(args, context);
     case "render":
       return readRender(args);
     case "check":

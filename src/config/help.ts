@@ -1,5 +1,7 @@
 /** The exit codes of this program, and what each of them means. `help` and README.md show the same table. */
-export const exitCodes: Readonly<Record<"done" | "failed" | "wrongUsage", ExitCode>> = {
+export const exitCodes: Readonly<
+  Record<"done" | "failed" | "wrongUsage" | "notRun" | "notExecutable" | "notFound", ExitCode>
+> = {
   done: { code: 0, meaning: "done; a process that serves was told to end, and has ended in order" },
   failed: {
     code: 1,
@@ -11,6 +13,10 @@ export const exitCodes: Readonly<Record<"done" | "failed" | "wrongUsage", ExitCo
     code: 64,
     meaning: "the command line, or an environment variable that it relies on, is wrong",
   },
+  /** The rest as env(1) and nohup(1) have it. */
+  notRun: { code: 125, meaning: "run: the command was not started, as the message says" },
+  notExecutable: { code: 126, meaning: "run: the command can't be executed" },
+  notFound: { code: 127, meaning: "run: there is no such command" },
 };
 
 interface ExitCode {
@@ -22,6 +28,7 @@ interface ExitCode {
 const summaries = {
   standalone: "serve connectors on this machine, without Kubernetes",
   mount: "mount a volume with the files for some connectors",
+  run: "run a command with a volume of its own, which ends with it",
   unmount: "end a volume: its token is refused, its files and its mount go",
   volumes: "list the volumes that are mounted",
   render: "print the files that a volume would hold",
@@ -50,8 +57,10 @@ ${commandNames.map((name) => `  ${name.padEnd(12)}${summaries[name]}\n`).join(""
 Exit codes:
 
 ${Object.values(exitCodes)
-  .map(({ code, meaning }) => `  ${String(code).padEnd(4)}${meaning}\n`)
-  .join("")}`;
+  .map(({ code, meaning }) => `  ${String(code).padEnd(5)}${meaning}\n`)
+  .join("")}
+"run" ends with the code of its command, or with 128 and the number of a signal that has ended it.
+`;
 
 const files = `  --configuration NAMES   more files: docker-config, buildkitd, registries-conf, containerd; !FILE leaves
                           one out; several with commas
@@ -90,6 +99,33 @@ folder will do.
 example:
   oci-connector standalone --connectors /etc/oci-connector \\
     --listen https://127.0.0.1:5443 --listen http://127.0.0.1:5080
+`,
+  run: `usage: oci-connector run --connectors NAMES [options] -- COMMAND [ARGUMENT…]
+
+Runs a command with a volume of its own, and with the variables by which tools find what is in it. The
+volume ends with the command, also when this one is killed: its token is refused, its files and its mount
+go. Signals and the exit code are passed on. Unless --configuration or --params say otherwise, the volume
+has docker-config and registries-conf, by which images are pulled by their own names, too.
+
+  --connectors NAMES      connectors that the volume opens: NAME or NAMESPACE/NAME, several with commas
+  --forward               set the variables of the forward proxy, too: tools then use images' own names
+${files}${tokenExpiration}  --group GID             number of the group that may read the volume (default: the caller's)
+${stateOfProcess}
+What the command finds in its environment, beside the variables of the caller:
+
+  OCI_CONNECTOR_VOLUME    the folder of the volume, which is read-only
+  OCI_CONNECTOR_IMAGES    what image names begin with, for the last connector
+  DOCKER_CONFIG, REGISTRY_AUTH_FILE
+                          the login (with docker-config)
+  CONTAINERS_REGISTRIES_CONF
+                          the machine's registries and the volume's (with registries-conf)
+  BUILDX_CONFIG           a folder of this command's own
+  BUILDKITD_FLAGS         --config with the volume's buildkitd.toml (with buildkitd)
+  SSL_CERT_FILE, CURL_CA_BUNDLE, GIT_SSL_CAINFO, GIT_PROXY_SSL_CAINFO, REQUESTS_CA_BUNDLE, AWS_CA_BUNDLE,
+  NODE_EXTRA_CA_CERTS     the certificates that were trusted before, and the proxy's
+
+example:
+  oci-connector run --connectors team-a/harbor -- buildah pull harbor.example.com/library/alpine:3
 `,
   mount: `usage: oci-connector mount TARGET --connectors NAMES [options]
 

@@ -50,6 +50,14 @@ export interface VolumesSettings {
   readonly output: OutputFormat;
 }
 
+/** The settings of `run`. */
+export interface RunSettings extends VolumeSettings {
+  /** The command and its arguments. */
+  readonly command: readonly [string, ...string[]];
+  /** Whether the command gets the variables of the forward proxy, too. */
+  readonly usesForwardProxy: boolean;
+}
+
 /** What the commands about volumes depend on beside their arguments. */
 export interface VolumeCommandContext {
   /** What relative paths are relative to. */
@@ -192,6 +200,43 @@ export function readMount(
     hidesFiles: has("force"),
   };
   return { ok: true, value: { name: "mount", settings } };
+}
+
+/**
+ * Reads the options of `run`. Unless it is told otherwise, the command's tools get what most of them read, and images
+ * can be pulled by their own names.
+ */
+export function readRun(
+  args: readonly string[],
+  context: VolumeCommandContext,
+): Checked<{ readonly name: "run"; readonly settings: RunSettings }> {
+  const end = args.indexOf("--");
+  const line = readCommandLine(end < 0 ? args : args.slice(0, end), requestOptions(context), [
+    "forward",
+  ]);
+  const { has, problems } = line;
+  const [program = "", ...others] = end < 0 ? [] : args.slice(end + 1);
+  if (program === "") {
+    problems.push(problem("COMMAND", program, 'a command and its arguments behind "--"'));
+  }
+  for (const found of line.positionals) {
+    problems.push(problem("argument", found, 'options only before "--"'));
+  }
+  const volume = readVolumeSettings({ ...line, text: withToolDefaults(line.text) }, context);
+  if (volume === undefined || problems.length > 0) return { ok: false, problems };
+  const command = [program, ...others] as const;
+  const settings = { ...volume, command, usesForwardProxy: has("forward") };
+  return { ok: true, value: { name: "run", settings } };
+}
+
+/** The options with what a `run` without configurations gets. */
+function withToolDefaults(text: (name: RequestOption) => string): (name: RequestOption) => string {
+  if (text("configuration") !== "" || text("params") !== "") return text;
+  const defaults = new Map<RequestOption, string>([
+    ["configuration", "docker-config,registries-conf"],
+    ["params", '{"registries-conf": {"mirror": true}}'],
+  ]);
+  return (name) => defaults.get(name) ?? text(name);
 }
 
 /** Reads the options of `volumes`. */

@@ -25,7 +25,8 @@ export async function runCommandLine(args: readonly string[]): Promise<void> {
   }
   await run(command.value).catch((error: unknown) => {
     writeError(errorText(error));
-    process.exit(exitCodes.failed.code); // what a role has started already would keep the process alive
+    const { failed, notRun } = exitCodes;
+    process.exit((command.value.name === "run" ? notRun : failed).code); // what a role has started already would keep the process alive
   });
 }
 
@@ -62,6 +63,12 @@ async function run(command: Command): Promise<void> {
     case "volumes": {
       const { volumes } = await import("./volume-commands.ts");
       process.stdout.write(await volumes(command.settings));
+      return;
+    }
+    case "run": {
+      const { runJob } = await import("./run-job.ts");
+      const options = { environment: process.env, warn: writeError };
+      process.exitCode = await runJob(command.settings, options);
       return;
     }
     case "render": {

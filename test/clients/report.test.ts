@@ -4,7 +4,7 @@ import { fileURLToPath } from "node:url";
 import { expect } from "chai";
 import { listItem } from "../support/markdown.ts";
 import { readExample, transports } from "./example.ts";
-import { needsTable } from "./report.ts";
+import { needsTable, readOnlyVolumes } from "./report.ts";
 import { tools } from "./tools.ts";
 import { untestedTools } from "./untested-tools.ts";
 
@@ -19,6 +19,10 @@ describe("docs/clients.md", () => {
       for (const note of notes) expect(docs).to.include(listItem(note));
     });
   }
+
+  it("has what tools say of a volume that they can't write to", () => {
+    expect(docs).to.include(readOnlyVolumes);
+  });
 
   it("has what is known of tools that are not tested", () => {
     for (const note of untestedTools.flatMap(({ notes }) => notes)) {

@@ -64,6 +64,7 @@ export function renderReport(results: ReadonlyMap<Tool, Result>, system: string)
     ...[...Map.groupBy(tools, ({ name }) => name)].map(([name, versions]) =>
       section(name, versions, results),
     ),
+    readOnlyVolumes,
     "## Untested\n",
     ...untestedTools.map(({ name, notes }) => `### ${name}\n\n${list(notes)}`),
   ].join("\n");
@@ -102,6 +103,23 @@ const meanings = [
 const variables = paragraph(`
   \`$VOLUME\` is where the volume is mounted, \`$PROXY\` the proxy's host and port. What has no row needs only what
   every command needs.`);
+
+/** A test of `oci-connector run` compares what buildah says with this. */
+export const readOnlyVolumes: string = [
+  "## A volume that no tool can write to\n",
+  paragraph(`
+    The volume of \`oci-connector run\`, one of \`mount --read-only\`, and a Pod's are read-only for root, too. To log in
+    or out fails then, and nothing is lost. \`buildah logout\`, \`podman logout\` and \`skopeo logout\` say:`),
+  [
+    "```text",
+    'logging out of "$PROXY": 1 error occurred:',
+    '* writing to file "$VOLUME/config.json": open $VOLUME/.tmp-config.json…: read-only file system',
+    "```\n",
+  ].join("\n"),
+  paragraph(`
+    \`docker buildx\` keeps its builders in \`BUILDX_CONFIG\`, which \`run\` sets to a folder of the job's own, and else in
+    the folder of \`DOCKER_CONFIG\`: name another folder to it beside a volume of \`mount\`.`),
+].join("\n");
 
 const shown = (over: ReadonlySet<Transport> | undefined): string => {
   if (over === undefined) return "–";

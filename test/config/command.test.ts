@@ -324,6 +324,46 @@ describe("the command line of oci-connector", () => {
     });
   }
 
+  describe("run", () => {
+    const run = (...args: readonly string[]) => read("run", ...args);
+
+    it("takes everything behind -- for the command", () => {
+      const command = run("--connectors=harbor", "--forward", "--", "sh", "-c", "--help", "--");
+      expect(command).to.deep.equal({
+        name: "run",
+        settings: {
+          socket: "/var/lib/oci-connector/csi.sock",
+          namespace: "default",
+          group: "1000",
+          attributes: {
+            connectors: "harbor",
+            "configuration.names": "docker-config,registries-conf",
+            "configuration.params": '{"registries-conf": {"mirror": true}}',
+            "token.expiration": "",
+          },
+          command: ["sh", "-c", "--help", "--"],
+          usesForwardProxy: true,
+        },
+      });
+    });
+
+    it("has no configurations of its own where it is told any", () => {
+      for (const option of ["--configuration=!.env", '--params={"env":{}}']) {
+        const command = run("--connectors=harbor", option, "--", "true");
+        expect(JSON.stringify(command)).not.to.include("registries-conf");
+      }
+    });
+
+    it("wants a command, and nothing else before it", () => {
+      expect(wrong("run", "--connectors=a", "true").found).to.deep.equal([
+        'COMMAND: ""',
+        'argument: "true"',
+      ]);
+      expect(wrong("run", "--connectors=a", "--").found).to.deep.equal(['COMMAND: ""']);
+      expect(wrong("run", "--", "true").found).to.deep.equal(["--connectors: nothing"]);
+    });
+  });
+
   it("volumes takes the state folder and a format", () => {
     expect(read("volumes", "--state", "/s", "--output=json")).to.deep.equal({
       name: "volumes",
@@ -490,7 +530,7 @@ describe("the command line of oci-connector", () => {
     });
     expect(read("unmount", "--", "-h")).to.have.nested.property("settings.target", "/srv/job/-h");
     expect(wrong("start", "--help=no").wanted).to.equal(
-      "one of standalone, mount, unmount, volumes, render, check, doctor, csi, proxy, controller, help, version",
+      "one of standalone, mount, run, unmount, volumes, render, check, doctor, csi, proxy, controller, help, version",
     );
     expect(wrong("help", "mount", "unmount").found).to.deep.equal(['argument: "unmount"']);
   });
@@ -527,7 +567,7 @@ describe("the command line of oci-connector", () => {
   it("lists its exit codes in its help, and in the README", () => {
     const readme = readFileSync(new URL("../../README.md", import.meta.url), "utf8");
     for (const { code, meaning } of Object.values(exitCodes)) {
-      expect(commandList).to.include(`  ${code}  ${" ".repeat(2 - `${code}`.length)}${meaning}\n`);
+      expect(commandList).to.include(`  ${code}  ${" ".repeat(3 - `${code}`.length)}${meaning}\n`);
       expect(readme).to.include(`| ${code} | ${meaning} |`);
     }
   });
@@ -570,6 +610,7 @@ describe("the command line of oci-connector", () => {
   const neededBy: Readonly<Record<string, { before?: string[]; behind?: string[] }>> = {
     standalone: { before: ["--connectors=a"] },
     mount: { before: ["--connectors=a", "target"] },
+    run: { before: ["--connectors=a"], behind: ["--", "true"] },
     unmount: { before: ["target"] },
     volumes: {},
     render: { before: ["--connectors=a"] },
