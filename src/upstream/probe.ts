@@ -4,6 +4,7 @@ import { type RegistryAddress, upstreamRepository } from "../connector/registry-
 import { AddressRefused } from "./address-guard.ts";
 import { withExpiry } from "./expired-certificate.ts";
 import { apiUrl, type FetchedHead, fetchHead } from "./fetch-head.ts";
+import { parseLocation } from "./location.ts";
 import { chooseScheme } from "./login-scheme.ts";
 import { basicAuthorization, fetchToken } from "./token-client.ts";
 import type { Upstream, Upstreams } from "./upstream.ts";
@@ -85,8 +86,8 @@ function redirectHint(
   requested: URL,
   location: FetchedHead["headers"][string],
 ): string {
-  const url = typeof location === "string" ? URL.parse(location, requested.href) : null;
-  if (url === null || url.origin === origin) return "";
+  const url = typeof location === "string" ? parseLocation(location, requested) : undefined;
+  if (url === undefined || url.origin === origin) return "";
   return url.origin === origin.replace(/^http:/, "https:")
     ? `; it redirects to https, so write ${url.origin} in spec.address`
     : `; it redirects to ${url.origin}: if that is the registry, write it in spec.address`;

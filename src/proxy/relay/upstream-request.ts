@@ -2,6 +2,7 @@
 import type { IncomingHttpHeaders } from "node:http";
 import { withoutBrackets } from "../../connector/host-name.ts";
 import { type RegistryAddress, upstreamRepository } from "../../connector/registry-address.ts";
+import { parseLocation } from "../../upstream/location.ts";
 import type { Upstream } from "../../upstream/upstream.ts";
 import { product, userAgent } from "../../version.ts";
 import type { AdmittedRequest } from "../admitted.ts";
@@ -139,7 +140,7 @@ export function resolveUpstream(
   requested: URL,
   address: RegistryAddress,
 ): URL | undefined {
-  const url = parseHttpUrl(text, requested);
+  const url = parseLocation(text, requested);
   if (url === undefined || !isOfApi(url, address)) return url;
   const own = isOwnOrigin(requested.origin, address) ? requested.origin : address.origin;
   const origin = url.origin === requested.origin ? url.origin : own;
@@ -158,7 +159,7 @@ export function resolveRedirect(
   address: RegistryAddress,
 ): URL | undefined {
   const from = requested.at(-1) ?? requested[0];
-  const url = parseHttpUrl(text, from);
+  const url = parseLocation(text, from);
   if (url === undefined || !isOfApi(url, address)) return url;
   const isUpgrade = from.origin === address.origin && url.origin === secureOrigin(address);
   if (isUpgrade) return URL.parse(`${url.origin}${url.pathname}${url.search}`) ?? undefined;
@@ -171,11 +172,6 @@ export function resolveRedirect(
     (other) => other.origin !== corrected?.origin || other[part] !== corrected[part],
   );
   return url.origin === from.origin || isElsewhere ? corrected : url;
-}
-
-function parseHttpUrl(text: string, requested: URL): URL | undefined {
-  const url = URL.parse(text, requested.href);
-  return url !== null && ["http:", "https:"].includes(url.protocol) ? url : undefined;
 }
 
 /** Whether a URL is below the API of the registry, at whatever port and scheme. */

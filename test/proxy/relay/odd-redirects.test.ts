@@ -111,6 +111,43 @@ describe("a registry that redirects oddly", function () {
     expect(other.requests).to.deep.equal([]);
   });
 
+  it(oddRegistry("utf8-location"), async () => {
+    const utf8 = Buffer.from("größe").toString("latin1"); // as node:http wants the bytes of a header
+    for (const [letters, encoded] of [
+      [utf8, "gr%C3%B6%C3%9Fe"],
+      ["gr\xf6\xdfe", "gr%F6%DFe"],
+    ] as const) {
+      const redirect = registry.on("* blob", ({ send }) =>
+        send(307, {
+          Location: `${other.url}/v2/app/blobs/${digest}?at=/${letters}/x&name=${letters}`,
+        }),
+      );
+      const answer = await client("GET", `app/blobs/${digest}`);
+      redirect();
+      expect(answer.body.equals(blob)).to.equal(true);
+      expect(other.requests.pop()?.url.toUpperCase()).to.equal(
+        `/v2/app/blobs/${digest}?at=/${encoded}/x&name=${encoded}`.toUpperCase(),
+      );
+
+      const list = registry.on("GET tags", ({ send }) =>
+        send(200, { Link: `</v2/app/tags/list?n=2&last=${letters}>; rel="next"` }),
+      );
+      const page = await client("GET", "app/tags/list");
+      list();
+      expect(String(page.headers.link).toUpperCase()).to.contain(`LAST=${encoded.toUpperCase()}>`);
+
+      const upload = registry.on("POST *", ({ send }) =>
+        send(202, { Location: `/up/${letters}?_state=${letters}` }),
+      );
+      const begun = await client("POST", "app/blobs/uploads/");
+      upload();
+      await client("PATCH", String(begun.headers.location), { body: "x" });
+      expect(registry.requests.at(-1)?.url.toUpperCase()).to.equal(
+        `/up/${encoded}?_state=${encoded}`.toUpperCase(),
+      );
+    }
+  });
+
   it(oddRegistry("many-redirects"), async () => {
     const hops = (count: number) =>
       registry.on("* blob", ({ path, query, send, next }) => {

@@ -48,6 +48,13 @@ export const oddRegistries: readonly OddRegistry[] = [
     test: "proxy/relay/odd-redirects.test.ts",
   },
   {
+    id: "utf8-location",
+    does: "writes other letters than ASCII's into a Location or a Link as they are, in UTF-8 or Latin-1",
+    directly: "clients request the same bytes",
+    throughProxy: "the same bytes, percent-encoded",
+    test: "proxy/relay/odd-redirects.test.ts",
+  },
+  {
     id: "many-redirects",
     does: "redirects seven times before it answers, or without an end",
     directly: "Go's clients follow ten redirects",
