@@ -1,5 +1,7 @@
 /** What the headers of requests and of responses have in common. */
 import type { IncomingHttpHeaders } from "node:http";
+import { isDigest } from "../connector/repository.ts";
+import type { ResponseHeaders } from "../upstream/http-client/http-exchange.ts";
 
 /** Headers by their names in lower case. A header that came several times may be a list. */
 export type HeaderFields = Record<string, string | string[]>;
@@ -53,4 +55,47 @@ export function pickHeaders(
     if (value !== undefined && isPicked(name, value)) picked[name] = value;
   }
   return picked;
+}
+
+/**
+ * Headers of registries' responses that have one value, in which no comma stands. What adds one without a look, as nginx's
+ * `add_header` does, sends it twice, and HTTP clients join the two.
+ */
+const singleHeaders: readonly string[] = [
+  "accept-ranges",
+  "content-range",
+  "docker-content-digest",
+  "docker-distribution-api-version",
+  "docker-upload-uuid",
+  "oci-chunk-min-length",
+  "oci-subject",
+  "range",
+];
+
+/** {@link pickHeaders} of a response. What came several times with the same value is there once, where it has one value. */
+export function pickResponseHeaders(
+  headers: ResponseHeaders,
+  isPicked: (name: string, value: string | string[]) => boolean,
+): HeaderFields {
+  const picked = pickHeaders(headers, isPicked);
+  for (const name of singleHeaders) {
+    const value = picked[name];
+    if (typeof value === "string" && value.includes(",")) picked[name] = withoutRepetition(value);
+  }
+  return picked;
+}
+
+/** The digest that a response says its content has; undefined where it says none, or several that differ. */
+export function contentDigest({
+  "docker-content-digest": value,
+}: ResponseHeaders): string | undefined {
+  const digest = typeof value === "string" ? withoutRepetition(value) : "";
+  return isDigest(digest) ? digest : undefined;
+}
+
+/** `a, a` as `a`, and any other text as it is. */
+function withoutRepetition(value: string): string {
+  const values = new Set(value.split(",").map((one) => one.trim()));
+  const [first = value] = values;
+  return values.size === 1 ? first : value;
 }

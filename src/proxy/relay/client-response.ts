@@ -6,7 +6,7 @@ import { parseJson, property } from "../../connector/document.ts";
 import type { RegistryAddress } from "../../connector/registry-address.ts";
 import type { ResponseHead, ResponseHeaders } from "../../upstream/http-client/http-exchange.ts";
 import type { AdmittedRequest } from "../admitted.ts";
-import { connectionTokens, type HeaderFields, hopByHop, pickHeaders } from "../headers.ts";
+import { connectionTokens, type HeaderFields, hopByHop, pickResponseHeaders } from "../headers.ts";
 import { badGateway, denied, type RegistryError } from "../registry-error.ts";
 import { maxQueryBytes, parameter } from "../request/query.ts";
 import { drain } from "../request/request-body.ts";
@@ -110,7 +110,7 @@ export function respondWithRedirect(
   { href }: URL,
 ): void {
   report.upstreamStatus = status;
-  const kept = pickHeaders(headers, (name) => fromRedirect.has(name));
+  const kept = pickResponseHeaders(headers, (name) => fromRedirect.has(name));
   if (hop.search.isInHeaders(kept)) throw showsCredential(hop, status);
   response.writeHead(status, { ...kept, location: href, "content-length": "0" }).end();
 }
@@ -214,12 +214,12 @@ const fromRedirect: ReadonlySet<string> = new Set([
 /** A registry's headers as the client gets them, but for Location and Link. */
 export function headersForClient(headers: ResponseHeaders): HeaderFields {
   const named = connectionTokens(headers.connection);
-  return pickHeaders(headers, (name) => !notForClients.has(name) && !named.has(name));
+  return pickResponseHeaders(headers, (name) => !notForClients.has(name) && !named.has(name));
 }
 
 /** The headers of a host that the registry redirected to as the client gets them. */
 export const storageHeadersForClient = (headers: ResponseHeaders): HeaderFields =>
-  pickHeaders(headers, (name) => fromStorage.has(name));
+  pickResponseHeaders(headers, (name) => fromStorage.has(name));
 
 /**
  * A Location as the client gets it: a path of this proxy; for an upload that goes on, with the registry's URL sealed in it.

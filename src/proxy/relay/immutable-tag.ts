@@ -4,6 +4,7 @@ import type { ResponseHead } from "../../upstream/http-client/http-exchange.ts";
 import type { UpstreamLogin } from "../../upstream/upstream-login.ts";
 import { isImmutableTag } from "../admission.ts";
 import type { AdmittedRequest } from "../admitted.ts";
+import { contentDigest } from "../headers.ts";
 import { badGateway, denied, serviceUnavailable } from "../registry-error.ts";
 import { parameters } from "../request/query.ts";
 import { maxManifestBytes } from "../request/request-body.ts";
@@ -70,8 +71,7 @@ async function digestOfTag(
     const sink = new DigestSink();
     const asked = { ...change, method, url, headers, body: undefined };
     const { status, headers: received, hop } = await replay(asked, { ...options, sink });
-    const named = received["docker-content-digest"] ?? hop.digest;
-    const digest = sink.digest ?? (typeof named === "string" ? named : undefined);
+    const digest = sink.digest ?? contentDigest(received) ?? hop.digest;
     return digest === undefined ? { status } : { status, digest };
   };
   const head = await ask("HEAD");

@@ -6,6 +6,7 @@ import { sendWithLogin } from "../../upstream/send-with-login.ts";
 import { isAddressRefused, unreachable } from "../../upstream/upstream-error.ts";
 import type { UpstreamLogin } from "../../upstream/upstream-login.ts";
 import { goneSignal } from "../client-gone.ts";
+import { contentDigest } from "../headers.ts";
 import { asRegistryError, badGateway, type RegistryError } from "../registry-error.ts";
 import { CredentialSearch } from "./credential-search.ts";
 import {
@@ -186,11 +187,10 @@ function redirected(
     asStorageError(unreachable(nameOf(request, { url, isStorage }), refused, isConcealed));
   }
   keepQuery(request, hop.url, url);
-  const digest = headers["docker-content-digest"];
   return {
     url,
     isStorage,
-    digest: typeof digest === "string" ? digest : hop.digest,
+    digest: contentDigest(headers) ?? hop.digest,
     authorization: undefined,
     search: hop.search,
   };

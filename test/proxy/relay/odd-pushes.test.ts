@@ -28,6 +28,7 @@ describe("a registry that is odd about pushes", function () {
   afterEach(undo.stop);
   after(resources.stop);
 
+  const another = sha256(Buffer.from("another"));
   const manifest = (annotation: string): string =>
     JSON.stringify({ schemaVersion: 2, mediaType: type, layers: [], annotations: { annotation } });
   const push = (client: TestClient, tag: string, annotation: string) =>
@@ -37,21 +38,32 @@ describe("a registry that is odd about pushes", function () {
     });
 
   describe("and has immutable tags", () => {
-    const withoutDigest = (method: "HEAD" | "GET") =>
+    /** @param change makes the values of Docker-Content-Digest that are sent out of the right one */
+    const withDigests = (method: "HEAD" | "GET", change: (digest: string) => readonly string[]) =>
       registry.on(`${method} manifest`, ({ response, next }) => {
         const { writeHead } = response;
         response.writeHead = (status: number, ...rest: never[]) => {
-          for (const fields of rest) delete fields["Docker-Content-Digest"];
+          for (const fields of rest as Record<string, unknown>[]) {
+            const digest = fields["Docker-Content-Digest"];
+            if (digest !== undefined) fields["Docker-Content-Digest"] = change(String(digest));
+          }
           return writeHead.call(response, status, ...rest);
         };
         return next();
       });
+    const withoutDigest = (method: "HEAD" | "GET") => withDigests(method, () => []);
     const oddities: Readonly<Record<string, () => (() => void)[]>> = {
       "HEAD says no digest": () => [withoutDigest("HEAD"), withoutDigest("GET")],
       "HEAD is not known": () => [
         registry.on("HEAD manifest", ({ fail }) => fail(405, "UNSUPPORTED")),
         withoutDigest("GET"),
       ],
+      "HEAD says its digest twice": () => [
+        withDigests("HEAD", (digest) => [digest, digest]),
+        registry.on("GET manifest", ({ fail }) => fail(405, "UNSUPPORTED")),
+      ],
+      "HEAD says two digests": () => [withDigests("HEAD", (digest) => [digest, another])],
+      "HEAD says a digest that is none": () => [withDigests("HEAD", () => ["sha256"])],
       "HEAD is redirected at the registry": () => [
         registry.on("HEAD manifest", ({ path, query, send, next }) =>
           query.has("moved") ? next() : send(302, { Location: `${path}?moved` }),
@@ -84,6 +96,32 @@ describe("a registry that is odd about pushes", function () {
         expect(again.status).to.equal(403);
         expect(errorIn(again).message).to.contain("app:v1 is immutable");
         expect((await push(client, "v2", "second")).status).to.equal(201);
+      });
+    }
+  });
+
+  it(oddRegistry("headers-twice"), async () => {
+    const pushed = proxy.connect("doubled", registry.url, { credential });
+    const client = clientOf(proxy, pushed.name);
+    await push(client, "v1", "first");
+    const digest = sha256(Buffer.from(manifest("first")));
+    undo.defer(
+      registry.on("* manifest", ({ send }) =>
+        send(200, {
+          "Docker-Content-Digest": [digest, digest],
+          "Docker-Distribution-Api-Version": ["registry/2.0", "registry/2.0"],
+          "OCI-Subject": [digest, another],
+          "Cache-Control": ["a", "a"],
+        }),
+      ),
+    );
+    for (const method of ["GET", "HEAD", "PUT"]) {
+      const { headers } = await client(method, "app/manifests/v1", { body: "" });
+      expect(headers, method).to.include({
+        "docker-content-digest": digest,
+        "docker-distribution-api-version": "registry/2.0",
+        "oci-subject": `${digest}, ${another}`,
+        "cache-control": "a, a",
       });
     }
   });

@@ -92,7 +92,7 @@ export const oddRegistries: readonly OddRegistry[] = [
   },
   {
     id: "lost-next-page",
-    does: "names a next page that is no page of the same list, or no URL",
+    does: "names a next page that is no page of the same list, or no URL, or in an unreadable part of a Link",
     directly: "an error, or requests to an unknown host",
     throughProxy: "502; never a list that looks complete",
     test: "proxy/relay/odd-lists.test.ts",
@@ -128,10 +128,17 @@ export const oddRegistries: readonly OddRegistry[] = [
   },
   {
     id: "immutable-head",
-    does: "redirects HEAD of a manifest, does not know HEAD, or names no digest there (quay#1310)",
+    does: "redirects HEAD of a manifest, does not know HEAD, or names no digest there (quay#1310), or two",
     directly: "–",
     throughProxy:
       "immutable tags work: redirects are followed, and GET is sent where HEAD does not say",
+    test: "proxy/relay/odd-pushes.test.ts",
+  },
+  {
+    id: "headers-twice",
+    does: "sends a header that has one value twice, such as Docker-Content-Digest, since a proxy before it adds its own",
+    directly: "Go's clients read the first one",
+    throughProxy: "the client gets it once; two that differ are passed on",
     test: "proxy/relay/odd-pushes.test.ts",
   },
   {
