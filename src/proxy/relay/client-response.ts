@@ -324,8 +324,7 @@ export function clientLink(
   const links = [...link.matchAll(linkValue)];
   const isLost = ([, text = "", params = ""]: RegExpMatchArray): boolean =>
     isNext(params) && clientTarget(text, true, requested, target, address) === undefined;
-  const isUnreadable = links.length === 0 && /\bnext\b/i.test(link);
-  if (isList(target) && (isUnreadable || links.some(isLost))) {
+  if (isList(target) && (links.some(isLost) || /\bnext\b/i.test(unreadableIn(link, links)))) {
     throw badGateway(
       `${requested.host} names a next page of the list that can't be requested through this connector`,
       { detail: "the list goes on there, and would look complete without it" },
@@ -346,7 +345,13 @@ const isList = ({ endpoint: { kind } }: RepositoryTarget): boolean =>
  * A link-value of RFC 8288: its target, and the parameters behind it. A quote that is not closed takes the rest of the
  * header with it: otherwise each link before it would be searched to the end for the other quote.
  */
-const linkValue = /<([^<>]*)>((?:[^,"<]|"(?:[^"\\]|\\.)*")*)(?:".*)?/g;
+const linkValue = /<([^<>]*)>((?:[^,"<]|"(?:[^"\\]|\\.)*")*)(".*)?/g;
+
+/** What a Link header has beside its readable link-values: what is none, and those with a quote that is not closed. */
+function unreadableIn(link: string, links: readonly RegExpMatchArray[]): string {
+  const unclosed = links.map(([whole, , , behind]) => (behind === undefined ? "" : whole));
+  return [link.replace(linkValue, " "), ...unclosed].join(" ");
+}
 
 /** Whether the parameters of a link-value have the relation `next`, perhaps beside others. */
 function isNext(params: string): boolean {

@@ -125,11 +125,15 @@ describe("a registry whose lists are odd", function () {
       '<https://[>; rel="next"',
       '</pages/2>; title="x"; REL="prev Next"',
       '/v2/app/tags/list?last=b; rel="next"',
+      '<https://docs.test>; rel=help, /v2/app/tags/list?last=b; rel="next"',
+      '</v2/app/tags/list?last=b; rel="next", </v2/app/tags/list>; rel=first',
+      '<https://docs.test>; title="not closed, </v2/app/tags/list?last=b>; rel="next"',
+      ["<https://docs.test>; rel=help", "last=b; rel=next"],
     ]) {
       const stop = answerWithLink(link);
       const answer = await client("GET", "app/tags/list");
       stop();
-      expect(answer.status, link).to.equal(502);
+      expect(answer.status, String(link)).to.equal(502);
       expect(errorIn(answer).message).to.contain("names a next page");
       expect(answer.body.toString()).to.not.contain("sig=1");
     }
