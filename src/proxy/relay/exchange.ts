@@ -1,10 +1,11 @@
 /** One request to a registry, or to a host that it redirects to, and its response. */
 import type { ServerResponse } from "node:http";
 import { withoutBrackets } from "../../connector/host-name.ts";
-import type {
-  Abort,
-  ResponseHandler,
-  ResponseHead,
+import {
+  type Abort,
+  type ResponseHandler,
+  type ResponseHead,
+  StaleConnection,
 } from "../../upstream/http-client/http-exchange.ts";
 import { unreachable, wasClosed } from "../../upstream/upstream-error.ts";
 import { BodyCut, ClientGone } from "../client-gone.ts";
@@ -86,8 +87,7 @@ export async function exchange(options: ExchangeOptions): Promise<UpstreamRespon
   const { response } = options;
   try {
     return await exchangeOnce(options).catch((error: unknown) => {
-      // A server may close a kept connection just when the next request is on its way (RFC 9112, section 9.3.1).
-      if (response.destroyed || error instanceof BodyCut || !wasClosed(error)) throw error;
+      if (response.destroyed || !mayRepeat(options.request, error)) throw error;
       return exchangeOnce(options);
     });
   } catch (error) {
@@ -97,6 +97,25 @@ export async function exchange(options: ExchangeOptions): Promise<UpstreamRespon
     const isConcealed = request.upstream.guard.isConcealed(withoutBrackets(hop.url.hostname));
     throw unreachable(nameOf(request, hop), error, isConcealed);
   }
+}
+
+/**
+ * Whether a request is sent once more after the connection was closed without a response.
+ *
+ * A server may close a kept connection just when the next request is on its way (RFC 9112, section 9.3.1). It has hardly read
+ * that request, so every request is sent again; if it has, a POST has begun an upload that nobody goes on with, or has mounted
+ * a blob that is mounted once more, and neither does harm.
+ *
+ * Otherwise the request may have been served. What has the same effect when it is done twice (RFC 9110, section 9.2.2) is sent
+ * again all the same: a read, a deletion, a manifest. A POST is not: a registry that fails over it would get it twice. Nor is
+ * the end of an upload: a registry may hash a blob for longer than a load balancer waits, and would answer that it knows no
+ * such upload (404), by which clients give up; after a 503 they begin the upload again.
+ */
+function mayRepeat({ method, body }: UpstreamRequest, error: unknown): boolean {
+  if (error instanceof StaleConnection) return true;
+  const isManifest = method === "PUT" && body !== undefined;
+  const isIdempotent = isManifest || ["GET", "HEAD", "DELETE"].includes(method);
+  return isIdempotent && !(error instanceof BodyCut) && wasClosed(error);
 }
 
 /** What a hop is called in an error: "the registry https://harbor.test". */

@@ -59,3 +59,12 @@ export type Abort = (reason: Error) => void;
  * response.once("close", () => abort(new Error("the client is gone")));
  */
 export type SendRequest = (request: HttpRequest, handler: ResponseHandler) => Abort;
+
+/**
+ * A server closed a connection that it had answered on before, and did so just after a request was written and before a byte of
+ * its response came: most likely it closed the connection before it could read the request (RFC 9112, section 9.3.1).
+ */
+export class StaleConnection extends Error {
+  override readonly name = "StaleConnection";
+  readonly code = "ECONNRESET";
+}

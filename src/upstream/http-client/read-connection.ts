@@ -4,7 +4,7 @@ import { BodyReader } from "./body-reader.ts";
 import { ChunkReader } from "./chunk-reader.ts";
 import { ConnectionError } from "./connection-error.ts";
 import { HeadReader } from "./head-reader.ts";
-import type { HttpRequest, ResponseHandler } from "./http-exchange.ts";
+import { type HttpRequest, type ResponseHandler, StaleConnection } from "./http-exchange.ts";
 import type { FramedResponseHead } from "./message-head.ts";
 
 /** How a socket reads into memory of ours: the option `onread` of `net.connect` and `tls.connect`. */
@@ -55,6 +55,11 @@ export interface ReadTask {
 
 /** All connections read heads into this buffer, in turn. What is kept of it is copied. */
 const scratch = Buffer.allocUnsafeSlow(64 * 1024);
+/**
+ * A server that closes a kept connection while a request is on its way does so within this time after the request was written.
+ * What takes longer is a server, or something before it, that gave up while the request was served.
+ */
+const staleWithinMs = 2_000;
 const doNothing = (): void => undefined;
 
 /**
@@ -68,6 +73,8 @@ export class ReadConnection {
   readonly #headReader: HeadReader;
   #state: "connecting" | "new" | "kept" | "gone" = "connecting";
   #task: ReadTask | undefined;
+  /** When the last request was written, by the clock of `performance.now`. */
+  #sentAt = 0;
   /** When the head has to be there, by the clock of `performance.now`. */
   #headDeadline = 0;
   /** Whether another request may follow this response. */
@@ -85,10 +92,10 @@ export class ReadConnection {
       buffer: () => (this.#isCopied ? scratch : (this.#body?.readBuffer ?? scratch)),
       callback: (length: number, buffer: Uint8Array) => this.#read(length, buffer as Buffer),
     };
-    const onClose = (): void => this.destroy(new ConnectionError("CONNECTION_CLOSED"));
+    const onClose = (): void => this.#onLost(new ConnectionError("CONNECTION_CLOSED"));
     this.#socket = options
       .open(onread, () => this.#onConnected())
-      .on("error", (error) => this.destroy(error))
+      .on("error", (error) => this.#onLost(error))
       .on("end", () => this.#onServerEnd(onClose))
       .on("close", onClose)
       .on("timeout", () => this.#onTimeout());
@@ -115,12 +122,27 @@ export class ReadConnection {
   /** Ends the connection. The handler of a task under way gets the reason. */
   destroy(reason: Error): void {
     if (this.#state === "gone") return;
-    const isUnanswered =
-      this.#task !== undefined && this.#headReader.isEmpty && this.#body === undefined;
-    const isStale = this.#state === "kept" && isUnanswered;
+    const isStale = this.#isStale;
     const task = this.#close();
     this.#options.owner.onGone(this, isStale);
     task?.handler.onError(reason);
+  }
+
+  /** Whether the connection was used before, and nothing of the response to the request under way has come. */
+  get #isStale(): boolean {
+    const isUnanswered =
+      this.#task !== undefined && this.#headReader.isEmpty && this.#body === undefined;
+    return this.#state === "kept" && isUnanswered;
+  }
+
+  /** The socket has failed, or its other side has closed it. */
+  #onLost(error: Error): void {
+    const isSoon = performance.now() - this.#sentAt < staleWithinMs;
+    this.destroy(
+      this.#isStale && isSoon
+        ? new StaleConnection("the server had closed the connection", { cause: error })
+        : error,
+    );
   }
 
   /**
@@ -156,7 +178,8 @@ export class ReadConnection {
 
   #send({ headText, request }: ReadTask): void {
     const { headersTimeoutMs } = this.#options;
-    this.#headDeadline = performance.now() + headersTimeoutMs;
+    this.#sentAt = performance.now();
+    this.#headDeadline = this.#sentAt + headersTimeoutMs;
     this.#socket.ref().setTimeout(headersTimeoutMs).write(headText, "latin1");
     if (request.body !== undefined) this.#socket.write(request.body);
   }

@@ -11,7 +11,7 @@ import {
   redirectForEver,
   storeBlobsIn,
 } from "../../support/hostile-downloads.ts";
-import { noise } from "../../support/oci-image.ts";
+import { noise, sha256 } from "../../support/oci-image.ts";
 import { clientOf, errorIn, type TestClient } from "../test-client.ts";
 import { startTestProxy, type TestProxy } from "../test-proxy.ts";
 
@@ -455,6 +455,78 @@ describe("a registry's answers through the proxy", function () {
     );
     expect((await client("GET", path)).status).to.equal(200);
     expect((await client("HEAD", path)).status).to.equal(200);
+  });
+
+  describe("that change something, after a connection that was closed without a response", () => {
+    const closedOn: string[] = [];
+    const upload = async (): Promise<string> =>
+      String((await client("POST", "app/blobs/uploads/")).headers.location);
+    const requests = (path: string): readonly (readonly [string, string, string | undefined])[] => [
+      ["POST", "app/blobs/uploads/", undefined],
+      ["POST", `app/blobs/uploads/?mount=${digest}&from=app`, undefined],
+      ["PATCH", path, undefined],
+      ["PUT", `${path}?digest=${sha256(Buffer.alloc(0))}`, undefined],
+      ["PUT", "app/manifests/again", "{}"],
+      ["DELETE", "app/manifests/again", undefined],
+    ];
+    const closeAfter = (delayMs: number, isToClose: (port: number | undefined) => boolean) =>
+      registry.on(
+        "* *",
+        async ({ record, request, next }) => {
+          if (record.target.kind === "token" || !isToClose(record.remotePort)) return next();
+          closedOn.push(`${record.method} ${record.remotePort}`);
+          setTimeout(() => request.socket.resetAndDestroy(), delayMs);
+          return undefined;
+        },
+        "before auth",
+      );
+
+    beforeEach(() => {
+      closedOn.length = 0;
+    });
+
+    it("are sent once more where it was a kept one", async () => {
+      for (const [index] of requests("").entries()) {
+        const [method, path, body] = requests(await upload())[index] ?? ["", "", undefined];
+        await client("PUT", "app/manifests/again", { body: "{}" });
+        const ports = new Set(registry.requests.map(({ remotePort }) => remotePort));
+        const stop = closeAfter(0, (port) => ports.has(port));
+        const answer = await client(method, path, body === undefined ? {} : { body });
+        stop();
+        expect(answer.status, method + path).to.be.oneOf([201, 202, 204]);
+        expect(closedOn.splice(0), method + path).to.have.length.above(0);
+      }
+    });
+
+    it("are not where it was a new one, unless twice is as good as once", async () => {
+      const keepNone = registry.on(
+        "* *",
+        ({ response, next }) => {
+          response.shouldKeepAlive = false;
+          return next();
+        },
+        "before auth",
+      );
+      undo.defer(keepNone);
+      await client("GET", path); // the last response on a connection that was kept before
+      for (const [index] of requests("").entries()) {
+        const [method, path, body] = requests(await upload())[index] ?? ["", "", undefined];
+        closedOn.length = 0;
+        const stop = closeAfter(0, () => true);
+        const answer = await client(method, path, body === undefined ? {} : { body });
+        stop();
+        expect(answer.status, method + path).to.equal(503);
+        const isIdempotent = path.startsWith("app/manifests/");
+        expect(closedOn, method + path).to.have.length(isIdempotent ? 2 : 1);
+      }
+    });
+
+    it("are not where a kept one is closed long after it", async () => {
+      await upload();
+      undo.defer(closeAfter(2_500, () => true));
+      expect((await client("POST", "app/blobs/uploads/")).status).to.equal(503);
+      expect(closedOn).to.have.length(1);
+    });
   });
 
   it("are asked for no more than twice", async () => {
