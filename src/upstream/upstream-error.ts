@@ -78,6 +78,34 @@ const sentences: Readonly<Record<string, string>> = {
 /** The code of `InvalidResponse`. */
 const invalidResponse = "INVALID_RESPONSE";
 
+const sendOneLength =
+  "let the registry, or what stands before it, send one Content-Length, or chunks: in the answer to the content of an upload " +
+  "even two equal ones can't be read";
+
+/** What the parser of node:http (llhttp) can't read, by the codes of their errors. It goes on from "is not valid HTTP/1.1:". */
+const unreadable: Readonly<Record<string, { readonly why: string; readonly detail?: string }>> = {
+  HPE_UNEXPECTED_CONTENT_LENGTH: {
+    why: "it has its Content-Length twice",
+    detail: sendOneLength,
+  },
+  HPE_INVALID_CONTENT_LENGTH: {
+    why: "its Content-Length is no number, is too large, or stands beside a Transfer-Encoding",
+    detail: sendOneLength,
+  },
+  HPE_INVALID_TRANSFER_ENCODING: {
+    why: "it has a Transfer-Encoding and a Content-Length",
+    detail: sendOneLength,
+  },
+  HPE_INVALID_CHUNK_SIZE: { why: "a chunk begins without its size, or with one that is too large" },
+  HPE_CHUNK_EXTENSIONS_OVERFLOW: { why: "its chunks have too long extensions" },
+  HPE_INVALID_CONSTANT: { why: "it begins with no status line" },
+  HPE_INVALID_VERSION: { why: "it begins with no status line of HTTP/1.1" },
+  HPE_INVALID_STATUS: { why: "its status is no number of three digits" },
+  HPE_INVALID_HEADER_TOKEN: { why: "its head has a character that none may have" },
+  HPE_LF_EXPECTED: { why: "a line of its head ends in CR alone" },
+  HPE_CR_EXPECTED: { why: "a line of its head ends in LF alone" },
+};
+
 const tryAgain = "this is between the proxy and the registry; the push or pull can be tried again";
 
 /** Codes that tell whether a host, a port or a filter is there. */
@@ -114,8 +142,9 @@ export function unreachable(who: string, error: unknown, isConcealed = false): U
   const tls = tlsFailure(code, message);
   if (tls !== undefined) return failed("CertificateInvalid", who, error, tls);
   if (code === invalidResponse || code.startsWith("HPE_")) {
-    const why = `its response is not valid HTTP/1.1: ${message}`;
-    return failed("AnswerInvalid", who, error, { why, detail: undefined });
+    const known = unreadable[code] ?? { why: message };
+    const why = `its response is not valid HTTP/1.1: ${known.why}`;
+    return failed("AnswerInvalid", who, error, { why, detail: known.detail });
   }
   const why = sentences[code] ?? (code === "" ? "the connection failed" : code);
   return failed("ConnectionFailed", who, error, { why, detail: undefined });

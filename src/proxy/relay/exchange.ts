@@ -7,6 +7,7 @@ import {
   type ResponseHead,
   StaleConnection,
 } from "../../upstream/http-client/http-exchange.ts";
+import { InvalidResponse } from "../../upstream/http-client/message-head.ts";
 import { unreachable, wasClosed } from "../../upstream/upstream-error.ts";
 import { BodyCut, ClientGone } from "../client-gone.ts";
 import type { HeaderFields } from "../headers.ts";
@@ -205,7 +206,10 @@ class Exchange implements ResponseHandler {
   }
 
   onError(error: Error): void {
-    const isKnown = error instanceof ClientGone || error instanceof RegistryError;
+    const isKnown =
+      error instanceof ClientGone ||
+      error instanceof RegistryError ||
+      (error instanceof InvalidResponse && this.#handling === "stream");
     if (this.#head === undefined || isKnown) this.#settle(error);
     else if (this.#handling === "stream") {
       this.#settle(new BodyCut("the registry's response ended early", { cause: error }));

@@ -2,8 +2,10 @@ import { InvalidResponse } from "./message-head.ts";
 
 /** The line before a chunk (RFC 9112, section 7.1.1), with spaces at its end, which some servers pad it with. */
 const chunkLine =
-  /^([0-9A-Fa-f]{1,13})(?:[ \t]*;[ \t]*[!#$%&'*+.^_`|~0-9A-Za-z-]+(?:[ \t]*=[ \t]*(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+|"(?:[\t\x20\x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*"))?)*[ \t]*$/;
-const sizeAlone = /^[0-9A-Fa-f]{1,13}$/;
+  /^([0-9A-Fa-f]+)(?:[ \t]*;[ \t]*[!#$%&'*+.^_`|~0-9A-Za-z-]+(?:[ \t]*=[ \t]*(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+|"(?:[\t\x20\x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*"))?)*[ \t]*$/;
+const sizeAlone = /^[0-9A-Fa-f]+$/;
+/** More digits are a size that no number holds exactly, unless they are zeros. */
+const maxSizeDigits = 13;
 const trailerLine = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\x80-\xff]*$/;
 /** Of a line before a chunk, of all trailers, and of what extensions may be longer than the chunks that they stand at. */
 const maxOverheadBytes = 16 * 1024;
@@ -75,7 +77,11 @@ export class ChunkReader {
   #beginChunk(line: string): void {
     const size = sizeAlone.test(line) ? line : chunkLine.exec(line)?.[1];
     if (size === undefined) throw new InvalidResponse("a chunk begins without its size");
-    this.#remainingBytes = Number.parseInt(size, 16);
+    const digits = size.length > maxSizeDigits ? size.replace(/^0+(?=.)/, "") : size;
+    if (digits.length > maxSizeDigits) {
+      throw new InvalidResponse("a chunk says that it has 4 PiB or more");
+    }
+    this.#remainingBytes = Number.parseInt(digits, 16);
     const excess = line.length - freeLineBytes - 2 * this.#remainingBytes;
     this.#excessBytes = Math.max(0, this.#excessBytes + excess);
     if (this.#excessBytes > maxOverheadBytes) {

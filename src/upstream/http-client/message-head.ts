@@ -89,6 +89,8 @@ function readLength(headers: ResponseHeaders, lengths: readonly string[]): numbe
     .split(",")
     .map((value) => withoutWhitespace(value, 0, value.length));
   const [value = ""] = values;
+  if (/^0*[1-9]\d{15,}$/.test(value))
+    throw new InvalidResponse("its Content-Length is 1 PB or more");
   if (!contentLength.test(value)) throw new InvalidResponse("its Content-Length is no number");
   if (values.some((other) => other !== value)) {
     throw new InvalidResponse("it has several Content-Lengths, which differ");

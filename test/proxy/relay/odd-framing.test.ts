@@ -113,21 +113,81 @@ describe("a registry whose responses are framed oddly", function () {
   });
 
   it(oddRegistry("ambiguous"), async () => {
-    const heads = [
-      ["Content-Length: 5", "Content-Length: 6"],
-      ["Content-Length: 5", "Transfer-Encoding: chunked"],
-      ["Transfer-Encoding: gzip, chunked"],
-      ["Content-Length: 5", "X-A: 1", " folded"],
+    const heads: readonly (readonly [why: string, ...lines: string[]])[] = [
+      ["it has several Content-Lengths, which differ", "Content-Length: 5", "Content-Length: 6"],
+      [
+        "it has a Transfer-Encoding and a Content-Length",
+        "Content-Length: 5",
+        "Transfer-Encoding: chunked",
+      ],
+      ["its Transfer-Encoding is another one than chunked", "Transfer-Encoding: gzip, chunked"],
+      ["its head has a line that is no header", "Content-Length: 5", "X-A: 1", " folded"],
+      ["its Content-Length is 1 PB or more", "Content-Length: 9007199254740992"],
+      ["its Content-Length is no number", "Content-Length: five"],
     ];
-    for (const lines of heads) {
+    for (const [why, ...lines] of heads) {
       const { requests, client } = await reach((socket, _method, path) => {
         const own = path === "/v2/" ? ["Content-Length: 5"] : lines;
         socket.write(`HTTP/1.1 200 OK\r\n${own.join("\r\n")}\r\n\r\nhello`);
       });
       const answer = await client("GET", "app/tags/list");
       expect(answer.status, lines.join()).to.equal(502);
-      expect(errorIn(answer).message).to.match(/its response is not valid HTTP\/1\.1: it/);
+      expect(errorIn(answer).message).to.contain(`its response is not valid HTTP/1.1: ${why}`);
       expect(requests).to.deep.equal(["GET /v2/", "GET /v2/app/tags/list"]);
+    }
+  });
+
+  it("with chunks of a size that is none, or that nobody can count, gets an error that says which", async () => {
+    for (const [size, why] of [
+      ["20000000000000", "a chunk says that it has 4 PiB or more"],
+      ["ffffffffffffffffffff", "a chunk says that it has 4 PiB or more"],
+      ["x", "a chunk begins without its size"],
+    ] as const) {
+      const { client } = await reach((socket, _method, path) =>
+        socket.write(
+          path === "/v2/"
+            ? "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+            : `HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n${size}\r\nhello`,
+        ),
+      );
+      const answer = await client("GET", "app/tags/list");
+      expect(answer.status, size).to.equal(502);
+      expect(errorIn(answer).message).to.contain(why);
+    }
+    const { client } = await reach((socket) =>
+      socket.write(
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n00000000000000005\r\nhello\r\n0\r\n\r\n",
+      ),
+    );
+    expect((await client("GET", "app/tags/list")).body.toString()).to.equal("hello");
+  });
+
+  it("in the answers to uploads, gets errors in words", async () => {
+    const badLength =
+      "its Content-Length is no number, is too large, or stands beside a Transfer-Encoding";
+    for (const [why, ...lines] of [
+      ["it has its Content-Length twice", "Content-Length: 0", "Content-Length: 0"],
+      [
+        "it has a Transfer-Encoding and a Content-Length",
+        "Content-Length: 0",
+        "Transfer-Encoding: chunked",
+      ],
+      [badLength, "Transfer-Encoding: chunked", "Content-Length: 0"],
+      [badLength, "Content-Length: five"],
+      [badLength, `Content-Length: ${"9".repeat(30)}`],
+      ["its head has a character that none may have", "X A: x"],
+    ] as const) {
+      const { client } = await reach((socket, method) => {
+        const own = method === "POST" ? lines : ["Content-Length: 0"];
+        socket.write(`HTTP/1.1 202 OK\r\n${own.join("\r\n")}\r\n\r\n`);
+      });
+      const answer = await client("POST", `app/blobs/uploads/?digest=${sha256(manifest)}`, {
+        body: manifest,
+      });
+      expect(answer.status, lines.join()).to.equal(502);
+      const { message, detail } = errorIn(answer);
+      expect(message).to.contain(`its response is not valid HTTP/1.1: ${why}`);
+      expect(message + detail).to.not.match(/HPE|Parse Error/);
     }
   });
 });

@@ -280,7 +280,8 @@ export const oddRegistries: readonly OddRegistry[] = [
     id: "equal-lengths",
     does: "sends its Content-Length twice",
     directly: "Go's clients take it for one",
-    throughProxy: "the same; only in the response to the content of an upload it is a 502",
+    throughProxy:
+      "the same; only in the response to the content of an upload it is a 502 that says so",
     test: "proxy/relay/odd-framing.test.ts",
   },
   {
