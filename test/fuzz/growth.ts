@@ -8,7 +8,7 @@ import {
 import { isPattern, PatternSet } from "../../src/connector/pattern-set.ts";
 import { parseRegistryAddress } from "../../src/connector/registry-address.ts";
 import { attempt } from "../../src/error-code.ts";
-import { clientLink } from "../../src/proxy/relay/client-response.ts";
+import { clientLink } from "../../src/proxy/relay/client-link.ts";
 import {
   countParameters,
   joinQueries,

@@ -10,6 +10,7 @@ import {
 import type { Credential } from "../../connector/credential.ts";
 import { attempt, errorCode } from "../../error-code.ts";
 import type { HeaderFields } from "../headers.ts";
+import { badGateway, type RegistryError } from "../registry-error.ts";
 
 /** Shorter secrets would be found where they are not meant. */
 const minSecretLength = 8;
@@ -84,6 +85,10 @@ export class CredentialSearch {
     return decoded.some((bytes) => this.isIn(bytes.toString("latin1")));
   }
 }
+
+/** The error in place of a response that shows the credential. */
+export const showsCredential = ({ url }: { readonly url: URL }, status: number): RegistryError =>
+  badGateway(`${url.host} answered ${status} with the connector's credential in the response`);
 
 /** Credentials are the same objects from one request to the next. */
 const passwords = new WeakMap<Credential, Secret>();

@@ -3,9 +3,9 @@ import {
   parseRegistryAddress,
   type RegistryAddress,
 } from "../../../src/connector/registry-address.ts";
+import { clientLink } from "../../../src/proxy/relay/client-link.ts";
+import { clientPath } from "../../../src/proxy/relay/client-location.ts";
 import {
-  clientLink,
-  clientPath,
   headersForClient,
   storageHeadersForClient,
 } from "../../../src/proxy/relay/client-response.ts";
