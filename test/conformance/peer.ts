@@ -109,6 +109,9 @@ export function proxiedPeer(options: ProxyOfPeer): Peer {
   };
   const prefix = (name: string): string => `namespaces/team-a/connectors/${name}/`;
   const own = host === undefined ? prefix(connector) : "";
+  const { protocol, port } = new URL(url);
+  /** What clients call the proxy. */
+  const origin = host === undefined ? url : `${protocol}//${host}:${port}`;
   return {
     base: `${url}/v2/${own}`,
     nameOf: (repository) => own + repository,
@@ -116,22 +119,39 @@ export function proxiedPeer(options: ProxyOfPeer): Peer {
     async send(method, target, { login, ...options } = {}) {
       const authorization = login === undefined ? basic("any", token) : logins[login];
       const headers = {
-        ...(host !== undefined && { host }),
+        ...(host !== undefined && { host: `${host}:${port}` }),
         ...(authorization && { authorization }),
         ...options.headers,
       };
-      const answer = await plainRequest(target, requestOf(method, { ...options, headers }, trust));
-      checkPlaces(answer, `/v2/${own}`, registry);
+      const address = target.replace(origin, url);
+      const answer = await plainRequest(address, requestOf(method, { ...options, headers }, trust));
+      checkPlaces(answer, { origin, prefix: `/v2/${own}`, registry });
       return answer;
     },
   };
 }
 
-/** @throws where an answer names the registry, or a place that is not behind this connector */
-function checkPlaces({ headers, rawHeaders }: PlainResponse, prefix: string, host: string): void {
+interface Places {
+  /** What clients call the proxy. */
+  readonly origin: string;
+  /** What paths behind this connector begin with. */
+  readonly prefix: string;
+  /** Host and port of the registry. */
+  readonly registry: string;
+}
+
+/** @throws where an answer names the registry, or a place that is not behind this connector, or an upload in another form */
+function checkPlaces(
+  { headers, rawHeaders }: PlainResponse,
+  { origin, prefix, registry }: Places,
+): void {
   const { location = prefix, link = `<${prefix}>` } = headers;
-  const isInside = location.startsWith(prefix) && String(link).startsWith(`<${prefix}`);
-  if (isInside && !rawHeaders.join("\n").includes(host)) return;
+  const path = location.startsWith(`${origin}/`) ? location.slice(origin.length) : location;
+  const isUpload = path.includes("/blobs/uploads/");
+  const isFinal = !isUpload && path === location;
+  const isSealed = isUpload && /\/[0-9a-f-]{36}\?_state=[\w-]+$/.test(path);
+  const isInside = path.startsWith(prefix) && String(link).startsWith(`<${prefix}`);
+  if (isInside && (isFinal || isSealed) && !rawHeaders.join("\n").includes(registry)) return;
   throw new Error(`the proxy names another place: ${rawHeaders.join(" ")}`);
 }
 

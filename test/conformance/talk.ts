@@ -118,7 +118,7 @@ export const madeComparable: Readonly<Record<string, string>> = {
   "docker-upload-uuid": "a number of its own for each upload",
   link: "paths that the client must request",
   location:
-    "a path that the client must request, never a host; that of an upload is sealed, and compared by continuing the upload there",
+    "a path that the client must request, never the registry's host; that of an upload is sealed in its query, absolute where the registry's is, and compared by continuing the upload there",
 };
 
 function note(
@@ -131,7 +131,7 @@ function note(
     if (!notCompared.includes(name)) kept[name] = String(value);
   }
   const canonical = (text: string): string => shortUrl(new URL(text, url), peer);
-  if (kept.location !== undefined) kept.location = canonical(kept.location);
+  if (kept.location !== undefined) kept.location = canonicalLocation(kept.location, canonical);
   if (kept.link !== undefined) {
     kept.link = kept.link.replace(/<([^>]*)>/g, (_, text: string) => `<${canonical(text)}>`);
   }
@@ -142,6 +142,13 @@ function note(
   if (boundary !== "none") kept["content-type"] = withoutBoundary(type);
   const text = body.length < 4096 ? withoutBoundary(body.toString("latin1")) : sha256(body);
   return { status, headers: kept, body: complete ? text : `${text} and then a cut` };
+}
+
+/** Where an upload goes on looks the same for clients: many take a URL with a host, or without one, and no other. */
+function canonicalLocation(location: string, canonical: (text: string) => string): string {
+  const place = canonical(location);
+  if (!place.startsWith("an upload")) return place;
+  return `${place}, ${/^https?:/.test(location) ? "absolute" : "relative"}`;
 }
 
 /** Uploads are wherever a registry likes: what is neither a list nor a thing is one. */

@@ -18,9 +18,11 @@ export interface TestClient {
   readonly authorization: string;
   /** `/v2/namespaces/team-a/connectors/<name>/` */
   readonly base: string;
+  /** `http://127.0.0.1:5080` */
+  readonly origin: string;
 }
 
-/** @returns a client that sends what it is told; paths that begin with a slash are taken as they are */
+/** @returns a client that sends what it is told; paths that begin with a slash, and URLs of the proxy, are taken as they are */
 export function clientOf(
   proxy: TestProxy,
   name: string,
@@ -28,13 +30,15 @@ export function clientOf(
 ): TestClient {
   const base = `/v2/namespaces/team-a/connectors/${name}/`;
   const authorization = basicAuth(token);
+  const origin = `${scheme}://${proxy[scheme]}`;
   const send = (
     method: string,
     path: string,
     options: PlainRequestOptions = {},
   ): Promise<PlainResponse> => {
-    const target = path.startsWith("/") ? path : base + path;
-    return plainRequest(`${scheme}://${proxy[scheme]}/`, {
+    const inside = path.startsWith(`${origin}/`) ? path.slice(origin.length) : path;
+    const target = inside.startsWith("/") ? inside : base + inside;
+    return plainRequest(`${origin}/`, {
       ...options,
       method,
       target,
@@ -42,8 +46,11 @@ export function clientOf(
       ...(scheme === "https" && { ca: proxy.surroundings.authority.certificate }),
     });
   };
-  return Object.assign(send, { token, authorization, base });
+  return Object.assign(send, { token, authorization, base, origin });
 }
+
+/** What ends the path of an upload's Location: a name, and the sealed session in the query. */
+export const sealedUpload: RegExp = /\/blobs\/uploads\/[\w.-]+\?_state=[\w-]{40,}$/;
 
 export const basicAuth = (token: string, user = "any"): string =>
   `Basic ${Buffer.from(`${user}:${token}`).toString("base64")}`;

@@ -291,8 +291,10 @@ const requestWith =
   async (method, connector, path, { scheme = "http", ...options } = {}) => {
     const [namespace, name] = connector.split("/");
     const base = `/v2/namespaces/${namespace}/connectors/${name}/`;
-    const response = await plainRequest(`${scheme}://${host[scheme]}/`, {
-      target: path.startsWith("/") ? path : base + path,
+    const origin = `${scheme}://${host[scheme]}`;
+    const inside = path.startsWith(`${origin}/`) ? path.slice(origin.length) : path;
+    const response = await plainRequest(`${origin}/`, {
+      target: inside.startsWith("/") ? inside : base + inside,
       ...options,
       method,
       headers: {

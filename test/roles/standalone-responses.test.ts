@@ -68,7 +68,7 @@ describe("standalone mode: what a client is answered", function () {
     answers.push(await ask("GET", next()));
     answers.push(await ask("PATCH", next(), bytes.subarray(0, 500)));
     answers.push(await ask("PATCH", next(), bytes.subarray(500)));
-    answers.push(await ask("PUT", `${next()}?digest=${encodeURIComponent(digest)}`));
+    answers.push(await ask("PUT", `${next()}&digest=${encodeURIComponent(digest)}`));
     return answers;
   }
 

@@ -1,26 +1,30 @@
 /** Where a registry's Location leads, as the client has to request it. */
+import { randomUUID } from "node:crypto";
+import { TLSSocket } from "node:tls";
 import type { RegistryAddress } from "../../connector/registry-address.ts";
 import type { AdmittedRequest } from "../admitted.ts";
 import { badGateway } from "../registry-error.ts";
 import { maxQueryBytes, parameter } from "../request/query.ts";
-import type { RepositoryTarget } from "../request/request-target.ts";
+import { type RepositoryTarget, stateParameter } from "../request/request-target.ts";
 import { showsCredential } from "./credential-search.ts";
 import type { Hop } from "./exchange.ts";
 import type { SessionSeal } from "./upload-session.ts";
 import { isOwnOrigin, resolveRedirect, resolveUpstream, upstreamPath } from "./upstream-request.ts";
 
 /**
- * A Location as the client gets it: a path of this proxy; for an upload that goes on, with the registry's URL sealed in it.
+ * A Location as the client gets it: a path of this proxy. For an upload that goes on, the registry's URL is sealed in its query,
+ * and it is absolute where the registry's was, so that it looks as with the registry itself.
  * @returns undefined where a Location outside of the repository says nothing that the client could use
  * @throws RegistryError 502 where it is no URL, or leads an upload to another host or by a query that is too long
  */
 export function clientLocation(
-  { target, connector, identity, method }: AdmittedRequest,
+  admitted: AdmittedRequest,
   status: number,
   location: string,
   hop: Hop,
   seal: SessionSeal,
 ): string | undefined {
+  const { target, connector, identity, method } = admitted;
   const { address } = connector;
   const isRedirect = status >= 300 && status < 400;
   const url = isRedirect
@@ -55,7 +59,23 @@ export function clientLocation(
     repository: target.repository,
     subject: identity.subject,
   });
-  return `${target.prefix}${target.repository}/blobs/uploads/${session}`;
+  const path = `${target.prefix}${target.repository}/blobs/uploads/${uploadId(target)}`;
+  const origin = isAbsolute.test(location) ? clientOrigin(admitted) : "";
+  return `${origin}${path}?${stateParameter}=${session}`;
+}
+
+const isAbsolute = /^\s*(?:[a-z][a-z0-9+.-]*:|\/\/)/i;
+
+/** What the URL of an upload calls it, from its begin to its end. It is none of the registry's own names, and says nothing. */
+const uploadId = ({ endpoint }: RepositoryTarget): string =>
+  (endpoint.kind === "upload" ? endpoint.id : undefined) ?? randomUUID();
+
+/** Scheme, host and port by which the client calls this proxy, or the registry in forward mode; empty where it sends no Host. */
+function clientOrigin({ isForward, connector, request }: AdmittedRequest): string {
+  if (isForward) return connector.address.origin;
+  const { host = "" } = request.headers;
+  if (host === "") return "";
+  return `${request.socket instanceof TLSSocket ? "https" : "http"}://${host}`;
 }
 
 /** Whether an upload goes on after this response. Some registries answer 201 to a chunk, too (Amazon's, jdx/mise#11376). */
@@ -80,8 +100,8 @@ function createdPath({
 
 /**
  * The path by which a client can request a URL of the registry, in the form that the client used itself. Undefined for
- * anything outside the repository. Paths are always absolute and hosts never named, since clients
- * refuse other hosts or send their credential there (CVE-2026-50151).
+ * anything outside the repository. It names no host, since clients refuse other hosts or send their credential there
+ * (CVE-2026-50151).
  */
 export function clientPath(
   url: URL,

@@ -1,7 +1,13 @@
 import { type ConnectorRef, isConnectorName, isNamespace } from "../../connector/connector-ref.ts";
 import { isDigest, isReference, isRepository } from "../../connector/repository.ts";
 import { RegistryError } from "../registry-error.ts";
-import { countParameters, maxParameters, maxQueryBytes } from "./query.ts";
+import {
+  countParameters,
+  maxParameters,
+  maxQueryBytes,
+  parameters,
+  withoutParameters,
+} from "./query.ts";
 
 /** What a request is about: a part of a repository, or the catalog of the whole registry. */
 export type Endpoint =
@@ -9,9 +15,21 @@ export type Endpoint =
   | { readonly kind: "manifest"; readonly reference: string }
   | { readonly kind: "blob"; readonly digest: string }
   | { readonly kind: "uploads" }
-  | { readonly kind: "upload"; readonly session: string }
+  | UploadEndpoint
   | { readonly kind: "tags" }
   | { readonly kind: "referrers"; readonly digest: string };
+
+/** An upload that is under way: `blobs/uploads/<id>?_state=<session>`. */
+export interface UploadEndpoint {
+  readonly kind: "upload";
+  /** What the path calls it, which says nothing; undefined in the form without a query, whose path has the session. */
+  readonly id: string | undefined;
+  /** The sealed session, see `SessionSeal`. */
+  readonly session: string;
+}
+
+/** The parameter that has the session of an upload, as in the URLs of distribution's registry. */
+export const stateParameter = "_state";
 
 /** A request target that names something in a registry. */
 export interface RepositoryTarget {
@@ -22,7 +40,7 @@ export interface RepositoryTarget {
   /** Empty for the catalog, which is about all repositories. */
   readonly repository: string;
   readonly endpoint: Endpoint;
-  /** The raw query without its question mark. */
+  /** The raw query without its question mark, and without the session of an upload. */
   readonly query: string;
 }
 
@@ -52,18 +70,18 @@ const plainQuery = /^[\x21\x22\x24-\x7e]*$/;
  * // connector team-a/harbor, repository "app", endpoint { kind: "manifest", reference: "1.0" }
  */
 export function parseRequestTarget(target: string): RequestTarget {
-  const { path, query } = splitTarget(target);
+  const { path, query, session } = splitTarget(target);
   if (path === "/v2/" || path === "/v2") return "base";
   const full = connectorForm.exec(path);
   if (full === null) {
     if (!path.startsWith("/v2/")) throw invalidTarget();
-    return parseRegistryPath(undefined, "/v2/", path.slice("/v2/".length), query);
+    return parseRegistryPath(undefined, "/v2/", { path, query, session });
   }
   const [, namespace = "", name = "", rest = ""] = full;
   if (!isNamespace(namespace) || !isConnectorName(name)) throw invalidTarget();
   if (rest === "") return "base";
   const prefix = path.slice(0, path.length - rest.length);
-  return parseRegistryPath({ namespace, name }, prefix, rest, query);
+  return parseRegistryPath({ namespace, name }, prefix, { path, query, session });
 }
 
 /**
@@ -73,34 +91,57 @@ export function parseRequestTarget(target: string): RequestTarget {
  * @throws RegistryError 404 with what a target has to look like, 400 for a malformed digest or an ambiguous query, 414 for a long one
  */
 export function parseRegistryTarget(target: string, basePath: string): RequestTarget {
-  const { path, query } = splitTarget(target);
+  const { path, query, session } = splitTarget(target);
   const prefix = `${basePath}/v2/`;
   if (path === prefix || `${path}/` === prefix) return "base";
   if (!path.startsWith(prefix)) throw invalidTarget();
-  return parseRegistryPath(undefined, prefix, path.slice(prefix.length), query);
+  return parseRegistryPath(undefined, prefix, { path, query, session });
 }
 
-function splitTarget(target: string): { readonly path: string; readonly query: string } {
+interface SplitTarget {
+  readonly path: string;
+  /** Without the session of an upload. */
+  readonly query: string;
+  /** The session of an upload that its query has. */
+  readonly session: string | undefined;
+}
+
+function splitTarget(target: string): SplitTarget {
   const mark = target.indexOf("?");
   const path = (mark < 0 ? target : target.slice(0, mark)).replace(encodedColon, ":");
-  const query = mark < 0 ? "" : target.slice(mark + 1);
-  if (!plainPath.test(path) || !plainQuery.test(query)) throw invalidTarget();
-  if (query.includes(";")) throw ambiguousQuery();
+  const whole = mark < 0 ? "" : target.slice(mark + 1);
+  if (!plainPath.test(path) || !plainQuery.test(whole)) throw invalidTarget();
+  if (whole.includes(";")) throw ambiguousQuery();
+  const { query, session } = uploadPath.test(path)
+    ? splitSession(whole)
+    : { query: whole, session: undefined };
   checkQuerySize(query);
-  return { path, query };
+  return { path, query, session };
+}
+
+const uploadPath = /\/blobs\/uploads\/[^/]+$/;
+/** A session with a second question mark behind it, as clients write it that expect a Location without a query. No session has one. */
+const secondMark = new RegExp(`^(${stateParameter}=[\\w-]+)\\?`);
+
+/** Takes the session of an upload out of its query. Of several sessions, none is meant. */
+function splitSession(whole: string): Pick<SplitTarget, "query" | "session"> {
+  const joined = whole.replace(secondMark, "$1&");
+  const [session, ...others] = parameters(joined, stateParameter);
+  const query = withoutParameters(joined, [stateParameter]);
+  return { query, session: others.length === 0 ? session : "" };
 }
 
 function parseRegistryPath(
   connector: ConnectorRef | undefined,
   prefix: string,
-  rest: string,
-  query: string,
+  { path, query, session }: SplitTarget,
 ): RepositoryTarget {
+  const rest = path.slice(prefix.length);
   if (rest === "_catalog") {
     return { connector, prefix, repository: "", endpoint: { kind: "catalog" }, query };
   }
   const segments = rest.split("/");
-  const parsed = parseEndpoint(segments);
+  const parsed = parseEndpoint(segments, session);
   const repository = parsed && segments.slice(0, -parsed.length).join("/");
   if (!parsed || !repository || !isRepository(repository)) throw invalidTarget();
   const { endpoint } = parsed;
@@ -111,18 +152,26 @@ function parseRegistryPath(
 /** Parses from the end, since a component of a repository may itself be called `manifests` or `blobs`. */
 function parseEndpoint(
   segments: readonly string[],
+  session: string | undefined,
 ): { readonly endpoint: Endpoint; readonly length: number } | undefined {
   const [third, second, last] = segments.slice(-3);
   if (last === undefined || second === undefined) return undefined;
-  if (third === "blobs" && second === "uploads") return { endpoint: uploadOf(last), length: 3 };
+  if (third === "blobs" && second === "uploads") {
+    return { endpoint: uploadOf(last, session), length: 3 };
+  }
   if (second === "blobs" && last === "uploads") return { endpoint: { kind: "uploads" }, length: 2 };
   if (second === "tags" && last === "list") return { endpoint: { kind: "tags" }, length: 2 };
   const endpoint = endpointOf(second, last);
   return endpoint && { endpoint, length: 2 };
 }
 
-const uploadOf = (session: string): Endpoint =>
-  session === "" ? { kind: "uploads" } : { kind: "upload", session };
+/** Sessions stood in the path before they stood in the query. They are good for a day, so an upload goes on after an update. */
+function uploadOf(last: string, session: string | undefined): Endpoint {
+  if (last === "") return { kind: "uploads" };
+  return session === undefined
+    ? { kind: "upload", id: undefined, session: last }
+    : { kind: "upload", id: last, session };
+}
 
 function endpointOf(kind: string, last: string): Endpoint | undefined {
   if (kind === "manifests" && isReference(last)) return { kind: "manifest", reference: last };

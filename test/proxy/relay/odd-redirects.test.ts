@@ -221,7 +221,7 @@ describe("a registry that redirects from http to https", function () {
       secure.uploadLocation = style;
       const begun = await client("POST", `${style}/blobs/uploads/`);
       expect(begun.status).to.equal(202);
-      const path = `${begun.headers.location}?digest=${sha256(pushed)}`;
+      const path = `${begun.headers.location}&digest=${sha256(pushed)}`;
       const put = await client("PUT", path, { body: pushed });
       expect(put.status).to.equal(201);
       expect(put.headers.location).to.equal(`${client.base}${style}/blobs/${sha256(pushed)}`);

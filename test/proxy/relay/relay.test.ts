@@ -202,7 +202,7 @@ describe("requests that the proxy passes on to a registry", function () {
       const answer = await mounting(`${own}none`);
       expect(answer.status).to.equal(202);
       expect(seen()).to.have.length(1);
-      const put = await client("PUT", `${answer.headers.location}?digest=${digest}`, {
+      const put = await client("PUT", `${answer.headers.location}&digest=${digest}`, {
         body: blob,
       });
       expect(put.status).to.equal(201);
@@ -212,7 +212,7 @@ describe("requests that the proxy passes on to a registry", function () {
       const answer = await client("POST", path);
       expect(answer.status).to.equal(202);
       expect(urls().at(-1)).to.equal("POST /v2/app/blobs/uploads/");
-      const put = await client("PUT", `${answer.headers.location}?digest=${digest}`, {
+      const put = await client("PUT", `${answer.headers.location}&digest=${digest}`, {
         body: blob,
       });
       expect(put.status).to.equal(201);
@@ -296,7 +296,7 @@ describe("requests that the proxy passes on to a registry", function () {
     expect((await send("GET", "alpine/manifests/3")).status).to.equal(200);
     const begun = await send("POST", "alpine/blobs/uploads/");
     expect(begun.headers.location).to.contain(`${send.base}alpine/blobs/uploads/`);
-    const put = await send("PUT", `${begun.headers.location}?digest=${sha256(Buffer.from("x"))}`, {
+    const put = await send("PUT", `${begun.headers.location}&digest=${sha256(Buffer.from("x"))}`, {
       body: "x",
     });
     expect(put.headers.location).to.equal(`${send.base}alpine/blobs/${sha256(Buffer.from("x"))}`);

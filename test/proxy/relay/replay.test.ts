@@ -465,7 +465,7 @@ describe("a registry's answers through the proxy", function () {
       ["POST", "app/blobs/uploads/", undefined],
       ["POST", `app/blobs/uploads/?mount=${digest}&from=app`, undefined],
       ["PATCH", path, undefined],
-      ["PUT", `${path}?digest=${sha256(Buffer.alloc(0))}`, undefined],
+      ["PUT", `${path}&digest=${sha256(Buffer.alloc(0))}`, undefined],
       ["PUT", "app/manifests/again", "{}"],
       ["DELETE", "app/manifests/again", undefined],
     ];

@@ -20,7 +20,7 @@ import {
 import { noise, sha256 } from "../../support/oci-image.ts";
 import type { PlainResponse } from "../../support/plain-request.ts";
 import { openRaw, statusesIn } from "../../support/raw-request.ts";
-import { basicAuth, clientOf, errorIn, type TestClient } from "../test-client.ts";
+import { basicAuth, clientOf, errorIn, sealedUpload, type TestClient } from "../test-client.ts";
 import { startTestProxy, type TestProxy } from "../test-proxy.ts";
 
 const credential = { username: "alice", password: "secret-of-alice" };
@@ -56,7 +56,7 @@ describe("uploads through the proxy", function () {
   const begin = async (send = client): Promise<string> => {
     const begun = await send("POST", "app/blobs/uploads/", { headers: { "content-length": "0" } });
     expect(begun.status).to.equal(202);
-    return locationIn(begun, send.base);
+    return locationIn(begun, send);
   };
   const port = (): number => Number(proxy.http.split(":")[1]);
   const lastRequest = () => registry.requests.at(-1);
@@ -82,13 +82,13 @@ describe("uploads through the proxy", function () {
       };
 
       it("in one PUT", async () => {
-        await done(await client("PUT", `${await begin()}?digest=${digest}`, { body: blob }));
+        await done(await client("PUT", `${await begin()}&digest=${digest}`, { body: blob }));
         expect(lastPut()?.headers["content-length"]).to.equal(String(blob.length));
       });
 
       it("in one PUT whose length is not known", async () => {
         const body = Readable.from([blob.subarray(0, 100_000), blob.subarray(100_000)]);
-        await done(await client("PUT", `${await begin()}?digest=${digest}`, { body }));
+        await done(await client("PUT", `${await begin()}&digest=${digest}`, { body }));
         expect(lastPut()?.headers["transfer-encoding"]).to.equal("chunked");
       });
 
@@ -104,7 +104,7 @@ describe("uploads through the proxy", function () {
         });
         expect(patched.status).to.equal(202);
         expect(patched.headers.range).to.equal(`0-${blob.length - 1}`);
-        const put = await client("PUT", `${locationIn(patched)}?digest=${digest}`);
+        const put = await client("PUT", `${locationIn(patched)}&digest=${digest}`);
         await done(put);
       });
 
@@ -126,7 +126,7 @@ describe("uploads through the proxy", function () {
         const outOfOrder = await client("PATCH", location, { body: "xy", headers });
         expect(outOfOrder.status).to.equal(416);
         expect(outOfOrder.headers.range).to.equal("0-299999");
-        await done(await client("PUT", `${locationIn(outOfOrder)}?digest=${digest}`));
+        await done(await client("PUT", `${locationIn(outOfOrder)}&digest=${digest}`));
       });
 
       it("and ended", async () => {
@@ -139,14 +139,20 @@ describe("uploads through the proxy", function () {
 
   const lastPut = () => registry.requests.findLast(({ method }) => method === "PUT");
 
-  function locationIn({ headers, rawHeaders }: PlainResponse, base = client.base): string {
+  /** An upload's Location, absolute where the registry's is, with the registry's own URL sealed in its query. */
+  function locationIn(
+    { headers, rawHeaders }: PlainResponse,
+    { base, origin }: Pick<TestClient, "base" | "origin"> = client,
+  ): string {
     const { location = "" } = headers;
-    expect(location.startsWith(`${base}app/blobs/uploads/`)).to.equal(true, location);
-    expect(location.slice(`${base}app/blobs/uploads/`.length)).to.match(/^[A-Za-z0-9_-]+$/);
+    const isAbsolute = ["absolute", "state"].includes(registry.uploadLocation);
+    const begin = `${isAbsolute ? origin : ""}${base}app/blobs/uploads/`;
+    expect(location.startsWith(begin)).to.equal(true, location);
+    expect(location.slice(begin.length)).to.match(/^[0-9a-f-]{36}\?_state=[A-Za-z0-9_-]+$/);
     expect(headers["docker-upload-uuid"]).to.match(/^[0-9a-f-]{36}$/);
     const all = rawHeaders.join("\n");
     expect(all).to.not.contain(registry.host);
-    expect(all).to.not.match(/_state|artifacts-uploads|blobs\/upload\//);
+    expect(all).to.not.match(/=%3D|artifacts-uploads|blobs\/upload\//);
     return location;
   }
 
@@ -154,8 +160,8 @@ describe("uploads through the proxy", function () {
     const send = clientOf(proxy, "secure", { scheme: "https" });
     const blob = noise("tls", 3_000_000);
     const begun = await send("POST", "app/blobs/uploads/");
-    const patched = await send("PATCH", locationIn(begun, send.base), { body: blob });
-    const put = await send("PUT", `${locationIn(patched, send.base)}?digest=${sha256(blob)}`);
+    const patched = await send("PATCH", locationIn(begun, send), { body: blob });
+    const put = await send("PUT", `${locationIn(patched, send)}&digest=${sha256(blob)}`);
     expect(put.status).to.equal(201);
     expect(secure.repository("app").blobs.get(sha256(blob))?.equals(blob)).to.equal(true);
   });
@@ -163,8 +169,8 @@ describe("uploads through the proxy", function () {
   it("in the short form stay in it", async () => {
     const headers = { host: "c-harbor.team-a.svc.cluster.local" };
     const begun = await client("POST", "/v2/app/blobs/uploads/", { headers });
-    const location = locationIn(begun, "/v2/");
-    const put = await client("PUT", `${location}?digest=${sha256(Buffer.from("x"))}`, {
+    const location = locationIn(begun, { ...client, base: "/v2/" });
+    const put = await client("PUT", `${location}&digest=${sha256(Buffer.from("x"))}`, {
       headers,
       body: "x",
     });
@@ -175,14 +181,16 @@ describe("uploads through the proxy", function () {
   it("ask the registry for what it named, byte for byte", async () => {
     registry.uploadLocation = "state";
     const location = await begin();
-    await client("PUT", `${location}?digest=sha256%3Aabc&ns=docker.io`, { body: "x" });
+    await client("PUT", `${location}&digest=sha256%3Aabc&ns=docker.io`, { body: "x" });
     expect(lastPut()?.url).to.match(/\?_state=[^&]+%3D%3D&digest=sha256%3Aabc$/);
   });
 
   describe("that were begun", () => {
     const digest = sha256(Buffer.from("blob"));
     const finish = (send: TestClient, location: string) =>
-      send("PUT", `${location}?digest=${digest}`, { body: "blob" });
+      send("PUT", `${location}${location.includes("?") ? "&" : "?"}digest=${digest}`, {
+        body: "blob",
+      });
     const refused = async (answer: PlainResponse, seen: number): Promise<void> => {
       expect(answer.status).to.equal(404);
       expect(errorIn(answer).code).to.equal("BLOB_UPLOAD_UNKNOWN");
@@ -222,7 +230,9 @@ describe("uploads through the proxy", function () {
 
     it("by nobody are unknown", async () => {
       for (const session of ["x", "..", "A".repeat(200), digest]) {
-        await refused(await finish(client, `app/blobs/uploads/${session}`), 0);
+        for (const path of [session, `1?_state=${session}`]) {
+          await refused(await finish(client, `app/blobs/uploads/${path}`), 0);
+        }
       }
     });
 
@@ -243,9 +253,53 @@ describe("uploads through the proxy", function () {
       const there = clientOf(replica, "harbor", client);
       const patched = await there("PATCH", location, { body: "blob" });
       expect(patched.status).to.equal(202);
-      const put = await client("PUT", `${locationIn(patched)}?digest=${digest}`);
+      const put = await client("PUT", `${locationIn(patched)}&digest=${digest}`);
       expect(put.status).to.equal(201);
     });
+  });
+
+  const digest = sha256(Buffer.from("blob"));
+
+  it("are finished by clients that put a question mark before their digest, whatever the Location has", async () => {
+    const put = await client("PUT", `${await begin()}?digest=${digest}`, { body: "blob" });
+    expect(put.status).to.equal(201);
+    expect(lastRequest()?.url).to.match(/\?digest=sha256:[0-9a-f]{64}$/);
+  });
+
+  it("have absolute Locations in the scheme and by the name that the client has used", async () => {
+    registry.uploadLocation = "absolute";
+    for (const scheme of ["http", "https"] as const) {
+      for (const [host, origin] of [
+        [undefined, `${scheme}://${proxy[scheme]}`],
+        ["127.0.0.1:8443", `${scheme}://127.0.0.1:8443`],
+      ] as const) {
+        const send = clientOf(proxy, "harbor", { scheme });
+        const headers = host === undefined ? {} : { host };
+        const begun = await send("POST", "app/blobs/uploads/", { headers });
+        const location = String(begun.headers.location);
+        expect(location.startsWith(`${origin}${send.base}app/blobs/uploads/`), location).to.equal(
+          true,
+        );
+        const put = await send("PUT", `${location.slice(origin.length)}&digest=${digest}`, {
+          body: "blob",
+          headers,
+        });
+        expect(put.status).to.equal(201);
+        expect(put.headers.location).to.equal(`${send.base}app/blobs/${digest}`);
+      }
+    }
+  });
+
+  it("that an older version has sealed into the path go on", async () => {
+    const location = await begin();
+    const [, session = ""] = location.split("?_state=");
+    const patched = await client("PATCH", `app/blobs/uploads/${session}`, { body: "bl" });
+    expect(patched.status).to.equal(202);
+    const put = await client("PUT", `app/blobs/uploads/${session}?digest=${digest}`, {
+      body: "ob",
+    });
+    expect(put.status).to.equal(201);
+    expect(locationIn(patched)).to.not.contain(`/${session}`);
   });
 
   describe("to another host", () => {
@@ -279,7 +333,7 @@ describe("uploads through the proxy", function () {
       const patched = await client("PATCH", await begin(), { body: "blob" });
       expect(patched.status).to.equal(status);
       const digest = sha256(Buffer.from("blob"));
-      const put = await client("PUT", `${locationIn(patched)}?digest=${digest}`);
+      const put = await client("PUT", `${locationIn(patched)}&digest=${digest}`);
       expect(put.status).to.equal(201);
       expect(put.headers.location).to.equal(`${client.base}app/blobs/${digest}`);
     });
@@ -292,9 +346,8 @@ describe("uploads through the proxy", function () {
       const answer = await client("PATCH", location, { body: "blob" });
       expect(answer.status).to.equal(307);
       const moved = answer.headers.location ?? "";
-      expect(moved).to.match(
-        /^\/v2\/namespaces\/team-a\/connectors\/harbor\/app\/blobs\/uploads\/[\w-]+$/,
-      );
+      expect(moved).to.match(sealedUpload);
+      expect(moved.startsWith(client.base)).to.equal(true, moved);
       await client("PATCH", moved, { body: "blob" });
       expect(lastRequest()?.url).to.equal("/artifacts-uploads/2?x=%3D");
     });
@@ -318,7 +371,7 @@ describe("uploads through the proxy", function () {
       patient.auth.lifetime = 60;
       const send = clientOf(own, "patient");
       const blob = noise("slow", 500_000);
-      let location = locationIn(await send("POST", "app/blobs/uploads/"), send.base);
+      let location = locationIn(await send("POST", "app/blobs/uploads/"), send);
       for (let start = 0; start < blob.length; start += 100_000) {
         const body = new PassThrough();
         body.write(blob.subarray(start, start + 50_000));
@@ -331,10 +384,10 @@ describe("uploads through the proxy", function () {
         body.end(blob.subarray(start + 50_000, start + 100_000));
         const patched = await patching;
         expect(patched.status).to.equal(202);
-        location = locationIn(patched, send.base);
+        location = locationIn(patched, send);
       }
       now += 200_000;
-      const put = await send("PUT", `${location}?digest=${sha256(blob)}`);
+      const put = await send("PUT", `${location}&digest=${sha256(blob)}`);
       expect(put.status).to.equal(201);
       const tokens = patient.requests.filter(({ target }) => target.kind === "token");
       expect(tokens).to.have.length(6);
@@ -348,7 +401,7 @@ describe("uploads through the proxy", function () {
       const patched = await client("PATCH", location, { body: "blob" });
       registry.auth.tokens.clear();
       const digest = sha256(Buffer.from("blob"));
-      const put = await client("PUT", `${locationIn(patched)}?digest=${digest}`);
+      const put = await client("PUT", `${locationIn(patched)}&digest=${digest}`);
       expect(put.status).to.equal(201);
       const tokens = registry.requests.filter(({ target }) => target.kind === "token");
       expect(tokens).to.have.length(1);
@@ -409,7 +462,7 @@ describe("uploads through the proxy", function () {
 
     it("hear 100 once they are let in", async () => {
       const bodies: readonly (readonly [string, string])[] = [
-        [`${await begin()}?digest=${digest}`, "blob"],
+        [`${await begin()}&digest=${digest}`, "blob"],
         [`${client.base}app/manifests/1`, "{  }"],
       ];
       for (const [path, body] of bodies) {
@@ -584,7 +637,7 @@ describe("uploads through the proxy", function () {
           await next();
         }),
       );
-      const put = await client("PUT", `${location}?digest=${digest}`, { body: "blob" });
+      const put = await client("PUT", `${location}&digest=${digest}`, { body: "blob" });
       expect(put.status).to.equal(201);
     });
 

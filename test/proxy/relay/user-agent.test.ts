@@ -54,7 +54,7 @@ describe("a firewall that answers 403 to a request without User-Agent", function
     const begun = await client("POST", "app/blobs/uploads/");
     const patched = await client("PATCH", begun.headers.location ?? "", { body: pushed });
     expect(patched.status).to.equal(202);
-    const end = `${patched.headers.location}?digest=${sha256(pushed)}`;
+    const end = `${patched.headers.location}&digest=${sha256(pushed)}`;
     expect((await client("PUT", end)).status).to.equal(201);
     expect((await client("DELETE", `app/manifests/${sha256(manifest)}`)).status).to.equal(202);
     resources.defer(storeBlobsIn(storage, registry));

@@ -30,7 +30,7 @@ describe("parseRequestTarget(): the target of a request", function () {
     ["app/blobs/uploads/", "app", { kind: "uploads" }],
     ["app/blobs/uploads", "app", { kind: "uploads" }],
     ["app/blobs/uploads/?mount=x&from=y", "app", { kind: "uploads" }, "mount=x&from=y"],
-    ["app/blobs/uploads/aZ_-9", "app", { kind: "upload", session: "aZ_-9" }],
+    ["app/blobs/uploads/aZ_-9", "app", { kind: "upload", id: undefined, session: "aZ_-9" }],
     ["app/tags/list", "app", { kind: "tags" }],
     ["app/tags/list?n=2&last=a%2Fb", "app", { kind: "tags" }, "n=2&last=a%2Fb"],
     ["app/tags/list?a?b", "app", { kind: "tags" }, "a?b"],
@@ -39,9 +39,13 @@ describe("parseRequestTarget(): the target of a request", function () {
     ["blobs/tags/list", "blobs", { kind: "tags" }],
     ["tags/list/tags/list", "tags/list", { kind: "tags" }],
     ["a/blobs/uploads/manifests/1", "a/blobs/uploads", { kind: "manifest", reference: "1" }],
-    ["a/manifests/blobs/uploads/x", "a/manifests", { kind: "upload", session: "x" }],
+    ["a/manifests/blobs/uploads/x", "a/manifests", { kind: "upload", id: undefined, session: "x" }],
     ["a/blobs/blobs/uploads/", "a/blobs", { kind: "uploads" }],
-    ["uploads/blobs/uploads/uploads", "uploads", { kind: "upload", session: "uploads" }],
+    [
+      "uploads/blobs/uploads/uploads",
+      "uploads",
+      { kind: "upload", id: undefined, session: "uploads" },
+    ],
     [`a/tags/list/blobs/${digest}`, "a/tags/list", { kind: "blob", digest }],
     ["manifests/manifests/manifests", "manifests", { kind: "manifest", reference: "manifests" }],
     ["namespaces/a/connectors/manifests/1", "namespaces/a/connectors", manifest("1")],
@@ -126,6 +130,39 @@ describe("parseRequestTarget(): the target of a request", function () {
       expect(() => parseRequestTarget(`${prefix}app/manifests/${path}`)).to.throw(
         /not part of the/,
       );
+    }
+  });
+
+  const sessions: readonly (readonly [string, object, string])[] = [
+    ["aZ_-9", { id: undefined, session: "aZ_-9" }, ""],
+    ["aZ_-9?digest=x", { id: undefined, session: "aZ_-9" }, "digest=x"],
+    ["1?_state=aZ_-9", { id: "1", session: "aZ_-9" }, ""],
+    ["1?_state=aZ_-9&digest=x", { id: "1", session: "aZ_-9" }, "digest=x"],
+    ["1?_state=aZ_-9?digest=x", { id: "1", session: "aZ_-9" }, "digest=x"],
+    ["1?_state=aZ_-9?digest=x&_x=a?b", { id: "1", session: "aZ_-9" }, "digest=x&_x=a?b"],
+    ["1?digest=x&_state=aZ_-9", { id: "1", session: "aZ_-9" }, "digest=x"],
+    ["1?_state=", { id: "1", session: "" }, ""],
+    ["1?_state=a&_state=a", { id: "1", session: "" }, ""],
+    ["1?_state=a?_state=b", { id: "1", session: "" }, ""],
+    ["1?_state=a&%5fstate=a", { id: "1", session: "" }, ""],
+    [`1?_state=${"a".repeat(20_000)}`, { id: "1", session: "a".repeat(20_000) }, ""],
+  ];
+  for (const [end, upload, query] of sessions) {
+    it(`is an upload: ${end.slice(0, 100)}`, () => {
+      expect(parseRequestTarget(`${prefix}app/blobs/uploads/${end}`)).to.deep.equal({
+        connector,
+        prefix,
+        repository: "app",
+        endpoint: { kind: "upload", ...upload },
+        query,
+      });
+    });
+  }
+
+  it("has a session nowhere else", () => {
+    for (const path of ["app/blobs/uploads/", "app/tags/list", "app/blobs/uploads/tags/list"]) {
+      const target = parseRequestTarget(`${prefix}${path}?_state=a`);
+      expect(target).to.have.property("query", "_state=a");
     }
   });
 
