@@ -11,6 +11,7 @@ export interface Target {
 /** An answer; its body is hashed as it comes, and kept where it is small. */
 export interface PacedAnswer {
   readonly status: number;
+  /** The path and the query of its Location. */
   readonly location: string | undefined;
   readonly body: Buffer;
   readonly bytes: number;
@@ -87,7 +88,7 @@ async function read(
   }
   return {
     status: answer.statusCode ?? 0,
-    location: answer.headers.location,
+    location: answer.headers.location?.replace(/^https?:\/\/[^/]+/, ""),
     body: Buffer.concat(chunks),
     bytes,
     complete: answer.complete,

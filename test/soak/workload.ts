@@ -160,7 +160,7 @@ async function pushBlob(
   const half = Math.ceil(blob.length / 2);
   const first = await client("PATCH", begun.location, { body: blob.subarray(0, half) });
   if (first?.status !== 202 || first.location === undefined) return nameOf("PATCH", first);
-  const last = await client("PUT", `${first.location}?digest=${digest}`, {
+  const last = await client("PUT", `${first.location}&digest=${digest}`, {
     body: blob.subarray(half),
   });
   if (last?.status === 400) tally.corrupted.push(`pushed ${digest}: ${last.body}`);
