@@ -1,15 +1,18 @@
 /** Errors as registry clients get them. */
 import type { ServerResponse } from "node:http";
+import { parseJson, property } from "../connector/document.ts";
 import { Unavailable } from "../connector/platform.ts";
 import { UpstreamError } from "../upstream/upstream-error.ts";
 import { BodyCut, WrongContent } from "./client-gone.ts";
 
 /** Error codes of the OCI distribution specification 1.1, and the three that docker's registry adds for the server's side. */
 export type RegistryErrorCode =
+  | "BLOB_UNKNOWN"
   | "BLOB_UPLOAD_INVALID"
   | "BLOB_UPLOAD_UNKNOWN"
   | "DENIED"
   | "DIGEST_INVALID"
+  | "MANIFEST_UNKNOWN"
   | "NAME_INVALID"
   | "NAME_UNKNOWN"
   | "SIZE_INVALID"
@@ -109,7 +112,15 @@ export const apiVersion: Readonly<Record<string, string>> = {
 };
 
 /** The JSON body of an error, as the distribution specification has it ("Error Codes"). */
-export const errorBody = ({ code, message, detail }: RegistryError): string =>
+export const errorBody = ({
+  code,
+  message,
+  detail,
+}: {
+  readonly code: string;
+  readonly message: string;
+  readonly detail?: string | undefined;
+}): string =>
   JSON.stringify({
     errors: [detail === undefined ? { code, message } : { code, message, detail }],
   });
@@ -123,6 +134,13 @@ const maxPhraseLength = 512;
  */
 export const reasonPhrase = (message: string): string =>
   message.replace(/[^\x20-\x7e]+/g, " ").slice(0, maxPhraseLength);
+
+/** The code of the first error in a registry's error body; undefined where it has none. */
+export function errorCodeIn(body: Buffer): string | undefined {
+  const errors = property(parseJson(body.toString("utf8")), "errors");
+  const code = Array.isArray(errors) ? property(errors[0], "code") : undefined;
+  return typeof code === "string" && /^[A-Z_]{1,40}$/.test(code) ? code : undefined;
+}
 
 /** Responds with an error. HEAD gets the head alone. */
 export function respondWithError(response: ServerResponse, error: RegistryError): void {

@@ -2,11 +2,10 @@
 import { validateHeaderValue } from "node:http";
 import type { Connector } from "../../connector/connector.ts";
 import { showRef } from "../../connector/connector-ref.ts";
-import { parseJson, property } from "../../connector/document.ts";
 import type { ResponseHead, ResponseHeaders } from "../../upstream/http-client/http-exchange.ts";
 import type { AdmittedRequest } from "../admitted.ts";
 import { connectionTokens, type HeaderFields, hopByHop, pickResponseHeaders } from "../headers.ts";
-import { badGateway, denied, type RegistryError } from "../registry-error.ts";
+import { badGateway, denied, errorCodeIn, type RegistryError } from "../registry-error.ts";
 import { drain } from "../request/request-body.ts";
 import { clientLink } from "./client-link.ts";
 import { clientLocation } from "./client-location.ts";
@@ -114,8 +113,8 @@ function refusedByRegistry(
   { status, body }: CollectedResponse,
   { authorization, search }: Hop,
 ): RegistryError {
-  const found = upstreamCode(body);
-  const code = search.isIn(found) ? "" : found;
+  const found = errorCodeIn(body);
+  const code = found === undefined || search.isIn(found) ? "" : ` ${found}`;
   const ref = showRef(connector);
   const isAnonymous = connector.secretName === undefined || authorization === undefined;
   const whom = isAnonymous
@@ -127,12 +126,6 @@ function refusedByRegistry(
         ? "the connector has no credential: set its spec.auth.secretRef, unless the registry allows anonymous access"
         : "check what that account may do in this repository, and the connector's Secret",
   });
-}
-
-function upstreamCode(body: Buffer): string {
-  const errors = property(parseJson(body.toString("utf8")), "errors");
-  const code = Array.isArray(errors) ? property(errors[0], "code") : undefined;
-  return typeof code === "string" && /^[A-Z_]{1,40}$/.test(code) ? ` ${code}` : "";
 }
 
 /**

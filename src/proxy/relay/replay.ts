@@ -7,7 +7,7 @@ import { isAddressRefused, unreachable } from "../../upstream/upstream-error.ts"
 import type { UpstreamLogin } from "../../upstream/upstream-login.ts";
 import { goneSignal } from "../client-gone.ts";
 import { contentDigest } from "../headers.ts";
-import { asRegistryError, badGateway, type RegistryError } from "../registry-error.ts";
+import { asRegistryError, badGateway } from "../registry-error.ts";
 import { CredentialSearch } from "./credential-search.ts";
 import {
   exchange,
@@ -17,9 +17,9 @@ import {
   type UpstreamResponse,
 } from "./exchange.ts";
 import type { Patience } from "./patience.ts";
+import { storageRefusal } from "./storage-refusal.ts";
 import {
   headersForStorage,
-  isForBlob,
   isForList,
   isOwnOrigin,
   resolveRedirect,
@@ -122,37 +122,13 @@ async function sendToStorage(
 ): Promise<UpstreamResponse> {
   const headers = headersForStorage(request.headers);
   const received = await exchange({ request, hop, headers, sink, response }).catch(asStorageError);
-  const { status } = received;
-  if (status < 400 || storageStatuses.has(status)) return received;
-  throw storageFailure(request, received);
-}
-
-/** What a host that the registry has redirected to has refused, in the words that are true of it. */
-function storageFailure(
-  request: UpstreamRequest,
-  { status, headers, hop }: UpstreamResponse,
-): RegistryError {
-  const { host } = request.url;
-  if (status === 401 && headers["www-authenticate"] !== undefined) {
-    return badGateway(
-      `${host} redirects to ${hop.url.host}, which requires a login of its own (it answered 401); the connector's login is for ${host} alone`,
-      { detail: `use a connector whose spec.address is ${hop.url.origin}` },
-    );
-  }
-  return badGateway(
-    isForBlob(request)
-      ? `${hop.url.host}, where the registry keeps its blobs, answered ${status}`
-      : `${host} redirects to ${hop.url.host}, which answered ${status}`,
-  );
+  return received.status < 400 ? received : storageRefusal(request, received);
 }
 
 /** Where a storage's address is refused, the registry itself has been asked already. */
 function asStorageError(error: unknown): never {
   throw isAddressRefused(error) ? (asRegistryError(error) ?? error) : error;
 }
-
-/** What a storage host may say to a client: no such blob, no such range, try again later. */
-const storageStatuses: ReadonlySet<number> = new Set([404, 412, 416, 429, 503]);
 
 /**
  * Where a redirect leads.

@@ -183,6 +183,10 @@ const isOfApi = (url: URL, address: RegistryAddress): boolean =>
 export const isForBlob = ({ url }: Pick<UpstreamRequest, "url">): boolean =>
   /\/blobs\/[^/]+$/.test(url.pathname);
 
+/** Whether a request is for a manifest, by its tag or its digest. */
+export const isForManifest = ({ url }: Pick<UpstreamRequest, "url">): boolean =>
+  /\/manifests\/[^/]+$/.test(url.pathname);
+
 /** Whether a request is for a list that a registry may send in pages: of tags, repositories or referrers. */
 export const isForList = ({ url }: Pick<UpstreamRequest, "url">): boolean =>
   /\/(tags\/list|_catalog|referrers\/[^/]+)$/.test(url.pathname);

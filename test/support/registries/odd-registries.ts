@@ -120,6 +120,14 @@ export const oddRegistries: readonly OddRegistry[] = [
     test: "proxy/relay/odd-content.test.ts",
   },
   {
+    id: "many-ranges",
+    does: "keeps blobs in a storage that answers 400, 413, 414, 416, 431 or 501 to a request for ranges, or for many of them (containers/image#2792)",
+    directly: "podman asks for fewer ranges after a 400, others for the whole blob",
+    throughProxy:
+      "the status and `Content-Range`, with a body of the proxy's: a storage's own text can hold a signature",
+    test: "proxy/relay/storage-refusal.test.ts",
+  },
+  {
     id: "cut-before-begin",
     does: "sends the head of a response and closes the connection",
     directly: "an error of the connection",
