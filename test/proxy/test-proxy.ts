@@ -53,6 +53,8 @@ export interface TestSurroundings {
   readonly secrets: Map<string, { current: UpstreamSecrets; renewed: UpstreamSecrets }>;
   /** By token. */
   readonly identities: Map<string, Identity>;
+  /** `namespace/name` of connectors that nobody has the right to push with. */
+  readonly readOnly: Set<string>;
   /** Every reading of a Secret, with whether it was asked for past any cache. */
   readonly secretReads: { readonly connector: string; readonly fresh: boolean }[];
   /** The question that can't be answered now. */
@@ -116,6 +118,7 @@ async function createSurroundings(): Promise<TestSurroundings> {
     invalid: new Map(),
     secrets: new Map(),
     identities: new Map(),
+    readOnly: new Set(),
     secretReads: [],
     away: undefined,
   };
@@ -134,9 +137,10 @@ function answersOf(
       const value = identities.get(token);
       return value === undefined ? { ok: false, reason: "this token is unknown" } : ok(value);
     },
-    async mayUse({ user, connectors: opened }, ref) {
+    async mayUse({ user, connectors: opened }, ref, verb) {
       mayBeAway("mayUse");
-      return opened?.includes(showRef(ref))
+      const isRefused = verb === "push" && surroundings.readOnly.has(showRef(ref));
+      return opened?.includes(showRef(ref)) && !isRefused
         ? ok(undefined)
         : { ok: false, reason: `${user} may not use ${showRef(ref)}` };
     },

@@ -10,7 +10,7 @@ import type { RequestLimiter } from "../request-limits.ts";
 import { noteIdentity } from "../server/connection-limits.ts";
 import type { ConnectHandler } from "../server/listener.ts";
 import type { BlindTunnels } from "./blind-tunnels.ts";
-import { findConnectorMatches } from "./connector-match.ts";
+import { explainScheme, findConnectorMatches } from "./connector-match.ts";
 import { connectTo, permitDestination } from "./destination.ts";
 import { type ForwardTarget, parseConnectTarget } from "./forward-target.ts";
 import type { Interception } from "./interception.ts";
@@ -68,12 +68,8 @@ async function handle(
   if (socket.destroyed) return;
   noteIdentity(socket, identity);
   options.limits.admitTunnel(identity, socket);
-  const { matches, refusal } = await findConnectorMatches(
-    target.origin,
-    credential.connectors,
-    identity,
-    options,
-  );
+  const found = await findConnectorMatches(target.origin, credential.connectors, identity, options);
+  const { matches, refusal } = found;
   if (matches.length > 0) {
     const intercept = await options.interception.prepare({
       target,
@@ -86,7 +82,9 @@ async function handle(
     return;
   }
   if (refusal !== undefined) throw denied(refusal);
-  await openTunnel(target, socket, head, report, options);
+  await openTunnel(target, socket, head, report, options).catch((error: unknown) => {
+    throw explainScheme(error, target.origin, found);
+  });
 }
 
 async function openTunnel(

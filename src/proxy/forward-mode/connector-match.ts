@@ -1,14 +1,17 @@
 /** Finds the connectors that a client of forward mode means: it speaks to registries under their own addresses. */
 import type { Connector } from "../../connector/connector.ts";
 import { type ConnectorRef, showRef } from "../../connector/connector-ref.ts";
+import { withoutBrackets } from "../../connector/host-name.ts";
 import type { Identity } from "../../connector/platform.ts";
 import { isOriginOf, type RegistryAddress } from "../../connector/registry-address.ts";
-import type { AdmissionOptions } from "../admission.ts";
-import { denied } from "../registry-error.ts";
+import { type AdmissionOptions, actionOf, mayAct } from "../admission.ts";
+import { denied, isForbidden } from "../registry-error.ts";
+import type { RequestTarget } from "../request/request-target.ts";
 
 /** A connector that may be used, and the one of its addresses that a client speaks to. */
 export interface ConnectorMatch {
   readonly ref: ConnectorRef;
+  readonly connector: Connector;
   readonly address: RegistryAddress;
 }
 
@@ -18,6 +21,8 @@ export interface ConnectorMatches {
   readonly matches: readonly ConnectorMatch[];
   /** Why a connector that has an address there may not be used. */
   readonly refusal: string | undefined;
+  /** A connector that may be used and is at the same host by the other scheme; undefined where one is at the origin. */
+  readonly byOtherScheme: ConnectorMatch | undefined;
 }
 
 /**
@@ -37,17 +42,81 @@ export async function findConnectorMatches(
   const match = async (ref: ConnectorRef): Promise<readonly ConnectorMatch[]> => {
     const found = await findConnector(ref);
     if (found.state !== "found") return [];
-    const addresses = addressesOf(found.connector).filter((address) => isOriginOf(origin, address));
+    const { connector } = found;
+    const addresses = addressesOf(connector).filter((address) => isAtSameHost(origin, address));
+    const isThere = addresses.some((address) => isOriginOf(origin, address));
     if (addresses.length === 0) return [];
     const allowed = await mayUse(identity, ref, "pull");
-    if (allowed.ok) return addresses.map((address) => ({ ref, address }));
-    if (ref.namespace === identity.pod?.namespace) refusal = allowed.reason;
+    if (allowed.ok) return addresses.map((address) => ({ ref, connector, address }));
+    if (isThere && ref.namespace === identity.pod?.namespace) refusal = allowed.reason;
     return [];
   };
-  const matches = (await Promise.all(named.map(match)))
-    .flat()
+  const found = (await Promise.all(named.map(match))).flat();
+  const matches = found
+    .filter(({ address }) => isOriginOf(origin, address))
     .toSorted((one, other) => other.address.basePath.length - one.address.basePath.length);
-  return { matches, refusal };
+  return { matches, refusal, byOtherScheme: matches.length === 0 ? found[0] : undefined };
+}
+
+/** Whether an origin is a registry's, or would be one if its scheme were the other, at the same port or at the default one. */
+function isAtSameHost(origin: string, address: RegistryAddress): boolean {
+  if (isOriginOf(origin, address)) return true;
+  const { hostname, port } = new URL(origin);
+  if (withoutBrackets(hostname) !== address.hostname) return false;
+  const { scheme } = address;
+  const ownPort = address.port === (scheme === "http" ? 80 : 443) ? "" : String(address.port);
+  return port === ownPort || port === String(address.port);
+}
+
+/**
+ * The error of a client that speaks the other scheme than the connector's address has, to a host where it may not go otherwise.
+ * @param error of the attempt to go there
+ * @returns the error itself, where that is not why
+ */
+export function explainScheme(
+  error: unknown,
+  origin: string,
+  { byOtherScheme }: ConnectorMatches,
+): unknown {
+  if (byOtherScheme === undefined || !isForbidden(error)) return error;
+  const { ref, address } = byOtherScheme;
+  const spoken = origin.startsWith("https:") ? "https" : "http";
+  const message = `the address of the connector ${showRef(ref)} is ${address.scheme} (${address.origin}), and the client speaks ${spoken}`;
+  return denied(message, {
+    detail:
+      spoken === "https"
+        ? "let the client use plain HTTP for that host (an insecure registry, --tls-verify=false, --plain-http), or write https:// in the connector's spec.address if the registry speaks it"
+        : "let the client use https for that host",
+  });
+}
+
+/** A request to a registry that several connectors are for. */
+export interface RequestToMatch {
+  readonly method: string;
+  readonly target: RequestTarget;
+  readonly identity: Identity;
+}
+
+/**
+ * Chooses the connector of a request: the first one whose rules and rights let it, so that two accounts of one host can each
+ * have repositories of their own.
+ * @param matches connectors at the origin, all with the base path of the request's target
+ * @returns the first one where none lets the request: it says why not
+ * @throws Unavailable; RegistryError 429 where the rules are too many, and were asked too often
+ */
+export async function chooseConnector(
+  matches: readonly [ConnectorMatch, ...ConnectorMatch[]],
+  { method, target, identity }: RequestToMatch,
+  { mayUse }: Pick<AdmissionOptions, "mayUse">,
+): Promise<ConnectorMatch> {
+  const [first, ...others] = matches;
+  if (target === "base" || others.length === 0) return first;
+  const action = actionOf(method, target.endpoint);
+  for (const match of matches) {
+    if (!mayAct(match.connector, action, target.repository, identity)) continue;
+    if (action === "pull" || (await mayUse(identity, match.ref, "push")).ok) return match;
+  }
+  return first;
 }
 
 const addressesOf = ({ address, addressExtensions }: Connector): readonly RegistryAddress[] => [

@@ -15,7 +15,13 @@ import { parseRegistryTarget } from "../request/request-target.ts";
 import type { ReportDraft } from "../request-report.ts";
 import { noteIdentity } from "../server/connection-limits.ts";
 import type { ConnectionPool } from "./connection-pool.ts";
-import { type ConnectorMatch, findConnectorMatches, matchedConnector } from "./connector-match.ts";
+import {
+  type ConnectorMatch,
+  chooseConnector,
+  explainScheme,
+  findConnectorMatches,
+  matchedConnector,
+} from "./connector-match.ts";
 import { permitDestination } from "./destination.ts";
 import { type ForwardTarget, isHostOf, parseAbsoluteTarget } from "./forward-target.ts";
 import { interceptedConnectionOf } from "./interception.ts";
@@ -90,21 +96,30 @@ export const createPlainRequestHandler =
 async function forwardRequest(forwarded: ForwardedRequest, options: ForwardOptions): Promise<void> {
   const { request, response, report, target, identity, credential } = forwarded;
   options.limits.admit(identity, response);
-  const { matches, refusal } = await findConnectorMatches(
-    target.origin,
-    credential.connectors,
-    identity,
-    options,
-  );
+  const found = await findConnectorMatches(target.origin, credential.connectors, identity, options);
+  const { matches, refusal } = found;
   const [path = ""] = target.path.split("?", 1);
-  const chosen = matches.find(({ address }) => isRegistryPath(path, address.basePath));
-  if (chosen === undefined) {
+  const longest = matches.find(({ address }) => isRegistryPath(path, address.basePath));
+  if (longest === undefined) {
     if (refusal !== undefined) throw denied(refusal, { headers: { connection: "close" } });
-    await passOnToHost(forwarded, matches[0], options);
+    await passOnToHost(forwarded, matches[0], options).catch((error: unknown) => {
+      throw explainScheme(error, target.origin, found);
+    });
     return;
   }
+  const { basePath } = longest.address;
+  const registryTarget = parseRegistryTarget(target.path, basePath);
+  const others = matches.filter(
+    (match) => match !== longest && match.address.basePath === basePath,
+  );
+  const { method = "GET" } = request;
+  const chosen = await chooseConnector(
+    [longest, ...others],
+    { method, target: registryTarget, identity },
+    options,
+  );
   const registryRequest: RegistryRequest = {
-    target: parseRegistryTarget(target.path, chosen.address.basePath),
+    target: registryTarget,
     identity,
     async findConnector(_target, verb) {
       report.ref = chosen.ref;

@@ -85,6 +85,12 @@ describe("a request in absolute form to the forward proxy", function () {
     expect(JSON.parse(found.body.toString())).to.deep.equal({ name: "app", tags: ["1"] });
     const begun = await ask(`${registry.url}/v2/app/blobs/uploads/`, { method: "POST" });
     expect(begun.headers.location).to.match(sealedUpload);
+    expect(begun.headers.location).to.match(/^\/v2\/app\//);
+    registry.uploadLocation = "absolute";
+    const again = await ask(`${registry.url}/v2/app/blobs/uploads/`, { method: "POST" });
+    const location = String(again.headers.location);
+    expect(location.startsWith(`${registry.url}/v2/app/blobs/uploads/`)).to.equal(true, location);
+    expect((await ask(location, { method: "PATCH", body: "x" })).status).to.equal(202);
     expect(JSON.stringify(registry.requests)).to.not.include(token);
   });
 
