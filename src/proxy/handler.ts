@@ -37,7 +37,12 @@ import {
   type RequestTarget,
 } from "./request/request-target.ts";
 import type { RequestLimiter } from "./request-limits.ts";
-import { openReport, type ReportDraft, type RequestReport } from "./request-report.ts";
+import {
+  decisionOfRefusal,
+  openReport,
+  type ReportDraft,
+  type RequestReport,
+} from "./request-report.ts";
 import { noteIdentity } from "./server/connection-limits.ts";
 import { createStallWatch } from "./server/connections.ts";
 import type { Handler } from "./server/listener.ts";
@@ -272,6 +277,7 @@ function respondToError(
   report.reason = known?.message ?? "unexpected error";
   logFailure(request, error, report, log);
   const shown = known ?? unexpectedError;
+  report.decision = decisionOfRefusal(request, shown);
   if (response.headersSent) {
     report.cutStatus = shown.status; // the client has a part, and is not the one who went away
     cut(response);

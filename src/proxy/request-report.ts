@@ -27,8 +27,11 @@ export interface RequestReport {
   /** A tag or a digest. */
   readonly reference: string | undefined;
   readonly verb: Action | undefined;
-  /** Whether the proxy sent the request on; `refused` where it did not, whatever for. */
-  readonly decision: "allowed" | "refused";
+  /**
+   * Whether the proxy sent the request on. `challenged` where it had no login and so got a challenge, with which every client
+   * begins; `refused` where it was not sent on for any other reason.
+   */
+  readonly decision: Decision;
   /** Why the request was refused, or failed. */
   readonly reason: string | undefined;
   /**
@@ -44,6 +47,20 @@ export interface RequestReport {
   readonly bytesSent: number;
   readonly durationMs: number;
 }
+
+/** What the proxy has decided about a request. */
+export type Decision = "allowed" | "challenged" | "refused";
+
+/** The decision about a request that gets an error of ours. @param error its status */
+export const decisionOfRefusal = (
+  { headers }: IncomingMessage,
+  { status }: { readonly status: number },
+): Exclude<Decision, "allowed"> => {
+  const isAnonymous =
+    (status === 401 && headers.authorization === undefined) ||
+    (status === 407 && headers["proxy-authorization"] === undefined);
+  return isAnonymous ? "challenged" : "refused";
+};
 
 /** What is known of a request while it is under way; whoever handles it fills it in. */
 export interface ReportDraft {
@@ -66,6 +83,8 @@ export interface ReportDraft {
    * registry's token server, refuse it or can't be reached.
    */
   isSent?: boolean;
+  /** Of a request that is not sent on: `refused`, unless it is only challenged. */
+  decision?: Exclude<Decision, "allowed">;
   /** Why the request was refused, or failed. */
   reason?: string;
   upstreamStatus?: number;
@@ -111,7 +130,7 @@ export function openReport(
       repository: (target !== "base" && target?.repository) || undefined,
       reference: referenceOf(target),
       verb: draft.verb,
-      decision: draft.isSent ? "allowed" : "refused",
+      decision: draft.isSent ? "allowed" : (draft.decision ?? "refused"),
       reason: draft.reason,
       status: response.writableFinished
         ? response.statusCode

@@ -4,8 +4,9 @@ import { cleanup } from "../support/cleanup.ts";
 import { eventually } from "../support/eventually.ts";
 import { type FakeRegistry, startFakeRegistry } from "../support/fake-registry.ts";
 import { addBlob } from "../support/fake-registry-content.ts";
-import { openRaw } from "../support/raw-request.ts";
-import { clientOf } from "./test-client.ts";
+import { plainRequest } from "../support/plain-request.ts";
+import { openRaw, rawRequest } from "../support/raw-request.ts";
+import { basicAuth, clientOf } from "./test-client.ts";
 import { type ConnectOptions, startTestProxy, type TestProxy } from "./test-proxy.ts";
 
 describe("the proxy's report of a request", function () {
@@ -100,6 +101,40 @@ describe("the proxy's report of a request", function () {
       status: 401,
       upstreamStatus: undefined,
     });
+  });
+
+  it("says that a request without a login was challenged, which every client's first one is", async () => {
+    const connect = (headers: Readonly<Record<string, string>>): Promise<unknown> =>
+      rawRequest(
+        { port: Number(proxy.http.split(":")[1]) },
+        [
+          "CONNECT harbor.test:443 HTTP/1.1",
+          "Host: harbor.test:443",
+          ...Object.entries(headers).map((header) => header.join(": ")),
+          "",
+          "",
+        ].join("\r\n"),
+      );
+    const ask = (target: string, headers: Readonly<Record<string, string>>): Promise<unknown> =>
+      plainRequest(`http://${proxy.http}/`, { target, headers });
+    const absolute = "http://harbor.test/v2/app/tags/list";
+    const wrong = basicAuth("wrong", "team-a/harbor");
+    for (const [send, status, decision] of [
+      [() => ask("/v2/", {}), 401, "challenged"],
+      [() => ask("/v2/app/tags/list", {}), 401, "challenged"],
+      [() => ask("/v2/", { authorization: wrong }), 401, "refused"],
+      [() => ask("/v2/", { authorization: "Basic" }), 401, "refused"],
+      [() => ask("/elsewhere", {}), 404, "refused"],
+      [() => ask(absolute, {}), 407, "challenged"],
+      [() => ask(absolute, { authorization: wrong }), 407, "challenged"],
+      [() => ask(absolute, { "proxy-authorization": wrong }), 407, "refused"],
+      [() => connect({}), 407, "challenged"],
+      [() => connect({ "Proxy-Authorization": wrong }), 407, "refused"],
+    ] as const) {
+      reports.length = 0;
+      await send();
+      expect(await only(), `${send}`).to.include({ status, decision, identity: undefined });
+    }
   });
 
   it("says which connector was refused, and why", async () => {

@@ -7,6 +7,7 @@ import type { RequestObserver } from "../handler.ts";
 import { asRegistryError, denied, RegistryError, reasonPhrase } from "../registry-error.ts";
 import { checkHead } from "../request/request-head.ts";
 import type { RequestLimiter } from "../request-limits.ts";
+import { decisionOfRefusal } from "../request-report.ts";
 import { noteIdentity } from "../server/connection-limits.ts";
 import type { ConnectHandler } from "../server/listener.ts";
 import type { BlindTunnels } from "./blind-tunnels.ts";
@@ -152,10 +153,11 @@ interface TunnelReport {
 const maxHostLength = 260;
 
 function openTunnelReport(
-  { url = "" }: IncomingMessage,
+  request: IncomingMessage,
   socket: Socket,
   { requestStarted, requestEnded }: RequestObserver,
 ): TunnelReport {
+  const { url = "" } = request;
   const begin = performance.now();
   const { bytesRead, bytesWritten } = socket;
   const end = (status: number, reason: string | undefined): void =>
@@ -170,7 +172,7 @@ function openTunnelReport(
       repository: undefined,
       reference: undefined,
       verb: undefined,
-      decision: reason === undefined ? "allowed" : "refused",
+      decision: reason === undefined ? "allowed" : decisionOfRefusal(request, { status }),
       reason,
       status,
       upstreamStatus: undefined,
