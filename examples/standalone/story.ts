@@ -70,7 +70,11 @@ export async function tellStory(shell: Shell, options: StoryOptions): Promise<vo
       "    docker://$HTTPS/base:1 dir:$DEMO/pulled",
   );
   await run(
-    "skopeo --registries-conf $VOLUME/registries.conf inspect --authfile $VOLUME/config.json \\\n" +
+    "mkdir -p ~/.config/containers/registries.conf.d \\\n" +
+      "    && ln -sf $VOLUME/registries.conf ~/.config/containers/registries.conf.d/oci-connector.conf",
+  );
+  await run(
+    "skopeo inspect --authfile $VOLUME/config.json \\\n" +
       "    --format '{{.Name}} {{.Digest}}' docker://$HTTP/base:1",
   );
 
@@ -83,10 +87,7 @@ export async function tellStory(shell: Shell, options: StoryOptions): Promise<vo
   await run(
     "buildah push --authfile $VOLUME/config.json --cert-dir $CERTS app docker://$HTTPS/app:1",
   );
-  await run(
-    "CONTAINERS_REGISTRIES_CONF=$VOLUME/registries.conf \\\n" +
-      "    buildah push --authfile $VOLUME/config.json app docker://$HTTP/app:2",
-  );
+  await run("buildah push --authfile $VOLUME/config.json app docker://$HTTP/app:2");
 
   say("8. Without the volume's config.json the same commands are refused.\n");
   await run("skopeo inspect --cert-dir $CERTS docker://$HTTPS/app:1", { fails: true });
@@ -100,6 +101,7 @@ export async function tellStory(shell: Shell, options: StoryOptions): Promise<vo
 
   say("10. After the unmount the volume's token is invalid, even for somebody who kept a copy.\n");
   await run("mkdir -p $DEMO/kept && cp $VOLUME/config.json $VOLUME/ca.crt $DEMO/kept/");
+  await run("rm ~/.config/containers/registries.conf.d/oci-connector.conf");
   await run("oci-connector unmount --state $DEMO/state $VOLUME");
   await run(
     "skopeo inspect --authfile $DEMO/kept/config.json --cert-dir $DEMO/kept docker://$HTTPS/app:1",

@@ -15,7 +15,7 @@ import {
 } from "./example.ts";
 import { diffIdsOf } from "./fixtures.ts";
 import { testForwardProxy } from "./forward-proxy.ts";
-import type { Place, Size } from "./place.ts";
+import { type Place, type Size, searched } from "./place.ts";
 import { type Achievement, type Result, renderReport } from "./report.ts";
 import { type Tool, tools } from "./tools.ts";
 import { type RegistryName, startWorkbench, type Workbench } from "./workbench.ts";
@@ -216,6 +216,14 @@ function testTool(
         );
         await push("large");
         await pull("large");
+      });
+    }
+
+    if (tool.searchesRegistries) {
+      it("keeps the machine's search registries", async () => {
+        const { status, stdout, stderr } = await place.sh(`${tool.name} pull none:1`);
+        expect(status).not.to.equal(0);
+        expect(stdout + stderr).to.include(`${searched}/none`);
       });
     }
 

@@ -149,13 +149,16 @@ async function writePayload(folder: string, payload: Buffer): Promise<void> {
   }
 }
 
+/** The registry that the machine's own settings have for names without one. It is none. */
+export const searched = "search.test";
+
 /** What keeps tools away from the machine's own images, logins and settings. */
 async function isolate(tmp: string): Promise<Readonly<Record<string, string>>> {
   const home = join(tmp, "home");
   const settings = join(home, ".config", "containers");
   const files: Readonly<Record<string, string>> = {
     [join(settings, "policy.json")]: '{"default": [{"type": "insecureAcceptAnything"}]}',
-    [join(settings, "registries.conf")]: "",
+    [join(settings, "registries.conf")]: `unqualified-search-registries = ["${searched}"]\n`,
     [join(settings, "registries.d", "default.yaml")]: "{}",
     // crun, which is taken where it is installed, refuses hybrid cgroups.
     [join(settings, "containers.conf")]:

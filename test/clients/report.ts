@@ -178,7 +178,7 @@ function needs(example: Example): readonly (readonly string[])[] {
   return [...rows.values()].map(({ steps, cells }) => [steps.join(", "), ...cells]);
 }
 
-/** Options with their values, and variables that are set, as far as they match. */
+/** Options with their values, variables that are set, and links, as far as they match. */
 function wordsIn(commands: string, relevant: RegExp): string {
   const found = commands
     .replaceAll("\\\n", " ")
@@ -189,6 +189,7 @@ function wordsIn(commands: string, relevant: RegExp): string {
 }
 
 function optionsIn(words: readonly string[]): readonly string[] {
+  if (words[0] === "ln") return [words.join(" ")];
   return words.flatMap((word, index) => {
     if (/^[A-Z_]+=/.test(word)) return [word];
     if (!word.startsWith("--")) return [];

@@ -37,6 +37,8 @@ export interface Tool {
   readonly hasLargeLayers: boolean;
   /** Whether it asks the registry itself, without a login, for what it has not got from the proxy. */
   readonly asksTheRegistryItself?: boolean;
+  /** Whether it looks for a name without a registry in those of the machine's settings. */
+  readonly searchesRegistries?: boolean;
   /** What a user of it should know, one sentence each. */
   readonly notes: readonly string[];
 }
@@ -117,6 +119,7 @@ export const tools: readonly Tool[] = [
     keepsDigests: false,
     expectPulled: expectInStorage,
     hasLargeLayers: true,
+    searchesRegistries: true,
     notes: [
       certDirNote,
       "With the proxy variables of the volume's `.env` set, `--http-proxy=false` keeps them, and the token in them, out of `RUN` steps.",
@@ -128,6 +131,7 @@ export const tools: readonly Tool[] = [
     keepsDigests: false,
     expectPulled: expectInStorage,
     hasLargeLayers: true,
+    searchesRegistries: true,
     notes: [certDirNote],
   },
   {
