@@ -9,6 +9,7 @@ import type { Outcome } from "../support/program.ts";
 import {
   type Example,
   type Operation,
+  type OtherOperation,
   readExample,
   type Transport,
   transports,
@@ -19,6 +20,8 @@ import { type Place, type Size, searched } from "./place.ts";
 import { type Achievement, type Result, renderReport } from "./report.ts";
 import { type Tool, tools } from "./tools.ts";
 import { type RegistryName, startWorkbench, type Workbench } from "./workbench.ts";
+
+const oneRegistry: readonly RegistryName[] = ["docker-registry"];
 
 describe("the clients of docs/clients.md", function () {
   this.timeout(240_000);
@@ -36,7 +39,10 @@ describe("the clients of docs/clients.md", function () {
     const example = readExample(tool.name);
     const result = { version: "", achieved: new Map(), refusal: "" };
     results.set(tool, result);
-    for (const transport of transports) testTool(tool, example, transport, () => bench, result);
+    for (const transport of transports) {
+      if (example.commands("volume", transport) === "") continue;
+      testTool(tool, example, transport, () => bench, result);
+    }
     testForwardProxy(tool, () => bench, result);
   }
 
@@ -82,21 +88,21 @@ function testTool(
   const name = tool.ofTheSystem ? `${tool.name} of the system` : tool.name;
   describe(`${name}, ${transport === "tls" ? "over verified TLS" : "over HTTP"}`, () => {
     const resources = cleanup();
-    const tag = tool.tag ?? "1";
+    const { tag = "1", refusedBy = "pull" } = tool;
     let bench: Workbench;
     let place: Place;
 
     before(async () => {
       bench = workbench();
       place = resources.add(await bench.place(example, { transport, ...tool }));
-      await seed(place, "docker-registry");
+      await seed(bench, place, "docker-registry");
       result.version = await tool.version(place);
     });
     after(resources.stop);
 
     const does = (operation: Operation): boolean => example.commands(operation, transport) !== "";
     const can = (
-      achievement: Exclude<Achievement, "forward">,
+      achievement: Exclude<Achievement, "forward" | OtherOperation>,
       claim: string,
       test: () => Promise<void>,
     ): void => {
@@ -111,14 +117,6 @@ function testTool(
       `${place.prefix}/${size}/${name}`;
     const stored = (name: string, size?: Size, reference = tag) =>
       bench.registries["docker-registry"].read(repository(name, size), reference);
-
-    async function seed({ prefix }: Place, registry: RegistryName): Promise<void> {
-      const { put } = bench.registries[registry];
-      const { base, mirrored, platforms } = bench.fixtures.small;
-      await put(`${prefix}/small/base`, "1", base);
-      await put(`${prefix}/small/mirrored`, "1", mirrored);
-      await put(`${prefix}/small/platforms`, "1", platforms);
-    }
 
     async function push(size: Size): Promise<void> {
       const outcome = await place.run("push", { size });
@@ -137,7 +135,7 @@ function testTool(
           ? (["mirrored", bench.fixtures[size].mirrored] as const)
           : (["base", bench.fixtures[size].base] as const);
       const registry = bench.registries["docker-registry"];
-      await tool.expectPulled({
+      await tool.expectPulled?.({
         place,
         size,
         image,
@@ -177,7 +175,7 @@ function testTool(
     for (const name of ["docker-registry", "distribution", "oci-1-1"] as const) {
       can("referrer", `attaches an artifact to an image and finds it again, ${name}`, async () => {
         const place = resources.add(await bench.place(example, { transport, registry: name }));
-        await seed(place, name);
+        await seed(bench, place, name);
         const { stdout, ...outcome } = await place.run("referrer");
         succeeds({ stdout, ...outcome });
         const { digest } = bench.fixtures.small.base.manifest;
@@ -219,6 +217,8 @@ function testTool(
       });
     }
 
+    testOthers(tool, example, transport, workbench, result);
+
     if (tool.searchesRegistries) {
       it("keeps the machine's search registries", async () => {
         const { status, stdout, stderr } = await place.sh(`${tool.name} pull none:1`);
@@ -230,16 +230,16 @@ function testTool(
     it("is refused without the volume's login", async () => {
       const volume = await copyVolume("without-login");
       await removeLogins(volume);
-      const said = refusalIn(await place.run("pull", { volume }), place);
-      if (transport === "tls") result.refusal = said;
+      const said = refusalIn(await place.run(refusedBy, { volume }), place);
+      if (transport === "tls" || result.refusal === "") result.refusal = said;
     });
 
     it("is refused with a copy of the volume, when that is unmounted", async () => {
       const volume = await copyVolume("copy");
-      succeeds(await place.run("pull", { volume }));
+      succeeds(await place.run(refusedBy, { volume }));
       await rm(join(place.folder("small"), "pulled"), { recursive: true, force: true });
       succeeds(await place.sh("oci-connector unmount $VOLUME"));
-      refusalIn(await place.run("pull", { volume }), place);
+      refusalIn(await place.run(refusedBy, { volume }), place);
     });
 
     async function copyVolume(name: string): Promise<string> {
@@ -247,6 +247,45 @@ function testTool(
       return join(place.folder("small"), "..", name);
     }
   });
+}
+
+/** What one tool does beside what all of them do. */
+function testOthers(
+  tool: Tool,
+  example: Example,
+  transport: Transport,
+  workbench: () => Workbench,
+  { achieved }: OpenResult,
+): void {
+  const resources = cleanup();
+  after(resources.stop);
+  for (const { operation, what, registries = oneRegistry, expect: check } of tool.others ?? []) {
+    if (example.commands(operation, transport) === "") continue;
+    for (const name of registries) {
+      it(`${what} (${name})`, async () => {
+        const bench = workbench();
+        const place = resources.add(await bench.place(example, { transport, registry: name }));
+        await seed(bench, place, name);
+        const outcome = await place.run(operation);
+        succeeds(outcome);
+        const { stdout } = outcome;
+        const registry = bench.registries[name];
+        const repository = (repositoryName: string): string =>
+          `${place.prefix}/small/${repositoryName}`;
+        await check({ place, fixtures: bench.fixtures.small, registry, stdout, repository });
+        achieved.set(operation, (achieved.get(operation) ?? new Set()).add(transport));
+      });
+    }
+  }
+}
+
+/** Puts into a registry what is to be pulled from it. */
+async function seed(bench: Workbench, { prefix }: Place, registry: RegistryName): Promise<void> {
+  const { put } = bench.registries[registry];
+  const { base, mirrored, platforms } = bench.fixtures.small;
+  await put(`${prefix}/small/base`, "1", base);
+  await put(`${prefix}/small/mirrored`, "1", mirrored);
+  await put(`${prefix}/small/platforms`, "1", platforms);
 }
 
 /** Everything else of a volume may be known to everybody. */

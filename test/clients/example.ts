@@ -17,9 +17,21 @@ export const operations = [
 ] as const;
 export type Operation = (typeof operations)[number];
 
+/** What some tools do beside that, in a table of its own. */
+export const otherOperations = [
+  "sync",
+  "login",
+  "copies",
+  "backup",
+  "imagetools",
+  "sign-by-tag",
+  "sign-by-referrer",
+] as const;
+export type OtherOperation = (typeof otherOperations)[number];
+
 /** What has to be done before. */
 const preparations = ["volume", "daemon", "setup"] as const;
-export type Step = Operation | (typeof preparations)[number];
+export type Step = Operation | OtherOperation | (typeof preparations)[number];
 
 /** The commands in the README of a folder in examples/. */
 export interface Example {
@@ -92,7 +104,7 @@ interface Words {
 function readWords(name: string, text: string): Words {
   const words = text.trim().split(" ");
   const only = transports.find((transport) => words.includes(transport));
-  const known: readonly Step[] = [...preparations, ...operations];
+  const known: readonly Step[] = [...preparations, ...operations, ...otherOperations];
   const steps = words.flatMap((word) => known.find((step) => step === word) ?? []);
   if (steps.length === 0 || steps.length + (only === undefined ? 0 : 1) < words.length) {
     throw new Error(`examples/${name}/README.md: "sh ${text.trim()}" says nothing to be run`);

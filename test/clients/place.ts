@@ -4,7 +4,7 @@ import { dirname, join } from "node:path";
 import { cleanup, type Stoppable } from "../support/cleanup.ts";
 import { eventually } from "../support/eventually.ts";
 import { type Outcome, runProgram, startProgram } from "../support/program.ts";
-import type { Example, Operation, Transport } from "./example.ts";
+import type { Example, Operation, OtherOperation, Transport } from "./example.ts";
 import type { RegistryView } from "./registry-view.ts";
 
 /** Of the layers of images. */
@@ -23,7 +23,7 @@ export interface Place extends Stoppable {
   /** What the repositories are called in images: by the proxy's name, or by the registry's own. */
   image(repository: string, how: "proxied" | "own", size?: Size): string;
   /** Runs a step of the example to its end. */
-  run(operation: Operation, options?: RunOptions): Promise<Outcome>;
+  run(operation: Operation | OtherOperation, options?: RunOptions): Promise<Outcome>;
   /** Runs other commands after the example's setup. */
   sh(commands: string, options?: RunOptions): Promise<Outcome>;
   stop(): Promise<void>;

@@ -32,7 +32,8 @@ describe("docs/clients.md", () => {
 });
 
 describe("examples/", () => {
-  for (const name of new Set(tools.map(({ name }) => name))) {
+  const pulling = tools.filter(({ expectPulled }) => expectPulled !== undefined);
+  for (const name of new Set(pulling.map(({ name }) => name))) {
     it(`say how to pull and push with ${name}, over TLS and over HTTP`, () => {
       const { commands } = readExample(name);
       for (const transport of transports) {
@@ -41,5 +42,16 @@ describe("examples/", () => {
         }
       }
     });
+  }
+
+  for (const { name, others = [] } of tools) {
+    for (const { operation } of others) {
+      it(`say how to ${operation} with ${name}`, () => {
+        const { commands } = readExample(name);
+        expect(transports.map((transport) => commands(operation, transport)).join("")).not.to.equal(
+          "",
+        );
+      });
+    }
   }
 });

@@ -2,6 +2,8 @@ import { listItem, paragraph, table } from "../support/markdown.ts";
 import {
   type Example,
   type Operation,
+  type OtherOperation,
+  otherOperations,
   readExample,
   type Step,
   type Transport,
@@ -11,7 +13,7 @@ import { type Tool, tools } from "./tools.ts";
 import { untestedTools } from "./untested-tools.ts";
 
 /** What can be shown of a tool. */
-export type Achievement = Operation | "large-layers" | "forward";
+export type Achievement = Operation | OtherOperation | "large-layers" | "forward";
 
 /** What came of a tool. */
 export interface Result {
@@ -36,15 +38,17 @@ const names: readonly (readonly [step: Step | Achievement, name: string])[] = [
   ["pull-own-name", "pull by own name"],
   ["push-own-name", "push by own name"],
   ["forward", "forward proxy"],
+  ...otherOperations.map((operation) => [operation, operation.replaceAll("-", " ")] as const),
 ];
-const columns = names.filter(([step]) => !["volume", "daemon", "setup", "cache"].includes(step));
+const notInColumns: readonly string[] = ["volume", "daemon", "setup", "cache", ...otherOperations];
+const columns = names.filter(([step]) => !notInColumns.includes(step));
 
 /**
  * The text of docs/clients.md.
  * @param system where the results are from, since the system has some of the tools
  */
 export function renderReport(results: ReadonlyMap<Tool, Result>, system: string): string {
-  const rows = tools.map((tool) => {
+  const rows = tools.filter(pullsImages).map((tool) => {
     const { version, achieved } = resultOf(results, tool);
     const cells = columns.map(([step]) => shown(achieved.get(step)));
     return [`[${tool.name}](../examples/${tool.name}) ${version}`, ...cells];
@@ -59,6 +63,8 @@ export function renderReport(results: ReadonlyMap<Tool, Result>, system: string)
     introduction(system),
     table(headings, [...rows, ...untested]),
     meanings,
+    "These are run, too:\n",
+    `${otherTable(results)}\n`,
     "## What each tool needs\n",
     variables,
     ...[...Map.groupBy(tools, ({ name }) => name)].map(([name, versions]) =>
@@ -69,6 +75,25 @@ export function renderReport(results: ReadonlyMap<Tool, Result>, system: string)
     ...untestedTools.map(({ name, notes }) => `### ${name}\n\n${list(notes)}`),
   ].join("\n");
 }
+
+/** Others, such as cosign, stand in the table of what single tools do. */
+const pullsImages = ({ expectPulled }: Tool): boolean => expectPulled !== undefined;
+
+/** What single tools do beside that. */
+const otherTable = (results: ReadonlyMap<Tool, Result>): string =>
+  table(
+    ["tool", "what it does", "over"],
+    tools.flatMap((tool) =>
+      (tool.others ?? []).map(({ operation, what }) => {
+        const { version, achieved } = resultOf(results, tool);
+        return [
+          `[${tool.name}](../examples/${tool.name}) ${version}`,
+          what,
+          shown(achieved.get(operation)),
+        ];
+      }),
+    ),
+  );
 
 function resultOf(results: ReadonlyMap<Tool, Result>, tool: Tool): Result {
   const result = results.get(tool);
@@ -167,9 +192,10 @@ function needs(example: Example): readonly (readonly string[])[] {
     const relevant = step === "volume" ? /configuration|params/ : /[$](VOLUME|PROXY)|http|tls/;
     const [overTls, overHttp] = [wordsIn(tls, relevant), wordsIn(http, relevant)];
     if (overTls + overHttp === "") continue;
-    const cells = [overTls, overTls === overHttp ? "the same" : overHttp].map(
-      (words) => words || "nothing",
-    );
+    const cells = [
+      cellOf(tls, overTls),
+      cellOf(http, overTls === overHttp ? "the same" : overHttp),
+    ];
     const key = cells.join("|");
     const row = rows.get(key) ?? { steps: [], cells };
     row.steps.push(name);
@@ -177,6 +203,10 @@ function needs(example: Example): readonly (readonly string[])[] {
   }
   return [...rows.values()].map(({ steps, cells }) => [steps.join(", "), ...cells]);
 }
+
+/** @param commands none, where a tool can't do this over a transport */
+const cellOf = (commands: string, words: string): string =>
+  commands === "" ? "–" : words || "nothing";
 
 /** Options with their values, variables that are set, and links, as far as they match. */
 function wordsIn(commands: string, relevant: RegExp): string {

@@ -3,9 +3,11 @@ import { join } from "node:path";
 import { expect } from "chai";
 import { type Descriptor, sha256, type TestImage } from "../support/oci-image.ts";
 import { versionOf } from "./client-programs.ts";
-import { diffIdsOf } from "./fixtures.ts";
+import type { OtherOperation } from "./example.ts";
+import { type Content, diffIdsOf, type Fixtures } from "./fixtures.ts";
 import type { Place, Size } from "./place.ts";
 import type { RegistryView } from "./registry-view.ts";
+import type { RegistryName } from "./workbench.ts";
 
 /** A pull that has been made. */
 export interface Pull {
@@ -18,6 +20,29 @@ export interface Pull {
   readonly registry: RegistryView;
 }
 
+/** An operation of one tool alone, which has been run. */
+export interface OtherRun {
+  readonly place: Place;
+  readonly fixtures: Fixtures;
+  readonly registry: RegistryView;
+  /** What it has written to its standard output. */
+  readonly stdout: string;
+  /** The registry's own name of a repository. */
+  readonly repository: (name: string) => string;
+}
+
+/** Something that a tool does beside what all of them do. */
+export interface Other {
+  /** A block of the example. */
+  readonly operation: OtherOperation;
+  /** Where it is done, in docker-registry alone unless said otherwise. */
+  readonly registries?: readonly RegistryName[];
+  /** What it does, for the table: "`skopeo sync`: …". */
+  readonly what: string;
+  /** Fails where the registry, or the machine, does not have what it should have now. */
+  readonly expect: (run: OtherRun) => Promise<void>;
+}
+
 /** What is known of a tool beside the commands of its example. */
 export interface Tool {
   /** As its folder in examples/ is called. */
@@ -26,19 +51,23 @@ export interface Tool {
   readonly ofTheSystem?: boolean;
   readonly version: (place: Place) => Promise<string>;
   /** Whether it pushes what it is given as it is; otherwise it makes something of it, and says its digest. */
-  readonly keepsDigests: boolean;
-  /** Fails where the tool does not have that image now, byte for byte. */
-  readonly expectPulled: (pull: Pull) => Promise<void>;
+  readonly keepsDigests?: boolean;
+  /** Fails where the tool does not have that image now, byte for byte. Undefined where it pulls none. */
+  readonly expectPulled?: (pull: Pull) => Promise<void>;
+  /** What is refused without a login, where that is not a pull. */
+  readonly refusedBy?: OtherOperation;
   /** The tag of what it pushes, 1 unless said otherwise. */
   readonly tag?: string;
   /** The repository whose layers a mount is expected for, copy unless said otherwise. */
   readonly mountsInto?: string;
   /** Whether it has layers of 200 MiB. */
-  readonly hasLargeLayers: boolean;
+  readonly hasLargeLayers?: boolean;
   /** Whether it asks the registry itself, without a login, for what it has not got from the proxy. */
   readonly asksTheRegistryItself?: boolean;
   /** Whether it looks for a name without a registry in those of the machine's settings. */
   readonly searchesRegistries?: boolean;
+  /** What it does beside what all of them do. */
+  readonly others?: readonly Other[];
   /** What a user of it should know, one sentence each. */
   readonly notes: readonly string[];
 }
@@ -100,6 +129,19 @@ async function expectChart({ place, size, registry }: Pull): Promise<void> {
 
 const certDirNote =
   "`--cert-dir` must be the folder of one host in the volume's `certs.d`, not the volume.";
+const dropInNote =
+  "A link in `registries.conf.d` leaves the machine's own settings as they are, while `CONTAINERS_REGISTRIES_CONF` takes its search registries away. Remove the link with the volume: one that leads to nothing is an error.";
+
+/** What the registry has under a tag is what was there before, under other names. */
+async function expectSame(
+  { registry, repository }: OtherRun,
+  name: string,
+  to: Content,
+  tag = "1",
+) {
+  const { digest } = await registry.read(repository(name), tag);
+  expect(digest).to.equal(to.manifest.digest);
+}
 
 export const tools: readonly Tool[] = [
   {
@@ -108,8 +150,16 @@ export const tools: readonly Tool[] = [
     keepsDigests: true,
     expectPulled: expectLayout,
     hasLargeLayers: true,
+    others: [
+      {
+        operation: "sync",
+        what: "`skopeo sync` of a repository into a folder, and from there into another repository",
+        expect: (run) => expectSame(run, "synced/base", run.fixtures.base),
+      },
+    ],
     notes: [
       certDirNote,
+      dropInNote,
       "`skopeo inspect` also lists the tags, but not through a mirror: use `--no-tags` with the registry's own name.",
     ],
   },
@@ -122,6 +172,7 @@ export const tools: readonly Tool[] = [
     searchesRegistries: true,
     notes: [
       certDirNote,
+      dropInNote,
       "With the proxy variables of the volume's `.env` set, `--http-proxy=false` keeps them, and the token in them, out of `RUN` steps.",
     ],
   },
@@ -132,7 +183,22 @@ export const tools: readonly Tool[] = [
     expectPulled: expectInStorage,
     hasLargeLayers: true,
     searchesRegistries: true,
-    notes: [certDirNote],
+    others: [
+      {
+        operation: "login",
+        what: "`podman login` with the volume's token as the password, in an authfile of its own, and `podman logout`",
+        async expect({ stdout, fixtures }) {
+          expect(stdout)
+            .to.include("Login Succeeded!")
+            .and.include(fixtures.base.config.digest.slice(7));
+        },
+      },
+    ],
+    notes: [
+      certDirNote,
+      dropInNote,
+      "`podman login` can't write into the volume: it needs an `--authfile` of its own, whose token nobody renews.",
+    ],
   },
   {
     name: "buildkit",
@@ -173,6 +239,19 @@ export const tools: readonly Tool[] = [
     keepsDigests: true,
     expectPulled: expectLayout,
     hasLargeLayers: true,
+    others: [
+      {
+        operation: "copies",
+        what: "`crane copy` of all tags and all platforms, `crane tag`, `crane ls`",
+        async expect(run) {
+          await expectSame(run, "copies", run.fixtures.base);
+          await expectSame(run, "copies", run.fixtures.base, "stable");
+          await expectSame(run, "copies", run.fixtures.platforms, "platforms");
+          const listed = run.stdout.trim().split("\n");
+          expect(listed).to.have.members(["1", "platforms", "stable"]);
+        },
+      },
+    ],
     notes: [
       "Over TLS at a loopback address it can't follow the pages of a long list of tags: its library (go-containerregistry, as in ko and kaniko) takes every loopback address for plain HTTP. Use the HTTP listener, or a host name other than `localhost`.",
     ],
@@ -183,6 +262,18 @@ export const tools: readonly Tool[] = [
     keepsDigests: true,
     expectPulled: expectLayout,
     hasLargeLayers: true,
+    others: [
+      {
+        operation: "backup",
+        what: "`oras backup` of an image with what is attached to it, and `oras restore` into another repository",
+        async expect(run) {
+          await expectSame(run, "restored", run.fixtures.base);
+          const { digest } = run.fixtures.base.manifest;
+          const attached = await run.registry.referrers(run.repository("restored"), digest);
+          expect(attached).to.have.length(1);
+        },
+      },
+    ],
     notes: ["`--ca-file $VOLUME/ca.crt` does what `SSL_CERT_FILE` does."],
   },
   {
@@ -212,5 +303,65 @@ export const tools: readonly Tool[] = [
     mountsInto: "app",
     hasLargeLayers: true,
     notes: ["Its bill of materials is an image with a tag of its own, not a referrer."],
+  },
+  {
+    name: "cosign",
+    version: fromGo("cosign"),
+    refusedBy: "sign-by-tag",
+    others: [
+      {
+        operation: "sign-by-referrer",
+        registries: ["docker-registry", "distribution", "oci-1-1"],
+        what: "`cosign sign`, `verify`, `attest` and `verify-attestation`, by referrers",
+        async expect({ registry, repository, fixtures }) {
+          const { digest } = fixtures.base.manifest;
+          const attached = await registry.referrers(repository("base"), digest);
+          const bundle = "application/vnd.dev.sigstore.bundle.v0.3+json";
+          expect(attached).to.have.length(2);
+          for (const one of attached) expect(one).to.include({ artifactType: bundle });
+        },
+      },
+      {
+        operation: "sign-by-tag",
+        what: "the same by tags, with the registry's own name in the signature",
+        async expect({ registry, repository, fixtures, stdout, place }) {
+          const tag = fixtures.base.manifest.digest.replace(":", "-");
+          for (const end of ["sig", "att"]) {
+            expect(
+              (await registry.read(repository("base"), `${tag}.${end}`)).layers,
+            ).to.have.length(1);
+          }
+          const name = place.image("base", "own");
+          expect(stdout).to.include(`"docker-reference":"${name}"`);
+        },
+      },
+    ],
+    notes: [
+      "It signs the name by which it is called, and that is the proxy's: sign by the forward proxy, or give the registry's own name with `--sign-container-identity` (signatures by tag alone). The same is true of `podman push --sign-by`, `skopeo copy --sign-by` (gpg) and of buildkit's provenance.",
+    ],
+  },
+  {
+    name: "buildx",
+    version: fromGo("buildx"),
+    refusedBy: "imagetools",
+    others: [
+      {
+        operation: "imagetools",
+        what: "`docker buildx imagetools inspect` and `create`",
+        async expect(run) {
+          const { base, platforms } = run.fixtures;
+          const { registry, repository, stdout } = run;
+          const created = await registry.read(repository("created"), "1");
+          expect(created.platforms).to.deep.equal(["linux/amd64", "linux/arm64"]);
+          expect(stdout)
+            .to.include(platforms.manifest.digest)
+            .and.include(base.manifest.digest.slice(7));
+          await expectSame(run, "created", base, "2");
+        },
+      },
+    ],
+    notes: [
+      "It takes a loopback address for plain HTTP: use the proxy's plain HTTP port, or the forward proxy.",
+    ],
   },
 ];

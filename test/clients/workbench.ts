@@ -107,6 +107,8 @@ async function start(programs: string, resources: Cleanup): Promise<Workbench> {
   await mkdir(bin);
   const command = `#!/bin/sh\nexec '${process.execPath}' '${main}' "$@" --state '${host.state}'\n`;
   await writeFile(join(bin, "oci-connector"), command, { mode: 0o755 });
+  // Its plugin is a program of its own, and all that is run of it here.
+  await writeFile(join(bin, "docker"), '#!/bin/sh\nexec "$@"\n', { mode: 0o755 });
 
   const registries = {
     "docker-registry": viewRegistry(old),
