@@ -3,6 +3,7 @@ import { brotliDecompress, gunzip, inflate, inflateRaw } from "node:zlib";
 import type { Credential } from "../connector/credential.ts";
 import { parseJson, property } from "../connector/document.ts";
 import { withoutBrackets } from "../connector/host-name.ts";
+import { errorCode } from "../error-code.ts";
 import { userAgent } from "../version.ts";
 import type { AddressGuard } from "./address-guard.ts";
 import { headerText } from "./challenge.ts";
@@ -61,10 +62,12 @@ export async function fetchToken(
   if (response.status !== 200) {
     throw tokenRefusal(tokenRequest, response.status, response.retryAfterMs);
   }
-  const token = parseToken(response.text);
+  const { body = tooLong } = response;
+  const token = "text" in body ? parseToken(body.text) : undefined;
   const server = `the token server ${tokenRequest.realm.host}`;
   if (token === undefined) {
-    throw new UpstreamError("AnswerInvalid", `${server} answered 200 without a token`);
+    const problem = "problem" in body ? body.problem : "without a token";
+    throw new UpstreamError("AnswerInvalid", `${server} answered 200 ${problem}`);
   }
   const { length } = token.value;
   if (length > maxTokenBytes) {
@@ -74,10 +77,15 @@ export async function fetchToken(
   return token;
 }
 
+/** A body with its content codings undone, or why that is not possible, as a sentence goes on. */
+type DecodedBody = { readonly text: string } | { readonly problem: string };
+
+const tooLong: DecodedBody = { problem: "with more than 256 KiB" };
+
 interface TokenResponse {
   readonly status: number;
-  /** The body of a 200; undefined where it is too long, or not in the coding that it names. */
-  readonly text: string | undefined;
+  /** The body of a 200; undefined where it is too long. */
+  readonly body: DecodedBody | undefined;
   /** How long a busy server asks to be left alone. */
   readonly retryAfterMs: number | undefined;
 }
@@ -107,7 +115,7 @@ async function ask(
       }
       return {
         status,
-        text: body && (await decodedText(body, headers["content-encoding"])),
+        body: body && (await decode(body, headers["content-encoding"])),
         retryAfterMs: retryDelayMs(status, headers, Date.now()),
       };
     }
@@ -173,31 +181,37 @@ const decoders: ReadonlyMap<string, Decode> = new Map([
 const maxCodings = 2;
 
 /**
- * The text of a body, with its content codings undone.
+ * Undoes the content codings of a body.
  * @param encoding the Content-Encoding, whose last coding was applied last
- * @returns undefined where the text is too long, or the body is not what the header says
  */
-async function decodedText(body: Buffer, encoding = ""): Promise<string | undefined> {
+async function decode(body: Buffer, encoding = ""): Promise<DecodedBody> {
   const codings = encoding
     .split(",")
     .map((coding) => coding.trim().toLowerCase())
     .filter((coding) => coding !== "");
-  if (codings.length > maxCodings) return undefined;
+  if (codings.length > maxCodings) return { problem: "in more than two content codings" };
   let decoded = body;
   for (const coding of codings.toReversed()) {
-    const decode = decoders.get(coding);
-    if (decode === undefined) return undefined;
+    const decoder = decoders.get(coding);
+    if (decoder === undefined) {
+      return { problem: "in a content coding that is not known; gzip, deflate and br are" };
+    }
     try {
-      decoded = await decode(decoded);
-    } catch {
-      return undefined; // the error may quote the body
+      decoded = await decoder(decoded);
+    } catch (error) {
+      const isTooLong = errorCode(error) === "ERR_BUFFER_TOO_LARGE";
+      return {
+        problem: isTooLong // the error itself may quote the body
+          ? "with more than 256 KiB, once it is decompressed"
+          : "with a body that is not in the content coding that it names",
+      };
     }
   }
-  return new TextDecoder().decode(decoded); // without a byte order mark
+  return { text: new TextDecoder().decode(decoded) }; // without a byte order mark
 }
 
 /** @returns undefined for anything but a token */
-function parseToken(text: string | undefined): UpstreamToken | undefined {
+function parseToken(text: string): UpstreamToken | undefined {
   const body = parseJson(text);
   const value = property(body, "token") || property(body, "access_token"); // ACR sends the second alone
   if (typeof value !== "string" || !/^[\x21-\x7e]+$/.test(value)) return undefined;

@@ -207,22 +207,35 @@ describe("the client of registries' token servers", function () {
     }
 
     const large = Buffer.from(JSON.stringify({ token: "t0k3n", padding: " ".repeat(300_000) }));
-    const unreadable: readonly (readonly [string, string, Buffer])[] = [
-      ["gzip that grows beyond the bound", "gzip", gzipSync(large)],
-      ["deflate that grows beyond the bound", "deflate", deflateSync(large)],
-      ["br that grows beyond the bound", "br", brotliCompressSync(large)],
-      ["two that grow beyond the bound", "gzip, gzip", gzipSync(gzipSync(Buffer.alloc(9_000_000)))],
-      ["three of them", "gzip, gzip, gzip", gzipSync(gzipSync(gzipSync(plain)))],
-      ["gzip that is none", "gzip", plain],
-      ["gzip that is cut", "gzip", gzipSync(plain).subarray(0, 20)],
-      ["an unknown one", "lzma", plain],
+    const bomb = "with more than 256 KiB, once it is decompressed";
+    const damaged = "with a body that is not in the content coding that it names";
+    const unreadable: readonly (readonly [string, string, Buffer, string])[] = [
+      ["gzip that grows beyond the bound", "gzip", gzipSync(large), bomb],
+      ["deflate that grows beyond the bound", "deflate", deflateSync(large), bomb],
+      ["br that grows beyond the bound", "br", brotliCompressSync(large), bomb],
+      [
+        "two that grow beyond the bound",
+        "gzip, gzip",
+        gzipSync(gzipSync(Buffer.alloc(9_000_000))),
+        bomb,
+      ],
+      [
+        "three of them",
+        "gzip, gzip, gzip",
+        gzipSync(gzipSync(gzipSync(plain))),
+        "in more than two content codings",
+      ],
+      ["gzip that is none", "gzip", plain, damaged],
+      ["gzip that is cut", "gzip", gzipSync(plain).subarray(0, 20), damaged],
+      ["an unknown one", "lzma", plain, "in a content coding that is not known"],
+      ["more than the bound", "identity", large, "with more than 256 KiB"],
     ];
-    for (const [name, encoding, body] of unreadable) {
+    for (const [name, encoding, body, problem] of unreadable) {
       it(`but not ${name}`, async () => {
         undo.defer(sent(encoding, body));
         const error = await failure();
         expect(error.fault).to.equal("AnswerInvalid");
-        expect(error.message).to.contain("answered 200 without a token");
+        expect(error.message).to.contain(`answered 200 ${problem}`);
         expect(describeError(error)).to.not.contain("t0k3n");
       });
     }
