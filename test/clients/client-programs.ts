@@ -32,6 +32,23 @@ export async function buildClientPrograms(
   return bin;
 }
 
+/**
+ * The program of `partial-pull/`, which has a module of its own: the library of podman, buildah and skopeo in a version that
+ * no Debian package of this system has. Those programs themselves can't be had from the module proxy.
+ */
+export async function buildPartialPull(): Promise<string> {
+  const own = join(module, "partial-pull");
+  const hash = createHash("sha256");
+  for (const file of ["go.mod", "go.sum", "main.go"]) hash.update(readFileSync(join(own, file)));
+  const bin = join(cacheFolder(), `partial-pull-${hash.digest("hex").slice(0, 12)}`);
+  await mkdir(bin, { recursive: true });
+  const target = join(bin, "partial-pull");
+  // Neither gpgme nor btrfs is needed, and both want C libraries.
+  const flags = "-tags=containers_image_openpgp,exclude_graphdriver_btrfs";
+  if (!existsSync(target)) await buildGoProgram({ module: own, source: ".", target, flags });
+  return target;
+}
+
 /** Where a program is, if it has been built. */
 export function builtProgram(name: string): string | undefined {
   const path = join(binFolder(), name);

@@ -65,6 +65,7 @@ export function renderReport(results: ReadonlyMap<Tool, Result>, system: string)
     meanings,
     "These are run, too:\n",
     `${otherTable(results)}\n`,
+    partialPulls,
     "## What each tool needs\n",
     variables,
     ...[...Map.groupBy(tools, ({ name }) => name)].map(([name, versions]) =>
@@ -124,6 +125,11 @@ const meanings = [
     registry, and the result is pushed to another, both by their own names, with two connectors in one volume and only
     [its \`.env\`](forward-proxy.md). –: this version of the tool cannot do it, or not through a proxy.`),
 ].join("\n");
+
+const partialPulls = paragraph(`
+  Partial pulls (\`zstd:chunked\`, on by default in podman 5) are run by the library of podman, buildah and skopeo in its
+  version 5.42: it requests many ranges of a layer at once, and fewer where the registry's storage answers 400 to so
+  many ([test](../test/clients/partial-pull.test.ts)).`);
 
 const variables = paragraph(`
   \`$VOLUME\` is where the volume is mounted, \`$PROXY\` the proxy's host and port. What has no row needs only what
