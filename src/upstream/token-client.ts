@@ -6,9 +6,9 @@ import { withoutBrackets } from "../connector/host-name.ts";
 import { errorCode } from "../error-code.ts";
 import { userAgent } from "../version.ts";
 import type { AddressGuard } from "./address-guard.ts";
-import { headerText } from "./challenge.ts";
 import { fetchResponse } from "./fetch-response.ts";
 import type { SendRequest } from "./http-client/http-exchange.ts";
+import { parseLocation } from "./location.ts";
 import type { LoginVerdict } from "./login-holds.ts";
 import { retryDelayMs } from "./retry-after.ts";
 import { UpstreamError, unreachable } from "./upstream-error.ts";
@@ -135,8 +135,13 @@ const redirectStatuses: ReadonlySet<number> = new Set([301, 302, 303, 307, 308])
  */
 function redirected(from: URL, status: number, location: string, redirects: number): URL {
   const server = `the token server ${from.host}`;
-  const url = URL.parse(headerText(location), from.href);
-  if (url === null || url.origin !== from.origin || url.username !== "" || url.password !== "") {
+  const url = parseLocation(location, from);
+  if (
+    url === undefined ||
+    url.origin !== from.origin ||
+    url.username !== "" ||
+    url.password !== ""
+  ) {
     const message = `${server} answered ${status}, a redirect that does not stay at ${from.origin}`;
     const detail = "a login is sent to no other host, port or scheme than the registry has named";
     throw new UpstreamError("AnswerInvalid", message, { detail });
