@@ -143,6 +143,7 @@ describe("a registry that takes its time", function () {
     ];
     const { secretReads } = proxy.surroundings;
     await until(() => secretReads.length === 2, "not all requests have come");
+    await until(() => waiting.came() === 1, "no token was asked for");
     first.stop();
     second.stop();
     await until(() => waiting.ended() === 1, "the request for a token goes on");
