@@ -4,6 +4,7 @@ import type { AroundRequest, ReadUpstreamSecrets } from "../connector/platform.t
 import type { TunnelRules } from "../connector/tunnel-rules.ts";
 import type { Log } from "../log.ts";
 import type { ResolveHost } from "../upstream/address-guard.ts";
+import type { Egress } from "../upstream/egress.ts";
 import { createTokenCache, type TokenOutcome } from "../upstream/token-cache.ts";
 import { createUpstreams, type Upstreams } from "../upstream/upstream.ts";
 import { createUpstreamLogin } from "../upstream/upstream-login.ts";
@@ -62,6 +63,8 @@ export interface ProxyOptions extends AdmissionOptions {
   readonly ownAddresses: () => readonly string[];
   /** In a cluster: which addresses no connector leads to, whatever its document says. */
   readonly upstreamPolicy?: UpstreamPolicy;
+  /** A company's proxy, by which registries and other hosts are reached. */
+  readonly egress?: Egress | undefined;
   /** How much one tenant may take at a time. Where it says nothing, {@link defaultRequestLimits} count. */
   readonly limits?: Partial<RequestLimits>;
   /** How many connections to hosts that requests are passed on to are pooled; 256 by default, 16 of one subject. */
@@ -111,6 +114,7 @@ export async function startProxy(options: ProxyOptions): Promise<Proxy> {
       options.lookup,
       options.headersTimeoutMs,
       options.upstreamPolicy,
+      options.egress,
     );
   const upstreams = createOwnUpstreams();
   const handlerOptions = {

@@ -5,6 +5,7 @@ import { LRUCache } from "lru-cache";
 import { getDomain } from "tldts";
 import type { Connector } from "../connector/connector.ts";
 import { withoutBrackets } from "../connector/host-name.ts";
+import { forbiddenNameRefusal, isPublicName } from "./unresolved-name.ts";
 import { createPolicyJudge, spellingsOf, type UpstreamPolicy } from "./upstream-policy.ts";
 
 /**
@@ -27,6 +28,13 @@ export interface AddressGuard {
    *   {@link AddressRefused} where none is left; that error itself for an IP address, which sockets don't look up
    */
   readonly lookupFor: (hostname: string, port: number) => LookupFunction | AddressRefused;
+  /**
+   * Judges a host that is reached by a company's proxy, which decides which of its addresses is dialled: none of them may
+   * be one that is refused. A name that only the proxy may know is judged as a name.
+   * @param find finds the addresses
+   * @throws AddressRefused, or what `find` throws
+   */
+  readonly admit: (hostname: string, port: number, find: FindAddresses) => Promise<void>;
   /** Judges the host of a URL that is an IP address. Names are fine here: a lookup judges them. */
   checkHost(url: URL): AddressRefused | undefined;
   /**
@@ -42,6 +50,16 @@ export type ResolveHost = (
   options: { readonly all: true },
   callback: (error: NodeJS.ErrnoException | null, addresses: LookupAddress[]) => void,
 ) => void;
+
+/**
+ * Finds the addresses of a host that is to be reached by a company's proxy.
+ * @returns undefined where DNS does not know the host here, and the proxy may: it is judged by its name then
+ * @throws where its addresses have to be known
+ */
+export type FindAddresses = (
+  hostname: string,
+  lookup: ResolveHost,
+) => Promise<readonly LookupAddress[] | undefined>;
 
 /** Hosts of one connector of which it is known whether they are at internal addresses. */
 const maxConcealed = 50;
@@ -69,9 +87,12 @@ export function createAddressGuard(
     domain !== undefined && registrableDomain(hostname) === domain;
 
   /** The kinds of address that a host of the registry's own domain may have, beside public ones. */
-  const siblingKinds = async (hostname: string): Promise<ReadonlySet<string>> => {
+  const siblingKinds = async (
+    hostname: string,
+    find: FindAddresses,
+  ): Promise<ReadonlySet<string>> => {
     if (!isSibling(hostname)) return new Set();
-    const addresses = await lookupAll(lookup, connector.address.hostname, {});
+    const addresses = (await find(connector.address.hostname, lookup)) ?? [];
     return new Set(addresses.map(({ address }) => addressKind(address)));
   };
   const refusalByKind = (
@@ -108,21 +129,48 @@ export function createAddressGuard(
     addressKind(address) !== "unicast" &&
     !judge.isNamed(hostname, port) &&
     !judge.isInNamedNetwork(address);
+  /** Why each address may not be dialled; undefined where it may. */
+  const judgeAll = async (
+    to: HostAndPort,
+    addresses: readonly LookupAddress[],
+    find: FindAddresses,
+  ): Promise<readonly (string | undefined)[]> => {
+    const { hostname } = to;
+    const kinds = ownHosts.has(hostname) ? undefined : await siblingKinds(hostname, find);
+    concealed.set(
+      hostname,
+      addresses.some(({ address }) => isHidden(to, address)),
+    );
+    return addresses.map(({ address }) => refusalOf(to, address, kinds));
+  };
   const lookupDialable = async (
     to: HostAndPort,
     options: object,
   ): Promise<readonly LookupAddress[]> => {
     const { hostname } = to;
     const addresses = await lookupAll(lookup, hostname, options);
-    const kinds = ownHosts.has(hostname) ? undefined : await siblingKinds(hostname);
-    concealed.set(
-      hostname,
-      addresses.some(({ address }) => isHidden(to, address)),
-    );
-    const refusals = addresses.map(({ address }) => refusalOf(to, address, kinds));
+    const refusals = await judgeAll(to, addresses, findHere);
     const dialable = addresses.filter((_, index) => refusals[index] === undefined);
     if (dialable.length === 0) throw new AddressRefused(refusals[0] ?? refusal(hostname, ""));
     return dialable;
+  };
+  /** Why a host of which only the name is known may not be connected to; undefined where it may. */
+  const nameRefusal = ({ hostname, port }: HostAndPort): string | undefined => {
+    if (judge?.isNamed(hostname, port)) return undefined;
+    const forbidden = forbiddenNameRefusal(hostname);
+    if (forbidden !== undefined) return forbidden;
+    if (ownHosts.has(hostname) || isSibling(hostname) || isPublicName(hostname)) return undefined;
+    return `host ${hostname} is unknown to DNS here, and by its name not one of the public DNS; ${advice}`;
+  };
+  const admit = async (to: HostAndPort, find: FindAddresses): Promise<void> => {
+    const { hostname } = to;
+    if (isIP(hostname) !== 0) return; // `lookupFor` has judged it
+    const addresses = await find(hostname, lookup);
+    if (addresses === undefined) concealed.set(hostname, false);
+    const refusals =
+      addresses === undefined ? [nameRefusal(to)] : await judgeAll(to, addresses, find);
+    const reason = refusals.find((refused) => refused !== undefined);
+    if (reason !== undefined) throw new AddressRefused(reason);
   };
   const checkAddress = (to: HostAndPort): AddressRefused | undefined => {
     const { hostname } = to;
@@ -144,6 +192,7 @@ export function createAddressGuard(
           (error: NodeJS.ErrnoException) => callback(error, "", 0),
         );
       }),
+    admit: (hostname, port, find) => admit({ hostname, port }, find),
     checkHost: (url) =>
       checkAddress({
         hostname: withoutBrackets(url.hostname),
@@ -152,6 +201,8 @@ export function createAddressGuard(
     isConcealed: (hostname) => concealed.get(hostname) === true,
   };
 }
+
+const findHere: FindAddresses = (hostname, lookup) => lookupAll(lookup, hostname, {});
 
 /** What a connection leads to. */
 interface HostAndPort {
@@ -172,8 +223,10 @@ export const registrableDomain = (hostname: string): string | undefined =>
 const refusal = (hostname: string, address: string): string =>
   forbiddenKinds.has(addressKind(address))
     ? forbiddenRefusal(hostname, address)
-    : `${placeOf(hostname, address)} this registry may not refer to; to allow it, name the host in the connector's ` +
-      "spec.params allowedRedirectHosts or allowedRealmHosts";
+    : `${placeOf(hostname, address)} this registry may not refer to; ${advice}`;
+
+const advice =
+  "to allow it, name the host in the connector's spec.params allowedRedirectHosts or allowedRealmHosts";
 
 const forbiddenRefusal = (hostname: string, address: string): string =>
   `${placeOf(hostname, address)} is never connected to`;

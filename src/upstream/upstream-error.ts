@@ -1,4 +1,5 @@
 import { AddressRefused } from "./address-guard.ts";
+import { EgressError } from "./http-client/egress-tunnel.ts";
 import { type TlsFailure, tlsFailure } from "./tls-failure.ts";
 
 /**
@@ -132,6 +133,7 @@ const concealedDetail =
  */
 export function unreachable(who: string, error: unknown, isConcealed = false): UpstreamError {
   if (error instanceof UpstreamError) return error;
+  if (error instanceof EgressError) return egressFailure(who, error, isConcealed);
   const isRefused = error instanceof AddressRefused;
   const { code, message } = rootOf(error);
   if (isConcealed && (isRefused || connectCodes.has(code))) {
@@ -148,6 +150,24 @@ export function unreachable(who: string, error: unknown, isConcealed = false): U
   }
   const why = sentences[code] ?? (code === "" ? "the connection failed" : code);
   return failed("ConnectionFailed", who, error, { why, detail: undefined });
+}
+
+/**
+ * What a company's proxy says of a host tells whether the host is there. What is wrong between this process and the proxy
+ * does not.
+ */
+function egressFailure(who: string, error: EgressError, isConcealed: boolean): UpstreamError {
+  const { code, message, advice, cause } = error;
+  if (isConcealed && (code === "EGRESS_REFUSED" || code === "EGRESS_SILENT")) {
+    const options = { cause: error, detail: concealedDetail, isConcealed };
+    return new UpstreamError("ConnectionFailed", `${who} can't be reached`, options);
+  }
+  const root = rootOf(cause);
+  const why =
+    code === "EGRESS_UNREACHABLE"
+      ? `${message}: ${tlsFailure(root.code, root.message)?.why ?? sentences[root.code] ?? root.code}`
+      : message;
+  return failed("ConnectionFailed", who, error, { why, detail: advice });
 }
 
 function failed(

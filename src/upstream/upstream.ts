@@ -7,8 +7,9 @@ import type { Connector } from "../connector/connector.ts";
 import type { ClientCertificate } from "../connector/credential.ts";
 import type { UpstreamSecrets } from "../connector/platform.ts";
 import { type AddressGuard, createAddressGuard, type ResolveHost } from "./address-guard.ts";
+import { createRouteTo, type Egress } from "./egress.ts";
 import { BufferBudget } from "./http-client/body-buffers.ts";
-import { guardAgent } from "./http-client/guarded-dial.ts";
+import { guardAgent, sendInAbsoluteForm } from "./http-client/guarded-dial.ts";
 import type { SendRequest } from "./http-client/http-exchange.ts";
 import { createReadClient, type ReadClient } from "./http-client/read-client.ts";
 import { delayAgentWriteErrors } from "./http-client/write-errors.ts";
@@ -50,7 +51,7 @@ export interface Upstreams {
 /** Registries send heads of 21 KB (Google's); Node's own limit is 16 KiB. */
 export const maxHeaderBytes: number = 64 * 1024;
 
-/** How long a host may take to accept a connection, until a request may be written. */
+/** How long a host may take to accept a connection, until a request may be written; the same for each step by a company's proxy. */
 export const connectTimeoutMs = 10_000;
 /**
  * How long a registry may take until the head of its response is whole: a cache that fetches from another registry first
@@ -68,12 +69,14 @@ const bufferBudgetBytes = 4 * 1024 * 1024;
  * @param lookup finds the addresses of registries; the system's, where none is given
  * @param headersTimeoutMs how long a response may take until its head is whole
  * @param policy says which addresses no connector leads to in a cluster; none outside of one
+ * @param egress a company's proxy, by which hosts are reached
  */
 export function createUpstreams(
   bodyTimeoutMs: number,
   lookup?: ResolveHost,
   headersTimeoutMs: number = defaultHeadersTimeoutMs,
   policy?: UpstreamPolicy,
+  egress?: Egress,
 ): Upstreams {
   const retired = new Set<UpstreamConnections>();
   const budget = new BufferBudget(bufferBudgetBytes);
@@ -100,7 +103,7 @@ export function createUpstreams(
       const key = connectionKey(connector, secrets);
       const keep = before?.connectionKey === key;
       if (before !== undefined && !keep) retire(before);
-      const options = { bodyTimeoutMs, headersTimeoutMs, lookup, policy, budget };
+      const options = { bodyTimeoutMs, headersTimeoutMs, lookup, policy, budget, egress };
       const connections = keep ? before : connect(connector, secrets, key, options);
       const upstream = {
         ...connections,
@@ -142,13 +145,14 @@ interface ConnectionOptions {
   readonly lookup: ResolveHost | undefined;
   readonly policy: UpstreamPolicy | undefined;
   readonly budget: BufferBudget;
+  readonly egress: Egress | undefined;
 }
 
 function connect(
   connector: Connector,
   secrets: UpstreamSecrets,
   key: string,
-  { bodyTimeoutMs, headersTimeoutMs, lookup, policy, budget }: ConnectionOptions,
+  { bodyTimeoutMs, headersTimeoutMs, lookup, policy, budget, egress }: ConnectionOptions,
 ): UpstreamConnections {
   const guard = createAddressGuard(connector, lookup, policy);
   const secureContext = sharedContext(secrets.caCertificates);
@@ -159,16 +163,16 @@ function connect(
   const isShownCertificate = clientCertificateHosts(connector);
   const secureContextFor = (hostname: string): SecureContext =>
     isShownCertificate(hostname) ? ownContext : secureContext;
-  const { lookupFor } = guard;
+  const routeTo = createRouteTo(guard, egress);
   const uploadOptions = { keepAlive: true, timeout: keepAliveTimeoutMs };
   const guarded = <T extends HttpAgent>(agent: T): T =>
-    guardAgent(delayAgentWriteErrors(agent), lookupFor);
+    guardAgent(delayAgentWriteErrors(agent), routeTo, connectTimeoutMs);
   const uploadAgents = {
-    http: guarded(new HttpAgent(uploadOptions)),
+    http: sendInAbsoluteForm(guarded(new HttpAgent(uploadOptions)), routeTo),
     https: guarded(new HttpsAgent({ ...uploadOptions, secureContext: ownContext })),
   };
   const readClient = createReadClient({
-    lookupFor,
+    routeTo,
     secureContextFor,
     maxHeaderBytes,
     connectTimeoutMs,

@@ -232,7 +232,8 @@ function isRefused({ target: { kind }, request: { method = "" } }: Exchange): bo
   return isList && method !== "GET" && method !== "HEAD";
 }
 
-async function makeKeys(
+/** Makes keys for a server, and the authority that has signed them, in PEM. */
+export async function makeKeys(
   hostname: string,
 ): Promise<{ authority: string; key: string; cert: string }> {
   const now = new Date();

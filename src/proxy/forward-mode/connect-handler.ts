@@ -2,6 +2,7 @@ import type { IncomingMessage } from "node:http";
 import type { Socket } from "node:net";
 import type { AroundRequest, Identity } from "../../connector/platform.ts";
 import type { Log } from "../../log.ts";
+import type { Egress } from "../../upstream/egress.ts";
 import type { AdmissionOptions } from "../admission.ts";
 import type { RequestObserver } from "../handler.ts";
 import { asRegistryError, denied, RegistryError, reasonPhrase } from "../registry-error.ts";
@@ -23,6 +24,7 @@ export interface ConnectOptions extends AdmissionOptions {
   /** Is run around each request. Unless given, the request alone is. */
   readonly aroundRequest?: AroundRequest | undefined;
   readonly policy: TunnelPolicy;
+  readonly egress?: Egress | undefined;
   readonly interception: Interception;
   readonly tunnels: BlindTunnels;
   readonly limits: RequestLimiter;
@@ -89,13 +91,13 @@ async function handle(
 }
 
 async function openTunnel(
-  { hostname, port }: ForwardTarget,
+  target: ForwardTarget,
   socket: Socket,
   head: Buffer,
   report: TunnelReport,
-  { policy, tunnels }: ConnectOptions,
+  { policy, egress, tunnels }: ConnectOptions,
 ): Promise<void> {
-  const remote = await connectTo(permitDestination(policy, hostname, port), socket);
+  const remote = await connectTo(permitDestination(policy, egress, target), socket);
   report.opened();
   socket.write(establishedResponse);
   if (head.length > 0) remote.write(head);

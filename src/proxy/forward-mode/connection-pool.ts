@@ -2,6 +2,9 @@ import { Agent, type ClientRequest, type ClientRequestArgs } from "node:http";
 import { Agent as HttpsAgent, type RequestOptions as HttpsRequestOptions } from "node:https";
 import type { Duplex } from "node:stream";
 import type { SecureContext } from "node:tls";
+import type { EgressRoute } from "../../upstream/http-client/egress-tunnel.ts";
+import { createByEgress } from "../../upstream/http-client/guarded-dial.ts";
+import { connectTimeoutMs } from "../../upstream/upstream.ts";
 
 /** How many idle connections are kept, and for how long. */
 export interface PoolLimits {
@@ -133,11 +136,48 @@ class IdleConnections {
 /** Options of a request through a pool. */
 export interface PooledRequestOptions extends ClientRequestArgs {
   readonly poolKey?: PoolKey;
+  /** The way to the host by a company's proxy, where it is not dialled itself. */
+  readonly egress?: EgressRoute | undefined;
 }
 
 interface PooledHttpsRequestOptions extends HttpsRequestOptions {
   readonly secureContext?: SecureContext | undefined;
   readonly poolKey?: PoolKey;
+  readonly egress?: EgressRoute | undefined;
+}
+
+type ConnectionCallback = (error: Error | null, socket: Duplex) => void;
+
+interface OwnedConnectionOptions {
+  readonly options: PooledRequestOptions;
+  readonly callback: ConnectionCallback | undefined;
+  /** Connects to the host itself. */
+  readonly connect: () => Duplex | null | undefined;
+  /** Begins TLS with the host over a tunnel; undefined for plain HTTP. */
+  readonly connectTls: ((options: ClientRequestArgs) => Duplex | null | undefined) | undefined;
+}
+
+/** Creates a connection to a host, directly or by a company's proxy, and notes whose it is. */
+function createOwned(
+  idle: IdleConnections,
+  { options, callback, connect, connectTls }: OwnedConnectionOptions,
+): Duplex | null | undefined {
+  const { poolKey, egress } = options;
+  const own = (socket: Duplex | null | undefined): void => {
+    if (socket && poolKey !== undefined) idle.setSubject(socket, poolKey.subject);
+  };
+  if (egress === undefined) {
+    const socket = connect();
+    own(socket);
+    return socket;
+  }
+  const onCreated: ConnectionCallback = (error, socket) => {
+    own(socket);
+    callback?.(error, socket);
+  };
+  const timeoutMs = connectTimeoutMs;
+  createByEgress(egress, { options, callback: onCreated, connectTls, timeoutMs });
+  return undefined;
 }
 
 /** The part of an agent's name for a connection that a key makes; the order of the addresses does not count. */
@@ -157,11 +197,12 @@ class PooledAgent extends Agent {
     return super.getName(options) + (options.poolKey === undefined ? "" : nameOf(options.poolKey));
   }
 
-  override createConnection(options: PooledRequestOptions): Duplex | null | undefined {
-    const socket = super.createConnection(options);
-    const { poolKey } = options;
-    if (socket && poolKey !== undefined) this.#idle.setSubject(socket, poolKey.subject);
-    return socket;
+  override createConnection(
+    options: PooledRequestOptions,
+    callback?: ConnectionCallback,
+  ): Duplex | null | undefined {
+    const connect = (): Duplex | null | undefined => super.createConnection(options);
+    return createOwned(this.#idle, { options, callback, connect, connectTls: undefined });
   }
 
   override keepSocketAlive(socket: Duplex): boolean {
@@ -192,11 +233,14 @@ class PooledHttpsAgent extends HttpsAgent {
     return `${name}:${secureContext === undefined ? "" : numberOf(secureContext)}`;
   }
 
-  override createConnection(options: PooledHttpsRequestOptions): Duplex | null | undefined {
-    const socket = super.createConnection(options);
-    const { poolKey } = options;
-    if (socket && poolKey !== undefined) this.#idle.setSubject(socket, poolKey.subject);
-    return socket;
+  override createConnection(
+    options: PooledHttpsRequestOptions,
+    callback?: ConnectionCallback,
+  ): Duplex | null | undefined {
+    const connectTls = (given: HttpsRequestOptions): Duplex | null | undefined =>
+      super.createConnection(given);
+    const connect = (): Duplex | null | undefined => connectTls(options);
+    return createOwned(this.#idle, { options, callback, connect, connectTls });
   }
 
   override keepSocketAlive(socket: Duplex): boolean {

@@ -2,6 +2,13 @@ import type { LookupAddress } from "node:dns";
 import { once } from "node:events";
 import { connect as connectSocket, isIP, type LookupFunction, type Socket } from "node:net";
 import { AddressRefused } from "../../upstream/address-guard.ts";
+import type { Egress } from "../../upstream/egress.ts";
+import { ConnectionError } from "../../upstream/http-client/connection-error.ts";
+import {
+  EgressError,
+  type EgressRoute,
+  openTunnel,
+} from "../../upstream/http-client/egress-tunnel.ts";
 import { connectTimeoutMs } from "../../upstream/upstream.ts";
 import { unreachable } from "../../upstream/upstream-error.ts";
 import { badGateway, denied, type RegistryError } from "../registry-error.ts";
@@ -13,6 +20,8 @@ export interface Destination {
   readonly port: number;
   /** Finds those addresses of the host alone that the policy allows. */
   readonly lookup: LookupFunction;
+  /** The way there by a company's proxy; undefined where the host is dialled itself. */
+  readonly egress: EgressRoute | undefined;
 }
 
 /** How an operator allows a destination that was refused. */
@@ -25,12 +34,13 @@ export const tunnelSettingHint =
  */
 export function permitDestination(
   policy: TunnelPolicy,
-  hostname: string,
-  port: number,
+  egress: Egress | undefined,
+  { hostname, port }: Pick<Destination, "hostname" | "port">,
 ): Destination {
   const allowed = policy.lookupFor(hostname, port);
   if (!allowed.ok) throw denied(allowed.reason, { detail: tunnelSettingHint });
-  return { hostname, port, lookup: allowed.value };
+  const route = egress?.routeTo(hostname, port, (find) => policy.admit(hostname, port, find));
+  return { hostname, port, lookup: allowed.value, egress: route };
 }
 
 /**
@@ -64,9 +74,10 @@ export const createFixedLookup =
  * @throws RegistryError 403 where no address is allowed, 502 where the host can't be reached
  */
 export async function connectTo(
-  { hostname, port, lookup }: Destination,
+  { hostname, port, lookup, egress }: Destination,
   client: Socket,
 ): Promise<Socket> {
+  if (egress !== undefined) return await connectByProxy(egress, { hostname, port }, client);
   const remote = connectSocket({
     host: hostname,
     port,
@@ -91,11 +102,33 @@ export async function connectTo(
   }
 }
 
+/** @throws RegistryError 403 where the host is not allowed, 502 where the company's proxy opens no tunnel there */
+async function connectByProxy(
+  egress: EgressRoute,
+  target: Pick<Destination, "hostname" | "port">,
+  client: Socket,
+): Promise<Socket> {
+  const gone = new AbortController();
+  const onGone = (): void => gone.abort(new ConnectionError("CONNECTION_CLOSED"));
+  client.once("close", onGone);
+  try {
+    const { signal } = gone;
+    const options = { timeoutMs: connectTimeoutMs, signal, allowHalfOpen: true };
+    return await openTunnel(egress, target, options);
+  } catch (error) {
+    throw asConnectError(`${target.hostname}:${target.port}`, error);
+  } finally {
+    client.off("close", onGone);
+  }
+}
+
 /**
  * The error that a client gets where a host could not be reached: 403 where its address is not allowed, else 502.
  * @param host host and port
  */
 export function asConnectError(host: string, error: unknown): RegistryError {
   if (error instanceof AddressRefused) return denied(error.message, { detail: tunnelSettingHint });
-  return badGateway(unreachable(host, error).message, { cause: error });
+  const { message, detail } = unreachable(host, error);
+  const isByProxy = error instanceof EgressError; // other advice is about registries
+  return badGateway(message, { cause: error, ...(isByProxy && detail ? { detail } : {}) });
 }

@@ -1,6 +1,7 @@
 import type { IssueLeaf } from "../../certificate-authority.ts";
 import type { TunnelRules } from "../../connector/tunnel-rules.ts";
 import type { ResolveHost } from "../../upstream/address-guard.ts";
+import type { Egress } from "../../upstream/egress.ts";
 import { createReportingHandler, type HandlerOptions } from "../handler.ts";
 import type { FairTurns } from "../server/fair-turns.ts";
 import type { ConnectHandler, Handler } from "../server/listener.ts";
@@ -20,6 +21,8 @@ export interface ForwardModeOptions extends HandlerOptions {
   /** When requests start. */
   readonly turns: FairTurns;
   readonly lookup?: ResolveHost;
+  /** A company's proxy, by which hosts are reached. */
+  readonly egress?: Egress | undefined;
   /** How many connections to hosts that requests are passed on to are kept. */
   readonly poolLimits?: PoolLimits;
   /** Milliseconds since 1970. */

@@ -1,6 +1,7 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { SecureContext } from "node:tls";
 import type { Identity } from "../../connector/platform.ts";
+import type { Egress } from "../../upstream/egress.ts";
 import { authorize } from "../admission.ts";
 import {
   type HandleRequest,
@@ -36,6 +37,8 @@ export interface ForwardOptions extends HandlerOptions {
   readonly policy: TunnelPolicy;
   /** Connections to hosts that requests are passed on to. */
   readonly connectionPool: ConnectionPool;
+  /** A company's proxy, by which hosts are reached. */
+  readonly egress?: Egress | undefined;
 }
 
 /** A request of forward mode whose sender is known. */
@@ -154,7 +157,7 @@ async function passOnToHost(
     const message = `none of the connectors that this connection was opened for is at ${origin} any more`;
     throw denied(message, { headers: { connection: "close" } });
   }
-  const destination = permitDestination(options.policy, hostname, port);
+  const destination = permitDestination(options.policy, options.egress, target);
   options.limits.admitTo(report.host, response);
   report.isPassedOn = true;
   const secureContext = isIntercepted

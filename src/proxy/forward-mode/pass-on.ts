@@ -6,10 +6,20 @@ import {
   type IncomingMessage,
   type ServerResponse,
 } from "node:http";
-import { Agent as HttpsAgent, request as httpsRequest } from "node:https";
+import {
+  Agent as HttpsAgent,
+  type RequestOptions as HttpsRequestOptions,
+  request as httpsRequest,
+} from "node:https";
 import { pipeline } from "node:stream/promises";
 import type { SecureContext } from "node:tls";
 import { withoutBrackets } from "../../connector/host-name.ts";
+import {
+  guardAgent,
+  noteProxyAnswer,
+  proxyRefusal,
+} from "../../upstream/http-client/guarded-dial.ts";
+import { connectTimeoutMs } from "../../upstream/upstream.ts";
 import { wasClosed } from "../../upstream/upstream-error.ts";
 import { ClientGone } from "../client-gone.ts";
 import { connectionTokens, hasOtherCoding, hopByHop } from "../headers.ts";
@@ -72,12 +82,19 @@ export async function passOn(options: PassOnOptions): Promise<void> {
   response.setMaxListeners(maxListeners).once("close", onGone);
   const stopWatching = endWhenIdle(request, bodyTimeoutMs);
   try {
-    const addresses = await resolveDestination(options.destination);
+    const { egress } = options.destination;
+    const addresses = egress === undefined ? await resolveDestination(options.destination) : [];
+    await egress?.admit(); // a connection of the pool may be there already
     const hostResponse = await requestWithRetry(request, (isPooled) => {
       if (response.destroyed) throw new Error("the client closed the connection");
       sent = sendRequest(options, addresses, isPooled);
       return sent;
     });
+    const refusal = proxyRefusal(hostResponse);
+    if (refusal !== undefined) {
+      hostResponse.destroy();
+      throw refusal;
+    }
     checkCoding(hostResponse, new URL(options.origin).host);
     const { statusCode = 502, statusMessage } = hostResponse;
     response.writeHead(statusCode, statusMessage, forwardedHeaders(hostResponse));
@@ -136,30 +153,41 @@ function sendRequest(
   addresses: readonly LookupAddress[],
   isPooled: boolean,
 ): ClientRequest {
-  const { request, subject, token, secureContext, connectionPool } = options;
-  const url = new URL(options.origin);
+  const { request, subject, token, secureContext, connectionPool, origin } = options;
+  const { egress } = options.destination;
+  const url = new URL(origin);
+  const isTls = url.protocol === "https:";
+  const inAbsoluteForm = isTls ? undefined : egress;
+  const authorization = inAbsoluteForm?.proxy.login.current();
   const chunked =
     request.headers["transfer-encoding"] === undefined ? [] : ["transfer-encoding", "chunked"];
   const common: PooledRequestOptions = {
     hostname: withoutBrackets(url.hostname),
     port: url.port,
     method: request.method,
-    path: options.path,
+    path: inAbsoluteForm === undefined ? options.path : origin + options.path,
     headers: [
       "host",
       url.host,
       ...forwardedHeaders(request, (value) => !showsVolumeToken(value, token)),
       ...chunked,
+      ...(authorization === undefined ? [] : ["proxy-authorization", authorization]),
     ],
     timeout: responseTimeoutMs,
     lookup: createFixedLookup(addresses),
     poolKey: { subject, addresses: addresses.map(({ address }) => address) },
+    egress,
   };
-  const secured = { ...common, secureContext };
-  const sent =
-    url.protocol === "https:"
-      ? httpsRequest({ ...secured, agent: isPooled ? connectionPool.https : new HttpsAgent() })
-      : httpRequest({ ...common, agent: isPooled ? connectionPool.http : new Agent() });
+  const ownAgent = <T extends Agent>(agent: T): T =>
+    egress === undefined ? agent : guardAgent(agent, () => egress, connectTimeoutMs);
+  const sent = isTls
+    ? httpsRequest({
+        ...common,
+        secureContext,
+        agent: isPooled ? connectionPool.https : ownAgent(new HttpsAgent()),
+      } as HttpsRequestOptions)
+    : httpRequest({ ...common, agent: isPooled ? connectionPool.http : ownAgent(new Agent()) });
+  if (inAbsoluteForm !== undefined) noteProxyAnswer(sent, inAbsoluteForm, authorization);
   sent.once("timeout", () => sent.destroy(new Error("timeout")));
   if (isRetryable(request)) sent.end();
   // A response that comes early ends the body; its error does not matter then.

@@ -6,10 +6,12 @@ import type { ListedHost, TunnelRules } from "../../connector/tunnel-rules.ts";
 import {
   AddressRefused,
   addressKind,
+  type FindAddresses,
   forbiddenKinds,
   lookupAll,
   type ResolveHost,
 } from "../../upstream/address-guard.ts";
+import { forbiddenNameRefusal, isPublicName } from "../../upstream/unresolved-name.ts";
 import { canonicalAddress, isIn } from "../../upstream/upstream-policy.ts";
 
 /** What a policy is made of. */
@@ -32,6 +34,13 @@ export interface TunnelPolicy {
    *   there is none.
    */
   lookupFor(hostname: string, port: number): Result<LookupFunction>;
+  /**
+   * Checks a host that `lookupFor` has not refused, and that is reached by a company's proxy: that one decides which of its
+   * addresses is dialled, so none may be one that is not allowed. A name that only the proxy may know is judged as a name.
+   * @param find finds the addresses
+   * @throws AddressRefused, or what `find` throws
+   */
+  admit(hostname: string, port: number, find: FindAddresses): Promise<void>;
 }
 
 /** What the rules say of a host name, before its addresses are known. */
@@ -92,15 +101,19 @@ export function createTunnelPolicy({
     );
   };
 
+  const rulesOf = (hostname: string, port: number): HostRules => {
+    const isAt = (listed: ListedHost): boolean => (listed.port ?? port) === port;
+    const isListed = rules.hosts.some((listed) => listed.host === hostname && isAt(listed));
+    const isBelow = rules.domains.some(
+      (listed) => hostname.endsWith(`.${listed.host}`) && isAt(listed),
+    );
+    return { hostname, isListed, isPublicAllowed: rules.any || isBelow };
+  };
+
   return {
     lookupFor(hostname, port) {
-      const isAt = (listed: ListedHost): boolean => (listed.port ?? port) === port;
-      const isListed = rules.hosts.some((listed) => listed.host === hostname && isAt(listed));
-      const isBelow = rules.domains.some(
-        (listed) => hostname.endsWith(`.${listed.host}`) && isAt(listed),
-      );
-      const host = { hostname, isListed, isPublicAllowed: rules.any || isBelow };
-      if (!isListed && !host.isPublicAllowed && networks.length === 0) {
+      const host = rulesOf(hostname, port);
+      if (!host.isListed && !host.isPublicAllowed && networks.length === 0) {
         return { ok: false, reason: `${hostname}:${port} is not among the hosts that are allowed` };
       }
       const denial =
@@ -110,7 +123,29 @@ export function createTunnelPolicy({
       }
       return { ok: true, value: lookupWith((options) => allowedAddresses(host, options)) };
     },
+    async admit(hostname, port, find) {
+      if (isIP(hostname) !== 0) return; // `lookupFor` has judged it
+      const host = rulesOf(hostname, port);
+      const addresses = await find(hostname, lookup);
+      const own = currentOwnAddresses();
+      for (const { address } of addresses ?? []) {
+        const denial = denialOf(address, host, own);
+        if (denial !== undefined) throw new AddressRefused(refusal(hostname, address, denial));
+      }
+      const reason = addresses === undefined ? nameDenial(host) : undefined;
+      if (reason !== undefined) throw new AddressRefused(reason);
+    },
   };
+}
+
+/** Why a host of which only the name is known is not allowed; undefined where it is. */
+function nameDenial({ hostname, isListed, isPublicAllowed }: HostRules): string | undefined {
+  if (isListed) return undefined;
+  const forbidden = forbiddenNameRefusal(hostname);
+  if (forbidden !== undefined) return forbidden;
+  return isPublicAllowed && isPublicName(hostname)
+    ? undefined
+    : `${hostname} is unknown to DNS here, and by its name not among the hosts that are allowed`;
 }
 
 const refusal = (hostname: string, address: string, denial: string): string =>

@@ -3,6 +3,7 @@ import { type Readable, Stream, type Writable } from "node:stream";
 import { createProxyServer } from "http-proxy-3";
 import { type BufferBudget, freeMemory } from "../../upstream/http-client/body-buffers.ts";
 import { BodyReader } from "../../upstream/http-client/body-reader.ts";
+import { proxyRefusal } from "../../upstream/http-client/guarded-dial.ts";
 import type { ResponseHeaders } from "../../upstream/http-client/http-exchange.ts";
 import { connectTimeoutMs, maxHeaderBytes } from "../../upstream/upstream.ts";
 import { ClientGone } from "../client-gone.ts";
@@ -70,6 +71,11 @@ export async function passUpload(options: UploadOptions): Promise<CollectedRespo
       proxy.web(request, response, { target: url, agent, buffer, ssl, ...timeouts }, reject);
       request.headers = clientHeaders;
     });
+    const refusal = proxyRefusal(received);
+    if (refusal !== undefined) {
+      received.destroy();
+      throw refusal;
+    }
     const body = await collect(received);
     // After an early response, the registry does not want the rest, and its connection can't be used again.
     const upstreamRequest = underWay.get(request)?.upstreamRequest;

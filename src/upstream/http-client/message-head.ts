@@ -251,6 +251,23 @@ export function formatRequestHead({ url, method, headers, body }: HttpRequest): 
   return `${text}\r\n`;
 }
 
+/**
+ * Writes the head of a request for a proxy that passes it on: with the whole URL, and the login at the proxy (RFC 9112,
+ * section 3.2.2).
+ * @param headText of {@link formatRequestHead}
+ * @param authorization the value of Proxy-Authorization, where there is one
+ */
+export function asProxyRequest(
+  headText: string,
+  origin: string,
+  authorization: string | undefined,
+): string {
+  const target = headText.indexOf(" ") + 1;
+  const fields = headText.indexOf("\r\n") + 2;
+  const login = authorization === undefined ? "" : headerLine("proxy-authorization", authorization);
+  return `${headText.slice(0, target)}${origin}${headText.slice(target, fields)}${login}${headText.slice(fields)}`;
+}
+
 function headerLine(name: string, value: string): string {
   if (!lowerCaseToken.test(name) || connectionHeaders.has(name) || !fieldValue.test(value)) {
     throw new TypeError(

@@ -1,16 +1,30 @@
 /** An HTTP/1.1 client for requests that can be sent again, which reads bodies with the least work. */
-import { isIP, connect as netConnect, Socket } from "node:net";
-import { type SecureContext, connect as tlsConnect } from "node:tls";
+import { isIP, connect as netConnect, type Socket } from "node:net";
+import { type SecureContext, type TLSSocket, connect as tlsConnect } from "node:tls";
 import { ConnectionError } from "./connection-error.ts";
-import type { LookupFor } from "./guarded-dial.ts";
+import {
+  checkProxyAnswer,
+  connected,
+  connectToProxy,
+  openTunnel,
+  socketOptions,
+} from "./egress-tunnel.ts";
+import type { RouteTo } from "./guarded-dial.ts";
 import type { HttpRequest, SendRequest } from "./http-exchange.ts";
-import { formatRequestHead, type InvalidResponse } from "./message-head.ts";
-import { type OnRead, ReadConnection, type ReadConnectionOptions } from "./read-connection.ts";
+import { asProxyRequest, formatRequestHead, type InvalidResponse } from "./message-head.ts";
+import {
+  type OnRead,
+  type OpenConnection,
+  ReadConnection,
+  type ReadConnectionOptions,
+} from "./read-connection.ts";
 import { delayWriteErrors } from "./write-errors.ts";
 
 export interface ReadClientOptions extends Omit<ReadConnectionOptions, "open" | "isTls" | "owner"> {
-  /** Judges and resolves the host of an origin, for `net.connect` and `tls.connect`. */
-  readonly lookupFor: LookupFor;
+  /** Judges the host of an origin, and finds the way to it. */
+  readonly routeTo: RouteTo;
+  /** How long each step may take until a request may be written: the connection to the host, or to a company's proxy, and its tunnel. */
+  readonly connectTimeoutMs: number;
   /** What a host is trusted by in TLS, and what it is shown. */
   readonly secureContextFor: (hostname: string) => SecureContext;
 }
@@ -50,7 +64,7 @@ export function createReadClient(options: ReadClientOptions): ReadClient {
     const connection = new ReadConnection({
       ...options,
       isTls: origin.name.startsWith("https:"),
-      open: (onread, onConnected) => openSocket(origin, options, onread, onConnected),
+      open: (onread, signal) => openConnection(origin, options, onread, signal),
       owner: {
         onIdle: (kept) =>
           isRetired ? kept.destroy(createDestroyedError()) : origin.idle.push(kept),
@@ -106,43 +120,72 @@ interface Origin {
   session: Buffer | undefined;
 }
 
-function openSocket(
+/**
+ * Opens a connection on which requests to an origin may be written: with TLS, that is once the server's certificate is
+ * verified.
+ * @throws the error of the connection; EgressError; the signal's reason
+ */
+async function openConnection(
   origin: Origin,
-  { lookupFor, secureContextFor }: ReadClientOptions,
+  { routeTo, secureContextFor, connectTimeoutMs: timeoutMs }: ReadClientOptions,
   onread: OnRead,
-  onConnected: () => void,
-): Socket {
-  const { protocol, hostname, port } = new URL(origin.name);
-  const host = hostname.replace(/^\[|\]$/g, ""); // a URL has an IPv6 address in brackets, and a socket without
+  signal: AbortSignal,
+): Promise<OpenConnection> {
+  const { protocol, hostname: urlHost, port: urlPort } = new URL(origin.name);
+  const hostname = urlHost.replace(/^\[|\]$/g, ""); // a URL has an IPv6 address in brackets, and a socket without
   const isTls = protocol === "https:";
-  const portNumber = Number(port || (isTls ? 443 : 80));
-  const lookup = lookupFor(host, portNumber);
-  if (lookup instanceof Error) return new Socket().destroy(lookup);
-  const options = {
-    host,
-    port: portNumber,
-    lookup,
-    onread: onread as { buffer: OnRead["buffer"]; callback: OnRead["callback"] },
-    noDelay: true,
-    keepAlive: true,
-    keepAliveInitialDelay: 60_000,
+  const port = Number(urlPort || (isTls ? 443 : 80));
+  const dial = { timeoutMs, signal };
+  const route = routeTo(hostname, port);
+  if (route instanceof Error) throw route;
+  const tls = {
+    secureContext: secureContextFor(hostname),
+    ...(isIP(hostname) === 0 ? { servername: hostname } : {}),
+    ...(origin.session === undefined ? {} : { session: origin.session }),
+    ALPNProtocols: ["http/1.1"],
   };
-  if (!isTls) return delayed(netConnect(options, onConnected));
-  const socket = tlsConnect(
-    {
-      ...options,
-      secureContext: secureContextFor(host),
-      ...(isIP(host) === 0 ? { servername: host } : {}),
-      ...(origin.session === undefined ? {} : { session: origin.session }),
-      ALPNProtocols: ["http/1.1"],
-    },
-    onConnected,
-  );
-  // A handshake that goes on with a session does not check the name again, so a session is kept of a verified server alone.
+  if (typeof route === "function") {
+    const options = { host: hostname, port, lookup: route, ...socketOptions(onread) };
+    const socket = isTls
+      ? keepSession(tlsConnect({ ...options, ...tls }), origin)
+      : netConnect(options);
+    return { socket: await connected(delayed(socket), isTls ? "secureConnect" : "connect", dial) };
+  }
+  const { proxy } = route;
+  if (!isTls) {
+    await route.admit();
+    const authorization = await proxy.login.take();
+    const socket = await connectToProxy(proxy, { ...dial, onread });
+    return {
+      socket: delayed(socket),
+      inAbsoluteForm: (headText) => asProxyRequest(headText, origin.name, authorization),
+      checkHead: (head) => checkProxyAnswer(proxy, authorization, head),
+    };
+  }
+  const tunnel = await openTunnel(route, { hostname, port }, dial);
+  const socket = keepSession(tlsConnect({ socket: tunnel, ...tls }), origin);
+  readInto(socket, onread); // a socket on top of another one knows no `onread`
+  return { socket: await connected(delayed(socket), "secureConnect", dial) };
+}
+
+/** A handshake that goes on with a session does not check the name again, so a session is kept of a verified server alone. */
+function keepSession(socket: TLSSocket, origin: Origin): TLSSocket {
   socket.on("session", (session) => {
     if (socket.authorized) origin.session = session;
   });
-  return delayed(socket);
+  return socket;
+}
+
+/** Hands the bytes of a stream over as a socket with the option `onread` does. */
+function readInto(socket: Socket, { buffer, callback }: OnRead): void {
+  socket.on("data", (chunk: Buffer) => {
+    for (let begin = 0; begin < chunk.length; ) {
+      const into = buffer();
+      const length = chunk.copy(into, 0, begin);
+      begin += length;
+      if (!callback(length, into)) socket.pause();
+    }
+  });
 }
 
 /** A response that comes before all of a body is written is read, whatever becomes of the rest. */

@@ -4,7 +4,12 @@ import { BodyReader } from "./body-reader.ts";
 import { ChunkReader } from "./chunk-reader.ts";
 import { ConnectionError } from "./connection-error.ts";
 import { HeadReader } from "./head-reader.ts";
-import { type HttpRequest, type ResponseHandler, StaleConnection } from "./http-exchange.ts";
+import {
+  type HttpRequest,
+  type ResponseHandler,
+  type ResponseHead,
+  StaleConnection,
+} from "./http-exchange.ts";
 import type { FramedResponseHead } from "./message-head.ts";
 
 /** How a socket reads into memory of ours: the option `onread` of `net.connect` and `tls.connect`. */
@@ -13,18 +18,25 @@ export interface OnRead {
   readonly callback: (length: number, buffer: Uint8Array) => boolean;
 }
 
+/** A connection on which requests may be written. */
+export interface OpenConnection {
+  readonly socket: Socket;
+  /** Writes the head of a request as a company's proxy takes it, which passes it on; undefined where there is none in between. */
+  readonly inAbsoluteForm?: (headText: string) => string;
+  /** Looks at a head before anybody else does. What it throws ends the exchange. */
+  readonly checkHead?: (head: ResponseHead) => void;
+}
+
 export interface ReadConnectionOptions {
   /**
-   * Opens the socket, and calls `onConnected` once a request may be written: with TLS, that is once the server's
-   * certificate is verified.
+   * Opens the connection, until a request may be written.
+   * @param signal ends that
    */
-  readonly open: (onread: OnRead, onConnected: () => void) => Socket;
+  readonly open: (onread: OnRead, signal: AbortSignal) => Promise<OpenConnection>;
   readonly isTls: boolean;
   /** Of the head of a response. */
   readonly maxHeaderBytes: number;
-  /** Until a request may be written. */
-  readonly connectTimeoutMs: number;
-  /** From then on, until the head of the response is whole. */
+  /** From when a request may be written until the head of the response is whole. */
   readonly headersTimeoutMs: number;
   /** Without a byte of the body; the time in which the consumer holds it back does not count. */
   readonly bodyTimeoutMs: number;
@@ -68,8 +80,9 @@ const doNothing = (): void => undefined;
  */
 export class ReadConnection {
   readonly #options: ReadConnectionOptions;
-  readonly #socket: Socket;
-  readonly #connectTimer: NodeJS.Timeout;
+  readonly #dialling = new AbortController();
+  /** Undefined while there is no connection yet. */
+  #open: OpenConnection | undefined;
   readonly #headReader: HeadReader;
   #state: "connecting" | "new" | "kept" | "gone" = "connecting";
   #task: ReadTask | undefined;
@@ -85,22 +98,16 @@ export class ReadConnection {
 
   constructor(options: ReadConnectionOptions) {
     this.#options = options;
-    const { connectTimeoutMs, maxHeaderBytes } = options;
-    this.#headReader = new HeadReader(maxHeaderBytes);
+    this.#headReader = new HeadReader(options.maxHeaderBytes);
     const onread = {
       // TLS goes on handing over what it has decrypted after it was told to stop. That must not go into a buffer of which the consumer still reads.
       buffer: () => (this.#isCopied ? scratch : (this.#body?.readBuffer ?? scratch)),
       callback: (length: number, buffer: Uint8Array) => this.#read(length, buffer as Buffer),
     };
-    const onClose = (): void => this.#onLost(new ConnectionError("CONNECTION_CLOSED"));
-    this.#socket = options
-      .open(onread, () => this.#onConnected())
-      .on("error", (error) => this.#onLost(error))
-      .on("end", () => this.#onServerEnd(onClose))
-      .on("close", onClose)
-      .on("timeout", () => this.#onTimeout());
-    const onTimeout = (): void => this.destroy(new ConnectionError("CONNECT_TIMEOUT"));
-    this.#connectTimer = setTimeout(onTimeout, connectTimeoutMs);
+    options.open(onread, this.#dialling.signal).then(
+      (open) => this.#onOpen(open),
+      (error) => this.destroy(error),
+    );
   }
 
   /** Whether bodies are copied out of the buffer that the socket reads into. */
@@ -111,7 +118,7 @@ export class ReadConnection {
   /** Sends a request; there must be none under way. */
   begin(task: ReadTask): void {
     this.#task = task;
-    if (this.#state !== "connecting") this.#send(task);
+    if (this.#open !== undefined) this.#send(task, this.#open);
   }
 
   /** Ends the connection, if this is the task under way. Its handler gets the reason. */
@@ -153,11 +160,11 @@ export class ReadConnection {
     const task = this.#task;
     this.#state = "gone";
     this.#task = undefined;
-    clearTimeout(this.#connectTimer);
     this.#body?.abandon();
     this.#body = undefined;
     this.#chunks = undefined;
-    this.#socket.destroy();
+    this.#dialling.abort();
+    this.#open?.socket.destroy();
     return task;
   }
 
@@ -169,19 +176,29 @@ export class ReadConnection {
     } else onClose();
   }
 
-  #onConnected(): void {
-    if (this.#state !== "connecting") return;
-    clearTimeout(this.#connectTimer);
+  #onOpen(open: OpenConnection): void {
+    if (this.#state !== "connecting") {
+      open.socket.destroy();
+      return;
+    }
+    const onClose = (): void => this.#onLost(new ConnectionError("CONNECTION_CLOSED"));
+    open.socket
+      .on("error", (error) => this.#onLost(error))
+      .on("end", () => this.#onServerEnd(onClose))
+      .on("close", onClose)
+      .on("timeout", () => this.#onTimeout());
+    this.#open = open;
     this.#state = "new";
-    if (this.#task !== undefined) this.#send(this.#task);
+    if (this.#task !== undefined) this.#send(this.#task, open);
   }
 
-  #send({ headText, request }: ReadTask): void {
+  #send({ headText, request }: ReadTask, { socket, inAbsoluteForm }: OpenConnection): void {
     const { headersTimeoutMs } = this.#options;
     this.#sentAt = performance.now();
     this.#headDeadline = this.#sentAt + headersTimeoutMs;
-    this.#socket.ref().setTimeout(headersTimeoutMs).write(headText, "latin1");
-    if (request.body !== undefined) this.#socket.write(request.body);
+    const text = inAbsoluteForm === undefined ? headText : inAbsoluteForm(headText);
+    socket.ref().setTimeout(headersTimeoutMs).write(text, "latin1");
+    if (request.body !== undefined) socket.write(request.body);
   }
 
   /** @returns false where no more is to be read for now */
@@ -217,6 +234,7 @@ export class ReadConnection {
     // Some servers send a body to HEAD, too. The response is good then, and the connection can't be used again.
     const isBodiless = head.bodyBytes === undefined;
     this.#persists = persists && rest.length <= bodyBytes;
+    this.#open?.checkHead?.(head);
     task.handler.onHead(head);
     if (this.#task !== task) return; // it was aborted
     if (isChunked) this.#beginChunks(task, rest);
@@ -248,10 +266,10 @@ export class ReadConnection {
     const { budget, bodyTimeoutMs } = this.#options;
     const onChunk = task.handler.onData.bind(task.handler);
     // The time that the consumer took is no silence of the server.
-    const resume = (): unknown => this.#socket.setTimeout(bodyTimeoutMs).resume();
+    const resume = (): unknown => this.#open?.socket.setTimeout(bodyTimeoutMs).resume();
     const isCopied = this.#isCopied;
     this.#body = new BodyReader({ lengthBytes, budget, isCopied, onChunk, resume });
-    this.#socket.setTimeout(bodyTimeoutMs);
+    this.#open?.socket.setTimeout(bodyTimeoutMs);
     this.#body.append(begin);
     // The socket fills a buffer from its beginning, so what was copied has to be handed over first.
     if (!isCopied) this.#body.flush();
@@ -292,16 +310,17 @@ export class ReadConnection {
     this.#body?.flush();
     if (this.#task !== task) return; // it was aborted
     // TLS may have handed over the end after it was told to stop. The next response must not wait for this consumer.
-    if (this.#body?.isPaused) this.#socket.resume();
+    if (this.#body?.isPaused) this.#open?.socket.resume();
     this.#body?.close();
     this.#body = undefined;
     this.#chunks = undefined;
     this.#task = undefined;
     const { owner, keepAliveTimeoutMs } = this.#options;
     // A server that responds before it has the whole request does not want the rest of it.
-    if (this.#persists && this.#socket.writableLength === 0) {
+    const socket = this.#open?.socket;
+    if (this.#persists && socket?.writableLength === 0) {
       this.#state = "kept";
-      this.#socket.unref().setTimeout(keepAliveTimeoutMs);
+      socket.unref().setTimeout(keepAliveTimeoutMs);
       owner.onIdle(this);
     } else {
       this.#close();
@@ -314,6 +333,6 @@ export class ReadConnection {
     if (this.#task === undefined) this.destroy(new ConnectionError("IDLE"));
     else if (this.#body === undefined) this.destroy(new ConnectionError("HEADERS_TIMEOUT"));
     else if (!this.#body.isPaused) this.destroy(new ConnectionError("BODY_TIMEOUT"));
-    else this.#socket.setTimeout(this.#options.bodyTimeoutMs); // it is the consumer who takes its time
+    else this.#open?.socket.setTimeout(this.#options.bodyTimeoutMs); // it is the consumer who takes its time
   }
 }

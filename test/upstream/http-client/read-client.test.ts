@@ -158,7 +158,7 @@ describe("the client that reads from registries", function () {
 
   function start(settings: Settings = {}): ReadClient {
     client = createReadClient({
-      lookupFor: () => settings.lookup ?? lookupLoopback,
+      routeTo: () => settings.lookup ?? lookupLoopback,
       secureContextFor: () =>
         createSecureContext(settings.ca === undefined ? {} : { ca: settings.ca }),
       maxHeaderBytes: 16 * 1024,
