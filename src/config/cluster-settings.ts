@@ -1,6 +1,8 @@
 import { isNamespace, namespaceRule } from "../connector/connector-ref.ts";
 import { parseGoDurationSeconds } from "../connector/duration.ts";
+import { type EgressRules, readEgressVariables } from "../connector/egress-rules.ts";
 import { type ImageHosts, imagesAudience, parseImageHosts } from "../connector/image-hosts.ts";
+import { clusterNoProxy } from "../connector/no-proxy.ts";
 import type { DefaultPermission } from "../connector/platform.ts";
 import { type Checked, type Problem, show } from "../connector/problem.ts";
 import {
@@ -45,6 +47,14 @@ export interface UpstreamSettings {
   readonly nodeAddresses: readonly string[];
   /** The address of the API server's Service, where it has one. */
   readonly apiServiceAddresses: readonly string[];
+  /** A company's proxy, by which registries are reached; undefined where there is none. */
+  readonly egress: EgressSettings | undefined;
+}
+
+/** A company's proxy, and where its login is. */
+export interface EgressSettings extends EgressRules {
+  /** A folder with the keys of a Secret, or a file with `user:password`; undefined where there is no login. */
+  readonly loginPath: string | undefined;
 }
 
 /** The settings of the proxy role on a node. */
@@ -135,8 +145,9 @@ function problemsOf(...checked: readonly Checked<unknown>[]): readonly Problem[]
 function readUpstreamSettings(environment: Environment): Checked<UpstreamSettings> {
   const upstreams = parseUpstreamRules(environment.UPSTREAM_NETWORKS ?? "", "UPSTREAM_NETWORKS");
   const tunnels = parseTunnelRules(environment.TUNNEL ?? "tunnel", "TUNNEL");
-  if (!upstreams.ok || !tunnels.ok) {
-    return { ok: false, problems: problemsOf(upstreams, tunnels) };
+  const egress = readEgressVariables(environment, environment.CLUSTER_DOMAIN ?? "");
+  if (!upstreams.ok || !tunnels.ok || !egress.ok) {
+    return { ok: false, problems: problemsOf(upstreams, tunnels, egress) };
   }
   const neverNetworks = [...upstreams.value.neverNetworks, ...tunnels.value.neverNetworks];
   const listOf = (addresses = ""): readonly string[] =>
@@ -147,6 +158,7 @@ function readUpstreamSettings(environment: Environment): Checked<UpstreamSetting
       upstreams: { ...upstreams.value, neverNetworks },
       nodeAddresses: listOf(environment.NODE_IPS),
       apiServiceAddresses: listOf(environment.KUBERNETES_SERVICE_HOST),
+      egress: egress.value && { ...egress.value, loginPath: environment.EGRESS_LOGIN || undefined },
     },
   };
 }
@@ -162,15 +174,6 @@ export function readControllerSettings(environment: Environment): Checked<Contro
     ? { ok: true, value: { ...settings.value, ...upstreams.value } }
     : { ok: false, problems: problemsOf(settings, upstreams) };
 }
-
-/** Hosts in a Pod and in its cluster, which tools reach without a proxy: entries of `no_proxy`. */
-export const clusterNoProxy = (clusterDomain: string): readonly string[] => [
-  "localhost",
-  "127.0.0.1",
-  "::1",
-  ".svc",
-  `.${clusterDomain}`,
-];
 
 const maxGraceSeconds = 24 * 60 * 60;
 const isGrace = (text: string): boolean =>

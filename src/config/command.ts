@@ -6,6 +6,7 @@ import { type CheckSettings, readCheck } from "./check-command.ts";
 import {
   type ControllerSettings,
   type CsiSettings,
+  type EgressSettings,
   type Environment,
   type ProxySettings,
   readControllerSettings,
@@ -20,6 +21,7 @@ import {
   readSeconds,
 } from "./command-line.ts";
 import { type DoctorSettings, readDoctor } from "./doctor-command.ts";
+import { egressOptions, egressSwitches, readEgressOptions } from "./egress-options.ts";
 import { type CommandName, commandNames, isCommandName } from "./help.ts";
 import { type RenderSettings, readRender } from "./render-command.ts";
 import {
@@ -54,6 +56,8 @@ export interface StandaloneSettings {
   readonly graceMs: number;
   /** Which hosts clients may reach through the proxy, beside their connectors. */
   readonly tunnels: TunnelRules;
+  /** A company's proxy, by which registries and other hosts are reached; undefined where there is none. */
+  readonly egress: EgressSettings | undefined;
 }
 
 /** A command with its settings. */
@@ -154,7 +158,7 @@ function withoutArguments(args: readonly string[], command: Command): Checked<Co
 }
 
 function readStandalone(args: readonly string[], context: CommandContext): Checked<Command> {
-  const line = readCommandLine(args, {
+  const defaults = {
     connectors: "",
     listen: "https://127.0.0.1:5443",
     state: defaultState,
@@ -162,7 +166,9 @@ function readStandalone(args: readonly string[], context: CommandContext): Check
     "token-lifetime": "4h",
     grace: "30s",
     tunnel: "tunnel",
-  });
+    ...egressOptions,
+  };
+  const line = readCommandLine(args, defaults, egressSwitches);
   const { text, problems } = line;
   for (const found of line.positionals) problems.push(problem("argument", found, "options only"));
   if (text("connectors") === "" && !problems.some(({ path }) => path === "--connectors")) {
@@ -174,6 +180,7 @@ function readStandalone(args: readonly string[], context: CommandContext): Check
   const graceMs = 1000 * readSeconds(line, "grace", { min: "0s", max: "24h" });
   const tunnels = parseTunnelRules(line.texts("tunnel").join(","), "--tunnel");
   if (!tunnels.ok) problems.push(...tunnels.problems);
+  const egress = readEgressOptions(line, context.workingDirectory);
   if (!tunnels.ok || problems.length > 0) return { ok: false, problems };
   const state = resolve(context.workingDirectory, text("state"));
   const settings = {
@@ -185,6 +192,7 @@ function readStandalone(args: readonly string[], context: CommandContext): Check
     tokenLifetimeSeconds,
     graceMs,
     tunnels: tunnels.value,
+    egress,
   };
   return { ok: true, value: { name: "standalone", settings } };
 }

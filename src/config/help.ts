@@ -72,6 +72,15 @@ const tokenExpiration = `  --token-expiration TIME how long the volume's token l
                           process has it)
 `;
 
+const egress = `  --egress-proxy URL      a company's HTTP proxy, by which registries and other hosts are reached:
+                          http://HOST:PORT, or https://HOST:PORT where it speaks TLS itself
+  --egress-no-proxy HOSTS
+                          hosts that are reached without it, with commas, as in no_proxy: harbor.corp,
+                          .corp, 10.0.0.0/8, harbor.corp:8443, or * for all; this machine always is
+  --egress-login FILE     file with USER:PASSWORD for it
+  --egress-resolves       names that DNS does not know here may be known to it; they are judged as names
+`;
+
 const stateOfProcess = `  --state DIR             state folder of the standalone process (default /var/lib/oci-connector)
 `;
 
@@ -95,7 +104,7 @@ folder will do.
   --tunnel HOSTS          where clients may go through the proxy, besides their connectors: "tunnel" for
                           every public host, "refuse" for none, or hosts with commas: github.com:443,
                           *.example.com, 10.1.0.0/16, !10.96.0.0/12 (default tunnel)
-
+${egress}
 example:
   oci-connector standalone --connectors /etc/oci-connector \\
     --listen https://127.0.0.1:5443 --listen http://127.0.0.1:5080
@@ -185,7 +194,7 @@ has FAILED.
 
   --login                 also ask each registry whether it takes the login of its connector; a login that
                           it has refused is tried once only
-  --output FORMAT         text or json (default text)
+${egress}  --output FORMAT         text or json (default text)
 
 example:
   oci-connector check --login /etc/oci-connector
@@ -211,10 +220,12 @@ example:
   ]),
   proxy: clusterRole("proxy", "Passes the registry requests of a cluster's Pods on.", [
     "POD_NAMESPACE, AUDIENCE, CLUSTER_DOMAIN, SEPARATE_PUSH, REQUIRE_PROXY_VERB, DEFAULT_PERMISSION,",
-    "TUNNEL, TOKEN_GRACE, NODE_IPS, NODE_IMAGE_HOSTS, NODE_IMAGES_WITHOUT_CONNECTOR",
+    "TUNNEL, TOKEN_GRACE, NODE_IPS, NODE_IMAGE_HOSTS, NODE_IMAGES_WITHOUT_CONNECTOR, EGRESS_PROXY,",
+    "EGRESS_NO_PROXY, EGRESS_RESOLVES, EGRESS_LOGIN",
   ]),
   controller: clusterRole("controller", "Keeps a cluster's Connectors in order.", [
-    "POD_NAMESPACE, POD_NAME, AUDIENCE, CLUSTER_DOMAIN",
+    "POD_NAMESPACE, POD_NAME, AUDIENCE, CLUSTER_DOMAIN, EGRESS_PROXY, EGRESS_NO_PROXY,",
+    "EGRESS_RESOLVES, EGRESS_LOGIN",
   ]),
   help: `usage: oci-connector help [COMMAND]
 

@@ -1,5 +1,5 @@
 import { hostnameIn, withBrackets } from "./host-name.ts";
-import { type NoProxyRules, parseNoProxy } from "./no-proxy.ts";
+import { clusterNoProxy, type NoProxyRules, parseNoProxy } from "./no-proxy.ts";
 import { type Checked, show } from "./problem.ts";
 
 /** How registries and other hosts are reached where that goes by a company's HTTP proxy. */
@@ -26,6 +26,37 @@ export interface EgressAddress {
 export interface EgressSettingNames {
   readonly proxy: string;
   readonly noProxy: string;
+}
+
+/** The variables of a cluster that say how registries are reached. */
+export type EgressVariables = Readonly<
+  Record<"EGRESS_PROXY" | "EGRESS_NO_PROXY" | "EGRESS_RESOLVES", string | undefined>
+>;
+
+/**
+ * Reads the variables of a cluster (daemonset/settings.env). The cluster's own hosts are always reached directly.
+ * @param clusterDomain `cluster.local`
+ * @returns undefined where there is no proxy
+ */
+export function readEgressVariables(
+  variables: Partial<EgressVariables>,
+  clusterDomain: string,
+): Checked<EgressRules | undefined> {
+  const { EGRESS_PROXY = "", EGRESS_NO_PROXY = "", EGRESS_RESOLVES = "false" } = variables;
+  if (!/^(true|false)?$/.test(EGRESS_RESOLVES)) {
+    const problem = {
+      path: "EGRESS_RESOLVES",
+      found: show(EGRESS_RESOLVES),
+      wanted: "true or false",
+    };
+    return { ok: false, problems: [problem] };
+  }
+  const cluster = clusterNoProxy(clusterDomain).filter((entry) => entry !== ".");
+  return parseEgressRules(
+    { proxy: EGRESS_PROXY, noProxy: [...cluster, EGRESS_NO_PROXY].join(",") },
+    EGRESS_RESOLVES === "true",
+    { proxy: "EGRESS_PROXY", noProxy: "EGRESS_NO_PROXY" },
+  );
 }
 
 /**

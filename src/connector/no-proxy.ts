@@ -93,3 +93,12 @@ function hostRule(host: string, port: number | undefined): NoProxyRule | undefin
 const isSameAddress = (hostname: string, address: string): boolean =>
   isIP(hostname) !== 0 &&
   ipaddr.process(hostname).toString() === ipaddr.process(address).toString();
+
+/** Hosts in a Pod and in its cluster, which tools reach without a proxy: entries of `no_proxy`. */
+export const clusterNoProxy = (clusterDomain: string): readonly string[] => [
+  "localhost",
+  "127.0.0.1",
+  "::1",
+  ".svc",
+  `.${clusterDomain}`,
+];

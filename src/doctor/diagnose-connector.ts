@@ -19,6 +19,7 @@ import {
   type LookupAddresses,
   statusConditions,
 } from "./check-connector.ts";
+import { checkWay } from "./check-egress.ts";
 import { checkRegistry } from "./check-registry.ts";
 import {
   checkCaSecret,
@@ -67,6 +68,7 @@ export async function diagnoseConnector(
     connectorFinding,
     ...conditions,
     ...(await addressFindings(options)),
+    ...checkWay(result.connector, options.installation.settings.egress),
     ...(await registryFindings(options, result.connector, document)),
     ...access,
   ];

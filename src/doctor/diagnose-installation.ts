@@ -1,8 +1,10 @@
 import { connectorApiVersion } from "../connector/connector.ts";
+import type { Credential } from "../connector/credential.ts";
 import { property } from "../connector/document.ts";
 import { caConfigMapName, keysSecretName } from "../connector/proxy-keys.ts";
 import { checkApiServer, checkDefinition, minorVersion } from "./check-api-server.ts";
 import { checkDriver } from "./check-driver.ts";
+import { checkEgress, egressCredential, egressLoginName } from "./check-egress.ts";
 import { checkCertificates, checkKeys, checkProxyService } from "./check-proxy.ts";
 import { checkPushRights, type ObservedRights } from "./check-push-rights.ts";
 import { checkSettings } from "./check-settings.ts";
@@ -55,6 +57,8 @@ export interface Installation {
   readonly settings: InstalledSettings;
   /** The Service of all proxies. */
   readonly proxyService: Observed;
+  /** The login at a company's proxy, as far as there is one that can be read. */
+  readonly egressLogin: Credential | undefined;
 }
 
 /** Checks everything that all connectors share. @returns one finding alone where the API server does not respond */
@@ -67,7 +71,11 @@ export async function diagnoseInstallation(
   if (apiServer.verdict === "failed") return { findings: [apiServer] };
   const observed = await observeInstallation(cluster, names);
   const settings = await readInstalledSettings(cluster, names.namespace, observed.daemonSet);
-  const { audience } = settings;
+  const { audience, egress } = settings;
+  const egressSecret: Observed =
+    egress.ok && egress.value !== undefined
+      ? await cluster.get(`/api/v1/namespaces/${names.namespace}/secrets/${egressLoginName}`)
+      : { state: "missing" };
   const ref = (name: string): { readonly namespace: string; readonly name: string } => ({
     namespace: names.namespace,
     name,
@@ -75,6 +83,7 @@ export async function diagnoseInstallation(
   return {
     settings,
     proxyService: observed.proxyService,
+    egressLogin: egressCredential(egressSecret),
     findings: [
       apiServer,
       checkDefinition(observed.definition, observed.discovered),
@@ -87,6 +96,7 @@ export async function diagnoseInstallation(
       checkKeys(observed.keys, observed.certificates, names.namespace),
       checkProxyService(observed.proxyService, observed.slices, ref(names.proxyService)),
       checkPushRights(await observeRights(cluster, settings), settings, names.namespace),
+      ...checkEgress(egress, egressSecret, names.namespace),
     ],
   };
 }

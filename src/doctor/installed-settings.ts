@@ -1,5 +1,7 @@
 import { listOf, property } from "../connector/document.ts";
+import { type EgressRules, readEgressVariables } from "../connector/egress-rules.ts";
 import type { DefaultPermission } from "../connector/platform.ts";
+import type { Checked } from "../connector/problem.ts";
 import type { ClusterReader, Observed } from "./cluster-reader.ts";
 
 /** The operator's settings (daemonset/settings.env), or their defaults where they can't be read. */
@@ -11,6 +13,8 @@ export interface InstalledSettings {
   readonly separatePush: boolean;
   readonly requireProxyVerb: boolean;
   readonly defaultPermission: DefaultPermission;
+  /** A company's proxy, by which registries are reached, or what is wrong with its settings. */
+  readonly egress: Checked<EgressRules | undefined>;
 }
 
 /** Reads the ConfigMap that the DaemonSet takes its environment from. */
@@ -24,10 +28,17 @@ export async function readInstalledSettings(
   const configMap = name === undefined ? undefined : await cluster.get(path);
   const texts = configMap?.state === "found" ? textsOf(configMap.value) : undefined;
   const text = (key: string): string | undefined => texts?.[key];
+  const clusterDomain = text("CLUSTER_DOMAIN") ?? "cluster.local";
+  const egressVariables = {
+    EGRESS_PROXY: text("EGRESS_PROXY"),
+    EGRESS_NO_PROXY: text("EGRESS_NO_PROXY"),
+    EGRESS_RESOLVES: text("EGRESS_RESOLVES"),
+  };
   return {
     texts,
     audience: text("AUDIENCE"),
-    clusterDomain: text("CLUSTER_DOMAIN") ?? "cluster.local",
+    clusterDomain,
+    egress: readEgressVariables(egressVariables, clusterDomain),
     separatePush: text("SEPARATE_PUSH") === "true",
     requireProxyVerb: text("REQUIRE_PROXY_VERB") === "true",
     defaultPermission: text("DEFAULT_PERMISSION") === "namespace" ? "namespace" : "none",

@@ -7,6 +7,7 @@ import { createMetrics } from "../metrics/metrics.ts";
 import { createProbe } from "../upstream/probe.ts";
 import { createUpstreams } from "../upstream/upstream.ts";
 import { connectToCluster } from "./cluster.ts";
+import { egressOf } from "./egress.ts";
 import { serveHealth } from "./health-server.ts";
 import { installedNames } from "./installed-names.ts";
 import { apiEndpoints, nearAddresses } from "./own-addresses.ts";
@@ -23,13 +24,15 @@ export async function startClusterController(
   environment: Environment,
   { log, droppedLines }: ProcessLog,
 ): Promise<Role> {
+  const egress = await egressOf(settings.egress);
   const cluster = await connectToCluster(environment, log);
   const metrics = createMetrics("controller", droppedLines);
   const apiServer = cluster.watchOne(apiEndpoints.collection, apiEndpoints.name);
-  const upstreams = createUpstreams(bodyTimeoutMs, undefined, undefined, {
+  const policy = {
     rules: settings.upstreams,
     nearAddresses: () => nearAddresses(settings, apiServer),
-  });
+  };
+  const upstreams = createUpstreams(bodyTimeoutMs, undefined, undefined, policy, egress);
   const logConcealed = (connector: Connector, error: unknown): void =>
     log("warning", "a registry at an internal address can't be reached", {
       connector: showRef(connector),

@@ -6,7 +6,11 @@ import { driverName } from "../csi/server.ts";
 import type { LookupAddresses } from "../doctor/check-connector.ts";
 import { createClusterReader } from "../doctor/cluster-reader.ts";
 import { diagnoseConnector } from "../doctor/diagnose-connector.ts";
-import { diagnoseInstallation, findInstallNamespace } from "../doctor/diagnose-installation.ts";
+import {
+  diagnoseInstallation,
+  findInstallNamespace,
+  type Installation,
+} from "../doctor/diagnose-installation.ts";
 import { type Diagnosis, diagnosisOf, type Section } from "../doctor/report.ts";
 import {
   type ApiAccess,
@@ -16,8 +20,10 @@ import {
 } from "../kube/api-access.ts";
 import { createApiClient } from "../kube/api-client.ts";
 import { createAccessReviewer } from "../kube/may-use.ts";
+import type { Egress } from "../upstream/egress.ts";
 import { createProbe } from "../upstream/probe.ts";
 import { createUpstreams } from "../upstream/upstream.ts";
+import { egressWithLogin } from "./egress.ts";
 import { installedNames } from "./installed-names.ts";
 
 /** A registry's response counts as cut after so long without a byte. */
@@ -80,7 +86,8 @@ export async function examine(
   const title = `Installation in namespace ${installNamespace}`;
   const shared = { title, findings: installation.findings };
   if (connector === undefined || !("settings" in installation)) return [shared];
-  const upstreams = createUpstreams(bodyTimeoutMs);
+  const egress = resolve === undefined ? undefined : await egressOfInstallation(installation);
+  const upstreams = createUpstreams(bodyTimeoutMs, undefined, undefined, undefined, egress);
   try {
     const findings = await diagnoseConnector({
       cluster,
@@ -98,4 +105,13 @@ export async function examine(
   } finally {
     upstreams.destroy();
   }
+}
+
+/** The way that the proxies of an installation take, where this process is in its cluster. */
+async function egressOfInstallation({
+  settings: { egress },
+  egressLogin,
+}: Installation): Promise<Egress | undefined> {
+  if (!egress.ok || egress.value === undefined) return undefined;
+  return egressWithLogin(egress.value, async () => egressLogin);
 }

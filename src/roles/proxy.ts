@@ -17,6 +17,7 @@ import { createMetrics } from "../metrics/metrics.ts";
 import { startProxy } from "../proxy/proxy.ts";
 import type { NearAddresses } from "../upstream/upstream-policy.ts";
 import { type ClusterConnection, connectToCluster } from "./cluster.ts";
+import { egressOf } from "./egress.ts";
 import { serveHealth } from "./health-server.ts";
 import { installedNames } from "./installed-names.ts";
 import { apiEndpoints, interfaceAddresses, nearAddresses } from "./own-addresses.ts";
@@ -47,6 +48,7 @@ export async function startClusterProxy(
   signal: AbortSignal,
 ): Promise<Role> {
   const { namespace, clusterDomain, audience } = settings;
+  const egress = await egressOf(settings.egress);
   const cluster = await connectToCluster(environment, log);
   const { client } = cluster;
   const now = Date.now;
@@ -115,6 +117,7 @@ export async function startClusterProxy(
     servesName: (name) => name === ownName || connectorOfHost(name) !== undefined,
     sealKeys: keys.sealKeys,
     tunnels: settings.tunnels,
+    egress,
     ownAddresses: () => {
       const { node, apiServer } = near();
       return [...interfaceAddresses(), ...node, ...apiServer.map(({ address }) => address)];

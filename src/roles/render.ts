@@ -1,8 +1,8 @@
-import { clusterNoProxy } from "../config/cluster-settings.ts";
 import { type ListenSetting, problem } from "../config/command-line.ts";
 import type { RenderSettings } from "../config/render-command.ts";
 import { namingTheOption } from "../config/volume-commands.ts";
 import { withBrackets } from "../connector/host-name.ts";
+import { clusterNoProxy } from "../connector/no-proxy.ts";
 import type { Checked } from "../connector/problem.ts";
 import { listenerHosts, type ProxyHostsOf, serviceHosts } from "../connector/proxy-address.ts";
 import type { VolumeContents } from "../connector/volume-contents.ts";

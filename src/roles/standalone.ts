@@ -23,6 +23,7 @@ import { createTokenSigner, createTokenVerifier } from "../standalone/tokens.ts"
 import { startVolumeKeeper, type VolumeKeeper } from "../standalone/volume-keeper.ts";
 import { createVolumeRecordStore } from "../standalone/volume-records.ts";
 import { version } from "../version.ts";
+import { egressOf } from "./egress.ts";
 import { bootId, processStart } from "./machine.ts";
 import { interfaceAddresses } from "./own-addresses.ts";
 import { createProxyObserver } from "./proxy-observer.ts";
@@ -59,6 +60,7 @@ type Undo = (graceMs: number) => Promise<unknown>;
 
 async function start(settings: StandaloneSettings, log: Log, undo: Undo[]): Promise<void> {
   await checkMountSupport(process.env.PATH ?? "");
+  const egress = await egressOf(settings.egress);
   const now = Date.now;
   const folder = await openConnectorFolder({ folder: settings.connectors, log });
   undo.push(() => folder.stop());
@@ -101,6 +103,7 @@ async function start(settings: StandaloneSettings, log: Log, undo: Undo[]): Prom
       name === "localhost" || settings.listen.some(({ host }) => host.toLowerCase() === name),
     sealKeys: () => [state.sealKey],
     tunnels: settings.tunnels,
+    egress,
     ownAddresses: interfaceAddresses,
     now,
     observer: createProxyObserver(log),

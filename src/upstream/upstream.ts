@@ -209,7 +209,7 @@ const contexts = new Map<string, WeakRef<SecureContext>>();
  * Makes a TLS context that trusts the system's and Node's own roots, and the connector's certificates. Some 300 of them
  * take 20 ms to read and 1 MiB to keep, so connectors that trust the same share a context.
  */
-function sharedContext(caCertificates: readonly string[]): SecureContext {
+export function sharedContext(caCertificates: readonly string[]): SecureContext {
   const key = caCertificates.join("");
   const shared = contexts.get(key)?.deref();
   if (shared !== undefined) return shared;

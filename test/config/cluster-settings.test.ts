@@ -5,6 +5,7 @@ import {
   readCsiSettings,
   readProxySettings,
 } from "../../src/config/cluster-settings.ts";
+import { isWithoutProxy } from "../../src/connector/no-proxy.ts";
 
 /** daemonset/settings.env, as a Pod gets it. */
 const shipped = Object.fromEntries(
@@ -75,6 +76,42 @@ describe("the settings of a role in a cluster", () => {
       nodeAddresses: ["192.0.2.7", "2001:db8::7"],
       apiServiceAddresses: ["10.96.0.1"],
     });
+  });
+
+  it("have a company's proxy, past which the cluster's own hosts are reached", () => {
+    const environment = {
+      ...shipped,
+      ...pod,
+      CLUSTER_DOMAIN: "kube.corp",
+      EGRESS_PROXY: "http://proxy.corp:3128",
+      EGRESS_NO_PROXY: "harbor.corp",
+      EGRESS_RESOLVES: "true",
+      EGRESS_LOGIN: "/etc/login",
+    };
+    for (const read of [readProxySettings(environment), readControllerSettings(environment)]) {
+      const egress = read.ok ? read.value.egress : undefined;
+      expect(egress).to.deep.include({ resolves: true, loginPath: "/etc/login" });
+      expect(egress?.proxy.origin).to.equal("http://proxy.corp:3128");
+      const hosts = ["c-x.team-a.svc.kube.corp", "c-x.team-a.svc", "harbor.corp", "x.corp"];
+      expect(hosts.map((host) => isWithoutProxy(egress?.noProxy ?? [], host, 443))).to.deep.equal([
+        true,
+        true,
+        true,
+        false,
+      ]);
+    }
+    const none = readProxySettings({ ...shipped, ...pod, EGRESS_LOGIN: "/etc/login" });
+    expect(none.ok && none.value.egress).to.equal(undefined);
+    const wrong = {
+      ...environment,
+      EGRESS_PROXY: "http://build:secret-word@proxy.corp:3128",
+      EGRESS_NO_PROXY: "a b!",
+    };
+    for (const read of [readProxySettings(wrong), readControllerSettings(wrong)]) {
+      const problems = read.ok ? [] : read.problems;
+      expect(problems.map(({ path }) => path)).to.have.members(["EGRESS_PROXY", "EGRESS_NO_PROXY"]);
+      expect(JSON.stringify(problems)).to.not.contain("secret-word");
+    }
   });
 
   it("close for connectors what they close for tunnels", () => {

@@ -9,6 +9,7 @@ import {
   commandNames,
   exitCodes,
 } from "../../src/config/help.ts";
+import { isWithoutProxy } from "../../src/connector/no-proxy.ts";
 
 describe("the command line of oci-connector", () => {
   const context = { workingDirectory: "/srv/job", group: 1000, environment: {} };
@@ -44,6 +45,7 @@ describe("the command line of oci-connector", () => {
         runFolder: "/run/oci-connector",
         listen: [{ scheme: "https", host: "127.0.0.1", port: 5443 }],
         tokenLifetimeSeconds: 4 * 3600,
+        egress: undefined,
         graceMs: 30_000,
         tunnels: { any: true, hosts: [], domains: [], networks: [], neverNetworks: [] },
       });
@@ -64,6 +66,7 @@ describe("the command line of oci-connector", () => {
         runFolder: "/srv/job/jobs",
         listen: [{ scheme: "http", host: "localhost", port: 80 }],
         tokenLifetimeSeconds: 5400,
+        egress: undefined,
         graceMs: 90_000,
         tunnels: {
           any: false,
@@ -73,6 +76,67 @@ describe("the command line of oci-connector", () => {
           hosts: [{ host: "github.com", port: 443 }],
         },
       });
+    });
+
+    it("takes a company's proxy, with a login that stands in a file", () => {
+      for (const name of ["standalone", "check"] as const) {
+        const before = name === "check" ? ["check", "c"] : ["standalone", "--connectors=c"];
+        const command = read(
+          ...before,
+          "--egress-proxy=https://Proxy.corp:3128/",
+          "--egress-no-proxy=harbor.corp,10.0.0.0/8",
+          "--egress-no-proxy=.test",
+          "--egress-login=login",
+          "--egress-resolves",
+        );
+        if (command.name !== name) throw new Error(command.name);
+        const { egress } = command.settings;
+        expect(egress).to.deep.include({ resolves: true, loginPath: "/srv/job/login" });
+        expect(egress?.proxy).to.deep.equal({
+          origin: "https://proxy.corp:3128",
+          host: "proxy.corp",
+          port: 3128,
+          isTls: true,
+        });
+        const direct = ["harbor.corp", "10.1.2.3", "a.test", "localhost", "example.com"];
+        expect(
+          direct.map((host) => isWithoutProxy(egress?.noProxy ?? [], host, 443)),
+        ).to.deep.equal([true, true, true, true, false]);
+      }
+    });
+
+    for (const address of [
+      "proxy.corp",
+      "http://proxy.corp",
+      "http://proxy.corp:0",
+      "http://proxy.corp:70000",
+      "socks5://proxy.corp:1080",
+      "http://proxy.corp:3128/path",
+      "http://[::1:3128",
+    ]) {
+      it(`refuses the company's proxy ${address}, and says why`, () => {
+        const { found, wanted } = wrong("standalone", "--connectors=c", "--egress-proxy", address);
+        expect(found).to.deep.equal([`--egress-proxy: "${address}"`]);
+        expect(wanted).to.contain("http://HOST:PORT");
+      });
+    }
+
+    it("refuses a login in the address of a company's proxy, without showing it", () => {
+      const address = "http://build:secret-word@proxy.corp:3128";
+      const { found, wanted } = wrong("standalone", "--connectors=c", "--egress-proxy", address);
+      expect(found).to.deep.equal(["--egress-proxy: an address with a login"]);
+      expect(wanted).to.contain("--egress-login").and.not.contain("secret-word");
+    });
+
+    it("refuses options about a company's proxy without its address", () => {
+      for (const option of ["--egress-login=f", "--egress-no-proxy=a", "--egress-resolves"]) {
+        expect(wrong("standalone", "--connectors=c", option).found).to.deep.equal([
+          "--egress-proxy: nothing",
+        ]);
+      }
+      expect(
+        wrong("check", "c", "--egress-proxy=p:1", "--egress-no-proxy=http://x").found,
+      ).to.deep.equal(['--egress-no-proxy: "http://x"']);
     });
 
     it("takes relative paths from where it is called", () => {
@@ -459,11 +523,11 @@ describe("the command line of oci-connector", () => {
   it("check takes one folder, from where it is called", () => {
     expect(read("check", "../etc")).to.deep.equal({
       name: "check",
-      settings: { folder: "/srv/etc", login: false, output: "text" },
+      settings: { folder: "/srv/etc", login: false, egress: undefined, output: "text" },
     });
     expect(read("check", "--login", "c", "--output=json")).to.deep.equal({
       name: "check",
-      settings: { folder: "/srv/job/c", login: true, output: "json" },
+      settings: { folder: "/srv/job/c", login: true, egress: undefined, output: "json" },
     });
     expect(wrong("check", "", "--login=yes").found).to.deep.equal(['--login: "yes"', 'DIR: [""]']);
   });

@@ -11,6 +11,7 @@ import {
   startFakeApiServer,
 } from "../kube/fake-api-server.ts";
 import { cleanup } from "../support/cleanup.ts";
+import { type EgressTestProxy, startEgressProxy } from "../support/egress-proxy.ts";
 import { type FakeRegistry, startFakeRegistry } from "../support/fake-registry.ts";
 import { runProgram, systemPath } from "../support/program.ts";
 import { searchSecrets } from "../support/secrets-search.ts";
@@ -764,6 +765,71 @@ describe("the doctor", function () {
       for (const part of says) expect(text).to.contain(part);
     });
   }
+
+  describe("with a company's proxy", () => {
+    let company: EgressTestProxy;
+    const setEgress = (more: Readonly<Record<string, string>>): void => {
+      const { data } = server.get("configmaps", "connectors-settings", system) as unknown as {
+        data: object;
+      };
+      change("configmaps", "connectors-settings", system, { data: { ...data, ...more } });
+    };
+    const putLogin = (username: string): void => {
+      const data = { username: toBase64(username), password: toBase64("company-secret-word") };
+      const metadata = { name: "connectors-egress-login", namespace: system };
+      server.put("secrets", { metadata, type: "Opaque", data } as FakeObject);
+    };
+    const toBase64 = (text: string): string => Buffer.from(text).toString("base64");
+    const of = (found: readonly Finding[], subject: string): Finding | undefined =>
+      found.find((finding) => finding.subject === subject);
+
+    beforeEach(async () => {
+      company = resources.add(await startEgressProxy());
+      company.login = "build:company-secret-word";
+      const other = await startFakeRegistry({
+        auth: "bearer",
+        hostname: "registry.localdomain.test",
+      });
+      resources.add(other);
+      server.put("connectors", connectorWith({ address: other.url }));
+      setEgress({ EGRESS_PROXY: `http://127.0.0.1:${company.port}`, EGRESS_RESOLVES: "true" });
+    });
+
+    it("asks the registry by it, with its login, and says so", async () => {
+      putLogin("build");
+      const found = await findings();
+      expect(of(found, "egress proxy")).to.deep.include({ verdict: "ok" });
+      expect(of(found, "egress proxy")?.found).to.contain(
+        `with the login in Secret ${system}/connectors-egress-login`,
+      );
+      expect(of(found, "way")?.found).to.contain(
+        `is reached by the egress proxy http://127.0.0.1:${company.port}`,
+      );
+      expect(of(found, "login")?.verdict, JSON.stringify(found)).to.equal("ok");
+      expect(company.requests.length).to.be.greaterThan(0);
+      expect(JSON.stringify(found)).to.not.contain("secret-word");
+    });
+
+    it("says that its login is missing, or can't be used", async () => {
+      const without = await findings();
+      expect(of(without, "egress proxy")?.found).to.contain("without a login: there is no Secret");
+      expect(of(without, "registry")?.found).to.contain("wants a login (407)");
+      putLogin("bu:ild");
+      const wrong = await findings();
+      expect(of(wrong, "egress proxy")?.verdict).to.equal("failed");
+      expect(of(wrong, "egress proxy")?.found).to.contain("username");
+      expect(JSON.stringify(wrong)).to.not.contain("secret-word");
+    });
+
+    it("says that a registry is reached directly, or that the settings are wrong", async () => {
+      setEgress({ EGRESS_NO_PROXY: ".localdomain.test" });
+      expect(of(await findings(), "way")?.found).to.contain("is reached directly");
+      setEgress({ EGRESS_PROXY: "proxy" });
+      const found = await findings();
+      expect(of(found, "egress proxy")?.verdict).to.equal("failed");
+      expect(of(found, "way")).to.equal(undefined);
+    });
+  });
 
   it("says that nobody answers, and asks nothing more", async () => {
     await server.goAway();
