@@ -31,8 +31,9 @@ export interface EgressOptions {
 /** Names that DNS does not know here are not looked up again for so long. */
 const unknownNameMs = 60_000;
 const maxUnknownNames = 1_000;
-/** A resolver that knows no names outside of its network may leave them without an answer. */
-const lookupTimeoutMs = 3_000;
+const lookupTimeoutMs = 10_000;
+/** The same where the proxy may know the name: a resolver may leave names outside of its network without an answer. */
+const shortLookupTimeoutMs = 3_000;
 
 /** Creates the way out by a company's proxy. @throws what the first reading of the login throws */
 export async function createEgress({
@@ -51,10 +52,11 @@ export async function createEgress({
     login: await createEgressLogin({ proxyName: origin, read: readLogin, now }),
   };
   const unknownNames = new LRUCache<string, true>({ max: maxUnknownNames, ttl: unknownNameMs });
+  const timeoutMs = resolves ? shortLookupTimeoutMs : lookupTimeoutMs;
   const find: FindAddresses = async (hostname, lookup) => {
     if (unknownNames.has(hostname)) return undefined;
     try {
-      return await inTime(lookupAll(lookup, hostname, {}));
+      return await inTime(lookupAll(lookup, hostname, {}), timeoutMs);
     } catch (cause) {
       if (!resolves) throw unknownName(hostname, cause);
       unknownNames.set(hostname, true);
@@ -68,15 +70,15 @@ export async function createEgress({
 }
 
 /** Rejects where a promise takes longer than a name's look-up should. */
-function inTime<T>(promise: Promise<T>): Promise<T> {
+function inTime<T>(promise: Promise<T>, timeoutMs: number): Promise<T> {
   return new Promise((resolve, reject) => {
-    const timer = setTimeout(() => reject(new Error("DNS does not answer")), lookupTimeoutMs);
+    const timer = setTimeout(() => reject(new Error("DNS does not answer")), timeoutMs);
     promise.then(resolve, reject).finally(() => clearTimeout(timer));
   });
 }
 
 function unknownName(hostname: string, cause: unknown): EgressError {
-  const message = `${hostname} is unknown to DNS here, so that its addresses can't be judged`;
+  const message = `DNS here has no address of ${hostname} that could be judged`;
   const advice =
     "where only the egress proxy knows such names, EGRESS_RESOLVES=true (--egress-resolves) has them judged by their names";
   return new EgressError("EGRESS_UNKNOWN_NAME", message, advice, { cause });

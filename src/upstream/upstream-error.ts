@@ -1,5 +1,5 @@
 import { AddressRefused } from "./address-guard.ts";
-import { EgressError } from "./http-client/egress-tunnel.ts";
+import { EgressError, type EgressErrorCode } from "./http-client/egress-tunnel.ts";
 import { type TlsFailure, tlsFailure } from "./tls-failure.ts";
 
 /**
@@ -152,13 +152,19 @@ export function unreachable(who: string, error: unknown, isConcealed = false): U
   return failed("ConnectionFailed", who, error, { why, detail: undefined });
 }
 
+const answersToConnect: ReadonlySet<EgressErrorCode> = new Set([
+  "EGRESS_REFUSED",
+  "EGRESS_SILENT",
+  "EGRESS_INVALID",
+]);
+
 /**
  * What a company's proxy says of a host tells whether the host is there. What is wrong between this process and the proxy
  * does not.
  */
 function egressFailure(who: string, error: EgressError, isConcealed: boolean): UpstreamError {
   const { code, message, advice, cause } = error;
-  if (isConcealed && (code === "EGRESS_REFUSED" || code === "EGRESS_SILENT")) {
+  if (isConcealed && answersToConnect.has(code)) {
     const options = { cause: error, detail: concealedDetail, isConcealed };
     return new UpstreamError("ConnectionFailed", `${who} can't be reached`, options);
   }

@@ -47,7 +47,7 @@ export interface EgressRoute {
  * - EGRESS_LOGIN: it wants another login than it was sent, or any
  * - EGRESS_REFUSED: it opens no tunnel to this host
  * - EGRESS_INVALID: its answer to CONNECT is none of HTTP
- * - EGRESS_UNKNOWN_NAME: the host can't be judged, since DNS does not know its name
+ * - EGRESS_UNKNOWN_NAME: the host can't be judged, since DNS has no address of it
  */
 export type EgressErrorCode =
   | "EGRESS_UNREACHABLE"
@@ -219,6 +219,7 @@ function untilSettled<T>(
       end();
       resolve(value);
     }, fail);
+    if (signal?.aborted) onAbort();
   });
 }
 

@@ -139,6 +139,7 @@ async function openConnection(
   const route = routeTo(hostname, port);
   if (route instanceof Error) throw route;
   const tls = {
+    host: hostname, // the certificate has to be for it, whoever the socket below leads to
     secureContext: secureContextFor(hostname),
     ...(isIP(hostname) === 0 ? { servername: hostname } : {}),
     ...(origin.session === undefined ? {} : { session: origin.session }),
