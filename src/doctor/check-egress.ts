@@ -45,8 +45,9 @@ const createLoginCommand = (namespace: string): string =>
   `kubectl delete secret ${egressLoginName} -n ${namespace} && kubectl create secret generic ${egressLoginName} -n ${namespace} ` +
   "--type=kubernetes.io/basic-auth --from-literal=username=… --from-file=password=…";
 
-/** The login at a company's proxy, as far as it can be read. */
-export function egressCredential(secret: Observed): Credential | undefined {
+/** The login at a company's proxy: undefined where there is none, or none that can be used; `unread` where the Secret can't be read. */
+export function egressCredential(secret: Observed): Credential | "unread" | undefined {
+  if (secret.state === "unknown") return "unread";
   const parsed = secret.state === "found" ? loginIn(secret.value) : undefined;
   return parsed?.ok ? parsed.value : undefined;
 }

@@ -14,7 +14,7 @@ export interface RegistryCheck {
   /** The conditions of the Connector, which say whether its login was refused. */
   readonly conditions: readonly StatusCondition[];
   readonly probe: Probe;
-  /** Whether this process is in the cluster, as the proxies are. */
+  /** Whether this process is in the cluster, and reaches registries as the proxies do. */
   readonly isInCluster: boolean;
   readonly signal: AbortSignal;
 }

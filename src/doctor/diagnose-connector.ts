@@ -40,7 +40,7 @@ export interface DiagnoseConnectorOptions {
   readonly mayUse: MayUse;
   readonly installNamespace: string;
   readonly proxyServiceName: string;
-  readonly installation: Pick<Installation, "settings" | "proxyService">;
+  readonly installation: Pick<Installation, "settings" | "proxyService" | "egressLogin">;
   readonly probe: Probe;
   /** Undefined outside of the cluster, where nobody knows its names. */
   readonly resolve: LookupAddresses | undefined;
@@ -147,7 +147,8 @@ async function registryFindings(
       caCertificates: authorities.flatMap(parseCertificates),
       clientCertificate: clientCertificateOf(certificate),
       conditions: statusConditions(document),
-      isInCluster: resolve !== undefined,
+      // Without the login of the proxies at a company's proxy, what is found is not what they find.
+      isInCluster: resolve !== undefined && options.installation.egressLogin !== "unread",
     })),
   ];
 }

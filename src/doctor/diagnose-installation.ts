@@ -57,8 +57,8 @@ export interface Installation {
   readonly settings: InstalledSettings;
   /** The Service of all proxies. */
   readonly proxyService: Observed;
-  /** The login at a company's proxy, as far as there is one that can be read. */
-  readonly egressLogin: Credential | undefined;
+  /** The login at a company's proxy; `unread` where its Secret can't be read. */
+  readonly egressLogin: Credential | "unread" | undefined;
 }
 
 /** Checks everything that all connectors share. @returns one finding alone where the API server does not respond */

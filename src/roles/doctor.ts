@@ -113,5 +113,7 @@ async function egressOfInstallation({
   egressLogin,
 }: Installation): Promise<Egress | undefined> {
   if (!egress.ok || egress.value === undefined) return undefined;
-  return egressWithLogin(egress.value, async () => egressLogin);
+  return egressWithLogin(egress.value, async () =>
+    egressLogin === "unread" ? undefined : egressLogin,
+  );
 }
