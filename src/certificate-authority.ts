@@ -59,8 +59,13 @@ export async function createAuthority(commonName: string, issuedAt: Date): Promi
  * Makes a key, and signs a server certificate of {@link leafLifetimeMs} for it.
  * @param name one DNS name or IP address (without brackets)
  * @param issuedAt the time at which it is made
+ * @param furtherNames names and addresses that it is for as well
  */
-export type IssueLeaf = (name: string, issuedAt: Date) => Promise<KeyPair>;
+export type IssueLeaf = (
+  name: string,
+  issuedAt: Date,
+  furtherNames?: readonly string[],
+) => Promise<KeyPair>;
 
 /**
  * Makes a function that signs leaves by an authority.
@@ -72,7 +77,7 @@ export type IssueLeaf = (name: string, issuedAt: Date) => Promise<KeyPair>;
 export async function createLeafIssuer(authority: KeyPair): Promise<IssueLeaf> {
   const issuer = new X509Certificate(authority.certificate);
   const signingKey = await importKey(authority.privateKey);
-  return async (name, issuedAt) => {
+  return async (name, issuedAt, furtherNames = []) => {
     const keys = await subtle.generateKey(algorithm, true, ["sign", "verify"]);
     const certificate = await X509CertificateGenerator.create({
       subject: `CN=${name.slice(0, 64)}`, // RFC 5280, ub-common-name; names are checked by the SAN
@@ -86,7 +91,9 @@ export async function createLeafIssuer(authority: KeyPair): Promise<IssueLeaf> {
         new BasicConstraintsExtension(false, undefined, true),
         new KeyUsagesExtension(KeyUsageFlags.digitalSignature, true),
         new ExtendedKeyUsageExtension([ExtendedKeyUsage.serverAuth]),
-        new SubjectAlternativeNameExtension([{ type: isIP(name) ? "ip" : "dns", value: name }]),
+        new SubjectAlternativeNameExtension(
+          [name, ...furtherNames].map((value) => ({ type: isIP(value) ? "ip" : "dns", value })),
+        ),
         await AuthorityKeyIdentifierExtension.create(issuer),
       ],
     });

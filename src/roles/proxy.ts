@@ -10,11 +10,14 @@ import { keysSecretName, openingKeys, parseProxyKeys } from "../connector/proxy-
 import { createConnectorFinder, createConnectorIndex } from "../kube/find-connector.ts";
 import { shareWait } from "../kube/lookup-cache.ts";
 import { createAccessReviewer } from "../kube/may-use.ts";
+import type { KubeObject } from "../kube/object-store.ts";
 import { createUpstreamSecretsReader } from "../kube/read-upstream-secrets.ts";
 import { createExpiredTokenVerifier, createTokenReviewer } from "../kube/verify-token.ts";
+import type { WatchedCache } from "../kube/watched-cache.ts";
 import type { Log } from "../log.ts";
 import { createMetrics } from "../metrics/metrics.ts";
 import { startProxy } from "../proxy/proxy.ts";
+import type { CertificateAddresses } from "../proxy/server/listener.ts";
 import type { NearAddresses } from "../upstream/upstream-policy.ts";
 import { type ClusterConnection, connectToCluster } from "./cluster.ts";
 import { egressOf } from "./egress.ts";
@@ -23,6 +26,7 @@ import { installedNames } from "./installed-names.ts";
 import { apiEndpoints, interfaceAddresses, nearAddresses } from "./own-addresses.ts";
 import type { ProcessLog } from "./process-log.ts";
 import { createProxyObserver } from "./proxy-observer.ts";
+import { clusterAddresses, servicesPath } from "./proxy-service.ts";
 import type { Role } from "./role.ts";
 
 const healthPort = 9809;
@@ -77,11 +81,21 @@ export async function startClusterProxy(
   const tokenReviews = { client, now, onLookup: token, onReject: () => rejected("token") };
   const connectorOfHost = (host: string): ConnectorRef | undefined =>
     connectorOfServiceHost(host, clusterDomain);
+  const isMirror = settings.imageHosts.size > 0;
+  const service = isMirror
+    ? cluster.watchOne(servicesPath(namespace), installedNames.proxyService)
+    : undefined;
   const ownName = `${installedNames.proxyService}.${namespace}.svc.${clusterDomain}`;
   const proxy = await startProxy({
     listen: [
       { scheme: "http", host: "::", port: httpPort },
-      { scheme: "https", host: "::", port: httpsPort, certificateName: ownName },
+      {
+        scheme: "https",
+        host: "::",
+        port: httpsPort,
+        certificateName: ownName,
+        certificateAddresses: service && nodesAddresses(service),
+      },
     ],
     findConnector,
     aroundRequest: shareWait,
@@ -123,21 +137,20 @@ export async function startClusterProxy(
       return [...interfaceAddresses(), ...node, ...apiServer.map(({ address }) => address)];
     },
     upstreamPolicy: { rules: settings.upstreams, nearAddresses: near },
-    mirror:
-      settings.imageHosts.size === 0
-        ? undefined
-        : {
-            verifyImageToken: createTokenReviewer({
-              ...tokenReviews,
-              audience: imagesAudience,
-              otherAudience: audience,
-              advice: "the kubelet sends one of the Pod's ServiceAccount",
-              mayBeForeign: true,
-            }),
-            connectorsAt,
-            imageHosts: settings.imageHosts,
-            withoutConnector: settings.imagesWithoutConnector,
-          },
+    mirror: !isMirror
+      ? undefined
+      : {
+          verifyImageToken: createTokenReviewer({
+            ...tokenReviews,
+            audience: imagesAudience,
+            otherAudience: audience,
+            advice: "the kubelet sends one of the Pod's ServiceAccount",
+            mayBeForeign: true,
+          }),
+          connectorsAt,
+          imageHosts: settings.imageHosts,
+          withoutConnector: settings.imagesWithoutConnector,
+        },
     now,
     observer: createProxyObserver(log, metrics.proxy),
     log,
@@ -153,6 +166,15 @@ export async function startClusterProxy(
     },
   };
 }
+
+/**
+ * The addresses by which container runtimes reach the proxy, who know no names of the cluster: those of the proxy's
+ * Service, and the node's own where a port of the host leads to the proxy.
+ */
+const nodesAddresses = (service: WatchedCache<KubeObject>): CertificateAddresses => ({
+  current: () => [...service.list().flatMap(clusterAddresses), "127.0.0.1", "::1"],
+  onChange: (listener) => service.onChange(listener),
+});
 
 /** Waits until no new connection has come for {@link quietMs}, {@link maxDrainMs} at most. */
 async function drain(lastConnectionAt: () => number): Promise<void> {

@@ -31,6 +31,15 @@ export interface ListenAddress {
   readonly port: number;
   /** The name in the certificate for clients that send no SNI; `host` by default. */
   readonly certificateName?: string;
+  /** The IP addresses in that certificate: whoever connects to one sends no SNI, and looks for the address. */
+  readonly certificateAddresses?: CertificateAddresses | undefined;
+}
+
+/** IP addresses by which clients reach a listener, which may change while it serves. */
+export interface CertificateAddresses {
+  current(): readonly string[];
+  /** Calls a listener after each change, until the function that it returns is called. */
+  onChange(listener: () => void): () => void;
 }
 
 /** A server that listens. */
@@ -78,7 +87,7 @@ export interface ListenOptions {
  * @throws the socket's error where the address can't be had
  */
 export async function listen(
-  { scheme, host, port, certificateName = host }: ListenAddress,
+  { scheme, host, port, certificateName = host, certificateAddresses }: ListenAddress,
   {
     handler,
     onConnect,
@@ -91,7 +100,7 @@ export async function listen(
   const server =
     scheme === "http"
       ? createServer(serverOptions)
-      : await createTlsServer(certificateName, certificates);
+      : await createTlsServer(certificateName, certificateAddresses, certificates);
   const limits = { ...defaultConnectionLimits, ...connectionLimits };
   const shares = limitConnections(server, limits, onShed);
   const connections = createConnectionTracker(server, {
@@ -137,12 +146,16 @@ export function attachHandler(
 
 /**
  * A server whose certificate follows the SNI. Clients that connect to an IP address send none (RFC 6066, section 3); they
- * get a certificate for `ownName`, renewed every hour.
+ * get a certificate for `ownName` and its addresses, renewed every hour and when these change.
  */
-async function createTlsServer(ownName: string, certificates: ServerCertificates): Promise<Server> {
+async function createTlsServer(
+  ownName: string,
+  addresses: CertificateAddresses | undefined,
+  certificates: ServerCertificates,
+): Promise<Server> {
   /** Setting a new pair resets what else a context has, so each has it all. */
   const issueOwn = async (): Promise<SecureContextOptions> => {
-    const { certificate, privateKey } = await certificates.issueFor(ownName);
+    const { certificate, privateKey } = await certificates.issueFor(ownName, addresses?.current());
     return { cert: certificate, key: privateKey, ...tlsOptions };
   };
   const server = createHttpsServer({
@@ -160,13 +173,18 @@ async function createTlsServer(ownName: string, certificates: ServerCertificates
   });
   respondToPlainHttp(server);
   server.once("listening", () => {
-    const renewal = setInterval(() => {
+    const renew = (): void => {
       issueOwn().then(
         (pair) => server.setSecureContext(pair),
         () => undefined, // the one in use is good for as long again
       );
-    }, renewalIntervalMs).unref();
-    server.once("close", () => clearInterval(renewal));
+    };
+    const renewal = setInterval(renew, renewalIntervalMs).unref();
+    const unsubscribe = addresses?.onChange(renew);
+    server.once("close", () => {
+      clearInterval(renewal);
+      unsubscribe?.();
+    });
   });
   return server;
 }

@@ -20,8 +20,8 @@ export interface ServerCertificates {
    *   a part of those that are kept may be theirs.
    */
   contextFor(name: string, asker: string): Promise<SecureContext | undefined>;
-  /** Issues a new certificate for a host, whatever its name. */
-  issueFor(host: string): Promise<KeyPair>;
+  /** Issues a new certificate for a host, whatever its name, and for addresses by which clients reach it. */
+  issueFor(host: string, addresses?: readonly string[]): Promise<KeyPair>;
 }
 
 /**
@@ -87,7 +87,7 @@ export function createServerCertificates(options: ServerCertificatesOptions): Se
     });
   };
   return {
-    issueFor: (host) => leafIssuer()(host, new Date(now())),
+    issueFor: (host, addresses) => leafIssuer()(host, new Date(now()), addresses),
     async contextFor(servername, asker) {
       const name = servername.toLowerCase();
       if (!servesName(name)) return undefined;

@@ -4,6 +4,7 @@ import { PassThrough } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
 import {
   type ConnectionOptions,
+  checkServerIdentity as checkTlsIdentity,
   connect as connectTls,
   type PeerCertificate,
   type TLSSocket,
@@ -151,6 +152,40 @@ describe("a listener of the proxy", function () {
     it("has one for the address that it listens on, for clients that send no name", async () => {
       const { certificate } = await handshake({});
       expect(certificate.subjectaltname).to.equal("IP Address:127.0.0.1");
+    });
+
+    it("has one for all addresses by which it is reached, and another when these change", async () => {
+      let addresses = ["10.96.0.7"];
+      let changed = (): void => undefined;
+      const certificateAddresses = {
+        current: () => addresses,
+        onChange(listener: () => void) {
+          changed = listener;
+          return () => undefined;
+        },
+      };
+      const certificateName = "connectors-proxy.connectors-system.svc.cluster.local";
+      proxy = resources.add(
+        await startTestProxy({
+          listen: [
+            { scheme: "http", host: "127.0.0.1", port: 0 },
+            { scheme: "https", host: "127.0.0.1", port: 0, certificateName, certificateAddresses },
+          ],
+        }),
+      );
+      const namesFor = async (address: string): Promise<string | undefined> => {
+        const checkServerIdentity = (_: string, peer: PeerCertificate): Error | undefined =>
+          checkTlsIdentity(address, peer);
+        return (await handshake({ checkServerIdentity })).certificate.subjectaltname;
+      };
+      expect(await namesFor("10.96.0.7")).to.equal(`DNS:${certificateName}, IP Address:10.96.0.7`);
+      addresses = ["10.96.0.8", "fd00::8"];
+      changed();
+      await eventually(
+        () => namesFor("10.96.0.8").catch(() => undefined),
+        () => "the certificate keeps the old address",
+      );
+      expect(await namesFor("fd00::8")).to.contain(certificateName);
     });
 
     it("has none for any other name", async () => {
