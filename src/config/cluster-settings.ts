@@ -134,7 +134,7 @@ export function readProxySettings(environment: Environment): Checked<ProxySettin
 }
 
 /** All problems, each once: two settings may have read the same variable. */
-function problemsOf(...checked: readonly Checked<unknown>[]): readonly Problem[] {
+export function problemsOf(...checked: readonly Checked<unknown>[]): readonly Problem[] {
   const problems = checked.flatMap((read) => (read.ok ? [] : read.problems));
   const isFirst = ({ path, found }: Problem, index: number): boolean =>
     problems.findIndex((other) => other.path === path && other.found === found) === index;
@@ -180,8 +180,10 @@ const isGrace = (text: string): boolean =>
   (parseGoDurationSeconds(text) ?? Number.POSITIVE_INFINITY) <= maxGraceSeconds;
 const graceRule = "a duration up to 24h, such as 4h";
 
-const absolutePath = /^(\/[A-Za-z0-9_.-]+)+$/;
-const pathRule = "an absolute path";
+/** A path as settings have it. */
+export const absolutePath: RegExp = /^(\/[A-Za-z0-9_.-]+)+$/;
+/** What is wanted of a path, for messages. */
+export const pathRule = "an absolute path";
 /** A DNS name in lower case: RFC 1123, as Kubernetes reads it. */
 export const dnsSubdomain: RegExp = /^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$/;
 /** What is wanted of a cluster's domain, for messages. */
@@ -190,7 +192,7 @@ export const domainRule = "the cluster's DNS domain, such as cluster.local";
 const noProxyList = /^[A-Za-z0-9.:/,[\]*_-]*$/;
 
 /** Reads one environment variable. What is wrong with it is remembered, and an empty text returned. */
-type ReadVariable = (
+export type ReadVariable = (
   name: string,
   rule: RegExp | ((text: string) => boolean),
   wanted: string,
@@ -214,7 +216,8 @@ const readImagesWithoutConnector = (read: ReadVariable): "refuse" | "anonymous" 
 const isVolumesAudience = (text: string): boolean =>
   /^[A-Za-z0-9:/._-]+$/.test(text) && text !== imagesAudience;
 
-function clusterSettings(read: ReadVariable): ClusterSettings {
+/** Reads the settings that every role has. */
+export function clusterSettings(read: ReadVariable): ClusterSettings {
   return {
     namespace: read("POD_NAMESPACE", isNamespace, namespaceRule),
     audience: read(
@@ -227,7 +230,7 @@ function clusterSettings(read: ReadVariable): ClusterSettings {
 }
 
 /** Reads all variables, so that one message names every value that is wrong. */
-function readSettings<T>(
+export function readSettings<T>(
   environment: Environment,
   settings: (read: ReadVariable) => T,
 ): Checked<T> {

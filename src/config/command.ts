@@ -23,6 +23,7 @@ import {
 import { type DoctorSettings, readDoctor } from "./doctor-command.ts";
 import { egressOptions, egressSwitches, readEgressOptions } from "./egress-options.ts";
 import { type CommandName, commandNames, isCommandName } from "./help.ts";
+import { type NodeImagesSettings, readNodeImagesSettings } from "./node-images-settings.ts";
 import { type RenderSettings, readRender } from "./render-command.ts";
 import {
   defaultState,
@@ -73,6 +74,7 @@ export type Command =
   | { readonly name: "csi"; readonly settings: CsiSettings }
   | { readonly name: "proxy"; readonly settings: ProxySettings }
   | { readonly name: "controller"; readonly settings: ControllerSettings }
+  | { readonly name: "node-images"; readonly settings: NodeImagesSettings }
   /** Without a topic it prints the list of commands. */
   | { readonly name: "help"; readonly topic: CommandName | undefined }
   | { readonly name: "version" };
@@ -120,6 +122,8 @@ export function readCommand(
       return readRole(name, args, readProxySettings(context.environment));
     case "controller":
       return readRole(name, args, readControllerSettings(context.environment));
+    case "node-images":
+      return readRole(name, args, readNodeImagesSettings(context.environment));
     case "version":
       return withoutArguments(args, { name });
   }

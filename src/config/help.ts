@@ -37,6 +37,7 @@ const summaries = {
   csi: "the role that mounts volumes on a node of a cluster",
   proxy: "the role that passes the registry requests of a cluster's Pods on",
   controller: "the role that keeps a cluster's Connectors in order",
+  "node-images": "the role that has a node pull its Pods' images through the proxy",
   help: "print this list, or the help of one command",
   version: "print the version",
 } as const;
@@ -227,6 +228,15 @@ example:
     "POD_NAMESPACE, POD_NAME, AUDIENCE, CLUSTER_DOMAIN, EGRESS_PROXY, EGRESS_NO_PROXY,",
     "EGRESS_RESOLVES, EGRESS_LOGIN",
   ]),
+  "node-images": clusterRole(
+    "node-images",
+    "Has a node pull the images of its Pods through the proxy.",
+    [
+      "POD_NAMESPACE, NODE_NAME, AUDIENCE, CLUSTER_DOMAIN, NODE_IMAGE_HOSTS, NODE_IMAGES,",
+      "NODE_IMAGES_PROXY, NODE_CERTS, NODE_PROVIDER_BIN, NODE_PROVIDER_FOLDER, NODE_PROVIDER_FILE,",
+      "NODE_MOUNTS, RESTART_KUBELET",
+    ],
+  ),
   help: `usage: oci-connector help [COMMAND]
 
 Prints the list of commands, or the help of one. "oci-connector COMMAND --help" and -h do the same.

@@ -4,6 +4,18 @@ import { parseRegistryAddress } from "./registry-address.ts";
 /** The audience of the tokens with which container runtimes pull the images of Pods. It opens the proxy's mirror and nothing else. */
 export const imagesAudience = "connectors-images";
 
+/** The namespace whose connectors may be used from all others. */
+export const sharedNamespace = "kube-public";
+
+/** The annotation of a ServiceAccount that names the connector for its images: `[<namespace>/]<name>`. */
+export const connectorAnnotation = "connectors.cpaas.io/connector";
+
+/**
+ * What the user of a login begins with where the ServiceAccount has that annotation, whose value stands behind it. The
+ * kubelet tells its credential provider the annotation, and so nobody has to read ServiceAccounts.
+ */
+export const annotatedUser = "connector=";
+
 /**
  * The registries whose images nodes pull through the proxy, by their part of an image's name: `harbor.example.com:8443`,
  * and `*.example.com` for every host one label below a domain. The kubelet's `matchImages` reads them in the same way.

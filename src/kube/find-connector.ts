@@ -14,8 +14,14 @@ import { oversizeProblem } from "./object-bounds.ts";
 import type { KubeObject } from "./object-store.ts";
 import type { WatchedCache } from "./watched-cache.ts";
 
+const apiPath = "/apis/connectors.alauda.io/v1alpha1";
+
 /** Path of the collection with the Connectors of all namespaces. */
-export const connectorsPath = "/apis/connectors.alauda.io/v1alpha1/connectors";
+export const connectorsPath: string = `${apiPath}/connectors`;
+
+/** Path of the collection with the Connectors of one namespace. */
+export const connectorsPathIn = (namespace: string): string =>
+  `${apiPath}/namespaces/${namespace}/connectors`;
 
 /**
  * Creates a function that finds connectors in a cache of all Connectors. It throws Unavailable until the cache has its

@@ -8,13 +8,14 @@ export interface Metrics {
   readonly proxy: ProxyMetrics;
   readonly csi: CsiMetrics;
   readonly controller: ControllerMetrics;
+  readonly nodeImages: NodeImagesMetrics;
   readonly api: ApiMetrics;
   /** The Content-Type and the body of the response to a scrape. */
   scrape(): Promise<readonly [type: string, body: string]>;
 }
 
 /** A role that has metrics. */
-export type MeteredRole = "proxy" | "csi" | "controller";
+export type MeteredRole = "proxy" | "csi" | "controller" | "node-images";
 
 /**
  * Creates the metrics of the role that runs in this process, and of the process itself.
@@ -36,6 +37,7 @@ export function createMetrics(
     proxy: createProxyMetrics(registersOf("proxy")),
     csi: createCsiMetrics(registersOf("csi")),
     controller: createControllerMetrics(registersOf("controller")),
+    nodeImages: createNodeImagesMetrics(registersOf("node-images")),
     api: createApiMetrics(registersOf("proxy", "csi")),
     scrape: async () => [registry.contentType, await registry.metrics()],
   };
@@ -179,6 +181,21 @@ export interface ControllerMetrics {
   conditions(connector: string, conditions: ReadonlyMap<string, string>): void;
   /** Removes the conditions of a connector that is gone. */
   forget(connector: string): void;
+}
+
+/** Counts what a node was told of images. */
+export interface NodeImagesMetrics {
+  /** Sets how many registries have a `hosts.toml` of somebody else, or are too many. */
+  skipped(count: number): void;
+}
+
+function createNodeImagesMetrics(registers: Registry[]): NodeImagesMetrics {
+  const skipped = new Gauge({
+    name: "oci_connector_node_images_skipped_registries",
+    help: "Registries whose images this node does not pull through the proxy, though it should.",
+    registers,
+  });
+  return { skipped: (count) => skipped.set(count) };
 }
 
 function createControllerMetrics(registers: Registry[]): ControllerMetrics {

@@ -5,7 +5,7 @@ import {
   serviceAccountFolder,
 } from "../kube/api-access.ts";
 import { type ApiClient, createApiClient } from "../kube/api-client.ts";
-import { connectorsPath } from "../kube/find-connector.ts";
+import { connectorsPath, connectorsPathIn } from "../kube/find-connector.ts";
 import { specOnly, tenantBounds } from "../kube/object-bounds.ts";
 import type { KubeObject } from "../kube/object-store.ts";
 import { createWatchedCache, type WatchedCache } from "../kube/watched-cache.ts";
@@ -14,8 +14,10 @@ import type { Log } from "../log.ts";
 /** The connection of a role to its cluster: a client, and caches of what the role needs. */
 export interface ClusterConnection {
   readonly client: ApiClient;
-  /** Watches all Connectors, of which nobody but the controller reads more than the spec. */
-  watchConnectors(): WatchedCache<KubeObject>;
+  /**
+   * Watches all Connectors, or those of one namespace. Nobody but the controller reads more of them than the spec.
+   */
+  watchConnectors(namespace?: string): WatchedCache<KubeObject>;
   /** Watches one object of a collection. */
   watchOne<T extends KubeObject>(collection: string, name: string): WatchedCache<T>;
   /** Ends all watches. */
@@ -41,10 +43,10 @@ export async function connectToCluster(
   const options = { client, log, signal: abort.signal, random: Math.random };
   return {
     client,
-    watchConnectors: () =>
+    watchConnectors: (namespace) =>
       createWatchedCache<KubeObject>({
         ...options,
-        path: connectorsPath,
+        path: namespace === undefined ? connectorsPath : connectorsPathIn(namespace),
         bounds: tenantBounds,
         keep: specOnly,
       }),

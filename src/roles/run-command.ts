@@ -109,6 +109,12 @@ async function run(command: Command): Promise<void> {
         (await import("./proxy.ts")).startClusterProxy(settings, process.env, processLog, signal),
       );
     }
+    case "node-images": {
+      const { settings } = command;
+      return runRole(async (processLog) =>
+        (await import("./node-images.ts")).startNodeImages(settings, process.env, processLog),
+      );
+    }
     case "controller": {
       const { settings } = command;
       return runRole(async (processLog) =>

@@ -594,7 +594,7 @@ describe("the command line of oci-connector", () => {
     });
     expect(read("unmount", "--", "-h")).to.have.nested.property("settings.target", "/srv/job/-h");
     expect(wrong("start", "--help=no").wanted).to.equal(
-      "one of standalone, mount, run, unmount, volumes, render, check, doctor, csi, proxy, controller, help, version",
+      "one of standalone, mount, run, unmount, volumes, render, check, doctor, csi, proxy, controller, node-images, help, version",
     );
     expect(wrong("help", "mount", "unmount").found).to.deep.equal(['argument: "unmount"']);
   });

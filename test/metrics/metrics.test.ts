@@ -8,7 +8,7 @@ import {
   type Metrics,
 } from "../../src/metrics/metrics.ts";
 
-const roles: readonly MeteredRole[] = ["proxy", "csi", "controller"];
+const roles: readonly MeteredRole[] = ["proxy", "csi", "controller", "node-images"];
 
 const request = {
   connector: "team-a/harbor",
@@ -25,7 +25,7 @@ const droppedLines = (): readonly DroppedLines[] => [
 ];
 
 /** Counts something in each metric there is. */
-function touch({ proxy, csi, controller, api }: Metrics): void {
+function touch({ proxy, csi, controller, nodeImages, api }: Metrics): void {
   proxy.requestStarted();
   proxy.requestEnded(request);
   proxy.tokenNeeded("team-a/harbor", "fetched");
@@ -34,6 +34,7 @@ function touch({ proxy, csi, controller, api }: Metrics): void {
   csi.volumes(3);
   controller.reconciled("ready", 0.1);
   controller.conditions("team-a/harbor", new Map([["Ready", "True"]]));
+  nodeImages.skipped(1);
   api.token("asked");
   api.access("cached");
   api.secret("stale");

@@ -1,13 +1,11 @@
 /** Chooses the connector by which a Pod's image is pulled. */
 import { parseConnectorRef, showRef } from "../../connector/connector-ref.ts";
+import { connectorAnnotation, sharedNamespace } from "../../connector/image-hosts.ts";
 import type { ConnectorPlace, ConnectorsAt, Identity, Result } from "../../connector/platform.ts";
 import type { RegistryAddress } from "../../connector/registry-address.ts";
 import type { AdmissionOptions } from "../admission.ts";
 import { denied } from "../registry-error.ts";
-import { connectorAnnotation, type ImageLogin } from "./image-login.ts";
-
-/** The namespace whose connectors may be used from all others. */
-export const sharedNamespace = "kube-public";
+import type { ImageLogin } from "./image-login.ts";
 
 /** So many connectors of a namespace are compared for an image; the right to use each one is asked for. */
 const maxPlaces = 16;

@@ -1,5 +1,6 @@
 /** Who pulls an image: the ServiceAccount of the Pod, whose token a container runtime sends. */
 import type { IncomingMessage } from "node:http";
+import { annotatedUser } from "../../connector/image-hosts.ts";
 import {
   type Identity,
   serviceAccountNamespace,
@@ -17,16 +18,6 @@ export interface ImageLogin {
   /** The ServiceAccount's annotation `connectors.cpaas.io/connector`; undefined where it has none. */
   readonly annotation: string | undefined;
 }
-
-/** The annotation of a ServiceAccount that names the connector for its images: `[<namespace>/]<name>`. */
-export const connectorAnnotation = "connectors.cpaas.io/connector";
-
-/**
- * What the user of a login begins with where the ServiceAccount has that annotation, whose value stands behind it. The
- * kubelet tells its credential provider the annotation, and so nobody has to read ServiceAccounts. Whoever holds the
- * token may name any connector here: it is used only where the ServiceAccount may use it.
- */
-const annotated = "connector=";
 
 /**
  * Verifies the login of a container runtime. One for the registry itself may come in its place, since a kubelet tries the
@@ -49,8 +40,9 @@ export async function verifyImageLogin(
   if (namespace === undefined) {
     throw denied(`images are pulled by ServiceAccounts, and ${identity.user} is none`);
   }
-  const isAnnotated = login.user.startsWith(annotated);
-  const annotation = isAnnotated ? login.user.slice(annotated.length) : undefined;
+  // Whoever holds the token may name any connector here: it is used only where the ServiceAccount may use it.
+  const isAnnotated = login.user.startsWith(annotatedUser);
+  const annotation = isAnnotated ? login.user.slice(annotatedUser.length) : undefined;
   return { identity, namespace, annotation };
 }
 

@@ -2,7 +2,7 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Connector } from "../../connector/connector.ts";
 import { showRef } from "../../connector/connector-ref.ts";
-import { type ImageHosts, isImageHost } from "../../connector/image-hosts.ts";
+import { type ImageHosts, isImageHost, sharedNamespace } from "../../connector/image-hosts.ts";
 import type { ConnectorPlace, ConnectorsAt, VerifyToken } from "../../connector/platform.ts";
 import { parseRegistryAddress, type RegistryAddress } from "../../connector/registry-address.ts";
 import type { Upstreams } from "../../upstream/upstream.ts";
@@ -19,12 +19,7 @@ import { checkHead } from "../request/request-head.ts";
 import type { RepositoryTarget } from "../request/request-target.ts";
 import type { ReportDraft } from "../request-report.ts";
 import { noteIdentity } from "../server/connection-limits.ts";
-import {
-  chooseConnector,
-  repositoryBelow,
-  sharedNamespace,
-  type WantedImage,
-} from "./connector-choice.ts";
+import { chooseConnector, repositoryBelow, type WantedImage } from "./connector-choice.ts";
 import { type ImageLogin, verifyImageLogin } from "./image-login.ts";
 
 /** What the mirror asks of its surroundings, and what the operator allows. */
