@@ -15,6 +15,16 @@ export interface WorkerOptions {
   readonly controlPlane: ControlPlane;
 }
 
+/**
+ * Where containerd and the kubelet look for what is said of images. They are below /var/lib, of which each node has its own.
+ * As on a node of a vendor, the kubelet has a credential provider of somebody else.
+ */
+export const imageFolders = {
+  certs: "/var/lib/node-images/certs.d",
+  providerBin: "/var/lib/node-images/bin",
+  providerConfig: "/var/lib/node-images/config.d",
+} as const;
+
 /** Starts containerd, kubelet and kube-proxy, and waits until the node is Ready. */
 export async function startWorker(options: WorkerOptions): Promise<void> {
   const { node, bin, controlPlane } = options;
@@ -36,6 +46,8 @@ export async function startWorker(options: WorkerOptions): Promise<void> {
     ...common,
     `--config=${file("kubelet.yaml")}`,
     `--node-ip=${options.address}`,
+    `--image-credential-provider-bin-dir=${imageFolders.providerBin}`,
+    `--image-credential-provider-config=${imageFolders.providerConfig}`,
   ]);
   // nf_conntrack_max can't be written in a namespace; kube-proxy ends where it can't write it.
   await startProgram(place, "kube-proxy", [
@@ -83,6 +95,18 @@ mkdir -p /var/lib/kubelet
 mount --bind kubelet /var/lib/kubelet
 mount --make-private /var/lib/kubelet
 mount --make-shared /var/lib/kubelet
+mkdir -p ${imageFolders.certs} ${imageFolders.providerBin} ${imageFolders.providerConfig}
+printf '#!/bin/sh\nexit 1\n' > ${imageFolders.providerBin}/vendor-provider
+chmod +x ${imageFolders.providerBin}/vendor-provider
+cat > ${imageFolders.providerConfig}/vendor.yaml <<END
+apiVersion: kubelet.config.k8s.io/v1
+kind: CredentialProviderConfig
+providers:
+- name: vendor-provider # of nobody's registry
+  matchImages: [vendor.invalid]
+  defaultCacheDuration: 1h
+  apiVersion: credentialprovider.kubelet.k8s.io/v1
+END
 echo 1 > /proc/sys/net/ipv4/ip_forward`;
   await runCommand([...place.prefix, "bash", "-euc", script]);
 }
@@ -101,6 +125,8 @@ address = "${file("containerd.sock")}"
 [plugins."io.containerd.grpc.v1.cri"]
 sandbox_image = "localhost/pause:1"
 restrict_oom_score_adj = true
+[plugins."io.containerd.grpc.v1.cri".registry]
+config_path = "${imageFolders.certs}"
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
 runtime_type = "io.containerd.runc.v2"
 [plugins."io.containerd.grpc.v1.cri".cni]
