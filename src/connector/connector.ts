@@ -22,6 +22,8 @@ export interface Connector extends ConnectorRef {
   /** Differs between two connectors of one name that were made one after the other. */
   readonly uid: string;
   readonly address: RegistryAddress;
+  /** The address in `spec.address`, where `address` is one of the further ones: a login is chosen by it. */
+  readonly mainAddress?: RegistryAddress;
   /** Further addresses that carry the same credentials in forward mode. */
   readonly addressExtensions: readonly RegistryAddress[];
   /** The Secret with the registry's user and password, in the connector's own namespace; without it the registry is used anonymously. */
@@ -45,6 +47,10 @@ export interface Connector extends ConnectorRef {
   /** What works for now, and what the next release refuses. Absent where there is nothing of the kind. */
   readonly deprecated?: readonly Problem[];
 }
+
+/** The address by which the login of a connector is chosen, where its Secret has several. */
+export const loginAddressOf = ({ address, mainAddress = address }: Connector): RegistryAddress =>
+  mainAddress;
 
 /** The `apiVersion` of a Connector document. */
 export const connectorApiVersion = "connectors.alauda.io/v1alpha1";

@@ -1,33 +1,65 @@
 import { isUtf8 } from "node:buffer";
 import { createPrivateKey, type KeyObject, X509Certificate } from "node:crypto";
 import { createSecureContext } from "node:tls";
+import { findDockerAuth } from "./docker-auths.ts";
 import { property } from "./document.ts";
 import { type Checked, type Problem, show } from "./problem.ts";
+import type { RegistryAddress } from "./registry-address.ts";
 
 /** The user and the password for a registry. They never reach a log or an error. */
 export interface Credential {
   readonly username: string;
   readonly password: string;
+  /**
+   * What the password is, where it is none: an identity token, which the registry's token server takes as an OAuth 2.0
+   * refresh token, and nobody takes with Basic.
+   */
+  readonly kind?: "identityToken";
 }
 
-/** The types of Secrets that hold a credential. */
-export const credentialSecretTypes: readonly string[] = [
+/** The types of Secrets that hold a user and a password. */
+const loginSecretTypes: readonly string[] = [
   "cpaas.io/distribution-registry-token",
   "kubernetes.io/basic-auth",
 ];
+/** The type of Secrets that hold a docker configuration: those that Pods name in `imagePullSecrets`. */
+const dockerConfigSecretType = "kubernetes.io/dockerconfigjson";
+const dockerConfigKey = ".dockerconfigjson";
+
+/** The types of Secrets that hold a credential. */
+export const credentialSecretTypes: readonly string[] = [
+  ...loginSecretTypes,
+  dockerConfigSecretType,
+];
+
+/** The user that says, as in docker's credential helpers, that the password is an identity token. */
+const identityTokenUser = "<token>";
 
 /**
  * Parses the credential in a Secret document, from `data` (base64) or `stringData`. Problems say what is
  * wrong with a value and never show it.
+ * @param address of the registry; of a docker configuration, the entry for it alone is read
  */
-export function parseCredential(secret: unknown): Checked<Credential> {
-  const problems: Problem[] = [];
+export function parseCredential(secret: unknown, address: RegistryAddress): Checked<Credential> {
   const type = property(secret, "type");
-  if (typeof type !== "string" || !credentialSecretTypes.includes(type)) {
-    problems.push({ path: "type", found: show(type), wanted: credentialSecretTypes.join(" or ") });
+  if (type === dockerConfigSecretType) return parseDockerConfig(secret, address);
+  const problems: Problem[] = [];
+  if (typeof type !== "string" || !loginSecretTypes.includes(type)) {
+    problems.push({ path: "type", found: show(type), wanted: typesRule });
   }
-  const username = textOf(secret, "username", problems);
-  const password = textOf(secret, "password", problems);
+  const username = checkText(secretValue(secret, "username"), "username", problems);
+  const password = checkText(secretValue(secret, "password"), "password", problems);
+  return checkCredential(username, password, problems);
+}
+
+const typesRule = `${loginSecretTypes.join(", ")} or ${dockerConfigSecretType}`;
+
+/** @param problems those of the two values */
+function checkCredential(
+  username: string | undefined,
+  password: string | undefined,
+  problems: Problem[],
+): Checked<Credential> {
   // RFC 7617, section 2: the first colon ends the user, so a user can't contain one.
   if (username?.includes(":")) {
     problems.push({ path: "username", found: 'a ":"', wanted: 'a user name without ":"' });
@@ -35,15 +67,48 @@ export function parseCredential(secret: unknown): Checked<Credential> {
   if (problems.length > 0 || username === undefined || password === undefined) {
     return { ok: false, problems };
   }
-  return { ok: true, value: { username, password } };
+  return { ok: true, value: createCredential(username, password) };
 }
 
-function textOf(secret: unknown, key: string, problems: Problem[]): string | undefined {
-  const value = secretValue(secret, key);
+const createCredential = (username: string, password: string): Credential =>
+  username === identityTokenUser
+    ? { username, password, kind: "identityToken" }
+    : { username, password };
+
+function parseDockerConfig(secret: unknown, address: RegistryAddress): Checked<Credential> {
+  const path = dockerConfigKey;
+  const config = secretValue(secret, dockerConfigKey);
+  if (typeof config === "string") {
+    const wanted = "the JSON of a docker configuration, with auths";
+    return { ok: false, problems: [{ path, found: config, wanted }] };
+  }
+  const entry = findDockerAuth(config.toString("utf8"), address);
+  if (!entry.ok) {
+    return { ok: false, problems: [{ path, found: entry.found, wanted: entry.wanted }] };
+  }
+  const { username, password, identityToken } = entry.auth;
+  const problems: Problem[] = [];
+  const text = (value: unknown, name: string): string | undefined =>
+    checkText(bytesOf(value), `${path}: ${name}`, problems);
+  if (identityToken !== undefined) {
+    return checkCredential(identityTokenUser, text(identityToken, "identitytoken"), problems);
+  }
+  return checkCredential(text(username, "username"), text(password, "password"), problems);
+}
+
+/** The bytes of a value in a docker configuration, or why there are none. */
+function bytesOf(value: unknown): Buffer | string {
+  if (Buffer.isBuffer(value)) return value;
+  if (typeof value === "string") return Buffer.from(value);
+  return value === undefined ? "nothing" : `a ${typeof value} instead of text`;
+}
+
+/** @param value bytes, or why there are none */
+function checkText(value: Buffer | string, path: string, problems: Problem[]): string | undefined {
   const wrong = typeof value === "string" ? value : whatIsWrongWith(value);
   if (wrong === undefined) return value.toString("utf8");
   const wanted = `one line of text, of at most ${maxValueBytes} bytes`;
-  problems.push({ path: key, found: wrong, wanted });
+  problems.push({ path, found: wrong, wanted });
   return undefined;
 }
 

@@ -97,6 +97,9 @@ const dockerHubOrigins: ReadonlySet<string> = new Set(
 export const isOriginOf = (origin: string, address: RegistryAddress): boolean =>
   origin === address.origin || (isDockerHub(address) && dockerHubOrigins.has(origin));
 
+/** Whether a host is one of the names under which people know Docker Hub. */
+export const isDockerHubName = (host: string): boolean => dockerHubNames.has(host);
+
 /** Whether an address is that of Docker Hub. */
 export const isDockerHub = (address: RegistryAddress): boolean =>
   address.imageHost === dockerHub.imageHost;

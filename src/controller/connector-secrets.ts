@@ -62,7 +62,7 @@ export function createConnectorSecretsReader(
     ]);
     const shared = sharedCas();
     const caCertificates = [ca, ...shared.map(foundSecret)].flatMap(certificatesIn);
-    const { state: ofLogin, credential } = loginState(login);
+    const { state: ofLogin, credential } = loginState(login, connector);
     const { refusal, clientCertificate } = clientCertificateState(certificate);
     const state = ofLogin.status === "True" ? (refusal ?? ofLogin) : ofLogin;
     const upstream = {
@@ -130,7 +130,10 @@ async function readSecret(
   }
 }
 
-function loginState(login: SecretState): {
+function loginState(
+  login: SecretState,
+  { address }: Connector,
+): {
   readonly state: ConditionState;
   readonly credential: UpstreamSecrets["credential"];
 } {
@@ -143,9 +146,10 @@ function loginState(login: SecretState): {
     const state = unreadableSecret(login, login.state === "missing" ? advice : "");
     return { state, credential: undefined };
   }
-  const parsed = parseCredential(login.object);
+  const parsed = parseCredential(login.object, address);
   if (parsed.ok) {
-    const message = `Secret ${login.ref} has a user and a password`;
+    const what = parsed.value.kind === undefined ? "a user and a password" : "an identity token";
+    const message = `Secret ${login.ref} has ${what}`;
     return { state: good("SecretFound", message), credential: parsed.value };
   }
   const message = `Secret ${login.ref}: ${describeProblems(parsed.problems)}`;

@@ -5,6 +5,7 @@ import {
 } from "../connector/credential.ts";
 import { property } from "../connector/document.ts";
 import { describeProblems, show } from "../connector/problem.ts";
+import type { RegistryAddress } from "../connector/registry-address.ts";
 import { findingFor, type Observed } from "./cluster-reader.ts";
 import { type Finding, failure, fine, warning } from "./report.ts";
 
@@ -19,15 +20,16 @@ export interface ReferredSecret {
 /**
  * Checks the Secret with the login of a Connector. The finding shows its type and its keys, never a value.
  * @param secret undefined for an anonymous connector
+ * @param address of the registry
  */
-export function checkLogin(secret: ReferredSecret | undefined): Finding {
+export function checkLogin(secret: ReferredSecret | undefined, address: RegistryAddress): Finding {
   const subject = "Secret";
   if (secret === undefined) return fine(subject, "none: the registry is used anonymously");
   const ref = `Secret ${secret.namespace}/${secret.name}`;
   return findingFor(subject, secret.observed, {
     missing: () => failure(subject, `there is no ${ref}`, createLoginCommand(secret)),
     found(object) {
-      const parsed = parseCredential(object);
+      const parsed = parseCredential(object, address);
       const found = `${ref} of type ${show(property(object, "type"))} with the keys ${keysOf(object)}`;
       if (parsed.ok) return fine(subject, found);
       return failure(

@@ -136,14 +136,14 @@ async function registryFindings(
   const own = ca?.observed.state === "found" ? [ca.observed.value] : [];
   const authorities = [...own, ...(shared.state === "found" ? shared.value : [])];
   return [
-    checkLogin(login),
+    checkLogin(login, connector.address),
     checkCaSecret(ca),
     ...checkClientCertificate(certificate),
     ...(await checkRegistry({
       connector,
       probe,
       signal,
-      credential: credentialOf(login),
+      credential: credentialOf(login, connector),
       caCertificates: authorities.flatMap(parseCertificates),
       clientCertificate: clientCertificateOf(certificate),
       conditions: statusConditions(document),
@@ -161,9 +161,12 @@ function clientCertificateOf(
   return parsed.ok ? parsed.value : undefined;
 }
 
-function credentialOf(login: ReferredSecret | undefined): UpstreamSecrets["credential"] | "unread" {
+function credentialOf(
+  login: ReferredSecret | undefined,
+  { address }: Connector,
+): UpstreamSecrets["credential"] | "unread" {
   if (login === undefined) return undefined;
   const parsed =
-    login.observed.state === "found" ? parseCredential(login.observed.value) : undefined;
+    login.observed.state === "found" ? parseCredential(login.observed.value, address) : undefined;
   return parsed?.ok ? parsed.value : "unread";
 }

@@ -1,5 +1,5 @@
 import { LRUCache } from "lru-cache";
-import type { Connector } from "../connector/connector.ts";
+import { type Connector, loginAddressOf } from "../connector/connector.ts";
 import { showRef } from "../connector/connector-ref.ts";
 import {
   type ClientCertificate,
@@ -11,6 +11,7 @@ import {
 import { property } from "../connector/document.ts";
 import { type ReadUpstreamSecrets, type Result, Unavailable } from "../connector/platform.ts";
 import { type Checked, describeProblems } from "../connector/problem.ts";
+import type { RegistryAddress } from "../connector/registry-address.ts";
 import type { Log } from "../log.ts";
 import type { ApiClient } from "./api-client.ts";
 import { ApiError, hasStatus } from "./api-error.ts";
@@ -90,13 +91,16 @@ export function createUpstreamSecretsReader(options: UpstreamSecretsOptions): Re
   const forbiddenSince = new LRUCache<string, number>({ max: maxRefusals });
 
   async function credentialOf(
-    { uid, namespace, secretName }: Connector,
+    connector: Connector,
     fresh: boolean,
   ): Promise<Result<Credential | undefined>> {
+    const { uid, namespace, secretName } = connector;
     if (secretName === undefined) return { ok: true, value: undefined };
+    const address = loginAddressOf(connector);
     const lookUp = (): Promise<LookupResult<Owned<Result<Credential>>>> =>
-      read(uid, namespace, secretName, loginSecret);
-    return settled(await credentials.get(`${uid} ${namespace}/${secretName}`, lookUp, fresh));
+      read(uid, namespace, secretName, loginSecret(address));
+    const key = `${uid} ${namespace}/${secretName} ${address.origin}${address.basePath}`;
+    return settled(await credentials.get(key, lookUp, fresh));
   }
 
   async function clientCertificateOf(
@@ -225,10 +229,10 @@ interface SecretKind<T> {
   readonly ifMissing: string;
 }
 
-const loginSecret: SecretKind<Credential> = {
-  parse: parseCredential,
+const loginSecret = (address: RegistryAddress): SecretKind<Credential> => ({
+  parse: (secret) => parseCredential(secret, address),
   ifMissing: "create it, with username and password, or remove auth.secretRef",
-};
+});
 
 const clientCertificateSecret: SecretKind<ClientCertificate> = {
   parse: parseClientCertificate,

@@ -1,5 +1,5 @@
 import { join } from "node:path";
-import type { Connector } from "../connector/connector.ts";
+import { type Connector, loginAddressOf } from "../connector/connector.ts";
 import { type ConnectorRef, showRef } from "../connector/connector-ref.ts";
 import {
   type ClientCertificate,
@@ -74,8 +74,9 @@ export function createFolderContents(files: ReadonlyMap<string, KeptFile>): Fold
 /** The credential of a connector, undefined for an anonymous one, or what is wrong with its Secret. */
 export function credentialOf(
   { secrets }: Pick<FolderContents, "secrets">,
-  { namespace, secretName }: Connector,
+  connector: Connector,
 ): Result<Credential | undefined> {
+  const { namespace, secretName } = connector;
   if (secretName === undefined) return { ok: true, value: undefined };
   const ref = showRef({ namespace, name: secretName });
   const secret = secrets.get(ref);
@@ -83,7 +84,7 @@ export function credentialOf(
     const reason = `there is no Secret ${ref}: add it, with username and password, or remove auth.secretRef`;
     return { ok: false, reason };
   }
-  const credential = parseCredential(secret.document);
+  const credential = parseCredential(secret.document, loginAddressOf(connector));
   if (credential.ok) return credential;
   return { ok: false, reason: `Secret ${ref}: ${describeProblems(credential.problems)}` };
 }

@@ -21,6 +21,7 @@ const typeName = /^[a-zA-Z0-9./-]{0,253}$/;
 const knownKeys: ReadonlySet<string> = new Set([
   "username",
   "password",
+  ".dockerconfigjson",
   "ca.crt",
   "tls.crt",
   "tls.key",

@@ -28,7 +28,9 @@ export function chooseScheme(upstream: Upstream, challenge: ChallengeHeaders): L
   if (offered !== undefined) return offered;
   const { origin } = upstream.connector.address;
   const message = `the registry ${origin} requires an authentication scheme that is not supported`;
-  const detail = "supported are Basic and Bearer (the distribution token protocol)";
+  const detail = takesBasic(upstream)
+    ? "supported are Basic and Bearer (the distribution token protocol)"
+    : "with an identity token Bearer alone is supported (the distribution token protocol): use a user and a password";
   throw new UpstreamError("AuthMethodUnknown", message, { detail });
 }
 
@@ -47,8 +49,13 @@ export function offeredScheme(
   const usable = servers.find((server) => !(server instanceof UpstreamError)) ?? servers[0];
   if (usable instanceof UpstreamError) throw usable;
   if (usable !== undefined) return { kind: "bearer", server: usable };
-  return challenges.some(({ scheme }) => scheme === "basic") ? { kind: "basic" } : undefined;
+  const offersBasic = challenges.some(({ scheme }) => scheme === "basic");
+  return offersBasic && takesBasic(upstream) ? { kind: "basic" } : undefined;
 }
+
+/** Whether a registry may be sent the connector's credential with Basic: an identity token is for token servers alone. */
+export const takesBasic = ({ secrets }: Pick<Upstream, "secrets">): boolean =>
+  secrets.credential?.kind !== "identityToken";
 
 function checkServer(
   { connector, guard, secrets }: Upstream,

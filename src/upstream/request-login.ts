@@ -12,6 +12,7 @@ import {
   type LoginScheme,
   offeredScheme,
   readScopeChallenge,
+  takesBasic,
 } from "./login-scheme.ts";
 import type { TokenCache, TokenOutcome } from "./token-cache.ts";
 import { basicAuthorization, type TokenRequest, type TokenServer } from "./token-client.ts";
@@ -351,8 +352,11 @@ export class RequestLogin {
 
   /** Basic, as other clients send it, unless there is a challenge; undefined where that must not be followed. */
   #schemeToTry(challenge: ChallengeHeaders): LoginScheme | undefined {
+    const { upstream } = this.#options;
     try {
-      return offeredScheme(this.#options.upstream, challenge) ?? { kind: "basic" };
+      return (
+        offeredScheme(upstream, challenge) ?? (takesBasic(upstream) ? { kind: "basic" } : undefined)
+      );
     } catch (error) {
       if (error instanceof UpstreamError) return undefined;
       throw error;

@@ -7,7 +7,7 @@ import { errorCode } from "../error-code.ts";
 import { userAgent } from "../version.ts";
 import type { AddressGuard } from "./address-guard.ts";
 import { fetchResponse } from "./fetch-response.ts";
-import type { SendRequest } from "./http-client/http-exchange.ts";
+import type { HttpRequest, SendRequest } from "./http-client/http-exchange.ts";
 import { parseLocation } from "./location.ts";
 import type { LoginVerdict } from "./login-holds.ts";
 import { retryDelayMs } from "./retry-after.ts";
@@ -49,8 +49,9 @@ const timeoutMs = 60_000;
 const judgeTimeoutMs = 15_000;
 
 /**
- * Asks a token server for a token: GET with Basic, the form that every one of them knows. Redirects are followed within
- * the origin of the realm, since the password goes along. Compressed answers are read, whatever was asked.
+ * Asks a token server for a token: GET with Basic, the form that every one of them knows; for an identity token POST, as
+ * OAuth 2.0 has it (distribution, "OAuth2 Token Authentication"). Redirects are followed within the origin of the realm,
+ * since the credential goes along. Compressed answers are read, whatever was asked.
  * @param signal ends the request
  * @throws UpstreamError; AuthenticationFailed where the account is refused, AccessDenied where just these scopes are
  */
@@ -95,21 +96,19 @@ async function ask(
   tokenRequest: TokenRequest,
   until: AbortSignal | undefined,
 ): Promise<TokenResponse> {
-  const { realm, send, guard, credential } = tokenRequest;
+  const { realm, send, guard } = tokenRequest;
   const limit = AbortSignal.timeout(timeoutMs);
   const signal = until === undefined ? limit : AbortSignal.any([until, limit]);
-  const requestHeaders = {
-    "user-agent": userAgent,
-    ...(credential === undefined ? {} : { authorization: basicAuthorization(credential) }),
-  };
   try {
-    let url = tokenUrl(tokenRequest);
+    const { first, ...request } = loginRequest(tokenRequest);
+    let url = first;
     for (let redirects = 0; ; redirects += 1) {
       const { status, headers, body } = await fetchResponse(
-        { url, method: "GET", headers: requestHeaders },
+        { ...request, url },
         { send, signal, maxBodyBytes: (head) => (head.status === 200 ? maxBodyBytes : undefined) },
       );
-      if (redirectStatuses.has(status) && headers.location !== undefined) {
+      const followed = request.method === "GET" ? redirectStatuses : postRedirectStatuses;
+      if (followed.has(status) && headers.location !== undefined) {
         url = redirected(url, status, headers.location, redirects);
         continue;
       }
@@ -127,6 +126,8 @@ async function ask(
 
 /** All of them lead a GET to another GET (RFC 9110, section 15.4). */
 const redirectStatuses: ReadonlySet<number> = new Set([301, 302, 303, 307, 308]);
+/** These alone keep the method and the body of a POST. */
+const postRedirectStatuses: ReadonlySet<number> = new Set([307, 308]);
 
 /**
  * Where a redirect leads.
@@ -153,12 +154,46 @@ function redirected(from: URL, status: number, location: string, redirects: numb
   return url;
 }
 
+/** How a token server is asked. */
+interface LoginRequest extends Pick<HttpRequest, "method" | "headers" | "body"> {
+  /** Its URL before any redirect. */
+  readonly first: URL;
+}
+
+function loginRequest(tokenRequest: TokenRequest): LoginRequest {
+  const { realm, service, scopes, credential } = tokenRequest;
+  const headers = { "user-agent": userAgent };
+  if (credential?.kind !== "identityToken") {
+    const authorization = credential && basicAuthorization(credential);
+    return {
+      method: "GET",
+      first: tokenUrl(tokenRequest),
+      headers: authorization === undefined ? headers : { ...headers, authorization },
+    };
+  }
+  const form = new URLSearchParams({
+    grant_type: "refresh_token",
+    refresh_token: credential.password,
+    client_id: clientId,
+    scope: scopes.join(" "),
+    ...(service === undefined ? {} : { service }),
+  });
+  return {
+    method: "POST",
+    first: realm,
+    headers: { ...headers, "content-type": "application/x-www-form-urlencoded" },
+    body: Buffer.from(form.toString()),
+  };
+}
+
+const clientId = "oci-connector";
+
 function tokenUrl({ realm, service, scopes, credential }: TokenRequest): URL {
   const url = new URL(realm);
   if (service !== undefined) url.searchParams.set("service", service);
   for (const scope of scopes) url.searchParams.append("scope", scope);
   if (credential !== undefined) url.searchParams.set("account", credential.username);
-  url.searchParams.set("client_id", "oci-connector");
+  url.searchParams.set("client_id", clientId);
   return url;
 }
 
@@ -254,11 +289,21 @@ export function tokenRefusal(
   if (status === 400 || status === 401 || status === 403) {
     const fault = status === 401 ? "AuthenticationFailed" : "AccessDenied";
     return new UpstreamError(fault, `${server} refused the connector's login (${status})`, {
-      detail:
-        credential === undefined
-          ? "the registry requires a login and the connector has none: set its spec.auth.secretRef"
-          : "check the username and the password in the connector's Secret, and what that account may do",
+      detail: refusalDetail(credential),
     });
   }
-  return new UpstreamError("AnswerInvalid", `${server} answered ${status} instead of a token`);
+  const message = `${server} answered ${status} instead of a token`;
+  const isForeign = credential?.kind === "identityToken" && (status === 404 || status === 405);
+  const detail =
+    "it may take no identity tokens (POST, as in OAuth 2.0): use a user and a password";
+  return new UpstreamError("AnswerInvalid", message, isForeign ? { detail } : {});
+}
+
+function refusalDetail(credential: Credential | undefined): string {
+  if (credential === undefined) {
+    return "the registry requires a login and the connector has none: set its spec.auth.secretRef";
+  }
+  return credential.kind === "identityToken"
+    ? "check whether the identity token in the connector's Secret has expired, and what its account may do"
+    : "check the username and the password in the connector's Secret, and what that account may do";
 }

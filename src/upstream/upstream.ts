@@ -197,6 +197,7 @@ const isSame = (one: UpstreamSecrets, other: UpstreamSecrets): boolean =>
   one === other ||
   (one.credential?.username === other.credential?.username &&
     one.credential?.password === other.credential?.password &&
+    one.credential?.kind === other.credential?.kind &&
     one.clientCertificate?.certificate === other.clientCertificate?.certificate &&
     one.clientCertificate?.privateKey === other.clientCertificate?.privateKey &&
     one.caCertificates.length === other.caCertificates.length &&

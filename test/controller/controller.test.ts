@@ -277,6 +277,31 @@ describe("startController()", function () {
       expect(message).to.contain("password: found a value that ends in a newline");
     });
 
+    it("reads of a pull secret the entry for the address, and says where there is none", async () => {
+      const pullSecret = (host: string): void =>
+        server.put("secrets", {
+          metadata: { name: "login", namespace: "team-a" },
+          type: "kubernetes.io/dockerconfigjson",
+          stringData: {
+            ".dockerconfigjson": JSON.stringify({
+              auths: { [host]: { username: "robot", password: right } },
+            }),
+          },
+        });
+      put(withSecret);
+      pullSecret("ghcr.io");
+      start();
+      const { message } = await shows("Ready", "False SecretInvalid");
+      expect(message)
+        .to.contain("found no entry for this registry")
+        .and.contain("harbor.example.com");
+      expect(message).not.to.contain("ghcr.io");
+      expect(asked).to.deep.equal([]);
+      pullSecret("harbor.example.com");
+      await inTime(() => isReady());
+      expect(asked[0]?.credential).to.deep.equal({ username: "robot", password: right });
+    });
+
     it("names the command that lets it read a Secret", async () => {
       put({ caCertSecretRef: { name: "ca" }, ...withSecret });
       server.intercept = ({ method, path }) =>

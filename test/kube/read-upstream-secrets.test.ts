@@ -89,6 +89,28 @@ describe("createUpstreamSecretsReader()", () => {
     expect(await passwordOf()).to.equal("second");
   });
 
+  it("reads of a docker configuration the entry for the connector's address, also after that has changed", async () => {
+    const auths = {
+      "harbor.example.com": { username: "robot", password: "of harbor" },
+      "ghcr.io": { username: "robot", identitytoken: "of ghcr" },
+    };
+    server.put("secrets", {
+      metadata: { name: "login", namespace: "team-a" },
+      type: "kubernetes.io/dockerconfigjson",
+      data: base64({ ".dockerconfigjson": JSON.stringify({ auths }) }),
+    });
+    const auth = { name: "tokenAuth", secretRef: { name: "login" } };
+    expect(await passwordOf()).to.equal("of harbor");
+    const moved = connectorWith({ auth, address: "https://ghcr.io" });
+    expect(await passwordOf(false, moved)).to.equal("of ghcr");
+    const atExtension = { ...moved, uid: "u1 at", mainAddress: withSecret.address };
+    expect(await passwordOf(false, atExtension)).to.equal("of harbor");
+    const foreign = connectorWith({ auth, address: "https://quay.io" });
+    const reason = await reasonOf(foreign);
+    expect(reason).to.contain("Secret team-a/login: .dockerconfigjson: found no entry");
+    expect(reason).to.contain("quay.io").and.not.contain("ghcr");
+  });
+
   it("reads no Secret for an anonymous connector but those for all", async () => {
     const answer = await read(connectorWith({}));
     expect(answer).to.deep.equal({

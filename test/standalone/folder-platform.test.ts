@@ -76,6 +76,30 @@ describe("the surroundings of standalone mode: a folder", function () {
       .and.includes("spec.address: found");
   });
 
+  it("read the entry of a docker configuration that is for a connector's address", async () => {
+    const auth = (login: string): object => ({ auth: Buffer.from(login).toString("base64") });
+    const pullSecret = (auths: object): string =>
+      JSON.stringify({
+        apiVersion: "v1",
+        kind: "Secret",
+        metadata: { name: "nexus" },
+        type: "kubernetes.io/dockerconfigjson",
+        stringData: { ".dockerconfigjson": JSON.stringify({ auths }) },
+      });
+    const host = (await connectorCalled("harbor")).address.imageHost;
+    const writeNexus = (auths: object): Promise<void> =>
+      write("b.yaml", `${connectorYaml("nexus")}---\n${pullSecret(auths)}`);
+    await writeNexus({ "other.test": auth("other:S3CR3T"), [host]: auth(`me:${password}`) });
+    await folder.rescan();
+    const found = await secretsOf("nexus");
+    expect(found).to.have.nested.property("value.credential.username", "me");
+    await writeNexus({ "other.test": auth("other:S3CR3T") });
+    await folder.rescan();
+    const missing = await secretsOf("nexus");
+    expect(missing).to.have.property("reason").that.contains("found no entry for this registry");
+    expect(JSON.stringify(missing)).not.to.contain("S3CR3T").and.not.contain("other.test");
+  });
+
   it("read the credential and the certificates of a connector", async () => {
     const [own, shared] = await Promise.all(
       ["own", "shared"].map(async (name) =>

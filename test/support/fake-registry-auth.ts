@@ -13,6 +13,8 @@ import type { Target } from "./fake-registry-target.ts";
 export interface FakeAuth {
   mode: "none" | "basic" | "bearer";
   readonly users: Map<string, string>;
+  /** Identity token → user name: what a POST to the token endpoint takes in place of a password. */
+  readonly identityTokens: Map<string, string>;
   /** What a token may be asked for; a known user may do everything, unless a test says otherwise. */
   rights: Rights;
   /** Whoever may push may delete, and nobody is asked for another right. */
@@ -54,6 +56,7 @@ export function createFakeAuth(
   const auth: FakeAuth = {
     mode,
     users: new Map(Object.entries(users)),
+    identityTokens: new Map(),
     rights: (user, { actions }) => (user === undefined ? [] : actions),
     deletesAsPush: false,
     lifetime: 300,
@@ -115,7 +118,7 @@ const covers = (grant: Grant, { type, name, actions }: Access): boolean =>
     ),
   );
 
-/** The token endpoint: GET with Basic, or without for anonymous tokens. */
+/** The token endpoint: GET with Basic, or without for anonymous tokens; POST with an identity token. */
 export async function answerTokenRequest(
   auth: FakeAuth,
   exchange: Exchange,
@@ -123,24 +126,49 @@ export async function answerTokenRequest(
 ): Promise<void> {
   const { request, query } = exchange;
   const { authorization } = request.headers;
+  if (request.method === "POST") return answerTokenForm(auth, exchange, now);
   const login = readBasic(authorization);
   if (request.method !== "GET") return exchange.fail(405, "UNSUPPORTED");
   if (authorization !== undefined && !isKnown(auth, login)) {
     return exchange.fail(401, "UNAUTHORIZED");
   }
-  const access = readScopes(query.getAll("scope")).map((wanted) => ({
+  exchange.json(200, grantToken(auth, login?.user, query.getAll("scope"), now));
+}
+
+/** https://distribution.github.io/distribution/spec/auth/oauth/ */
+async function answerTokenForm(auth: FakeAuth, exchange: Exchange, now: number): Promise<void> {
+  if (auth.identityTokens.size === 0) return exchange.fail(405, "UNSUPPORTED");
+  const form = new URLSearchParams((await exchange.body()).toString());
+  const type = exchange.request.headers["content-type"];
+  const isForm = type === "application/x-www-form-urlencoded";
+  const user = auth.identityTokens.get(form.get("refresh_token") ?? "");
+  if (!isForm || form.get("grant_type") !== "refresh_token" || !form.has("client_id")) {
+    return exchange.fail(400, "UNSUPPORTED");
+  }
+  if (user === undefined) return exchange.fail(401, "UNAUTHORIZED");
+  const scopes = (form.get("scope") ?? "").split(" ").filter((scope) => scope !== "");
+  exchange.json(200, grantToken(auth, user, scopes, now));
+}
+
+function grantToken(
+  auth: FakeAuth,
+  user: string | undefined,
+  scopes: readonly string[],
+  now: number,
+): object {
+  const access = readScopes(scopes).map((wanted) => ({
     ...wanted,
-    actions: auth.rights(login?.user, wanted),
+    actions: auth.rights(user, wanted),
   }));
   const grant: Grant = {
     token: `token-${randomBytes(16).toString("hex")}`,
-    user: login?.user,
+    user,
     access,
     lifetime: auth.lifetime,
     expires: now + auth.lifetime * 1000,
   };
   auth.tokens.set(grant.token, grant);
-  exchange.json(200, auth.answer(grant));
+  return auth.answer(grant);
 }
 
 const isKnown = (auth: FakeAuth, login: Login | undefined): boolean =>

@@ -144,6 +144,7 @@ export function connectorAtAddress(
     ...connector,
     uid: `${connector.uid} at ${origin}${basePath}`,
     address,
+    mainAddress: connector.address,
     addressExtensions: addresses.filter((one) => one !== address),
     // All of them are the registry's own hosts, and so is a token server there.
     allowedRealmHosts: [...connector.allowedRealmHosts, ...addresses.map((one) => one.hostname)],
