@@ -12,7 +12,15 @@ import {
   isNamespace,
   namespaceRule,
 } from "./connector-ref.ts";
-import { type DocumentReader, listOf, property, readDocument } from "./document.ts";
+import { type DocumentReader, listOf, paramIn, property, readDocument } from "./document.ts";
+import {
+  checkIdentityAddress,
+  type IdentityAuth,
+  identityMethods,
+  identityParamNames,
+  type Platform,
+  readIdentityAuth,
+} from "./identity-auth.ts";
 import { type Checked, type Problem, show } from "./problem.ts";
 import { parseRegistryAddress, type RegistryAddress } from "./registry-address.ts";
 import { isRepository } from "./repository.ts";
@@ -26,8 +34,10 @@ export interface Connector extends ConnectorRef {
   readonly mainAddress?: RegistryAddress;
   /** Further addresses that carry the same credentials in forward mode. */
   readonly addressExtensions: readonly RegistryAddress[];
-  /** The Secret with the registry's user and password, in the connector's own namespace; without it the registry is used anonymously. */
+  /** The Secret with the registry's user and password, in the connector's own namespace; without it and `identity` the registry is used anonymously. */
   readonly secretName?: string;
+  /** How the connector logs in where it does so with an identity, and has no Secret for that. */
+  readonly identity?: IdentityAuth;
   /** The Secret with certificates to trust for this registry, in the connector's own namespace. */
   readonly caCertSecretName?: string;
   /** The Secret with the client certificate for this registry, in the connector's own namespace. */
@@ -63,7 +73,7 @@ const classAliases: readonly string[] = ["harbor"];
 /** Whether a class is that of registries, by any of its names. */
 export const isOciClass = (name: unknown): boolean =>
   name === connectorClass || (typeof name === "string" && classAliases.includes(name));
-/** The one method of authentication. */
+/** The method of authentication with a Secret. */
 const authMethod = "tokenAuth";
 /** Other names of that method in Connectors that were written for Alauda's product. */
 const authAliases: readonly string[] = ["basicAuth", "basic-auth"];
@@ -81,9 +91,7 @@ export const specParamNames = [
 type SpecParamName = (typeof specParamNames)[number];
 
 /** The parameters in `spec.auth.params`. */
-export const authParamNames = ["repository"] as const;
-
-type AuthParamName = (typeof authParamNames)[number];
+export const authParamNames: readonly string[] = ["repository", ...identityParamNames];
 
 /** The name under which an object's managedFields list the fields that the controller writes. */
 export const fieldManager = "oci-connector";
@@ -109,11 +117,15 @@ const hostPattern = /^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$/;
 
 /**
  * Parses a Connector document as Kubernetes returns it and as people write it. Unknown fields and
- * parameters are ignored: in a cluster kubectl names the fields, and in a folder `unknownInConnector` does. Aliases of the class and of the method are taken unless another controller
- * writes the Connector's status: then they are its own.
+ * parameters are ignored: in a cluster kubectl names the fields, and in a folder `unknownInConnector` does. Aliases of the
+ * class and of the method are taken unless another controller writes the Connector's status: then they are its own.
+ * @param platform decides which identities there are
  * @returns the connector, or every problem of the document
  */
-export function parseConnector(document: unknown): Checked<Connector> {
+export function parseConnector(
+  document: unknown,
+  platform: Platform = "cluster",
+): Checked<Connector> {
   const reader = readDocument(document);
   if (reader.at("apiVersion") !== connectorApiVersion) {
     reader.refuse("apiVersion", connectorApiVersion);
@@ -125,7 +137,8 @@ export function parseConnector(document: unknown): Checked<Connector> {
   const className = classNameOf(reader, otherManager);
   const address = addressAt(reader, "spec.address");
   const addressExtensions = addressExtensionsOf(reader);
-  const secret = credentialSecretOf(reader, namespace, otherManager);
+  const { secret, identity } = authOf(reader, { namespace, otherManager, platform });
+  if (identity) checkIdentityAddress(reader, identity, address, addressExtensions.length);
   const caCertSecret = secretAt(reader, "spec.caCertSecretRef");
   const probeRepository = probeRepositoryOf(reader);
   const params = reader.list("spec.params");
@@ -147,6 +160,7 @@ export function parseConnector(document: unknown): Checked<Connector> {
       address,
       addressExtensions,
       ...secretNames(secret, caCertSecret, clientCertSecret),
+      ...(identity === undefined ? {} : { identity }),
       ...(probeRepository === undefined ? {} : { probeRepository }),
       allowedRealmHosts,
       allowedRedirectHosts,
@@ -209,24 +223,40 @@ function addressExtensionsOf(reader: DocumentReader): readonly RegistryAddress[]
   });
 }
 
+/** How a connector logs in: with a Secret, with an identity, or with neither. */
+interface Auth {
+  readonly secret?: string | undefined;
+  readonly identity?: IdentityAuth | undefined;
+}
+
 /**
- * The name of the Secret with the credential, or undefined for an anonymous connector. A Secret of another namespace is
- * a problem, since it would hand one tenant the password of another.
+ * How a connector logs in. A Secret or a ServiceAccount of another namespace is a problem, since it would hand one tenant
+ * the login of another.
  */
-function credentialSecretOf(
+function authOf(
   reader: DocumentReader,
-  namespace: string | undefined,
-  otherManager: string | undefined,
-): string | undefined {
-  if (!reader.hasObject("spec.auth")) return undefined;
+  options: {
+    readonly namespace: string | undefined;
+    readonly otherManager: string | undefined;
+    readonly platform: Platform;
+  },
+): Auth {
+  if (!reader.hasObject("spec.auth")) return {};
+  const { namespace, otherManager, platform } = options;
   const method = reader.text("spec.auth.name") ?? authMethod;
+  if (identityMethods.standalone.includes(method)) {
+    return { identity: readIdentityAuth(reader, method, options) };
+  }
   const methods = otherManager === undefined ? [authMethod, ...authAliases] : [authMethod];
-  if (!methods.includes(method)) reader.refuse("spec.auth.name", `"${authMethod}"`);
+  if (!methods.includes(method)) {
+    const all = [authMethod, ...identityMethods[platform]];
+    reader.refuse("spec.auth.name", all.map((name) => `"${name}"`).join(" or "));
+  }
   const owner = reader.text("spec.auth.secretRef.namespace");
   if (owner !== undefined && owner !== "" && owner !== namespace) {
     reader.refuse("spec.auth.secretRef.namespace", "nothing, or the Connector's own namespace");
   }
-  return secretAt(reader, "spec.auth.secretRef");
+  return { secret: secretAt(reader, "spec.auth.secretRef") };
 }
 
 function secretAt(reader: DocumentReader, path: string): string | undefined {
@@ -320,17 +350,3 @@ function hostNames(value: unknown): readonly string[] | undefined {
 
 const isHostName = (value: unknown): value is string =>
   typeof value === "string" && hostPattern.test(value);
-
-interface Param {
-  readonly index: number;
-  readonly value: unknown;
-}
-
-/** The first parameter of a name. A parameter without a value counts as empty. */
-function paramIn(
-  params: readonly unknown[],
-  name: SpecParamName | AuthParamName,
-): Param | undefined {
-  const index = params.findIndex((param) => property(param, "name") === name);
-  return index < 0 ? undefined : { index, value: property(params[index], "value") ?? "" };
-}

@@ -11,10 +11,11 @@ export interface Credential {
   readonly username: string;
   readonly password: string;
   /**
-   * What the password is, where it is none: an identity token, which the registry's token server takes as an OAuth 2.0
-   * refresh token, and nobody takes with Basic.
+   * What the password is, where it is none:
+   * - identityToken: the registry's token server takes it as an OAuth 2.0 refresh token, and nobody takes it with Basic
+   * - bearerToken: the registry itself takes it with every request (RFC 6750), and no token server is asked
    */
-  readonly kind?: "identityToken";
+  readonly kind?: "identityToken" | "bearerToken";
 }
 
 /** The types of Secrets that hold a user and a password. */

@@ -73,3 +73,16 @@ export function parseJson(text: string | undefined): unknown {
     return undefined;
   }
 }
+
+/** An entry of a list of `{name, value}`. */
+export interface Param {
+  /** Its place in the list. */
+  readonly index: number;
+  readonly value: unknown;
+}
+
+/** The first parameter of a name. A parameter without a value counts as empty. */
+export function paramIn(params: readonly unknown[], name: string): Param | undefined {
+  const index = params.findIndex((param) => property(param, "name") === name);
+  return index < 0 ? undefined : { index, value: property(params[index], "value") ?? "" };
+}

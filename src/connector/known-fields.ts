@@ -55,6 +55,7 @@ const connectorShape: Shape = {
               "resourceVersion",
               "uid",
             ),
+            serviceAccountRef: objectOf("name", "namespace"),
             params: { list: objectOf("name", "value") },
           },
         },

@@ -105,7 +105,10 @@ function parseObject({ line, value }: FolderObject): ParsedObject {
     problem: `${kind} ${ref ?? "without a name"} in line ${line}: ${describeProblems(problems)}`,
   });
   if (kind === connectorKind) {
-    const connector = strictly(parseConnector(document), unknownInConnector(document));
+    const connector = strictly(
+      parseConnector(document, "standalone"),
+      unknownInConnector(document),
+    );
     if (connector.ok) return { connector: connector.value };
     const { problem } = refuse(connector);
     return ref === undefined ? { problem } : { problem, invalid: [ref, problem] };

@@ -1,9 +1,8 @@
-/** The login by Basic: how it is sent, and what its refusal may be about. */
+/** The login by Basic, or by a bearer token of its own: how it is sent, and what its refusal may be about. */
 import { apiUrl, fetchHead } from "./fetch-head.ts";
 import type { LoginUse } from "./known-logins.ts";
 import type { LoginVerdict, SentLogin } from "./login-holds.ts";
-import { type LoginScheme, resourceOf } from "./login-scheme.ts";
-import { basicAuthorization } from "./token-client.ts";
+import { directAuthorization, type LoginScheme, resourceOf } from "./login-scheme.ts";
 import type { Upstream } from "./upstream.ts";
 import { UpstreamError } from "./upstream-error.ts";
 
@@ -36,7 +35,9 @@ export function basicLoginOf(
 export function basicRefusal({ connector }: Upstream): UpstreamError {
   const message = `the registry ${connector.address.origin} refused the connector's login (401)`;
   const detail =
-    "check the username and the password in the connector's Secret, and what that account may do";
+    connector.identity === undefined
+      ? "check the username and the password in the connector's Secret, and what that account may do"
+      : "check what the registry demands of the connector's identity, and what its account may do";
   return new UpstreamError("AuthenticationFailed", message, { detail });
 }
 
@@ -49,7 +50,7 @@ async function judgeBasicLogin(
   if (credential === undefined) return "unknown";
   try {
     const { status } = await fetchHead(upstream, apiUrl(upstream, ""), {
-      authorization: basicAuthorization(credential),
+      authorization: directAuthorization(credential),
       signal: AbortSignal.timeout(judgeTimeoutMs),
     });
     if (status === 401) return "refused";

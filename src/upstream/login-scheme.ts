@@ -1,12 +1,13 @@
 /** What the challenges of a registry's refusals say: how it wants to be logged in to, and which scopes it wants. */
+import type { Credential } from "../connector/credential.ts";
 import { withoutBrackets } from "../connector/host-name.ts";
 import { type Challenge, parseChallenges } from "./challenge.ts";
 import { checkRealm } from "./realm.ts";
-import type { TokenServer } from "./token-client.ts";
+import { basicAuthorization, type TokenServer } from "./token-client.ts";
 import type { Upstream } from "./upstream.ts";
 import { UpstreamError, unreachable } from "./upstream-error.ts";
 
-/** How a registry wants to be logged in to. */
+/** How a registry wants to be logged in to. `basic` also stands for a credential that is a bearer token of its own. */
 export type LoginScheme =
   | { readonly kind: "none" }
   | { readonly kind: "basic" }
@@ -42,6 +43,7 @@ export function offeredScheme(
   upstream: Upstream,
   challenge: ChallengeHeaders,
 ): LoginScheme | undefined {
+  if (upstream.secrets.credential?.kind === "bearerToken") return { kind: "basic" };
   const challenges = parseChallenges(challenge);
   const servers = challenges
     .filter(({ scheme, params }) => scheme === "bearer" && params.has("realm"))
@@ -52,6 +54,12 @@ export function offeredScheme(
   const offersBasic = challenges.some(({ scheme }) => scheme === "basic");
   return offersBasic && takesBasic(upstream) ? { kind: "basic" } : undefined;
 }
+
+/** The Authorization with a credential itself: Basic, or the bearer token that it is. */
+export const directAuthorization = (credential: Credential): string =>
+  credential.kind === "bearerToken"
+    ? `Bearer ${credential.password}`
+    : basicAuthorization(credential);
 
 /** Whether a registry may be sent the connector's credential with Basic: an identity token is for token servers alone. */
 export const takesBasic = ({ secrets }: Pick<Upstream, "secrets">): boolean =>

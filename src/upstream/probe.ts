@@ -5,8 +5,8 @@ import { AddressRefused } from "./address-guard.ts";
 import { withExpiry } from "./expired-certificate.ts";
 import { apiUrl, type FetchedHead, fetchHead } from "./fetch-head.ts";
 import { parseLocation } from "./location.ts";
-import { chooseScheme } from "./login-scheme.ts";
-import { basicAuthorization, fetchToken } from "./token-client.ts";
+import { chooseScheme, directAuthorization } from "./login-scheme.ts";
+import { fetchToken } from "./token-client.ts";
 import type { Upstream, Upstreams } from "./upstream.ts";
 import { UpstreamError, type UpstreamFault } from "./upstream-error.ts";
 
@@ -126,6 +126,11 @@ async function valueOrError<T>(
   }
 }
 
+const refusedDetail = ({ identity }: Connector): string =>
+  identity === undefined
+    ? "check the username and the password in the connector's Secret"
+    : "check what the registry demands of the connector's identity";
+
 /** @throws UpstreamError where the registry does not accept the login, or denies the probe's repository */
 async function logIn(
   upstream: Upstream,
@@ -138,7 +143,7 @@ async function logIn(
   const scheme = chooseScheme(upstream, challenge);
   const scopes = probeRepository === undefined ? [] : [`repository:${probeRepository}:pull`];
   if (scheme.kind === "basic" && credential === undefined) {
-    const detail = "set the connector's spec.auth.secretRef";
+    const detail = "set the connector's spec.auth";
     throw new UpstreamError("AuthenticationFailed", `${address.origin} requires a login`, {
       detail,
     });
@@ -146,10 +151,10 @@ async function logIn(
   const authorization =
     scheme.kind === "bearer"
       ? `Bearer ${(await fetchToken({ ...scheme.server, scopes, credential, send, guard }, signal)).value}`
-      : credential && basicAuthorization(credential);
+      : credential && directAuthorization(credential);
   const { status } = await fetchHead(upstream, apiUrl(upstream, ""), { authorization, signal });
   if (status !== 200) {
-    const detail = "check the username and the password in the connector's Secret";
+    const detail = refusedDetail(connector);
     const message = `${address.origin} answered ${status} to the connector's login`;
     throw new UpstreamError("AuthenticationFailed", message, { detail });
   }

@@ -43,6 +43,13 @@ export function checkRealm(
   if (url.protocol === "http:" && address.scheme === "https") {
     return refuse(`the registry uses https, but its token server ${url.host} does not`);
   }
+  const { identity } = connector;
+  if (hasCredential && identity?.method === "oidcAuth" && url.origin !== address.origin) {
+    return refuse(
+      `the registry ${address.origin} refers to the token server ${url.origin}; ` +
+        `a login by ${identity.method} goes to the registry's own origin alone`,
+    );
+  }
   const hostname = withoutBrackets(url.hostname);
   const isKnown = knownRealms.some(
     ([registry, realmHost]) => registry.test(address.hostname) && realmHost === hostname,

@@ -8,6 +8,7 @@ import type { LoginHolds, SentLogin } from "./login-holds.ts";
 import {
   type ChallengeHeaders,
   chooseScheme,
+  directAuthorization,
   isSameScheme,
   type LoginScheme,
   offeredScheme,
@@ -15,7 +16,7 @@ import {
   takesBasic,
 } from "./login-scheme.ts";
 import type { TokenCache, TokenOutcome } from "./token-cache.ts";
-import { basicAuthorization, type TokenRequest, type TokenServer } from "./token-client.ts";
+import type { TokenRequest, TokenServer } from "./token-client.ts";
 import type { Upstream } from "./upstream.ts";
 import { UpstreamError } from "./upstream-error.ts";
 
@@ -184,7 +185,7 @@ export class RequestLogin {
     const { credential } = this.#options.upstream.secrets;
     if (credential === undefined) return undefined;
     this.#isAwaited = await this.#options.holds.admit(this.#basicLogin, signal);
-    return basicAuthorization(credential);
+    return directAuthorization(credential);
   }
 
   get #basicLogin(): SentLogin {

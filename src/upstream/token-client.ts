@@ -305,5 +305,5 @@ function refusalDetail(credential: Credential | undefined): string {
   }
   return credential.kind === "identityToken"
     ? "check whether the identity token in the connector's Secret has expired, and what its account may do"
-    : "check the username and the password in the connector's Secret, and what that account may do";
+    : "check the username and the password in the connector's Secret, or its identity, and what that account may do";
 }

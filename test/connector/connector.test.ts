@@ -105,7 +105,7 @@ status:
     it("has only our own name of the method", () => {
       const spec = { auth: { name: "basic-auth" } };
       expect(problems(withSpec(spec, managedBy(other)))).to.deep.equal([
-        ["spec.auth.name", '"tokenAuth"'],
+        ["spec.auth.name", '"tokenAuth" or "oidcAuth"'],
       ]);
       expect(problems(withSpec({ auth: { name: "tokenAuth" } }, managedBy(other)))).to.deep.equal(
         [],
@@ -229,7 +229,7 @@ describe("a Connector document with mistakes", () => {
         ["spec.address", '"harbor.example.com"', addressRule],
         ["spec.addressExtensions.0.value", '"ftp://a"', addressRule],
         ["spec.addressExtensions.1", '"b"', addressRule],
-        ["spec.auth.name", '"oauth"', '"tokenAuth"'],
+        ["spec.auth.name", '"oauth"', '"tokenAuth" or "oidcAuth"'],
         ["spec.auth.secretRef.namespace", '"team-b"', "nothing, or the Connector's own namespace"],
         ["spec.auth.secretRef.name", '"S"', secret],
         ["spec.caCertSecretRef.name", '"-"', secret],

@@ -116,15 +116,15 @@ function refusedByRegistry(
   const found = errorCodeIn(body);
   const code = found === undefined || search.isIn(found) ? "" : ` ${found}`;
   const ref = showRef(connector);
-  const isAnonymous = connector.secretName === undefined || authorization === undefined;
+  const hasLogin = connector.secretName !== undefined || connector.identity !== undefined;
+  const isAnonymous = !hasLogin || authorization === undefined;
   const whom = isAnonymous
     ? `a request without a login${connector.name === "" ? "" : `, by the connector ${ref}`}`
     : `the account of the connector ${ref}`;
   return denied(`the registry ${connector.address.origin} answered ${status}${code} to ${whom}`, {
-    detail:
-      connector.secretName === undefined
-        ? "the connector has no credential: set its spec.auth.secretRef, unless the registry allows anonymous access"
-        : "check what that account may do in this repository, and the connector's Secret",
+    detail: hasLogin
+      ? "check what that account may do in this repository, and the connector's login (spec.auth)"
+      : "the connector has no credential: set its spec.auth, unless the registry allows anonymous access",
   });
 }
 
