@@ -13,6 +13,8 @@ import type { Target } from "./fake-registry-target.ts";
 export interface FakeAuth {
   mode: "none" | "basic" | "bearer";
   readonly users: Map<string, string>;
+  /** More logins, as `user:password`: of a user that has several passwords at a time. */
+  readonly logins: Set<string>;
   /** Identity token → user name: what a POST to the token endpoint takes in place of a password. */
   readonly identityTokens: Map<string, string>;
   /** What a token may be asked for; a known user may do everything, unless a test says otherwise. */
@@ -56,6 +58,7 @@ export function createFakeAuth(
   const auth: FakeAuth = {
     mode,
     users: new Map(Object.entries(users)),
+    logins: new Set(),
     identityTokens: new Map(),
     rights: (user, { actions }) => (user === undefined ? [] : actions),
     deletesAsPush: false,
@@ -172,4 +175,6 @@ function grantToken(
 }
 
 const isKnown = (auth: FakeAuth, login: Login | undefined): boolean =>
-  login !== undefined && auth.users.get(login.user) === login.password;
+  login !== undefined &&
+  (auth.users.get(login.user) === login.password ||
+    auth.logins.has(`${login.user}:${login.password}`));

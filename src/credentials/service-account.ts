@@ -1,0 +1,102 @@
+/** The identity of a ServiceAccount: whether the team has allowed its use, and tokens of it. */
+import type { ServiceAccountRef } from "../connector/platform.ts";
+import { LoginError, type RequestToken } from "./login.ts";
+
+/** What the API server says of a ServiceAccount: the same as `UsableServiceAccount` and `UnusableServiceAccount` of kube/. */
+export type FoundAccount =
+  | {
+      readonly state: "usable";
+      readonly uid: string;
+      readonly annotations: Readonly<Record<string, string>>;
+    }
+  | NoAccount;
+
+/** Why a ServiceAccount can't be used. */
+interface NoAccount {
+  readonly state: "missing" | "forbidden";
+  readonly reason: string;
+}
+
+/** The part of the API server that issues tokens. */
+export interface AccountTokens {
+  find(account: ServiceAccountRef): Promise<FoundAccount>;
+  request(demand: {
+    readonly account: ServiceAccountRef;
+    readonly uid: string;
+    readonly audience: string;
+    readonly lifetimeSeconds: number;
+  }): Promise<
+    | { readonly state: "issued"; readonly value: string; readonly expiresAt: number | undefined }
+    | NoAccount
+  >;
+}
+
+/** A ServiceAccount that may be used. */
+export interface UsableAccount {
+  readonly account: ServiceAccountRef;
+  readonly uid: string;
+  readonly annotations: Readonly<Record<string, string>>;
+  /** Differs where a login of before is not good any more: the ServiceAccount is another one, or stands for another one. */
+  readonly version: string;
+}
+
+/** The accounts of this product that take tokens of tenants' ServiceAccounts. */
+export type OwnAccounts = readonly ServiceAccountRef[];
+
+/**
+ * The commands that allow this product to use one ServiceAccount: to see it, and to request its tokens.
+ * @example
+ * allowCommand({ namespace: "team-a", name: "puller" }, accounts);
+ */
+export function allowCommand({ namespace, name }: ServiceAccountRef, own: OwnAccounts): string {
+  const role = `connectors-identity-${name}`;
+  const accounts = own.map((one) => `--serviceaccount=${one.namespace}:${one.name}`).join(" ");
+  return (
+    `kubectl create role ${role} -n ${namespace} --verb=get,create --resource=serviceaccounts,serviceaccounts/token ` +
+    `--resource-name=${name} && kubectl create rolebinding ${role} -n ${namespace} --role=${role} ${accounts}`
+  );
+}
+
+/**
+ * Looks whether a ServiceAccount may be used.
+ * @param watched the annotations that a login depends on
+ * @throws LoginError; Unavailable
+ */
+export async function checkAccount(
+  account: ServiceAccountRef,
+  tokens: AccountTokens,
+  own: OwnAccounts,
+  watched: readonly string[] = [],
+): Promise<UsableAccount> {
+  const found = await tokens.find(account);
+  if (found.state !== "usable") throw noAccount(account, found, own);
+  const { uid, annotations } = found;
+  const version = JSON.stringify([uid, watched.map((name) => annotations[name] ?? null)]);
+  return { account, uid, annotations, version };
+}
+
+/** Requests tokens of a ServiceAccount that may be used. */
+export const tokensOf =
+  ({ account, uid }: UsableAccount, tokens: AccountTokens, own: OwnAccounts): RequestToken =>
+  async (audience, lifetimeSeconds) => {
+    const issued = await tokens.request({ account, uid, audience, lifetimeSeconds });
+    if (issued.state !== "issued") throw noAccount(account, issued, own);
+    return issued;
+  };
+
+function noAccount(
+  account: ServiceAccountRef,
+  { state, reason }: NoAccount,
+  own: OwnAccounts,
+): LoginError {
+  const { namespace, name } = account;
+  return state === "missing"
+    ? new LoginError(
+        "ServiceAccountNotFound",
+        `${reason}: create it (kubectl create serviceaccount ${name} -n ${namespace}), or name another one in spec.auth.serviceAccountRef`,
+      )
+    : new LoginError(
+        "TokenForbidden",
+        `the ServiceAccount ${namespace}/${name} may not be used (${reason}); to allow it: ${allowCommand(account, own)}`,
+      );
+}
