@@ -1,3 +1,4 @@
+import { type AllowedAudience, parseAllowedAudiences } from "../connector/audience.ts";
 import { isNamespace, namespaceRule } from "../connector/connector-ref.ts";
 import { parseGoDurationSeconds } from "../connector/duration.ts";
 import { type EgressRules, readEgressVariables } from "../connector/egress-rules.ts";
@@ -49,6 +50,8 @@ export interface UpstreamSettings {
   readonly apiServiceAddresses: readonly string[];
   /** A company's proxy, by which registries are reached; undefined where there is none. */
   readonly egress: EgressSettings | undefined;
+  /** For whom the tokens of connectors' identities may be, beside their registry's origin. */
+  readonly allowedAudiences: readonly AllowedAudience[];
 }
 
 /** A company's proxy, and where its login is. */
@@ -146,8 +149,9 @@ function readUpstreamSettings(environment: Environment): Checked<UpstreamSetting
   const upstreams = parseUpstreamRules(environment.UPSTREAM_NETWORKS ?? "", "UPSTREAM_NETWORKS");
   const tunnels = parseTunnelRules(environment.TUNNEL ?? "tunnel", "TUNNEL");
   const egress = readEgressVariables(environment, environment.CLUSTER_DOMAIN ?? "");
-  if (!upstreams.ok || !tunnels.ok || !egress.ok) {
-    return { ok: false, problems: problemsOf(upstreams, tunnels, egress) };
+  const audiences = parseAllowedAudiences(environment.OIDC_AUDIENCES ?? "", "OIDC_AUDIENCES");
+  if (!upstreams.ok || !tunnels.ok || !egress.ok || !audiences.ok) {
+    return { ok: false, problems: problemsOf(upstreams, tunnels, egress, audiences) };
   }
   const neverNetworks = [...upstreams.value.neverNetworks, ...tunnels.value.neverNetworks];
   const listOf = (addresses = ""): readonly string[] =>
@@ -159,6 +163,7 @@ function readUpstreamSettings(environment: Environment): Checked<UpstreamSetting
       nodeAddresses: listOf(environment.NODE_IPS),
       apiServiceAddresses: listOf(environment.KUBERNETES_SERVICE_HOST),
       egress: egress.value && { ...egress.value, loginPath: environment.EGRESS_LOGIN || undefined },
+      allowedAudiences: audiences.value,
     },
   };
 }

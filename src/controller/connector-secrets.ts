@@ -12,6 +12,7 @@ import type { ApiClient } from "../kube/api-client.ts";
 import { hasStatus } from "../kube/api-error.ts";
 import type { KubeObject } from "../kube/object-store.ts";
 import { bad, type ConditionState, good } from "./conditions.ts";
+import { type IdentityLogins, loginState } from "./identity-login.ts";
 
 /** What is needed to read the Secrets of Connectors. */
 export interface ConnectorSecretsOptions {
@@ -20,15 +21,16 @@ export interface ConnectorSecretsOptions {
   readonly sharedCas: () => readonly KubeObject[];
   /** Returns the command that lets the controller read the Secrets of a namespace. */
   readonly permissionCommand: (namespace: string) => string;
+  readonly identityLogins: IdentityLogins;
 }
 
 /** What the Secrets of a connector contain, and the states of the conditions about them. */
 export interface ConnectorSecrets {
-  /** The state of SecretReady. */
+  /** The state of SecretReady. It is Unknown where an identity may be used that has not given a login yet. */
   readonly secretState: ConditionState;
   /** The state of CACertReady. */
   readonly caCertState: ConditionState;
-  /** The credential and the certificates; undefined where SecretReady is not True. */
+  /** The credential and the certificates; undefined where SecretReady is False. */
   readonly upstream: UpstreamSecrets | undefined;
   /** Whether the controller may not read one of the Secrets: then it can't let the proxy read it either. */
   readonly isForbidden: boolean;
@@ -62,27 +64,46 @@ export function createConnectorSecretsReader(
     ]);
     const shared = sharedCas();
     const caCertificates = [ca, ...shared.map(foundSecret)].flatMap(certificatesIn);
-    const { state: ofLogin, credential } = loginState(login, connector);
+    const { state: ofSecret, credential } = secretState(login, connector);
     const { refusal, clientCertificate } = clientCertificateState(certificate);
-    const state = ofLogin.status === "True" ? (refusal ?? ofLogin) : ofLogin;
     const upstream = {
       credential,
       caCertificates,
       ...(clientCertificate === undefined ? {} : { clientCertificate }),
     };
+    const identity = await identityState(options, connector, upstream);
+    const ofLogin = identity?.state ?? ofSecret;
+    const state = ofLogin.status === "False" ? ofLogin : (refusal ?? ofLogin);
     const own = [login, ca, certificate];
-    const versions = [...own, ...shared.map(foundSecret)].map(({ version }) => version);
+    const loginVersions = [
+      login.version,
+      ...(certificate.state === "none" ? [] : [certificate.version]),
+      ...(identity === undefined ? [] : [identity.version]),
+    ];
+    const versions = [ca, ...shared.map(foundSecret)].map(({ version }) => version);
     return {
       secretState: state,
       caCertState: caCertState(ca, shared.length),
-      upstream: state.status === "True" ? upstream : undefined,
+      upstream: state.status === "False" ? undefined : upstream,
       isForbidden: own.some((read) => read.state === "forbidden"),
       isAnonymous: own.every((read) => read.state === "none"),
-      loginVersion:
-        certificate.state === "none" ? login.version : `${login.version} ${certificate.version}`,
-      version: versions.join(" "),
+      loginVersion: loginVersions.join(" "),
+      version: [...loginVersions, ...versions].join(" "),
     };
   };
+}
+
+/** What SecretReady says of an identity, without the login that it may have given; undefined for a connector without one. */
+async function identityState(
+  { identityLogins }: ConnectorSecretsOptions,
+  connector: Connector,
+  upstream: UpstreamSecrets,
+): Promise<{ readonly state: ConditionState; readonly version: string } | undefined> {
+  if (connector.identity === undefined) return undefined;
+  const checked = await identityLogins.check(connector, upstream);
+  return checked.ok
+    ? { state: loginState(undefined), version: checked.version }
+    : { state: bad(checked.reason, checked.message), version: "refused" };
 }
 
 /** What came of reading a Secret. Its `version` differs after each change. */
@@ -130,7 +151,7 @@ async function readSecret(
   }
 }
 
-function loginState(
+function secretState(
   login: SecretState,
   { address }: Connector,
 ): {

@@ -5,6 +5,7 @@ import { hasStatus } from "../kube/api-error.ts";
 import type { KubeObject } from "../kube/object-store.ts";
 import type { Condition } from "./conditions.ts";
 import { applyObject, matchesDesired } from "./ensure-object.ts";
+import { formatLoginRecord, type LoginRecord } from "./identity-login.ts";
 import { type AuthRefusal, formatRefusal } from "./probe-registry.ts";
 
 /** The path of a Connector: `/apis/…/namespaces/team-a/connectors/harbor`. */
@@ -20,6 +21,8 @@ export interface ConnectorStatus {
   readonly conditions: readonly Condition[];
   /** The refusal of the credential that the Connector has. */
   readonly refusal: AuthRefusal | undefined;
+  /** When a login was last obtained with the identity that the Connector has. */
+  readonly login?: LoginRecord | undefined;
 }
 
 /** The generation of an object, which each change of its spec raises. */
@@ -43,13 +46,21 @@ export const isObserved = (object: KubeObject): boolean =>
 export async function writeStatus(
   client: Pick<ApiClient, "request">,
   object: KubeObject,
-  { observedGeneration, url, conditions, refusal }: ConnectorStatus,
+  { observedGeneration, url, conditions, refusal, login }: ConnectorStatus,
 ): Promise<KubeObject | undefined> {
   const authProbe = refusal === undefined ? {} : { authProbe: formatRefusal(refusal) };
-  const status = { observedGeneration, proxy: { httpAddress: { url } }, conditions, ...authProbe };
+  const identityLogin = login === undefined ? {} : { identityLogin: formatLoginRecord(login) };
+  const status = {
+    observedGeneration,
+    proxy: { httpAddress: { url } },
+    conditions,
+    ...authProbe,
+    ...identityLogin,
+  };
   const found = property(object, "status");
   const hasOldRefusal = refusal === undefined && property(found, "authProbe") !== undefined;
-  if (matchesDesired(found, status) && !hasOldRefusal) return object;
+  const hasOldLogin = login === undefined && property(found, "identityLogin") !== undefined;
+  if (matchesDesired(found, status) && !hasOldRefusal && !hasOldLogin) return object;
   const { name, namespace, uid, resourceVersion } = object.metadata;
   const path = `${connectorApiPath(object)}/status`;
   const metadata = { name, namespace, uid, resourceVersion };

@@ -12,6 +12,7 @@ import { createConnectorSecretsReader } from "./connector-secrets.ts";
 import { createServiceEnsurer } from "./connector-service.ts";
 import { createPrerequisitesEnsurer } from "./ensure-prerequisites.ts";
 import { createEventRecorder } from "./event-recorder.ts";
+import type { IdentityLogins } from "./identity-login.ts";
 import { createProxyAccessGranter, type GrantProxyAccess } from "./proxy-access.ts";
 import { createProxyKeysKeeper } from "./proxy-keys-keeper.ts";
 import {
@@ -57,6 +58,7 @@ export interface ReconcileReport {
 export interface ControllerOptions {
   readonly client: ApiClient;
   readonly probe: Probe;
+  readonly identityLogins: IdentityLogins;
   readonly names: ControllerNames;
   /** The name of this replica's Pod. */
   readonly instance: string;
@@ -209,6 +211,7 @@ function createReconciler(
       client,
       sharedCas: () => watches.sharedCas.list(),
       permissionCommand: (namespace) => permissionCommand(namespace, names),
+      identityLogins: options.identityLogins,
     }),
     grantProxyAccess: parts.grantProxyAccess,
   });

@@ -15,6 +15,7 @@ import {
 import type { ConnectorSecrets, ReadConnectorSecrets } from "./connector-secrets.ts";
 import type { EnsureService } from "./connector-service.ts";
 import { generationOf } from "./connector-status.ts";
+import { loginState, readLoginRecord } from "./identity-login.ts";
 import type { GrantProxyAccess } from "./proxy-access.ts";
 
 /** The functions that make and read what a connector needs. */
@@ -74,11 +75,14 @@ export function createPrerequisitesEnsurer(options: PrerequisitesOptions): Ensur
 
   async function readConnectorSecrets(
     connector: Connector,
-    { generation, ...base }: DocumentStates,
+    { object, generation, ...base }: DocumentStates,
   ): Promise<Prerequisites> {
     const read = await readSecrets(connector);
-    const secret = await secretReadyState(connector, read);
-    const secrets = secret.status === "True" ? read.upstream : undefined;
+    const loginVersion = `${generation} ${read.loginVersion}`;
+    const found = await secretReadyState(connector, read);
+    const isPending = found.status === "Unknown";
+    const secret = isPending ? loginState(readLoginRecord(object, loginVersion)) : found;
+    const secrets = secret.status === "False" ? undefined : read.upstream;
     const missing = secrets === undefined ? waitingFor("SecretReady") : undefined;
     const states = {
       ...base,
@@ -87,7 +91,7 @@ export function createPrerequisitesEnsurer(options: PrerequisitesOptions): Ensur
       AuthReady: missing ?? waitingFor("LivenessReady"),
       CACertReady: read.caCertState,
     };
-    const login = secrets && { connector, secrets, version: `${generation} ${read.loginVersion}` };
+    const login = secrets && { connector, secrets, version: loginVersion };
     return { states, version: `${generation} ${read.version}`, login };
   }
 
@@ -100,7 +104,7 @@ export function createPrerequisitesEnsurer(options: PrerequisitesOptions): Ensur
     if (ProxyServiceReady === undefined) return undefined;
     const generation = `${object.metadata.uid}/${generationOf(object)}`;
     const base = { ConnectorClassReady, ProxyServiceReady };
-    if (parsed.ok) return readConnectorSecrets(parsed.value, { generation, ...base });
+    if (parsed.ok) return readConnectorSecrets(parsed.value, { object, generation, ...base });
     await grantProxyAccess(object.metadata.namespace ?? ""); // to the Secrets of the other connectors in the namespace
     const states = { ...allWaitingFor(wrong), ...wrong, ...base };
     return { states, version: generation, login: undefined };
@@ -110,6 +114,7 @@ export function createPrerequisitesEnsurer(options: PrerequisitesOptions): Ensur
 /** What is known of a connector from its document and its Service. */
 interface DocumentStates
   extends Pick<ConditionStates, "ConnectorClassReady" | "ProxyServiceReady"> {
+  readonly object: KubeObject;
   readonly generation: string;
 }
 

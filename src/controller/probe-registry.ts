@@ -4,6 +4,14 @@ import type { UpstreamSecrets } from "../connector/platform.ts";
 import type { KubeObject } from "../kube/object-store.ts";
 import type { Probe } from "../upstream/probe.ts";
 import { readConditions, timestamp } from "./conditions.ts";
+import {
+  acceptedAuth,
+  type IdentityLogins,
+  type IdentityRefusal,
+  type LoginRecord,
+  loginForProbe,
+  readLoginRecord,
+} from "./identity-login.ts";
 
 /** What is known of a registry: whether it lives, and whether it accepts the connector's credential. */
 export interface ProbeOutcome {
@@ -12,6 +20,8 @@ export interface ProbeOutcome {
   readonly auth: ProbeStatus;
   /** The refusal of the credential that the connector has; undefined where it was not refused. */
   readonly refusal: AuthRefusal | undefined;
+  /** The login of a connector with an identity; undefined for any other. */
+  readonly login?: LoginRecord | IdentityRefusal;
 }
 
 /** The registry to probe, and what is known of it. */
@@ -31,6 +41,7 @@ export interface ProbeSubject {
 /** What is needed to probe a registry. */
 export interface ProbeRegistryOptions {
   readonly probe: Probe;
+  readonly identityLogins: IdentityLogins;
   /** The time, in milliseconds since 1970. */
   readonly now: () => number;
   /** Ends the probe. */
@@ -56,16 +67,50 @@ export function knownOutcome(
  */
 export async function probeRegistry(
   subject: ProbeSubject,
-  { probe, now, signal }: ProbeRegistryOptions,
+  options: ProbeRegistryOptions,
 ): Promise<ProbeOutcome> {
   const { connector, secrets, loginVersion } = subject;
+  const { probe, now, signal } = options;
   const known = knownOutcome(subject);
   if (known !== undefined) return known;
   const refusal = lastRefusal(subject.object, subject.refusal, loginVersion);
   if (refusal !== undefined && now() < nextAttemptAt(refusal)) {
     const { liveness } = await probe(connector, { ...secrets, credential: undefined }, signal);
-    return { liveness, auth: refusalStatus(refusal), refusal };
+    const record = readLoginRecord(subject.object, loginVersion);
+    const login = record === undefined ? {} : { login: record };
+    return { liveness, auth: refusalStatus(refusal), refusal, ...login };
   }
+  return connector.identity === undefined
+    ? await tryLogin(subject, refusal, options)
+    : await probeWithIdentity(subject, refusal, options);
+}
+
+async function probeWithIdentity(
+  subject: ProbeSubject,
+  refusal: AuthRefusal | undefined,
+  options: ProbeRegistryOptions,
+): Promise<ProbeOutcome> {
+  const { connector, secrets, object } = subject;
+  const login = await loginForProbe(subject, options.identityLogins);
+  if (login.ok && login.credential !== undefined) {
+    const withLogin = { ...subject, secrets: { ...secrets, credential: login.credential } };
+    return { ...(await tryLogin(withLogin, refusal, options)), login: login.record };
+  }
+  const { liveness } = await options.probe(
+    connector,
+    { ...secrets, credential: undefined },
+    options.signal,
+  );
+  if (!login.ok) return { liveness, auth: login, refusal, login };
+  const { reason = "", message = "" } = acceptedAuth(object) ?? {};
+  return { liveness, auth: { ok: true, reason, message }, refusal, login: login.record };
+}
+
+async function tryLogin(
+  { connector, secrets, loginVersion }: ProbeSubject,
+  refusal: AuthRefusal | undefined,
+  { probe, now, signal }: ProbeRegistryOptions,
+): Promise<ProbeOutcome> {
   const result = await probe(connector, secrets, signal);
   if (!result.liveness.ok) return { ...result, refusal };
   if (secrets.credential === undefined || !isRefusal(result.auth)) {

@@ -21,6 +21,12 @@ import { generationOf, isObserved, writeStatus } from "./connector-status.ts";
 import type { EnsurePrerequisites, Prerequisites, RegistryLogin } from "./ensure-prerequisites.ts";
 import { conditionEvents, type RecordEvent } from "./event-recorder.ts";
 import {
+  type IdentityLogins,
+  type LoginRecord,
+  loginState,
+  readLoginRecord,
+} from "./identity-login.ts";
+import {
   type AuthRefusal,
   knownOutcome,
   lastRefusal,
@@ -42,6 +48,7 @@ export interface ReconcileOptions {
   readonly connectors: Pick<WatchedCache<KubeObject>, "get">;
   readonly ensurePrerequisites: EnsurePrerequisites;
   readonly probe: Probe;
+  readonly identityLogins: IdentityLogins;
   readonly recordEvent: RecordEvent;
   readonly proxyHostsOf: ProxyHostsOf;
   /** The time, in milliseconds since 1970. */
@@ -102,6 +109,14 @@ interface FinishedProbe extends RequestedProbe {
   readonly outcome: ProbeOutcome;
 }
 
+/** What is written into a status beside its conditions. */
+interface PublishOptions {
+  readonly refusal: AuthRefusal | undefined;
+  readonly login: LoginRecord | undefined;
+  /** Whether a probe is pending. */
+  readonly isPending?: boolean;
+}
+
 /** The result where there is no Connector, or one that is left to another controller. */
 const gone: ReconcileResult = { outcome: "gone", requeueAfterMs: undefined, conditions: undefined };
 
@@ -123,8 +138,7 @@ export function createConnectorReconciler(options: ReconcileOptions): ConnectorR
   async function publish(
     object: KubeObject,
     states: ConditionStates,
-    refusal: AuthRefusal | undefined,
-    isPending = false,
+    { refusal, login, isPending = false }: PublishOptions,
   ): Promise<KubeObject | undefined> {
     const { name, namespace = "" } = object.metadata;
     const ref = { namespace, name };
@@ -137,7 +151,7 @@ export function createConnectorReconciler(options: ReconcileOptions): ConnectorR
       isPending,
     });
     const url = proxyUrl(ref, options.proxyHostsOf(ref));
-    const status = { observedGeneration: generation, url, conditions, refusal };
+    const status = { observedGeneration: generation, url, conditions, refusal, login };
     const written = await writeStatus(client, object, status);
     if (written === undefined) return undefined;
     for (const event of conditionEvents(before, conditions)) {
@@ -199,7 +213,9 @@ export function createConnectorReconciler(options: ReconcileOptions): ConnectorR
     const key = showRef(ref);
     const last = reconcileStates.get(key)?.outcome?.refusal;
     const refusal = lastRefusal(object, last, login.version);
-    const written = await publish(object, { ...states, ...lastProbeStates(object) }, refusal, true);
+    const record = readLoginRecord(object, login.version);
+    const known = { ...states, ...lastProbeStates(object, states) };
+    const written = await publish(object, known, { refusal, login: record, isPending: true });
     if (written === undefined) return gone;
     if (runningProbes.get(key) !== version) {
       requestedProbes.set(key, { version, login, read: object, written });
@@ -223,12 +239,15 @@ export function createConnectorReconciler(options: ReconcileOptions): ConnectorR
     const last = reconcileStates.get(key);
     const next = scheduleNext(last, observation, timing, { now: now(), random });
     reconcileStates.set(key, next); // first, so that a failure below does not make us probe the registry again
-    const written = await publish(object, states, outcome?.refusal);
+    const written = await publish(object, states, {
+      refusal: outcome?.refusal,
+      login: recordOf(outcome),
+    });
     if (written === undefined) return gone;
-    const namesSecrets = login !== undefined && hasSecrets(login.connector);
+    const isLookedAt = login !== undefined && mayChangeUnseen(login.connector);
     const untilDueMs = Math.max(0, next.dueAt - now());
     const looking = { now: now(), random, connectors: reconcileStates.size };
-    return resultOf(written, namesSecrets ? untilNextLook(next, timing, looking) : untilDueMs);
+    return resultOf(written, isLookedAt ? untilNextLook(next, timing, looking) : untilDueMs);
   }
 
   return {
@@ -247,10 +266,14 @@ export function createConnectorReconciler(options: ReconcileOptions): ConnectorR
   };
 }
 
-const hasSecrets = (connector: Connector): boolean =>
-  [connector.secretName, connector.caCertSecretName, connector.clientCertSecretName].some(
-    (name) => name !== undefined,
-  );
+/** Whether a connector's login depends on what nobody watches: Secrets, and the right to a ServiceAccount. */
+const mayChangeUnseen = ({
+  secretName,
+  caCertSecretName,
+  clientCertSecretName,
+  identity,
+}: Connector): boolean =>
+  [secretName, caCertSecretName, clientCertSecretName, identity].some((one) => one !== undefined);
 
 /** Whether a Connector is of another class, and another controller writes its status: then it is not for us to do. */
 const isLeftToOther = (object: KubeObject, { states }: Prerequisites): boolean =>
@@ -275,13 +298,19 @@ function resultOf(written: KubeObject, requeueAfterMs: number | undefined): Reco
  */
 function lastProbeStates(
   object: KubeObject,
-): Partial<Pick<ConditionStates, "LivenessReady" | "AuthReady">> {
+  { SecretReady: found }: ConditionStates,
+): Partial<Pick<ConditionStates, "SecretReady" | "LivenessReady" | "AuthReady">> {
   const conditions = isObserved(object) ? readConditions(object) : [];
-  const [liveness, auth] = ["LivenessReady", "AuthReady"].map((type) =>
+  const [secret, liveness, auth] = ["SecretReady", "LivenessReady", "AuthReady"].map((type) =>
     conditions.find((condition) => condition.type === type),
   );
   if (liveness === undefined || auth === undefined || isWaiting(liveness)) return {};
-  return { LivenessReady: stateOf(liveness), AuthReady: stateOf(auth) };
+  const isPending = found.status === "Unknown" && secret !== undefined;
+  return {
+    ...(isPending ? { SecretReady: stateOf(secret) } : {}),
+    LivenessReady: stateOf(liveness),
+    AuthReady: stateOf(auth),
+  };
 }
 
 const stateOf = ({ status, reason, message }: ConditionState): ConditionState => ({
@@ -301,12 +330,25 @@ const probeFailed: ProbeStatus = {
 
 function outcomeStates(
   outcome: ProbeOutcome | undefined,
-): Partial<Pick<ConditionStates, "LivenessReady" | "AuthReady">> {
+): Partial<Pick<ConditionStates, "SecretReady" | "LivenessReady" | "AuthReady">> {
   if (outcome === undefined) return {};
-  const { liveness, auth } = outcome;
+  const { liveness, auth, login } = outcome;
+  const LivenessReady = probeCondition(liveness);
+  if (login !== undefined && "ok" in login) {
+    const SecretReady = bad(login.reason, login.message);
+    return { SecretReady, LivenessReady, AuthReady: waitingFor("SecretReady") };
+  }
   const AuthReady = liveness.ok ? probeCondition(auth) : waitingFor("LivenessReady");
-  return { LivenessReady: probeCondition(liveness), AuthReady };
+  return {
+    ...(login === undefined ? {} : { SecretReady: loginState(login) }),
+    LivenessReady,
+    AuthReady,
+  };
 }
+
+/** The login that an outcome is about; undefined where there is none. */
+const recordOf = (outcome: ProbeOutcome | undefined): LoginRecord | undefined =>
+  outcome?.login === undefined || "ok" in outcome.login ? undefined : outcome.login;
 
 const probeCondition = ({ ok, reason, message }: ProbeStatus): ConditionState =>
   ok ? good(reason, message) : bad(reason, message);

@@ -39,7 +39,7 @@ export const defaultReconcileTiming: ReconcileTiming = {
 const minLookMsPerConnector = 100;
 
 /**
- * In how many milliseconds to reconcile again: when a probe is due, or earlier where a Secret may have changed until then.
+ * In how many milliseconds to reconcile again: when a probe is due, or earlier where a Secret, or the right to an identity, may have changed until then.
  * @param connectors how many there are
  */
 export function untilNextLook(
@@ -70,6 +70,9 @@ const transientReasons: ReadonlySet<string> = new Set([
   "ConnectionFailed",
   "CertificateInvalid",
   "ProbeFailed",
+  "TokenForbidden",
+  "ServiceAccountNotFound",
+  "ExchangeFailed",
 ]);
 
 /** Whether a registry has to be probed again. @param now in milliseconds since 1970 */

@@ -1,15 +1,13 @@
-/** For whom a connector's token may be: a token is worth nothing where it should not go. */
+import {
+  type AllowedAudience,
+  canonicalAudience,
+  isReservedAudience,
+} from "../connector/audience.ts";
 import type { Connector } from "../connector/connector.ts";
 import type { OidcAuth } from "../connector/identity-auth.ts";
 import { LoginError } from "./login.ts";
 
-/** An audience that the operator allows, beside a registry's own origin. */
-export interface AllowedAudience {
-  readonly audience: string;
-  /** The registry that tokens for it may go to: its host, with its port unless that is 443. */
-  readonly host: string;
-}
-
+/** For whom the tokens of connectors may be. */
 export interface AudienceRules {
   /** Pairs of audience and host; `any` where whoever writes connectors is the operator. */
   readonly allowed: readonly AllowedAudience[] | "any";
@@ -17,29 +15,9 @@ export interface AudienceRules {
   readonly own: () => readonly string[];
 }
 
-/** The clouds' exchanges: a token for one of them is a login at that cloud. */
-const cloudAudiences: readonly RegExp[] = [
-  /^sts(\.[a-z0-9.-]+)?\.amazonaws\.com(\.cn)?$/,
-  /^api:\/\/azureadtokenexchange/,
-  /^(https:)?\/\/(iam|sts|iamcredentials)\.googleapis\.com(\/|$)/,
-  /\.svc\.id\.goog$/,
-  /^https:\/\/(sts\.[a-z0-9.-]*amazonaws\.com(\.cn)?|sts\.amazonaws\.com|login\.microsoftonline\.[a-z]+|login\.chinacloudapi\.cn)(\/|$)/,
-];
-
-/** The names of the API server in every cluster. */
-const apiServer = /^(https:\/\/)?kubernetes(\.default(\.svc(\.[a-z0-9.-]+)?)?)?(:\d+)?$/;
-
-/** One spelling for comparisons. */
-const canonical = (audience: string): string => audience.toLowerCase().replace(/\/+$/, "");
-
-/** Whether a token for this audience is a login at a cloud, or at an API server by its usual name. */
-export const isReservedAudience = (audience: string): boolean =>
-  apiServer.test(canonical(audience)) ||
-  cloudAudiences.some((pattern) => pattern.test(canonical(audience)));
-
 /**
  * The audience of a connector's token: the registry's origin, or the one that the connector names where the operator
- * allows that for this registry.
+ * allows that for this registry. So a token is worth nothing where it should not go.
  * @throws LoginError AudienceRefused
  */
 export function audienceOf({ address }: Connector, auth: OidcAuth, rules: AudienceRules): string {
@@ -54,7 +32,7 @@ export function audienceOf({ address }: Connector, auth: OidcAuth, rules: Audien
       "another one: a token for it is a login at a cloud or at the cluster's API server, and is sent to no registry",
     );
   }
-  if (rules.own().some((own) => canonical(own) === canonical(audience))) {
+  if (rules.own().some((own) => canonicalAudience(own) === canonicalAudience(audience))) {
     throw refuse("another one: the cluster's API server, or this product, takes tokens for it");
   }
   const isAllowed =

@@ -55,6 +55,7 @@ export function createLoginSources(options: LoginSourcesOptions): LoginSourceOf 
       connector: showRef(connector),
       owner: namespace,
       method: auth.method,
+      identity: identityName(connector, auth),
       version: JSON.stringify([auth, address.origin, address.basePath]),
       check:
         auth.method === "execAuth"
@@ -62,6 +63,12 @@ export function createLoginSources(options: LoginSourcesOptions): LoginSourceOf 
           : () => oidcIdentity(connector, auth, secrets, options),
     };
   };
+}
+
+function identityName({ namespace }: Connector, auth: IdentityAuth): string {
+  if (auth.method === "execAuth") return `credential helper ${auth.helper}`;
+  const { kind, name } = auth.source;
+  return kind === "tokenFile" ? `token file ${name}` : `ServiceAccount ${namespace}/${name}`;
 }
 
 function helperIdentity(

@@ -20,6 +20,8 @@ export interface LoginSource {
   readonly owner: string;
   /** The method, for those who hear of outcomes: `oidcAuth`. */
   readonly method: string;
+  /** Whose login it is, in words: `ServiceAccount team-a/puller`. */
+  readonly identity: string;
   /** Differs where the connector's spec asks for another login. */
   readonly version: string;
   /**
@@ -45,6 +47,8 @@ export interface KeptLogin {
 export interface LoginOutcome {
   readonly connector: string;
   readonly method: string;
+  /** Whose login it is, in words. */
+  readonly identity: string;
   readonly durationMs: number;
   /** Undefined where there is a login. */
   readonly error: unknown;
@@ -149,9 +153,11 @@ export class LoginStore {
     return login !== undefined && this.#options.now() < login.usableUntil ? login : undefined;
   }
 
-  /** Forgets the login of a connector. */
-  drop(key: string): void {
-    this.#entries.delete(key);
+  /** Forgets the logins of a connector, `namespace/name`. */
+  drop(connector: string): void {
+    for (const [key, { source }] of this.#entries) {
+      if (source.connector === connector) this.#entries.delete(key);
+    }
   }
 
   /** The logins that are kept, for metrics. */
@@ -281,7 +287,12 @@ export class LoginStore {
     if (identity === undefined) throw changedMeanwhile(); // it was looked at before
     const startedAt = now();
     const report = (error: unknown): void =>
-      onOutcome?.({ ...pick(source), durationMs: now() - startedAt, error });
+      onOutcome?.({
+        ...pick(source),
+        identity: source.identity,
+        durationMs: now() - startedAt,
+        error,
+      });
     try {
       const login = await identity.obtain(AbortSignal.timeout(obtainTimeoutMs));
       const kept = this.#keep(login, startedAt);

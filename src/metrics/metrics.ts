@@ -10,6 +10,7 @@ export interface Metrics {
   readonly controller: ControllerMetrics;
   readonly nodeImages: NodeImagesMetrics;
   readonly api: ApiMetrics;
+  readonly identities: IdentityMetrics;
   /** The Content-Type and the body of the response to a scrape. */
   scrape(): Promise<readonly [type: string, body: string]>;
 }
@@ -39,6 +40,7 @@ export function createMetrics(
     controller: createControllerMetrics(registersOf("controller")),
     nodeImages: createNodeImagesMetrics(registersOf("node-images")),
     api: createApiMetrics(registersOf("proxy", "csi")),
+    identities: createIdentityMetrics(registersOf("proxy", "controller")),
     scrape: async () => [registry.contentType, await registry.metrics()],
   };
 }
@@ -110,6 +112,56 @@ function createApiMetrics(registers: Registry[]): ApiMetrics {
     access: countOf("access"),
     secret: countOf("secret"),
     rejected: (kind) => rejections.inc({ kind }),
+  };
+}
+
+/** A login that was made of an identity, and lives. */
+export interface LivingLogin {
+  /** `namespace/name` of the connector. */
+  readonly connector: string;
+  /** The method of its `spec.auth`: `oidcAuth`. */
+  readonly method: string;
+  /** In milliseconds since 1970. */
+  readonly expiresAt: number;
+}
+
+/** Counts the logins that are made of identities. */
+export interface IdentityMetrics {
+  /** Counts an attempt to get a login. */
+  attempted(connector: string, method: string, outcome: "obtained" | "failed"): void;
+  /** Says where the logins that live are read at a scrape. */
+  readAtScrape(logins: () => readonly LivingLogin[]): void;
+  /** Removes the series of a connector that is gone. */
+  forget(connector: string): Promise<void>;
+}
+
+function createIdentityMetrics(registers: Registry[]): IdentityMetrics {
+  const labelNames = ["connector", "source"] as const;
+  const attempts = new Counter({
+    name: "oci_connector_identity_logins_total",
+    help: "Logins that were to be made of an identity, by what came of it.",
+    labelNames: [...labelNames, "outcome"],
+    registers,
+  });
+  let logins: () => readonly LivingLogin[] = () => [];
+  new Gauge({
+    name: "oci_connector_identity_login_expiry_seconds",
+    help: "Seconds until the login of an identity ends, if it is not renewed.",
+    labelNames,
+    registers,
+    collect() {
+      this.reset();
+      for (const { connector, method, expiresAt } of logins()) {
+        this.set({ connector, source: method }, (expiresAt - Date.now()) / 1000);
+      }
+    },
+  });
+  return {
+    attempted: (connector, method, outcome) => attempts.inc({ connector, source: method, outcome }),
+    readAtScrape(read) {
+      logins = read;
+    },
+    forget: (connector) => removeSeries(attempts, connector),
   };
 }
 

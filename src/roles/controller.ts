@@ -9,6 +9,7 @@ import { createUpstreams } from "../upstream/upstream.ts";
 import { connectToCluster } from "./cluster.ts";
 import { egressOf } from "./egress.ts";
 import { serveHealth } from "./health-server.ts";
+import { apiServerAudiences, createClusterIdentities, identityLoginsOf } from "./identities.ts";
 import { installedNames } from "./installed-names.ts";
 import { apiEndpoints, nearAddresses } from "./own-addresses.ts";
 import type { ProcessLog } from "./process-log.ts";
@@ -33,6 +34,15 @@ export async function startClusterController(
     nearAddresses: () => nearAddresses(settings, apiServer),
   };
   const upstreams = createUpstreams(bodyTimeoutMs, undefined, undefined, policy, egress);
+  const identities = createClusterIdentities({
+    client: cluster.client,
+    settings,
+    policy,
+    egress,
+    apiAudiences: await apiServerAudiences(environment),
+    metrics: metrics.identities,
+    log,
+  });
   const logConcealed = (connector: Connector, error: unknown): void =>
     log("warning", "a registry at an internal address can't be reached", {
       connector: showRef(connector),
@@ -41,6 +51,7 @@ export async function startClusterController(
   const controller = startController({
     client: cluster.client,
     probe: createProbe(upstreams, logConcealed),
+    identityLogins: identityLoginsOf(identities),
     names: { ...installedNames, ...settings, installNamespace: settings.namespace },
     instance: settings.podName,
     clock: systemClock,
@@ -48,8 +59,12 @@ export async function startClusterController(
     log,
     onReconcile({ connector, outcome, durationMs, conditions }) {
       metrics.controller.reconciled(outcome, durationMs / 1000);
-      if (outcome === "gone") metrics.controller.forget(connector);
-      else if (conditions !== undefined) metrics.controller.conditions(connector, conditions);
+      if (outcome === "gone") {
+        metrics.controller.forget(connector);
+        void metrics.identities.forget(connector);
+        identities.store.drop(connector);
+      }
+      if (conditions !== undefined) metrics.controller.conditions(connector, conditions);
     },
   });
   const health = await serveHealth({
@@ -62,6 +77,7 @@ export async function startClusterController(
     async stop() {
       await controller.stop();
       upstreams.destroy();
+      identities.stop();
       cluster.stop();
       await health.stop();
     },

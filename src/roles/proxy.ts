@@ -7,6 +7,7 @@ import { imagesAudience } from "../connector/image-hosts.ts";
 import { describeProblems } from "../connector/problem.ts";
 import { connectorOfServiceHost } from "../connector/proxy-address.ts";
 import { keysSecretName, openingKeys, parseProxyKeys } from "../connector/proxy-keys.ts";
+import { withIdentityLogins } from "../credentials/identity-logins.ts";
 import { createConnectorFinder, createConnectorIndex } from "../kube/find-connector.ts";
 import { shareWait } from "../kube/lookup-cache.ts";
 import { createAccessReviewer } from "../kube/may-use.ts";
@@ -22,6 +23,7 @@ import type { NearAddresses } from "../upstream/upstream-policy.ts";
 import { type ClusterConnection, connectToCluster } from "./cluster.ts";
 import { egressOf } from "./egress.ts";
 import { serveHealth } from "./health-server.ts";
+import { apiServerAudiences, createClusterIdentities } from "./identities.ts";
 import { installedNames } from "./installed-names.ts";
 import { apiEndpoints, interfaceAddresses, nearAddresses } from "./own-addresses.ts";
 import type { ProcessLog } from "./process-log.ts";
@@ -58,13 +60,28 @@ export async function startClusterProxy(
   const now = Date.now;
   const metrics = createMetrics("proxy", droppedLines);
   const { token, access, secret, rejected } = metrics.api;
-  const connectors = cluster.watchConnectors();
-  connectors.onChange(({ name, namespace = "", object }) => {
-    if (object === undefined) void metrics.proxy.forget(showRef({ namespace, name }));
-  });
-  const connectorsAt = createConnectorIndex(connectors);
   const apiServer = cluster.watchOne(apiEndpoints.collection, apiEndpoints.name);
   const near = (): NearAddresses => nearAddresses(settings, apiServer);
+  const upstreamPolicy = { rules: settings.upstreams, nearAddresses: near };
+  const identities = createClusterIdentities({
+    client,
+    settings,
+    policy: upstreamPolicy,
+    egress,
+    apiAudiences: await apiServerAudiences(environment),
+    metrics: metrics.identities,
+    log,
+    onReject: () => rejected("token"),
+  });
+  const connectors = cluster.watchConnectors();
+  connectors.onChange(({ name, namespace = "", object }) => {
+    if (object !== undefined) return;
+    const connector = showRef({ namespace, name });
+    void metrics.proxy.forget(connector);
+    void metrics.identities.forget(connector);
+    identities.store.drop(connector);
+  });
+  const connectorsAt = createConnectorIndex(connectors);
   let notReady: string | undefined = `waiting for the Secret ${keysSecretName}`;
   const health = await serveHealth({
     port: healthPort,
@@ -74,7 +91,7 @@ export async function startClusterProxy(
   const keys = watchProxyKeys(cluster, namespace, log);
   await settledOrAborted(keys.arrived, signal).catch(async (reason: unknown) => {
     cluster.stop();
-    await health.stop();
+    await Promise.all([health.stop(), identities.stop()]);
     throw reason;
   });
   const findConnector = createConnectorFinder(connectors);
@@ -99,14 +116,18 @@ export async function startClusterProxy(
     ],
     findConnector,
     aroundRequest: shareWait,
-    readUpstreamSecrets: createUpstreamSecretsReader({
-      client,
-      installNamespace: namespace,
-      now,
-      log,
-      onLookup: secret,
-      onReject: () => rejected("secret"),
-    }),
+    readUpstreamSecrets: withIdentityLogins(
+      createUpstreamSecretsReader({
+        client,
+        installNamespace: namespace,
+        now,
+        log,
+        onLookup: secret,
+        onReject: () => rejected("secret"),
+      }),
+      identities.store,
+      identities.sourceOf,
+    ),
     verifyToken: createExpiredTokenVerifier({
       client,
       now,
@@ -136,7 +157,7 @@ export async function startClusterProxy(
       const { node, apiServer } = near();
       return [...interfaceAddresses(), ...node, ...apiServer.map(({ address }) => address)];
     },
-    upstreamPolicy: { rules: settings.upstreams, nearAddresses: near },
+    upstreamPolicy,
     mirror: !isMirror
       ? undefined
       : {
@@ -161,6 +182,7 @@ export async function startClusterProxy(
       notReady = "the process is about to end";
       await drain(proxy.lastConnectionAt);
       await proxy.stop(graceMs);
+      await identities.stop();
       cluster.stop();
       await health.stop();
     },

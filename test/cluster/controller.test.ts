@@ -17,6 +17,7 @@ import { createInClusterAccess } from "../../src/kube/api-access.ts";
 import { createApiClient } from "../../src/kube/api-client.ts";
 import { createLog } from "../../src/log.ts";
 import type { ProbeResult } from "../../src/upstream/probe.ts";
+import { noIdentities } from "../controller/sample-connector.ts";
 import { cleanup } from "../support/cleanup.ts";
 import { eventually } from "../support/eventually.ts";
 import { makeTempFolder } from "../support/temp-folder.ts";
@@ -113,6 +114,7 @@ describe("the controller, on a real API server", function () {
       startController({
         client: createApiClient({ access: await accessAs(account) }),
         probe,
+        identityLogins: noIdentities,
         names: {
           installNamespace: system,
           clusterDomain: "cluster.local",

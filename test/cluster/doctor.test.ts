@@ -9,6 +9,7 @@ import { createLog } from "../../src/log.ts";
 import { installedNames } from "../../src/roles/installed-names.ts";
 import { createProbe } from "../../src/upstream/probe.ts";
 import { createUpstreams } from "../../src/upstream/upstream.ts";
+import { noIdentities } from "../controller/sample-connector.ts";
 import { cleanup } from "../support/cleanup.ts";
 import { eventually } from "../support/eventually.ts";
 import { type FakeRegistry, startFakeRegistry } from "../support/fake-registry.ts";
@@ -207,6 +208,7 @@ describe("the doctor, on a real API server", function () {
           access: await loadKubeconfigAccess({ file: cluster.kubeconfig }),
         }),
         probe: createProbe(upstreams),
+        identityLogins: noIdentities,
         names: { ...installedNames, installNamespace: system, clusterDomain: "cluster.local" },
         instance: "test",
         clock: systemClock,

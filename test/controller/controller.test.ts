@@ -23,6 +23,7 @@ import { makeCertificate } from "../support/certificates.ts";
 import { cleanup } from "../support/cleanup.ts";
 import { eventually } from "../support/eventually.ts";
 import { type FakeClock, fakeClock } from "./fake-clock.ts";
+import { noIdentities } from "./sample-connector.ts";
 
 const minute = 60_000;
 const alive: ProbeFinding = { ok: true, reason: "Reachable", message: "it answers" };
@@ -75,6 +76,7 @@ describe("startController()", function () {
       startController({
         client: createApiClient({ access: server.access, timeoutMs: 2_000 }),
         probe,
+        identityLogins: noIdentities,
         names: {
           installNamespace: "connectors-system",
           clusterDomain: "cluster.local",

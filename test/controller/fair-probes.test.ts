@@ -12,6 +12,7 @@ import { cleanup } from "../support/cleanup.ts";
 import { eventually } from "../support/eventually.ts";
 import { type FakeRegistry, startFakeRegistry } from "../support/fake-registry.ts";
 import { type FakeClock, fakeClock } from "./fake-clock.ts";
+import { noIdentities } from "./sample-connector.ts";
 
 const day = 24 * 60 * 60_000;
 
@@ -58,6 +59,7 @@ describe("the controller, beside a tenant whose registries never answer", functi
       startController({
         client: createApiClient({ access: server.access, timeoutMs: 20_000 }),
         probe: createProbe(upstreams),
+        identityLogins: noIdentities,
         names: {
           installNamespace: "connectors-system",
           clusterDomain: "cluster.local",

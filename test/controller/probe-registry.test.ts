@@ -10,7 +10,7 @@ import {
   probeRegistry,
 } from "../../src/controller/probe-registry.ts";
 import type { ProbeFinding, ProbeResult } from "../../src/upstream/probe.ts";
-import { connectorObject, connectorOf } from "./sample-connector.ts";
+import { connectorObject, connectorOf, noIdentities } from "./sample-connector.ts";
 
 const minute = 60_000;
 const start = Date.parse("2026-01-01T00:00:00Z");
@@ -43,6 +43,7 @@ function registry(answer: (secrets: UpstreamSecrets) => ProbeResult) {
           expect(used.caCertificates).to.deep.equal(secrets.caCertificates);
           return answer(used);
         },
+        identityLogins: noIdentities,
         now: () => state.now,
         signal: new AbortController().signal,
       },

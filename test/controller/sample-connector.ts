@@ -1,5 +1,6 @@
 import type { Connector } from "../../src/connector/connector.ts";
 import { parseConnector } from "../../src/connector/connector.ts";
+import type { IdentityLogins } from "../../src/controller/identity-login.ts";
 import type { KubeObject } from "../../src/kube/object-store.ts";
 
 /** A Connector's document, as the API server gives it. */
@@ -20,3 +21,10 @@ export function connectorOf(object: KubeObject): Connector {
   if (!connector.ok) throw new Error(`the sample is wrong at ${connector.problems[0]?.path}`);
   return connector.value;
 }
+
+/** For controllers whose connectors have no identity. */
+export const noIdentities: IdentityLogins = {
+  check: async () => ({ ok: false, reason: "TokenForbidden", message: "there is none" }),
+  current: () => undefined,
+  obtain: async () => ({ ok: false, reason: "TokenForbidden", message: "there is none" }),
+};

@@ -1,6 +1,6 @@
+import type { AllowedAudience } from "../../src/connector/audience.ts";
 import type { Connector } from "../../src/connector/connector.ts";
 import { showRef } from "../../src/connector/connector-ref.ts";
-import type { AllowedAudience } from "../../src/credentials/audience.ts";
 import { createLoginSources, withIdentityLogins } from "../../src/credentials/identity-logins.ts";
 import { type LoginOutcome, LoginStore } from "../../src/credentials/login-store.ts";
 import { createApiClient } from "../../src/kube/api-client.ts";

@@ -64,6 +64,7 @@ describe("the store of logins", () => {
     connector: `team-a/${key}`,
     owner: "team-a",
     method: "oidcAuth",
+    identity: "ServiceAccount team-a/puller",
     version: "1",
     async check() {
       looks += 1;
