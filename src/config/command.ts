@@ -59,6 +59,10 @@ export interface StandaloneSettings {
   readonly tunnels: TunnelRules;
   /** A company's proxy, by which registries and other hosts are reached; undefined where there is none. */
   readonly egress: EgressSettings | undefined;
+  /** The folder with the tokens of identities; without it no connector may name one. */
+  readonly tokenFiles?: string;
+  /** The folder with docker's credential helpers that connectors may name; without it they may name none. */
+  readonly credentialHelpers?: string;
 }
 
 /** A command with its settings. */
@@ -170,6 +174,8 @@ function readStandalone(args: readonly string[], context: CommandContext): Check
     "token-lifetime": "4h",
     grace: "30s",
     tunnel: "tunnel",
+    "token-files": "",
+    "credential-helpers": "",
     ...egressOptions,
   };
   const line = readCommandLine(args, defaults, egressSwitches);
@@ -187,6 +193,8 @@ function readStandalone(args: readonly string[], context: CommandContext): Check
   const egress = readEgressOptions(line, context.workingDirectory);
   if (!tunnels.ok || problems.length > 0) return { ok: false, problems };
   const state = resolve(context.workingDirectory, text("state"));
+  const [tokenFiles, credentialHelpers] = [text("token-files"), text("credential-helpers")];
+  const inWorkingDirectory = (path: string): string => resolve(context.workingDirectory, path);
   const settings = {
     connectors: resolve(context.workingDirectory, text("connectors")),
     state,
@@ -197,6 +205,10 @@ function readStandalone(args: readonly string[], context: CommandContext): Check
     graceMs,
     tunnels: tunnels.value,
     egress,
+    ...(tokenFiles === "" ? {} : { tokenFiles: inWorkingDirectory(tokenFiles) }),
+    ...(credentialHelpers === ""
+      ? {}
+      : { credentialHelpers: inWorkingDirectory(credentialHelpers) }),
   };
   return { ok: true, value: { name: "standalone", settings } };
 }

@@ -105,6 +105,10 @@ folder will do.
   --tunnel HOSTS          where clients may go through the proxy, besides their connectors: "tunnel" for
                           every public host, "refuse" for none, or hosts with commas: github.com:443,
                           *.example.com, 10.1.0.0/16, !10.96.0.0/12 (default tunnel)
+  --token-files DIR       folder with the tokens (JWTs, which something else renews) that connectors with
+                          oidcAuth name
+  --credential-helpers DIR
+                          folder with the programs docker-credential-NAME that connectors with execAuth name
 ${egress}
 example:
   oci-connector standalone --connectors /etc/oci-connector \\

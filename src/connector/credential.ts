@@ -71,7 +71,8 @@ function checkCredential(
   return { ok: true, value: createCredential(username, password) };
 }
 
-const createCredential = (username: string, password: string): Credential =>
+/** The credential of a user and a password, or of an identity token whose user is `<token>`. */
+export const createCredential = (username: string, password: string): Credential =>
   username === identityTokenUser
     ? { username, password, kind: "identityToken" }
     : { username, password };

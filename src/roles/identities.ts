@@ -4,14 +4,17 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { decodeJwt } from "jose";
 import type { ClusterSettings, Environment, UpstreamSettings } from "../config/cluster-settings.ts";
+import type { StandaloneSettings } from "../config/command.ts";
 import type { Connector } from "../connector/connector.ts";
 import { showRef } from "../connector/connector-ref.ts";
 import { imagesAudience } from "../connector/image-hosts.ts";
 import type { UpstreamSecrets } from "../connector/platform.ts";
 import type { IdentityLogins, IdentityRefusal } from "../controller/identity-login.ts";
+import { createHelperRunner } from "../credentials/credential-helper.ts";
 import { createLoginSources, type LoginSourceOf } from "../credentials/identity-logins.ts";
 import { LoginError } from "../credentials/login.ts";
 import { type LoginOutcome, type LoginSource, LoginStore } from "../credentials/login-store.ts";
+import { createTokenFileReader } from "../credentials/token-file.ts";
 import { attempt } from "../error-code.ts";
 import { serviceAccountFolder } from "../kube/api-access.ts";
 import type { ApiClient } from "../kube/api-client.ts";
@@ -20,7 +23,7 @@ import type { Log } from "../log.ts";
 import type { IdentityMetrics } from "../metrics/metrics.ts";
 import type { Egress } from "../upstream/egress.ts";
 import { createExchangeClient } from "../upstream/exchange-client.ts";
-import { createUpstreams } from "../upstream/upstream.ts";
+import { createUpstreams, type Upstreams } from "../upstream/upstream.ts";
 import type { UpstreamPolicy } from "../upstream/upstream-policy.ts";
 import { installedNames } from "./installed-names.ts";
 
@@ -73,14 +76,34 @@ export function createClusterIdentities(options: ClusterIdentitiesOptions): Iden
     sendFor: (connector, secrets) => createExchangeClient(upstreams, connector, secrets),
     now: Date.now,
   });
-  return {
-    store,
-    sourceOf,
-    stop() {
-      store.stop();
-      upstreams.destroy();
-    },
-  };
+  return { store, sourceOf, stop: () => stopAll(store, upstreams) };
+}
+
+/** Creates what makes the logins of identities on a machine without Kubernetes. */
+export function createMachineIdentities(
+  { tokenFiles, credentialHelpers }: Pick<StandaloneSettings, "tokenFiles" | "credentialHelpers">,
+  log: Log,
+): Identities {
+  const upstreams = createUpstreams(exchangeTimeoutMs, undefined, exchangeTimeoutMs);
+  const store = new LoginStore({
+    now: Date.now,
+    random: Math.random,
+    onOutcome: createLoginObserver(log),
+  });
+  const { PATH, HOME } = process.env;
+  const sourceOf = createLoginSources({
+    readTokenFile: createTokenFileReader({ folder: tokenFiles, now: Date.now }),
+    runHelper: createHelperRunner({ folder: credentialHelpers, environment: { PATH, HOME } }),
+    audiences: { allowed: "any", own: () => [] },
+    sendFor: (connector, secrets) => createExchangeClient(upstreams, connector, secrets),
+    now: Date.now,
+  });
+  return { store, sourceOf, stop: () => stopAll(store, upstreams) };
+}
+
+function stopAll(store: LoginStore, upstreams: Upstreams): void {
+  store.stop();
+  upstreams.destroy();
 }
 
 /** The logins of identities as the controller needs them: a probe is no use of a login. */

@@ -91,7 +91,8 @@ export async function startClusterProxy(
   const keys = watchProxyKeys(cluster, namespace, log);
   await settledOrAborted(keys.arrived, signal).catch(async (reason: unknown) => {
     cluster.stop();
-    await Promise.all([health.stop(), identities.stop()]);
+    identities.stop();
+    await health.stop();
     throw reason;
   });
   const findConnector = createConnectorFinder(connectors);
@@ -182,7 +183,7 @@ export async function startClusterProxy(
       notReady = "the process is about to end";
       await drain(proxy.lastConnectionAt);
       await proxy.stop(graceMs);
-      await identities.stop();
+      identities.stop();
       cluster.stop();
       await health.stop();
     },

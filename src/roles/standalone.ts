@@ -3,6 +3,7 @@ import { createLeafIssuer } from "../certificate-authority.ts";
 import type { StandaloneSettings } from "../config/command.ts";
 import { withBrackets } from "../connector/host-name.ts";
 import { listenerHosts, type ProxyHosts } from "../connector/proxy-address.ts";
+import { withIdentityLogins } from "../credentials/identity-logins.ts";
 import type { NodePublishVolumeRequest__Output as PublishRequest } from "../csi/generated/csi/v1/NodePublishVolumeRequest.ts";
 import { volumes } from "../csi/proto.ts";
 import { invalidArgument, notFound } from "../csi/rpc-error.ts";
@@ -25,6 +26,7 @@ import { createVolumeRecordStore } from "../standalone/volume-records.ts";
 import { version } from "../version.ts";
 import { egressOf } from "./egress.ts";
 import { bootId, processStart } from "./machine.ts";
+import { createMachineIdentities } from "./identities.ts";
 import { interfaceAddresses } from "./own-addresses.ts";
 import { createProxyObserver } from "./proxy-observer.ts";
 import type { Role } from "./role.ts";
@@ -90,11 +92,17 @@ async function start(settings: StandaloneSettings, log: Log, undo: Undo[]): Prom
     admits: (volumeId, mount) => keeper?.admits(volumeId, mount) ?? false,
   });
   const platform = { findConnector: findInFolder(folder), mayUse: mayUseNamed };
+  const identities = createMachineIdentities(settings, log);
+  undo.push(async () => identities.stop());
   const issueLeaf = await createLeafIssuer(state.authority);
   const proxy = await startProxy({
     ...platform,
     listen: settings.listen,
-    readUpstreamSecrets: secretsInFolder(folder),
+    readUpstreamSecrets: withIdentityLogins(
+      secretsInFolder(folder),
+      identities.store,
+      identities.sourceOf,
+    ),
     verifyToken: (token) =>
       keeper === undefined ? keeperStarted.promise.then(() => verify(token)) : verify(token),
     connectorOfHost: () => undefined,

@@ -92,7 +92,8 @@ export async function startIdentityProxy({
     },
     async stop() {
       store.stop();
-      await Promise.all([proxy.stop(), server.stop(), issuer.stop(), upstreams.destroy()]);
+      upstreams.destroy();
+      await Promise.all([proxy.stop(), server.stop(), issuer.stop()]);
     },
   });
 }
