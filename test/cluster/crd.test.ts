@@ -33,6 +33,13 @@ const ofAlauda = (secretNamespace?: string): Record<string, unknown> => ({
   metadata: { name: "harbor", labels: { "connectors.alauda.io/connectorclass": "harbor" } },
 });
 
+const oidc = (more: object): object => ({
+  name: "oidcAuth",
+  serviceAccountRef: { name: "puller" },
+  params: [{ name: "preset", value: "bearer" }],
+  ...more,
+});
+
 /** A document with everything that may stand in one. */
 const whole = `
 apiVersion: connectors.alauda.io/v1alpha1
@@ -124,6 +131,11 @@ describe("the Connectors' definition", function () {
     ["with the longest name", connectorWith({}, "n".repeat(61))],
     ["with Alauda's name of the method", connectorWith({ auth: { name: "basicAuth" } })],
     ["that was written for Alauda's product", ofAlauda()],
+    ["with a ServiceAccount", connectorWith({ auth: oidc({}) })],
+    [
+      "with a ServiceAccount of its own namespace, by an empty name",
+      connectorWith({ auth: oidc({ serviceAccountRef: { name: "a.b", namespace: "" } }) }),
+    ],
   ];
   for (const [what, document] of accepted) {
     it(`accepts one ${what}`, async () => {
@@ -238,6 +250,63 @@ describe("the Connectors' definition", function () {
       "a repository that is none",
       connectorWith({ auth: { params: [{ name: "repository", value: "Library/A" }] } }),
       'spec.auth.params: Invalid value: the value of "repository" must be',
+    ],
+    [
+      "an identity without a ServiceAccount",
+      connectorWith({ auth: oidc({ serviceAccountRef: undefined }) }),
+      "spec.auth: Invalid value: oidcAuth takes serviceAccountRef",
+    ],
+    [
+      "an identity and a Secret",
+      connectorWith({ auth: oidc({ secretRef: { name: "s" } }) }),
+      "spec.auth: Invalid value: oidcAuth takes serviceAccountRef",
+    ],
+    [
+      "a ServiceAccount of another namespace",
+      connectorWith({ auth: oidc({ serviceAccountRef: { name: "a", namespace: "other" } }) }),
+      'spec.auth.serviceAccountRef.namespace: found "other", wanted nothing, or the Connector\'s own namespace',
+    ],
+    [
+      "a ServiceAccount whose name is none",
+      connectorWith({ auth: oidc({ serviceAccountRef: { name: "../a" } }) }),
+      "spec.auth.serviceAccountRef.name: Invalid value",
+    ],
+    [
+      "an identity with an address without TLS",
+      connectorWith({ address: "http://harbor.example.com", auth: oidc({}) }),
+      "spec.address: Invalid value: with oidcAuth",
+    ],
+    [
+      "an identity with a second address",
+      connectorWith({ addressExtensions: [{ value: "https://b.test" }], auth: oidc({}) }),
+      "spec.address: Invalid value: with oidcAuth",
+    ],
+    [
+      "an identity without a preset",
+      connectorWith({ auth: oidc({ params: [] }) }),
+      "spec.auth.params: Invalid value: oidcAuth takes",
+    ],
+    [
+      "an identity of a preset that there is not",
+      connectorWith({ auth: oidc({ params: [{ name: "preset", value: "github" }] }) }),
+      "spec.auth.params: Invalid value: oidcAuth takes",
+    ],
+    [
+      "a token of a file",
+      connectorWith({
+        auth: oidc({
+          params: [
+            { name: "preset", value: "bearer" },
+            { name: "tokenFile", value: "token" },
+          ],
+        }),
+      }),
+      'in a cluster no "tokenFile"',
+    ],
+    [
+      "a program",
+      connectorWith({ auth: { name: "execAuth", params: [{ name: "helper", value: "a" }] } }),
+      'spec.auth.name: Invalid value: must be "tokenAuth"',
     ],
     ["a name that is too long", connectorWith({}, "n".repeat(62)), "metadata.name: Invalid value"],
     ["a name with a dot", connectorWith({}, "a.b"), "metadata.name: Invalid value"],
