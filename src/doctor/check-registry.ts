@@ -43,14 +43,12 @@ export async function checkRegistry(check: RegistryCheck): Promise<readonly Find
     ];
   }
   if (credential === "unread") {
-    return [
-      registry,
-      notChecked(
-        "login",
-        "the Secret can't be read",
-        "see AuthReady: the controller has tried the login",
-      ),
-    ];
+    const found =
+      connector.identity === undefined
+        ? "the Secret can't be read"
+        : "the login is obtained with an identity, by the controller and the proxies alone";
+    const advice = "see AuthReady: the controller has tried the login";
+    return [registry, notChecked("login", found, advice)];
   }
   return [registry, probeFinding("login", auth, true)];
 }

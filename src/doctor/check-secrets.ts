@@ -1,13 +1,16 @@
+import type { Connector } from "../connector/connector.ts";
 import {
   parseCertificates,
   parseClientCertificate,
   parseCredential,
 } from "../connector/credential.ts";
 import { property } from "../connector/document.ts";
+import { type IdentityAuth, serviceAccountOf } from "../connector/identity-auth.ts";
 import { describeProblems, show } from "../connector/problem.ts";
 import type { RegistryAddress } from "../connector/registry-address.ts";
+import type { StatusCondition } from "./check-connector.ts";
 import { findingFor, type Observed } from "./cluster-reader.ts";
-import { type Finding, failure, fine, warning } from "./report.ts";
+import { type Finding, failure, fine, notChecked, warning } from "./report.ts";
 
 /** A Secret that a Connector refers to. */
 export interface ReferredSecret {
@@ -39,6 +42,26 @@ export function checkLogin(secret: ReferredSecret | undefined, address: Registry
       );
     },
   });
+}
+
+/**
+ * Checks the identity with which a Connector logs in, by what the controller says of it: this process has no right to the
+ * tokens of a ServiceAccount, and needs none.
+ */
+export function checkIdentity(
+  { namespace }: Connector,
+  auth: IdentityAuth,
+  conditions: readonly StatusCondition[],
+): Finding {
+  const subject = "identity";
+  const whose = `${auth.method} of ServiceAccount ${namespace}/${serviceAccountOf(auth)}`;
+  const secret = conditions.find(({ type }) => type === "SecretReady");
+  if (secret?.status === "True") return fine(subject, `${whose}: ${secret.message}`);
+  if (secret === undefined || secret.status === "Unknown") {
+    return notChecked(subject, `${whose}: the controller has not obtained a login yet`);
+  }
+  const advice = "docs/connector.md says what to do about each reason";
+  return failure(subject, `${whose}: ${secret.reason}: ${secret.message}`, advice);
 }
 
 /** The command that creates the Secret anew, since the type of a Secret can't be changed. */

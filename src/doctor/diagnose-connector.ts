@@ -24,6 +24,7 @@ import { checkRegistry } from "./check-registry.ts";
 import {
   checkCaSecret,
   checkClientCertificate,
+  checkIdentity,
   checkLogin,
   type ReferredSecret,
 } from "./check-secrets.ts";
@@ -136,14 +137,16 @@ async function registryFindings(
   const own = ca?.observed.state === "found" ? [ca.observed.value] : [];
   const authorities = [...own, ...(shared.state === "found" ? shared.value : [])];
   return [
-    checkLogin(login, connector.address),
+    connector.identity === undefined
+      ? checkLogin(login, connector.address)
+      : checkIdentity(connector, connector.identity, statusConditions(document)),
     checkCaSecret(ca),
     ...checkClientCertificate(certificate),
     ...(await checkRegistry({
       connector,
       probe,
       signal,
-      credential: credentialOf(login, connector),
+      credential: connector.identity === undefined ? credentialOf(login, connector) : "unread",
       caCertificates: authorities.flatMap(parseCertificates),
       clientCertificate: clientCertificateOf(certificate),
       conditions: statusConditions(document),

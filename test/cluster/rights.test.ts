@@ -51,6 +51,7 @@ describe("the rights in docs/rights.md", function () {
     cluster = resources.add(await startCluster({ nodes: 0 }));
     if (!cluster.own) this.skip(); // it installs variants, one after the other
     await cluster.kubectl(["create", "namespace", "team-a"]);
+    await cluster.kubectl(["create", "namespace", "team-b"]);
     const role = proxyRole("team-a", ["harbor", "harbor-ca"]);
     const proxy = { namespace: "connectors-system", name: "connectors-node" };
     const items = [role, proxyRoleBinding("team-a", proxy)];

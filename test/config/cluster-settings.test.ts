@@ -145,6 +145,25 @@ describe("the settings of a role in a cluster", () => {
     }
   });
 
+  it("have pairs of an audience and a registry for identities, in both roles that connect to registries", () => {
+    const given = { ...shipped, ...pod, POD_NAME: "controller-1" };
+    const [proxy, controller] = [readProxySettings, readControllerSettings].map((read) =>
+      read({ ...given, OIDC_AUDIENCES: "ours=artifactory.example.com" }),
+    );
+    const allowedAudiences = [{ audience: "ours", host: "artifactory.example.com" }];
+    expect(proxy?.ok && proxy.value).to.deep.include({ allowedAudiences });
+    expect(controller?.ok && controller.value).to.deep.include({ allowedAudiences });
+    for (const read of [readProxySettings, readControllerSettings]) {
+      const refused = read({
+        ...given,
+        OIDC_AUDIENCES: "sts.amazonaws.com=artifactory.example.com",
+      });
+      expect(refused.ok ? [] : refused.problems.map(({ path }) => path)).to.deep.equal([
+        "OIDC_AUDIENCES",
+      ]);
+    }
+  });
+
   it("are refused where the registries of images are not hosts", () => {
     const environment = {
       ...shipped,

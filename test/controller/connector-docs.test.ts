@@ -11,6 +11,7 @@ const sources = [
   "connector-secrets",
   "connector-service",
   "ensure-prerequisites",
+  "identity-login",
   "reconcile-connector",
 ].map((name) => `src/controller/${name}.ts`);
 
@@ -24,8 +25,11 @@ describe("docs/connector.md", () => {
     const words = [...code.matchAll(/"([A-Z][A-Za-z]+)"/g)].map(([, word = ""]) => word);
     const [, faults = ""] =
       /type UpstreamFault =(.*?);/s.exec(await read("src/upstream/upstream-error.ts")) ?? [];
+    const [, loginFaults = ""] =
+      /type LoginFault =(.*?);/s.exec(await read("src/credentials/login.ts")) ?? [];
     const inCode = new Set([
       "Ready",
+      ...[...loginFaults.matchAll(/"(\w+)"/g)].map(([, fault = ""]) => fault),
       ...words.filter((word) => !others.test(word)),
       ...[...faults.matchAll(/"(\w+)"/g)].map(([, fault = ""]) => fault),
     ]);

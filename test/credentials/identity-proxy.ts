@@ -1,9 +1,9 @@
 import type { AllowedAudience } from "../../src/connector/audience.ts";
 import type { Connector } from "../../src/connector/connector.ts";
-import { showRef } from "../../src/connector/connector-ref.ts";
 import { createLoginSources, withIdentityLogins } from "../../src/credentials/identity-logins.ts";
 import { type LoginOutcome, LoginStore } from "../../src/credentials/login-store.ts";
-import { createApiClient } from "../../src/kube/api-client.ts";
+import type { OwnAccounts } from "../../src/credentials/service-account.ts";
+import { type ApiClient, createApiClient } from "../../src/kube/api-client.ts";
 import { createServiceAccountTokens } from "../../src/kube/service-account-token.ts";
 import { createExchangeClient } from "../../src/upstream/exchange-client.ts";
 import { createUpstreams } from "../../src/upstream/upstream.ts";
@@ -22,19 +22,32 @@ export const ownAccounts = [
   { namespace: "connectors-system", name: "connectors-controller" },
 ] as const;
 
-/** A proxy whose connectors log in with ServiceAccounts of a fake API server. */
-export interface IdentityProxy extends Stoppable {
+/** A proxy whose connectors log in with ServiceAccounts. */
+export interface AccountProxy extends Stoppable {
   readonly proxy: TestProxy;
-  readonly issuer: Issuer;
-  readonly server: FakeApiServer;
-  readonly accounts: FakeTokenRequests;
   readonly store: LoginStore;
   /** What came of each attempt to get a login. */
   readonly outcomes: LoginOutcome[];
   /** Milliseconds that its clock is ahead of the real one. */
   aheadMs: number;
-  /** Adds a connector of the namespace team-a with an identity. */
-  connect(name: string, address: string, auth: object, certificates?: readonly string[]): Connector;
+  /**
+   * Adds a connector with an identity. Clients know it as one of the namespace team-a.
+   * @param namespace that of its ServiceAccount
+   */
+  connect(
+    name: string,
+    address: string,
+    auth: object,
+    certificates?: readonly string[],
+    namespace?: string,
+  ): Connector;
+}
+
+/** The same, of a fake API server. */
+export interface IdentityProxy extends AccountProxy {
+  readonly issuer: Issuer;
+  readonly server: FakeApiServer;
+  readonly accounts: FakeTokenRequests;
 }
 
 export interface IdentityProxyOptions {
@@ -42,22 +55,25 @@ export interface IdentityProxyOptions {
   readonly random?: () => number;
 }
 
-export async function startIdentityProxy({
+export interface AccountProxyOptions extends IdentityProxyOptions {
+  readonly client: Pick<ApiClient, "request">;
+  readonly own: OwnAccounts;
+}
+
+/** Starts a proxy over an API server that a client is of. */
+export async function startAccountProxy({
+  client,
+  own,
   allowedAudiences = [],
   random = Math.random,
-}: IdentityProxyOptions = {}): Promise<IdentityProxy> {
-  const server = await startFakeApiServer();
-  const issuer = await startIssuer();
-  const accounts = addTokenRequests(server, issuer);
-  accounts.addAccount("puller");
+}: AccountProxyOptions): Promise<AccountProxy> {
   const upstreams = createUpstreams(15_000);
   const outcomes: LoginOutcome[] = [];
   const clock = { aheadMs: 0 };
   const now = (): number => Date.now() + clock.aheadMs;
   const store = new LoginStore({ now, random, onOutcome: (outcome) => outcomes.push(outcome) });
-  const client = createApiClient({ access: server.access, timeoutMs: 2_000 });
   const sources = createLoginSources({
-    accounts: { tokens: createServiceAccountTokens({ client }), own: ownAccounts },
+    accounts: { tokens: createServiceAccountTokens({ client }), own },
     audiences: { allowed: allowedAudiences, own: () => ["connectors-proxy", "https://api.test"] },
     sendFor: (connector, secrets) => createExchangeClient(upstreams, connector, secrets),
     now,
@@ -74,9 +90,6 @@ export async function startIdentityProxy({
   const proxy = await startTestProxy({ readUpstreamSecrets: readSecrets, now });
   return Object.assign(clock, {
     proxy,
-    issuer,
-    server,
-    accounts,
     store,
     outcomes,
     connect(
@@ -84,16 +97,38 @@ export async function startIdentityProxy({
       address: string,
       auth: object,
       certificates: readonly string[] = [],
+      namespace = "team-a",
     ): Connector {
-      const connector = testConnector(name, address, [], auth);
-      proxy.surroundings.connectors.set(showRef(connector), connector);
+      const connector = { ...testConnector(name, address, [], auth), namespace };
+      proxy.surroundings.connectors.set(`team-a/${name}`, connector);
       authorities.set(name, certificates);
       return connector;
     },
     async stop() {
       store.stop();
       upstreams.destroy();
-      await Promise.all([proxy.stop(), server.stop(), issuer.stop()]);
+      await proxy.stop();
+    },
+  });
+}
+
+/** Starts a proxy over a fake API server, whose ServiceAccount puller may be used. */
+export async function startIdentityProxy(
+  options: IdentityProxyOptions = {},
+): Promise<IdentityProxy> {
+  const server = await startFakeApiServer();
+  const issuer = await startIssuer();
+  const accounts = addTokenRequests(server, issuer);
+  accounts.addAccount("puller");
+  const client = createApiClient({ access: server.access, timeoutMs: 2_000 });
+  const fixture = await startAccountProxy({ ...options, client, own: ownAccounts });
+  const { stop } = fixture;
+  return Object.assign(fixture, {
+    server,
+    issuer,
+    accounts,
+    async stop() {
+      await Promise.all([stop(), server.stop(), issuer.stop()]);
     },
   });
 }

@@ -25,7 +25,7 @@ const droppedLines = (): readonly DroppedLines[] => [
 ];
 
 /** Counts something in each metric there is. */
-function touch({ proxy, csi, controller, nodeImages, api }: Metrics): void {
+function touch({ proxy, csi, controller, nodeImages, api, identities }: Metrics): void {
   proxy.requestStarted();
   proxy.requestEnded(request);
   proxy.tokenNeeded("team-a/harbor", "fetched");
@@ -39,6 +39,9 @@ function touch({ proxy, csi, controller, nodeImages, api }: Metrics): void {
   api.access("cached");
   api.secret("stale");
   api.rejected("token");
+  identities.attempted("team-a/quay", "oidcAuth", "obtained");
+  const expiresAt = Date.now() + 60_000;
+  identities.readAtScrape(() => [{ connector: "team-a/quay", method: "oidcAuth", expiresAt }]);
 }
 
 interface Described {

@@ -2,7 +2,13 @@ import { createPublicKey, generateKeyPairSync, randomUUID, sign } from "node:cry
 import { once } from "node:events";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
-import { createRemoteJWKSet, type JWTPayload, jwtVerify } from "jose";
+import {
+  createLocalJWKSet,
+  createRemoteJWKSet,
+  type JSONWebKeySet,
+  type JWTPayload,
+  jwtVerify,
+} from "jose";
 import type { Stoppable } from "../cleanup.ts";
 
 /** Issues tokens as an API server does, and serves the keys that they are verified by. */
@@ -79,6 +85,8 @@ export interface Trust {
   readonly issuer: string;
   readonly audience: string;
   readonly subject: string;
+  /** Its keys, where they are not published below the issuer's URL. */
+  readonly keys?: JSONWebKeySet;
 }
 
 /**
@@ -90,17 +98,18 @@ export async function verifyByJwks(
   trust: Trust,
   now: number = Date.now(),
 ): Promise<JWTPayload> {
-  const { payload } = await jwtVerify(
-    token,
-    createRemoteJWKSet(new URL(`${trust.issuer}/openid/v1/jwks`)),
-    {
-      issuer: trust.issuer,
-      audience: trust.audience,
-      subject: trust.subject,
-      currentDate: new Date(now),
-      requiredClaims: ["exp", "iat"],
-    },
-  );
+  const { issuer, audience, subject, keys } = trust;
+  const findKey =
+    keys === undefined
+      ? createRemoteJWKSet(new URL(`${issuer}/openid/v1/jwks`))
+      : createLocalJWKSet(keys);
+  const { payload } = await jwtVerify(token, findKey, {
+    issuer,
+    audience,
+    subject,
+    currentDate: new Date(now),
+    requiredClaims: ["exp", "iat"],
+  });
   const audiences = [payload.aud ?? []].flat();
   if (audiences.length !== 1) throw new Error(`the token has ${audiences.length} audiences`);
   return payload;

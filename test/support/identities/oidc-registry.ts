@@ -2,7 +2,7 @@ import { randomBytes } from "node:crypto";
 import { readBasic } from "../../../examples/standalone/token-server.ts";
 import type { FakeRegistry } from "../fake-registry.ts";
 import type { Exchange } from "../fake-registry-exchange.ts";
-import { verifyByJwks } from "./issuer.ts";
+import { type Trust, verifyByJwks } from "./issuer.ts";
 
 /** A registry that takes tokens of an issuer, in each of the ways that there are. */
 export interface OidcRegistry {
@@ -22,18 +22,14 @@ export interface OidcRegistry {
   readonly given: string[];
 }
 
-export interface OidcTrust {
-  readonly issuer: string;
-  readonly subject: string;
-  /** The registry's origin, unless another one is given. */
-  readonly audience?: string;
-}
+/** What the registry trusts; the audience is its own origin, unless another one is given. */
+export type OidcTrust = Omit<Trust, "audience"> & Partial<Pick<Trust, "audience">>;
 
 export const robot = "team+builder";
 
 /** Lets a registry exchange tokens: as Quay, as JFrog, and by RFC 8693 at /oauth2/exchange. */
 export function addOidcExchanges(registry: FakeRegistry, trust: OidcTrust): OidcRegistry {
-  const { issuer, subject, audience = registry.url } = trust;
+  const verified: Trust = { audience: registry.url, ...trust };
   const fake: OidcRegistry = {
     lifeMs: 60_000,
     exchanges: [],
@@ -64,7 +60,7 @@ export function addOidcExchanges(registry: FakeRegistry, trust: OidcTrust): Oidc
       exchange.json(status, fake.failWith === undefined ? refused : fake.failBody);
   };
   const statusFor = async (token = "", body: () => object | undefined): Promise<number> => {
-    const isTrusted = await verifyByJwks(token, { issuer, audience, subject }).then(
+    const isTrusted = await verifyByJwks(token, verified).then(
       () => true,
       () => false,
     );
