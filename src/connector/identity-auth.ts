@@ -50,11 +50,15 @@ export const identityMethods: Readonly<Record<Platform, readonly string[]>> = {
   standalone: ["oidcAuth", "execAuth"],
 };
 
-/** The ServiceAccount of an identity; undefined for any other. */
-export const serviceAccountOf = (auth: IdentityAuth | undefined): string | undefined =>
-  auth?.method === "oidcAuth" && auth.source.kind === "serviceAccount"
-    ? auth.source.name
-    : undefined;
+/** Whose login it is, in words: `ServiceAccount team-a/puller`. */
+export function identityName(
+  { namespace }: { readonly namespace: string },
+  auth: IdentityAuth,
+): string {
+  if (auth.method === "execAuth") return `credential helper ${auth.helper}`;
+  const { kind, name } = auth.source;
+  return kind === "tokenFile" ? `token file ${name}` : `ServiceAccount ${namespace}/${name}`;
+}
 
 const params = "spec.auth.params";
 

@@ -1,7 +1,12 @@
 /** The logins of connectors that log in with an identity: whose token, which exchange, and the store that keeps them. */
 import type { Connector } from "../connector/connector.ts";
 import { showRef } from "../connector/connector-ref.ts";
-import type { ExecAuth, IdentityAuth, OidcAuth } from "../connector/identity-auth.ts";
+import {
+  type ExecAuth,
+  type IdentityAuth,
+  identityName,
+  type OidcAuth,
+} from "../connector/identity-auth.ts";
 import {
   type ReadUpstreamSecrets,
   type ServiceAccountRef,
@@ -63,12 +68,6 @@ export function createLoginSources(options: LoginSourcesOptions): LoginSourceOf 
           : () => oidcIdentity(connector, auth, secrets, options),
     };
   };
-}
-
-function identityName({ namespace }: Connector, auth: IdentityAuth): string {
-  if (auth.method === "execAuth") return `credential helper ${auth.helper}`;
-  const { kind, name } = auth.source;
-  return kind === "tokenFile" ? `token file ${name}` : `ServiceAccount ${namespace}/${name}`;
 }
 
 function helperIdentity(

@@ -5,7 +5,7 @@ import {
   parseCredential,
 } from "../connector/credential.ts";
 import { property } from "../connector/document.ts";
-import { type IdentityAuth, serviceAccountOf } from "../connector/identity-auth.ts";
+import { type IdentityAuth, identityName } from "../connector/identity-auth.ts";
 import { describeProblems, show } from "../connector/problem.ts";
 import type { RegistryAddress } from "../connector/registry-address.ts";
 import type { StatusCondition } from "./check-connector.ts";
@@ -49,12 +49,12 @@ export function checkLogin(secret: ReferredSecret | undefined, address: Registry
  * tokens of a ServiceAccount, and needs none.
  */
 export function checkIdentity(
-  { namespace }: Connector,
+  connector: Connector,
   auth: IdentityAuth,
   conditions: readonly StatusCondition[],
 ): Finding {
   const subject = "identity";
-  const whose = `${auth.method} of ServiceAccount ${namespace}/${serviceAccountOf(auth)}`;
+  const whose = `${auth.method} of ${identityName(connector, auth)}`;
   const secret = conditions.find(({ type }) => type === "SecretReady");
   if (secret?.status === "True") return fine(subject, `${whose}: ${secret.message}`);
   if (secret === undefined || secret.status === "Unknown") {

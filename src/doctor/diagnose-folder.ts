@@ -1,6 +1,7 @@
 import { readdir } from "node:fs/promises";
 import type { Connector } from "../connector/connector.ts";
 import { type ConnectorRef, showRef } from "../connector/connector-ref.ts";
+import { identityName } from "../connector/identity-auth.ts";
 import { describeProblems, show } from "../connector/problem.ts";
 import { explainUnreadable } from "../standalone/connector-folder.ts";
 import {
@@ -130,7 +131,9 @@ function checkSecrets(contents: FolderContents, connector: Connector): readonly 
     findings.push(warning("Connector", found, "change it before the next release"));
   }
   const credential = credentialOf(contents, connector);
-  if (!credential.ok) findings.push(failure("Secret", credential.reason, addToFolder));
+  if (connector.identity !== undefined) {
+    findings.push(fine("identity", identityName(connector, connector.identity)));
+  } else if (!credential.ok) findings.push(failure("Secret", credential.reason, addToFolder));
   else if (secretName !== undefined) findings.push(fine("Secret", secret(secretName)));
   else findings.push(fine("Secret", "none: the registry is used anonymously"));
   const certificates = ownCertificatesOf(contents, connector);
@@ -207,6 +210,11 @@ async function checkLogin(
   const { liveness, auth } = await probe(connector, secrets, signal);
   const registry = probeFinding("registry", liveness, true);
   if (!liveness.ok) return [registry, notChecked("login", "the registry must be reachable first")];
+  if (connector.identity !== undefined) {
+    const found =
+      "it is obtained with an identity when it is used; the log of standalone mode says so";
+    return [registry, notChecked("login", found)];
+  }
   if (refusedTo !== undefined) {
     const found = `the registry has refused the same login to Connector ${showRef(refusedTo)}, and is not asked again, since many registries lock an account after some attempts`;
     return [registry, notChecked("login", found, "correct that one first")];

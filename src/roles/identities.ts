@@ -82,9 +82,16 @@ export function createClusterIdentities(options: ClusterIdentitiesOptions): Iden
 /** Creates what makes the logins of identities on a machine without Kubernetes. */
 export function createMachineIdentities(
   { tokenFiles, credentialHelpers }: Pick<StandaloneSettings, "tokenFiles" | "credentialHelpers">,
+  egress: Egress | undefined,
   log: Log,
 ): Identities {
-  const upstreams = createUpstreams(exchangeTimeoutMs, undefined, exchangeTimeoutMs);
+  const upstreams = createUpstreams(
+    exchangeTimeoutMs,
+    undefined,
+    exchangeTimeoutMs,
+    undefined,
+    egress,
+  );
   const store = new LoginStore({
     now: Date.now,
     random: Math.random,

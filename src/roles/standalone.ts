@@ -25,8 +25,8 @@ import { startVolumeKeeper, type VolumeKeeper } from "../standalone/volume-keepe
 import { createVolumeRecordStore } from "../standalone/volume-records.ts";
 import { version } from "../version.ts";
 import { egressOf } from "./egress.ts";
-import { bootId, processStart } from "./machine.ts";
 import { createMachineIdentities } from "./identities.ts";
+import { bootId, processStart } from "./machine.ts";
 import { interfaceAddresses } from "./own-addresses.ts";
 import { createProxyObserver } from "./proxy-observer.ts";
 import type { Role } from "./role.ts";
@@ -92,7 +92,7 @@ async function start(settings: StandaloneSettings, log: Log, undo: Undo[]): Prom
     admits: (volumeId, mount) => keeper?.admits(volumeId, mount) ?? false,
   });
   const platform = { findConnector: findInFolder(folder), mayUse: mayUseNamed };
-  const identities = createMachineIdentities(settings, log);
+  const identities = createMachineIdentities(settings, egress, log);
   undo.push(async () => identities.stop());
   const issueLeaf = await createLeafIssuer(state.authority);
   const proxy = await startProxy({

@@ -143,7 +143,7 @@ async function logIn(
   const scheme = chooseScheme(upstream, challenge);
   const scopes = probeRepository === undefined ? [] : [`repository:${probeRepository}:pull`];
   if (scheme.kind === "basic" && credential === undefined) {
-    const detail = "set the connector's spec.auth";
+    const detail = "set the connector's spec.auth.secretRef, or give it an identity";
     throw new UpstreamError("AuthenticationFailed", `${address.origin} requires a login`, {
       detail,
     });

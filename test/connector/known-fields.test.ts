@@ -34,6 +34,7 @@ describe("unknownInConnector()", () => {
       "spec.auth",
       "spec.auth.params.0",
       "spec.auth.secretRef",
+      "spec.auth.serviceAccountRef",
       "spec.caCertSecretRef",
       "spec.params.0",
       "the document",

@@ -887,6 +887,31 @@ describe("the doctor", function () {
       expect(String(headers.authorization)).not.to.match(/^Basic/);
   });
 
+  it("shows what the controller says of an identity, and tries no login with it", async () => {
+    // The registry of these tests has no TLS, and none is asked for more than whether it lives.
+    const auth = {
+      name: "oidcAuth",
+      serviceAccountRef: { name: "puller" },
+      params: [{ name: "preset", value: "bearer" }],
+    };
+    const put = (status: string, reason: string): void =>
+      server.put(
+        "connectors",
+        connectorWith({ address: "https://127.0.0.1:1", auth }, { SecretReady: [status, reason] }),
+      );
+    const identity = async () => (await findings()).find(({ subject }) => subject === "identity");
+    put("True", "Obtained");
+    expect(await identity()).to.include({
+      verdict: "ok",
+      found: `oidcAuth of ServiceAccount ${team}/puller: Obtained!`,
+    });
+    put("False", "TokenForbidden");
+    expect(await identity()).to.include({ verdict: "failed" });
+    expect((await identity())?.found).to.contain("TokenForbidden: TokenForbidden!");
+    put("Unknown", "Probing");
+    expect(await identity()).to.include({ verdict: "not checked" });
+  });
+
   it("looks at rights where it is told whose, and at a connector where it is told which", async () => {
     const nobody = await findings({ serviceAccount: undefined });
     expect(nobody.at(-1)).to.include({ subject: "rights", verdict: "not checked" });

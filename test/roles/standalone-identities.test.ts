@@ -9,7 +9,7 @@ import { addImage } from "../support/fake-registry-content.ts";
 import { type Issuer, startIssuer } from "../support/identities/issuer.ts";
 import { addOidcExchanges, type OidcRegistry, robot } from "../support/identities/oidc-registry.ts";
 import { makeTempFolder } from "../support/temp-folder.ts";
-import { type CiHost, startCiHost, type Volume } from "./ci-host.ts";
+import { type CiHost, runCommand, startCiHost, type Volume } from "./ci-host.ts";
 
 const subject = "spiffe://example.com/ci";
 
@@ -142,6 +142,15 @@ ${JSON.stringify({
   it("pull with the login of a credential helper", async () => {
     expect(await pull("helper")).to.match(/^200/);
     expect(await pull("nohelper")).to.contain("docker-credential-absent can't be run (ENOENT)");
+  });
+
+  it("are named by the check of the folder, which tries none", async () => {
+    const before = [fake.exchanges.length, issuer.issued.length];
+    const { stdout } = await runCommand(["check", host.connectors, "--login"]);
+    expect(stdout).to.contain("token file good.jwt");
+    expect(stdout).to.contain("credential helper test");
+    expect(stdout).to.contain("it is obtained with an identity when it is used");
+    expect([fake.exchanges.length, issuer.issued.length]).to.deep.equal(before);
   });
 
   it("refuse a ServiceAccount, which only a cluster has", async () => {

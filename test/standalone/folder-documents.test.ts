@@ -110,7 +110,9 @@ describe("readManifest(): the manifest in a file's text", function () {
     expect(connectors).to.deep.equal([]);
     expect(problems).to.deep.equal([invalid.get("default/harbor")]);
     expect(problems[0])
-      .to.include('spec.auth: found the field "secretref", wanted one of name, secretRef, params')
+      .to.include(
+        'spec.auth: found the field "secretref", wanted one of name, secretRef, serviceAccountRef, params',
+      )
       .and.include("(did you mean secretRef?)")
       .and.include('the document: found the field "Labels", wanted one of apiVersion, kind, ')
       .and.include('spec.params.0.name: found "rule", wanted one of allowedRealmHosts, ')

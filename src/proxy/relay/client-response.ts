@@ -124,7 +124,7 @@ function refusedByRegistry(
   return denied(`the registry ${connector.address.origin} answered ${status}${code} to ${whom}`, {
     detail: hasLogin
       ? "check what that account may do in this repository, and the connector's login (spec.auth)"
-      : "the connector has no credential: set its spec.auth, unless the registry allows anonymous access",
+      : "the connector has no credential: set its spec.auth.secretRef, or give it an identity, unless the registry allows anonymous access",
   });
 }
 
