@@ -44,10 +44,15 @@ const identityTokenUser = "<token>";
 export function parseCredential(secret: unknown, address: RegistryAddress): Checked<Credential> {
   const type = property(secret, "type");
   if (type === dockerConfigSecretType) return parseDockerConfig(secret, address);
+  const login = parseLogin(secret);
+  if (typeof type === "string" && loginSecretTypes.includes(type)) return login;
+  const problem = { path: "type", found: show(type), wanted: typesRule };
+  return { ok: false, problems: login.ok ? [problem] : [problem, ...login.problems] };
+}
+
+/** Parses the user and the password in a Secret document of any type. */
+export function parseLogin(secret: unknown): Checked<Credential> {
   const problems: Problem[] = [];
-  if (typeof type !== "string" || !loginSecretTypes.includes(type)) {
-    problems.push({ path: "type", found: show(type), wanted: typesRule });
-  }
   const username = checkText(secretValue(secret, "username"), "username", problems);
   const password = checkText(secretValue(secret, "password"), "password", problems);
   return checkCredential(username, password, problems);

@@ -1,6 +1,5 @@
 import type { Connector } from "../connector/connector.ts";
-import { type Credential, parseCredential } from "../connector/credential.ts";
-import { property } from "../connector/document.ts";
+import { type Credential, parseLogin } from "../connector/credential.ts";
 import type { EgressRules } from "../connector/egress-rules.ts";
 import { isWithoutProxy } from "../connector/no-proxy.ts";
 import { type Checked, describeProblems } from "../connector/problem.ts";
@@ -32,7 +31,7 @@ export function checkEgress(
     findingFor(subject, secret, {
       missing: () => fine(subject, `${origin}, without a login: there is no ${name}`),
       found(object) {
-        const login = loginIn(object);
+        const login = parseLogin(object);
         if (login.ok) return fine(subject, `${origin}, with the login in ${name}`);
         const found = `${origin}, and its login can't be used: ${name}: ${describeProblems(login.problems)}`;
         return failure(subject, found, createLoginCommand(namespace));
@@ -48,13 +47,10 @@ const createLoginCommand = (namespace: string): string =>
 /** The login at a company's proxy: undefined where there is none, or none that can be used; `unread` where the Secret can't be read. */
 export function egressCredential(secret: Observed): Credential | "unread" | undefined {
   if (secret.state === "unknown") return "unread";
-  const parsed = secret.state === "found" ? loginIn(secret.value) : undefined;
+  // The kubelet mounts a Secret of any type.
+  const parsed = secret.state === "found" ? parseLogin(secret.value) : undefined;
   return parsed?.ok ? parsed.value : undefined;
 }
-
-/** The kubelet mounts a Secret of any type. */
-const loginIn = (secret: unknown): Checked<Credential> =>
-  parseCredential({ data: property(secret, "data"), type: "kubernetes.io/basic-auth" });
 
 /** Says how a registry is reached. @returns nothing where there is no company's proxy */
 export function checkWay(

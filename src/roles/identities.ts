@@ -56,7 +56,13 @@ const exchangeTimeoutMs = 15_000;
 export function createClusterIdentities(options: ClusterIdentitiesOptions): Identities {
   const { client, settings, policy, egress, apiAudiences, metrics, log, onReject } = options;
   const { namespace, audience, allowedAudiences } = settings;
-  const upstreams = createUpstreams(exchangeTimeoutMs, undefined, exchangeTimeoutMs, policy, egress);
+  const upstreams = createUpstreams(
+    exchangeTimeoutMs,
+    undefined,
+    exchangeTimeoutMs,
+    policy,
+    egress,
+  );
   const store = new LoginStore({
     now: Date.now,
     random: Math.random,
