@@ -28,7 +28,8 @@ import { Patience } from "./relay/patience.ts";
 import { type RelayOptions, relayRequest } from "./relay/relay.ts";
 import { isLoop } from "./relay/upstream-request.ts";
 import { mirrorParameter, parameterNames } from "./request/query.ts";
-import { checkBody, drain, readManifestBody } from "./request/request-body.ts";
+import type { RefusedBodies } from "./request/refused-bodies.ts";
+import { checkBody, readManifestBody } from "./request/request-body.ts";
 import { checkHead } from "./request/request-head.ts";
 import {
   checkMethod,
@@ -57,6 +58,7 @@ export interface HandlerOptions extends AdmissionOptions, RelayOptions {
   /** After this time in which a client takes nothing of its response, it counts as gone. */
   readonly stallTimeoutMs: number;
   readonly limits: RequestLimiter;
+  readonly refusedBodies: RefusedBodies;
   readonly observer: RequestObserver;
   readonly log: Log;
 }
@@ -100,6 +102,7 @@ export const createHandler = (
       return;
     }
     const identity = await authenticate(request, options);
+    report.identity = identity;
     noteIdentity(request.socket, identity);
     if (target !== "base") options.limits.admit(identity, response);
     const findConnector = (to: RepositoryTarget, verb: Verb): Promise<Connector> => {
@@ -123,7 +126,10 @@ const isForMirror = (
 
 /** A handler that reports every request, responds to errors, and ends the connections of clients that stall. */
 export function createReportingHandler(
-  options: Pick<HandlerOptions, "aroundRequest" | "observer" | "log" | "stallTimeoutMs">,
+  options: Pick<
+    HandlerOptions,
+    "aroundRequest" | "observer" | "log" | "stallTimeoutMs" | "refusedBodies"
+  >,
   handleRequest: HandleRequest,
 ): Handler {
   const { aroundRequest = (run) => run() } = options;
@@ -167,7 +173,6 @@ export async function handleRegistryRequest(
   const { method = "GET" } = request;
   const { target, identity, findConnector, isForward = false } = registryRequest;
   report.target = target;
-  report.identity = identity;
 
   // Can it be read in one way alone, and is it a request of the API?
   checkHead(request);
@@ -213,6 +218,7 @@ export async function handleRegistryRequest(
     },
     options,
   );
+  options.refusedBodies.readOn(request, identity); // where a registry has not waited for its end
 }
 
 const baseHeaders = { ...apiVersion, "content-type": "application/json", "content-length": "2" };
@@ -270,7 +276,7 @@ function respondToError(
   response: ServerResponse,
   error: unknown,
   report: ReportDraft,
-  { log }: Pick<HandlerOptions, "log">,
+  { log, refusedBodies }: Pick<HandlerOptions, "log" | "refusedBodies">,
 ): void {
   if (error instanceof ClientGone || response.destroyed) return;
   const known = asRegistryError(error);
@@ -284,7 +290,7 @@ function respondToError(
     return;
   }
   respondWithError(response, shown);
-  drain(request);
+  refusedBodies.readOn(request, report.identity);
 }
 
 /** Logs an error of the registry or of this proxy. Clients get to know their own errors by the response. */

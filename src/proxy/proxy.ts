@@ -16,6 +16,7 @@ import { createHandler, type RequestObserver } from "./handler.ts";
 import { createMirrorHandler, type MirrorSurroundings } from "./mirror/mirror-handler.ts";
 import { createHashBudget, defaultRetryDelaysMs } from "./relay/download.ts";
 import { createSessionSeal } from "./relay/upload-session.ts";
+import { createRefusedBodies } from "./request/refused-bodies.ts";
 import {
   createRequestLimiter,
   defaultRequestLimits,
@@ -126,6 +127,7 @@ export async function startProxy(options: ProxyOptions): Promise<Proxy> {
     hashBudget: createHashBudget(() => performance.now()),
     observer,
     turns: createFairTurns(),
+    refusedBodies: createRefusedBodies(() => observer.connectionShed?.("bodies")),
     limits: createRequestLimiter({ ...defaultRequestLimits, ...options.limits }),
     upstreams,
     login: createUpstreamLogin(createTokenCache(now), now, observer.tokenNeeded),

@@ -6,7 +6,6 @@ import type { ResponseHead, ResponseHeaders } from "../../upstream/http-client/h
 import type { AdmittedRequest } from "../admitted.ts";
 import { connectionTokens, type HeaderFields, hopByHop, pickResponseHeaders } from "../headers.ts";
 import { badGateway, denied, errorCodeIn, type RegistryError } from "../registry-error.ts";
-import { drain } from "../request/request-body.ts";
 import { clientLink } from "./client-link.ts";
 import { clientLocation } from "./client-location.ts";
 import { showsCredential } from "./credential-search.ts";
@@ -71,7 +70,7 @@ export function respondCollected(
   seal: SessionSeal,
 ): void {
   const { status, body } = collected;
-  const { connector, response, method, request, report } = admitted;
+  const { connector, response, method, report } = admitted;
   report.upstreamStatus = status;
   if (status === 401 || status === 403) throw refusedByRegistry(connector, collected, hop);
   const isShown = hop.search.isInBody(body, collected.headers["content-encoding"]);
@@ -86,7 +85,6 @@ export function respondCollected(
   if (method !== "HEAD" && status !== 204) headers["content-length"] = String(body.length);
   response.writeHead(status, headers);
   response.end(body);
-  drain(request);
 }
 
 /**

@@ -36,29 +36,37 @@ export function endWhenIdle(request: IncomingMessage, timeoutMs: number): () => 
   return () => clearInterval(timer);
 }
 
-/** So many bodies are read on in one round of the event loop, by 64 or 128 KiB each. */
-const bodiesPerRound = 4;
-/** The bodies that wait for their turn, of all clients, in order. */
-const waitingBodies: IncomingMessage[] = [];
-
-function readNextBodies(): void {
-  for (const request of waitingBodies.splice(0, bodiesPerRound)) request.resume();
-  if (waitingBodies.length > 0) setImmediate(readNextBodies);
-}
-
 /**
- * Reads a body that flows in turns with all others that are read so, a piece at a time. Otherwise libuv reads up to 32
- * pieces of 64 KiB of each connection before any other request gets its turn: 128 MiB where 64 clients send fast.
- * @returns a function that ends that
+ * Reads bodies in turns, a piece of each at a time. Otherwise libuv reads up to 32 pieces of 64 KiB of each connection
+ * before any other request gets its turn: 128 MiB where 64 clients send fast.
  */
-export function readInTurns(request: IncomingMessage): () => void {
-  const onData = (): void => {
-    request.pause();
-    if (waitingBodies.push(request) === 1) setImmediate(readNextBodies);
+export class BodyTurns {
+  readonly #bodiesPerRound: number;
+  /** The bodies that wait for their turn, of all clients, in order. */
+  readonly #waiting: IncomingMessage[] = [];
+
+  /** @param bodiesPerRound so many bodies are read on in one round of the event loop, by up to 80 KiB each */
+  constructor(bodiesPerRound: number) {
+    this.#bodiesPerRound = bodiesPerRound;
+  }
+
+  /** Has a body that flows wait for its turn after each piece. @returns a function that ends that */
+  enter(request: IncomingMessage): () => void {
+    const onData = (): void => {
+      request.pause();
+      if (this.#waiting.push(request) === 1) setImmediate(this.#nextRound);
+    };
+    request.on("data", onData);
+    return () => request.off("data", onData);
+  }
+
+  readonly #nextRound = (): void => {
+    for (const request of this.#waiting.splice(0, this.#bodiesPerRound)) request.resume();
+    if (this.#waiting.length > 0) setImmediate(this.#nextRound);
   };
-  request.on("data", onData);
-  return () => request.off("data", onData);
 }
+
+const manifestTurns = new BodyTurns(4);
 
 /**
  * The most that one push makes the proxy hold in memory: twice the 4 MiB that registries take (distribution-spec 1.1,
@@ -105,6 +113,8 @@ export async function readManifestBody(
           body.append(chunk);
         } catch (error) {
           reject(error);
+        } finally {
+          freeMemory(chunk);
         }
       };
       const onGone = (error?: Error): void =>
@@ -112,7 +122,7 @@ export async function readManifestBody(
       stopReading = () => request.off("data", onData).off("close", onGone);
       deadline = setTimeout(() => reject(tooSlow(manifestTimeoutMs)), manifestTimeoutMs);
       request.once("end", resolve).once("error", onGone).once("close", onGone).on("data", onData);
-      stopTurns = readInTurns(request);
+      stopTurns = manifestTurns.enter(request);
       if (request.destroyed) onGone();
     });
   } catch (error) {
@@ -191,22 +201,3 @@ const tooLarge = (): RegistryError =>
   new RegistryError(413, "SIZE_INVALID", "this manifest is larger than 8 MiB", {
     detail: "registries take manifests of up to 4 MiB",
   });
-
-/** A client that is still sending has so long to notice its response. */
-const drainTimeoutMs = 10_000;
-
-/** Reads on what a client still sends after its response: a closed connection would make it lose the response. */
-export function drain(request: IncomingMessage): void {
-  if (request.complete || request.destroyed) return;
-  request.unpipe();
-  readInTurns(request);
-  request.resume();
-  const { socket } = request;
-  const timer = setTimeout(() => request.destroy(), drainTimeoutMs);
-  const stop = (): void => {
-    clearTimeout(timer);
-    socket.off("close", stop);
-  };
-  request.once("close", stop);
-  socket.once("close", stop); // after its response, a request is not told that its client has gone
-}

@@ -20,8 +20,8 @@ export const defaultConnectionLimits: ConnectionLimits = {
   maxHandshakesPerAddress: 1_024,
 };
 
-/** Why a connection was ended: at which bound, or since its client pipelines requests. */
-export type ShedReason = "connections" | "handshakes" | "pipelining";
+/** Why a connection was ended: at which bound (`bodies` are those of requests that were refused), or since its client pipelines requests. */
+export type ShedReason = "connections" | "handshakes" | "pipelining" | "bodies";
 
 /** Knows whose connections are open, and ends some where there would be too many. */
 export interface ConnectionShares {

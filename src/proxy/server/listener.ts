@@ -60,6 +60,7 @@ export const serverOptions: ServerOptions = {
   // Go's clients keep connections for 30 to 120 s; one that we close first resets an upload that can't be sent again.
   keepAliveTimeout: 130_000,
   noDelay: true,
+  highWaterMark: 16 * 1024, // so that Node reads no second piece of a body, of 64 KiB, that nobody reads yet
   IncomingMessage: PacedRequest,
 };
 
