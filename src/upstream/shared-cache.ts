@@ -7,6 +7,8 @@ export interface SharedCacheOptions<Value> {
   readonly maxBytesPerOwner: number;
   /** Bytes of a value, beside its key. A rough count is enough. */
   readonly sizeBytes: (value: Value) => number;
+  /** Is told of each value that goes since there is no room for it any more. */
+  readonly onEvict?: (value: Value) => void;
 }
 
 /** What an entry takes beside its key and its value: its place in the lists, its objects, its times. */
@@ -35,17 +37,29 @@ export class SharedCache<Value extends object> {
 
   /** Keeps an entry in place of the older one of this key. One that is larger than all that an owner may have is not kept. */
   set(owner: string, key: string, value: Value): void {
-    const { maxBytes, maxBytesPerOwner, sizeBytes } = this.#options;
+    const { maxBytes, maxBytesPerOwner, sizeBytes, onEvict } = this.#options;
     const size = entryBytes + key.length * bytesPerCharacter + sizeBytes(value);
     if (size > maxBytesPerOwner) {
       this.delete(owner, key);
       return;
     }
     // Without `max`, which would take the memory of so many entries at once.
-    const entries = this.#owners.get(owner) ?? new LRUCache({ maxSize: maxBytesPerOwner });
+    const entries =
+      this.#owners.get(owner) ??
+      new LRUCache({
+        maxSize: maxBytesPerOwner,
+        dispose(evicted, _key, reason) {
+          if (reason === "evict") onEvict?.(evicted);
+        },
+      });
     this.#owners.set(owner, entries);
     this.#change(owner, entries, () => entries.set(key, value, { size }));
     while (this.#bytes > maxBytes && this.#owners.size > 0) this.#shrinkLargest();
+  }
+
+  /** The values of all owners. */
+  *values(): Generator<Value> {
+    for (const entries of this.#owners.values()) yield* entries.values();
   }
 
   /** Forgets an entry. */

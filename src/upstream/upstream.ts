@@ -1,8 +1,7 @@
 import { createHash } from "node:crypto";
 import { Agent as HttpAgent } from "node:http";
 import { Agent as HttpsAgent } from "node:https";
-import { createSecureContext, type SecureContext } from "node:tls";
-import { LRUCache } from "lru-cache";
+import { createSecureContext, type SecureContext, setDefaultCACertificates } from "node:tls";
 import type { Connector } from "../connector/connector.ts";
 import type { ClientCertificate } from "../connector/credential.ts";
 import type { UpstreamSecrets } from "../connector/platform.ts";
@@ -13,6 +12,7 @@ import { guardAgent, sendInAbsoluteForm } from "./http-client/guarded-dial.ts";
 import type { SendRequest } from "./http-client/http-exchange.ts";
 import { createReadClient, type ReadClient } from "./http-client/read-client.ts";
 import { delayAgentWriteErrors } from "./http-client/write-errors.ts";
+import { SharedCache } from "./shared-cache.ts";
 import { trustedRoots } from "./trusted-roots.ts";
 import type { UpstreamPolicy } from "./upstream-policy.ts";
 
@@ -41,7 +41,7 @@ export interface Upstream {
 export interface Upstreams {
   /**
    * The upstream of a connector. Its connections are kept until its address, hosts or certificates change, or until very
-   * many other connectors were used since.
+   * many other connectors of its namespace were used since.
    */
   of(connector: Connector, secrets: UpstreamSecrets): Upstream;
   /** Ends all connections. Requests that are under way fail. */
@@ -60,7 +60,17 @@ export const connectTimeoutMs = 10_000;
 const defaultHeadersTimeoutMs = 900_000;
 /** Connections without a request are kept this long. A load balancer that drops idle ones waits longer. */
 const keepAliveTimeoutMs = 15_000;
-const maxConnectors = 512;
+/** What the connectors of one namespace may take for connections and certificates, and what all of them may. */
+const maxBytesPerNamespace = 16 * 1024 * 1024;
+const maxBytes = 64 * 1024 * 1024;
+/** What a connector takes beside its certificates, without a connection that is open. */
+const connectorBytes = 32 * 1024;
+/** What a TLS context takes beside the connector's certificates. */
+const contextBytes = 48 * 1024;
+/** So many bytes a certificate takes for each of its text. */
+const bytesPerCharacter = 4;
+/** Connectors whose connections are closed later, at most. The oldest ones are closed earlier where there are more. */
+const maxRetired = 128;
 /** For the bodies that pass: 2 MiB for one, and a fair share each for many. */
 const bufferBudgetBytes = 4 * 1024 * 1024;
 
@@ -78,27 +88,35 @@ export function createUpstreams(
   policy?: UpstreamPolicy,
   egress?: Egress,
 ): Upstreams {
-  const retired = new Set<UpstreamConnections>();
   const budget = new BufferBudget(bufferBudgetBytes);
+  /** Connections that are to be closed, the oldest first, each with the timer for that. */
+  const retired = new Map<UpstreamConnections, NodeJS.Timeout>();
+  /** Connections that close once the requests that are under way have ended. */
+  const closing = new Set<UpstreamConnections>();
+  const close = (connections: UpstreamConnections): void => {
+    clearTimeout(retired.get(connections));
+    retired.delete(connections);
+    closing.add(connections);
+    closeIdle(connections.uploadAgents.http);
+    closeIdle(connections.uploadAgents.https);
+    connections.readClient.retire(() => closing.delete(connections));
+  };
   /** Closes connections later. Requests that are under way go on, and may still have to ask for a token or to follow a redirect. */
   const retire = (connections: UpstreamConnections): void => {
-    retired.add(connections);
-    setTimeout(() => {
-      closeIdle(connections.uploadAgents.http);
-      closeIdle(connections.uploadAgents.https);
-      connections.readClient.retire(() => retired.delete(connections));
-    }, bodyTimeoutMs).unref();
+    retired.set(connections, setTimeout(close, bodyTimeoutMs, connections).unref());
+    const [oldest] = retired.keys();
+    if (retired.size > maxRetired && oldest !== undefined) close(oldest);
   };
   /** By the connector's UID. An upstream that takes another's place often takes its connections, too, so `of` sees to those. */
-  const upstreams = new LRUCache<string, Upstream & UpstreamConnections>({
-    max: maxConnectors,
-    dispose(upstream, _uid, reason) {
-      if (reason === "evict") retire(upstream);
-    },
+  const upstreams = new SharedCache<Upstream & UpstreamConnections>({
+    maxBytes,
+    maxBytesPerOwner: maxBytesPerNamespace,
+    sizeBytes: ({ sizeBytes }) => sizeBytes,
+    onEvict: retire,
   });
   return {
     of(connector, secrets) {
-      const before = upstreams.get(connector.uid);
+      const before = upstreams.get(connector.namespace, connector.uid);
       if (before?.connector === connector && isSame(before.secrets, secrets)) return before;
       const key = connectionKey(connector, secrets);
       const keep = before?.connectionKey === key;
@@ -111,11 +129,11 @@ export function createUpstreams(
         secrets,
         tokenKey: tokenKey(connector, secrets),
       };
-      upstreams.set(connector.uid, upstream);
+      upstreams.set(connector.namespace, connector.uid, upstream);
       return upstream;
     },
     destroy() {
-      const all = [...upstreams.values(), ...retired];
+      const all = [...upstreams.values(), ...retired.keys(), ...closing];
       for (const { uploadAgents, readClient } of all) {
         uploadAgents.http.destroy();
         uploadAgents.https.destroy();
@@ -137,6 +155,8 @@ interface UpstreamConnections
   /** Differs where other connections are needed. */
   readonly connectionKey: string;
   readonly readClient: ReadClient;
+  /** What it takes of memory, without a connection that is open; a context that others have made does not count. */
+  readonly sizeBytes: number;
 }
 
 interface ConnectionOptions {
@@ -155,11 +175,16 @@ function connect(
   { bodyTimeoutMs, headersTimeoutMs, lookup, policy, budget, egress }: ConnectionOptions,
 ): UpstreamConnections {
   const guard = createAddressGuard(connector, lookup, policy);
-  const secureContext = sharedContext(secrets.caCertificates);
+  let sizeBytes = connectorBytes;
+  const makeContext: typeof createContext = (caCertificates, clientCertificate) => {
+    sizeBytes += contextBytes + bytesPerCharacter * caCertificates.join("").length;
+    return createContext(caCertificates, clientCertificate);
+  };
+  const secureContext = sharedContext(secrets.caCertificates, makeContext);
   const ownContext =
     secrets.clientCertificate === undefined
       ? secureContext
-      : createContext(secrets.caCertificates, secrets.clientCertificate);
+      : makeContext(secrets.caCertificates, secrets.clientCertificate);
   const isShownCertificate = clientCertificateHosts(connector);
   const secureContextFor = (hostname: string): SecureContext =>
     isShownCertificate(hostname) ? ownContext : secureContext;
@@ -189,6 +214,7 @@ function connect(
     budget,
     guard,
     connectionKey: key,
+    sizeBytes,
   };
 }
 
@@ -207,14 +233,18 @@ const isSame = (one: UpstreamSecrets, other: UpstreamSecrets): boolean =>
 const contexts = new Map<string, WeakRef<SecureContext>>();
 
 /**
- * Makes a TLS context that trusts the system's and Node's own roots, and the connector's certificates. Some 300 of them
- * take 20 ms to read and 1 MiB to keep, so connectors that trust the same share a context.
+ * The TLS context that trusts the system's and Node's own roots, and the connector's certificates. Connectors that trust
+ * the same share it.
+ * @param make makes one where there is none yet
  */
-export function sharedContext(caCertificates: readonly string[]): SecureContext {
+export function sharedContext(
+  caCertificates: readonly string[],
+  make: (caCertificates: readonly string[]) => SecureContext = createContext,
+): SecureContext {
   const key = caCertificates.join("");
   const shared = contexts.get(key)?.deref();
   if (shared !== undefined) return shared;
-  const context = createContext(caCertificates);
+  const context = make(caCertificates);
   for (const [other, reference] of contexts) {
     if (reference.deref() === undefined) contexts.delete(other);
   }
@@ -222,13 +252,20 @@ export function sharedContext(caCertificates: readonly string[]): SecureContext 
   return context;
 }
 
-/** Makes a TLS context that is not shared, since a client certificate is its connector's own. */
+let areRootsSet = false;
+
+/**
+ * Makes a TLS context. Reading some 300 roots takes 15 ms, and 1.3 MiB for each context that has read them, so they are
+ * read once, as the process's own, and each context only adds its certificates: `createSecureContext` has no option for
+ * that, but this is how it adds those of `ca`.
+ */
 function createContext(
   caCertificates: readonly string[],
   clientCertificate?: ClientCertificate,
 ): SecureContext {
-  return createSecureContext({
-    ca: [...trustedRoots(), ...caCertificates],
+  if (!areRootsSet) setDefaultCACertificates([...trustedRoots()]);
+  areRootsSet = true;
+  const secureContext = createSecureContext({
     minVersion: "TLSv1.2",
     // A chain may end at any of them, as with Go's clients: an issuing authority alone is enough, or the server's own certificate.
     allowPartialTrustChain: true,
@@ -236,6 +273,15 @@ function createContext(
       ? {}
       : { cert: clientCertificate.certificate, key: clientCertificate.privateKey }),
   });
+  const { context } = secureContext as { readonly context: NativeContext };
+  for (const certificate of caCertificates) context.addCACert(certificate);
+  return secureContext;
+}
+
+/** What of Node's own context is used here. */
+interface NativeContext {
+  /** Trusts a certificate in PEM, too. */
+  addCACert(certificate: string): void;
 }
 
 /** The hosts that are shown a connector's client certificate: those that the connector itself names for the registry and its token server. */

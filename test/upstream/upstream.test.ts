@@ -1,8 +1,9 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { expect } from "chai";
+import { createAuthority } from "../../src/certificate-authority.ts";
 import type { UpstreamSecrets } from "../../src/connector/platform.ts";
 import { apiUrl, fetchHead } from "../../src/upstream/fetch-head.ts";
-import { createUpstreams, type Upstreams } from "../../src/upstream/upstream.ts";
+import { createUpstreams, type Upstream, type Upstreams } from "../../src/upstream/upstream.ts";
 import { clientOf } from "../proxy/test-client.ts";
 import { startTestProxy, testConnector } from "../proxy/test-proxy.ts";
 import { cleanup } from "../support/cleanup.ts";
@@ -12,6 +13,13 @@ import { addBlob } from "../support/fake-registry-content.ts";
 import { noise } from "../support/oci-image.ts";
 
 const none: UpstreamSecrets = { credential: undefined, caCertificates: [] };
+
+/** Sends a request, whose connection is kept. */
+const request = (upstream: Upstream, path: string): Promise<unknown> =>
+  fetchHead(upstream, apiUrl(upstream, path), {
+    authorization: undefined,
+    signal: AbortSignal.timeout(10_000),
+  });
 
 describe("the upstreams of connectors", function () {
   this.timeout(20_000);
@@ -45,7 +53,7 @@ describe("the upstreams of connectors", function () {
     expect(second.secrets.credential?.password).to.equal("two");
   });
 
-  it("keep the connections of those that were used last, where there are very many", async () => {
+  it("keep the connections of those that were used last, where a namespace has very many", async () => {
     const shortLived = createUpstreams(10);
     resources.defer(() => shortLived.destroy());
     const registry = resources.add(await startFakeRegistry());
@@ -56,15 +64,17 @@ describe("the upstreams of connectors", function () {
     });
     const local = testConnector("harbor", registry.url);
     const connectorOf = (index: number) => ({ ...local, uid: `uid-${index}` });
+    const other = { ...local, uid: "of-others", namespace: "team-b" };
+    const neighbour = shortLived.of(other, none);
     const [first, second] = [0, 1].map((index) => shortLived.of(connectorOf(index), none));
     for (const [index, upstream] of [first, second].entries()) {
       if (upstream === undefined) throw new Error("there is no upstream");
-      const signal = AbortSignal.timeout(10_000);
-      await fetchHead(upstream, apiUrl(upstream, `${index}`), { authorization: undefined, signal });
+      await request(upstream, `${index}`);
     }
-    for (let index = 2; index < 512; index += 1) shortLived.of(connectorOf(index), none);
-    expect(shortLived.of(connectorOf(0), none).send).to.equal(first?.send);
-    shortLived.of(connectorOf(512), none);
+    for (let index = 2; index < 600; index += 1) {
+      shortLived.of(connectorOf(index), none);
+      shortLived.of(connectorOf(0), none);
+    }
     await eventually(
       () => closed.length > 0,
       () => "the connections of the one that was used first are still open",
@@ -72,6 +82,42 @@ describe("the upstreams of connectors", function () {
     expect(closed).to.deep.equal(["/v2/1"]);
     expect(shortLived.of(connectorOf(0), none).send).to.equal(first?.send);
     expect(shortLived.of(connectorOf(1), none).send).to.not.equal(second?.send);
+    expect(shortLived.of(other, none).send).to.equal(neighbour.send);
+  });
+
+  it("keep fewer where each has certificates of its own", async () => {
+    const authority = await createAuthority("registry", new Date());
+    const certificate = authority.certificate.trim();
+    const connectorOf = (index: number) => ({ ...harbor, uid: `uid-${index}` });
+    const trusting = (index: number): UpstreamSecrets => ({
+      ...none,
+      caCertificates: [`${certificate}${"\n".repeat(index + 1)}`, ...Array(200).fill(certificate)],
+    });
+    const first = upstreams.of(connectorOf(0), trusting(0));
+    for (let index = 1; index < 40; index += 1) upstreams.of(connectorOf(index), trusting(index));
+    expect(upstreams.of(connectorOf(0), trusting(0)).send).to.not.equal(first.send);
+  });
+
+  it("close connections earlier where those of very many connectors are about to be closed", async () => {
+    const longLived = createUpstreams(600_000);
+    resources.defer(() => longLived.destroy());
+    const registry = resources.add(await startFakeRegistry());
+    let closed = 0;
+    registry.on("* *", ({ request: { socket }, next }) => {
+      socket.once("close", () => {
+        closed += 1;
+      });
+      return next();
+    });
+    const local = testConnector("harbor", registry.url);
+    /** Takes the place of the connections that were there before. */
+    const change = (index: number): Upstream =>
+      longLived.of({ ...local, allowedRedirectHosts: [`${index}.test`] }, none);
+    for (let index = 0; index < 130; index += 1) await request(change(index), "");
+    await eventually(
+      () => closed === 1,
+      () => `${closed} connections were closed`,
+    );
   });
 
   it("share no token between connectors, addresses and credentials", () => {
