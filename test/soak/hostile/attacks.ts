@@ -9,6 +9,7 @@ import {
   oneAtATime,
   tenantClient,
 } from "./connections.ts";
+import { blobDigest } from "./hostile-registry.ts";
 
 /** One way to take something from others. */
 export interface Attack {
@@ -17,6 +18,10 @@ export interface Attack {
   readonly setup: "standalone" | "cluster";
   /** `spec.params` of the attacker's connector. */
   readonly params?: readonly { readonly name: string; readonly value: string }[];
+  /** From then on the API server publishes the keys of its tokens, so that a forged one needs no review. */
+  readonly publishesKeys?: boolean;
+  /** Each role is started anew beside what the attack has made, and has to become ready. */
+  readonly restartsRoles?: boolean;
   /** Goes on until the process ends. */
   run(target: Target, count: Count): void;
 }
@@ -99,6 +104,18 @@ export const attacks: readonly Attack[] = [
       ),
   },
   {
+    name: "1: tokens of junk, where the API server publishes its keys",
+    setup: "cluster",
+    publishesKeys: true,
+    run: (target, count) =>
+      keepConnected(
+        target,
+        8,
+        flood(() => getWith("/v2/", junkToken()), count),
+        count,
+      ),
+  },
+  {
     name: "2: connectors that do not exist, pipelined",
     setup: "cluster",
     run(target, count) {
@@ -113,30 +130,18 @@ export const attacks: readonly Attack[] = [
     },
   },
   {
-    name: "3: requests of 27 bytes, pipelined",
+    name: "3: requests of 27 bytes, pipelined, and one at a time on 64 connections",
     setup: "standalone",
-    run: (target, count) =>
-      keepConnected(
-        target,
-        1,
-        flood(() => "GET / HTTP/1.1\r\nHost: x\r\n\r\n", count),
-        count,
-      ),
-  },
-  {
-    name: "3: requests of 27 bytes, on 64 connections",
-    setup: "standalone",
-    run: (target, count) =>
-      keepConnected(
-        target,
-        64,
-        oneAtATime(() => "GET / HTTP/1.1\r\nHost: x\r\n\r\n", count),
-        count,
-      ),
+    run(target, count) {
+      const next = (): string => "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+      keepConnected(target, 1, flood(next, count), count);
+      keepConnected(target, 64, oneAtATime(next, count), count);
+    },
   },
   {
     name: "4: Connectors of a megabyte",
     setup: "cluster",
+    restartsRoles: true,
     run(target, count) {
       let number = 0;
       const value = "x".repeat(mebibyte - 1000);
@@ -235,6 +240,22 @@ export const attacks: readonly Attack[] = [
         const metadata = { annotations: { number: `${number}` } };
         await writeConnector(target, `silent-${number % 200}`, { metadata, spec }, count);
         if (number > 200) await sleep(20); // a real API server takes no more of a tenant either
+      });
+    },
+  },
+  {
+    name: "blobs: pulled and pushed on 256 connections",
+    setup: "standalone",
+    run(target, count) {
+      const request = tenantClient(target, 256, count);
+      const path = `${target.base}/blobs/blobs/`;
+      const digest = blobDigest();
+      forEver(128, () => request("GET", `${path}${digest}`));
+      const content = "x".repeat(4 * mebibyte);
+      forEver(128, async () => {
+        const begun = await request("POST", `${path}uploads/`);
+        const { location } = begun?.headers ?? {};
+        if (location !== undefined) await request("PATCH", location, content);
       });
     },
   },

@@ -4,6 +4,7 @@ import { connect } from "node:net";
 import { join } from "node:path";
 import { createServer as createTlsServer } from "node:tls";
 import { fileURLToPath } from "node:url";
+import { exportJWK, generateKeyPair, SignJWT } from "jose";
 import { createAuthority, createLeafIssuer } from "../../../src/certificate-authority.ts";
 import { property } from "../../../src/connector/document.ts";
 import { readConditions } from "../../../src/controller/conditions.ts";
@@ -22,7 +23,13 @@ import { plainRequest } from "../../support/plain-request.ts";
 import { type RunningProgram, startProgram } from "../../support/program.ts";
 import { makeTempFolder } from "../../support/temp-folder.ts";
 import { imageSettings } from "../image-settings.ts";
-import { basePath, type Setup } from "./setup.ts";
+import {
+  type Attacked,
+  basePath,
+  createAttacked,
+  liveMemoryArgument,
+  type Setup,
+} from "./setup.ts";
 
 /** Where registries listen: as seen from the Pod, another machine. */
 export const clusterAddress = "10.250.1.1";
@@ -52,8 +59,18 @@ export async function startClusterSetup(registry: string): Promise<Setup> {
 
 async function start(registry: string, resources: Cleanup): Promise<Setup> {
   const api = resources.add(await startFakeApiServer());
-  const tokens = { attacker: tokenOf("team-a"), neighbour: tokenOf("team-b") };
-  api.intercept = (request) => review(request, Object.values(tokens));
+  const issuer = await createTokenIssuer();
+  const tokens = {
+    attacker: await issuer.issue("team-a"),
+    neighbour: await issuer.issue("team-b"),
+  };
+  let keys: FakeAnswer | undefined;
+  let hasReadKeys = false;
+  api.intercept = (request) => {
+    if (request.path !== "/openid/v1/jwks") return review(request, Object.values(tokens));
+    hasReadKeys = keys !== undefined;
+    return keys ?? { status: 403, body: { message: "nobody may read them" } };
+  };
   const forgetting = setInterval(() => {
     (api.requests as FakeRequest[]).splice(0);
     api.compact(); // as etcd does from time to time
@@ -85,15 +102,29 @@ async function start(registry: string, resources: Cleanup): Promise<Setup> {
     );
     return program;
   };
-  const controller = await startRole("controller", 9810);
-  const proxy = await startRole("proxy", 9809);
+  const roles = [
+    { role: "controller", healthPort: 9810, limitMebibytes: 256 },
+    { role: "proxy", healthPort: 9809, limitMebibytes: 512 },
+  ];
+  const running: { program: RunningProgram; attacked: Attacked }[] = [];
+  const restartRoles = async (): Promise<ReadonlyMap<string, number>> => {
+    await Promise.all(running.splice(0).map(({ program }) => program.stop()));
+    const durationsMs = new Map<string, number>();
+    for (const { role, healthPort, limitMebibytes } of roles) {
+      const begin = performance.now();
+      const program = await startRole(role, healthPort);
+      durationsMs.set(role, performance.now() - begin);
+      running.push({ program, attacked: createAttacked(role, limitMebibytes, program) });
+    }
+    return durationsMs;
+  };
+  await restartRoles();
   const host = `${podAddress}:8080`;
   let made = 0;
   return {
-    attacked: [
-      { name: "proxy", pid: proxy.pid, limitMebibytes: 512 },
-      { name: "controller", pid: controller.pid, limitMebibytes: 256 },
-    ],
+    get attacked() {
+      return running.map(({ attacked }) => attacked);
+    },
     neighbour: { host, token: tokens.neighbour, base: basePath("team-b", "quiet") },
     attacker: {
       host,
@@ -110,6 +141,20 @@ async function start(registry: string, resources: Cleanup): Promise<Setup> {
         }
       }
     },
+    async publishKeys() {
+      keys = { status: 200, body: issuer.keys };
+      const unknown = issuer.unknownToken;
+      await eventually(
+        async () => {
+          const headers = { authorization: `Bearer ${unknown}` };
+          await plainRequest(`http://${host}/v2/`, { headers });
+          return hasReadKeys;
+        },
+        () => "the proxy has not read the API server's keys",
+        patienceMs,
+      );
+    },
+    restartRoles,
     async makeConnector() {
       made += 1;
       const name = `new-${made}`;
@@ -144,13 +189,32 @@ function putConnector(
   });
 }
 
-/** What looks like the token of a namespace's ServiceAccount; the API server knows it as a whole. */
-function tokenOf(namespace: string): string {
-  const expiry = Math.floor(Date.now() / 1000) + 24 * 60 * 60;
-  const claims = { aud: ["connectors-proxy"], exp: expiry, sub: userOf(namespace) };
-  return [{ alg: "RS256", kid: "key-1" }, claims, { signature: namespace }]
-    .map((part) => Buffer.from(JSON.stringify(part)).toString("base64url"))
-    .join(".");
+/** Issues tokens as an API server does. */
+interface TokenIssuer {
+  /** The keys that it publishes. */
+  readonly keys: object;
+  /** A token that is not one of its own. */
+  readonly unknownToken: string;
+  /** The token of a namespace's ServiceAccount, for a day. */
+  issue(namespace: string): Promise<string>;
+}
+
+async function createTokenIssuer(): Promise<TokenIssuer> {
+  const alg = "RS256";
+  const kid = "key-1"; // which those of attackers name, too
+  const { publicKey, privateKey } = await generateKeyPair(alg, { extractable: true });
+  const sign = (namespace: string, header: { readonly kid: string }): Promise<string> =>
+    new SignJWT()
+      .setProtectedHeader({ alg, ...header })
+      .setAudience("connectors-proxy")
+      .setSubject(userOf(namespace))
+      .setExpirationTime("1 day")
+      .sign(privateKey);
+  return {
+    keys: { keys: [{ ...(await exportJWK(publicKey)), alg, kid, use: "sig" }] },
+    unknownToken: await sign("team-c", { kid: "key-0" }),
+    issue: (namespace) => sign(namespace, { kid }),
+  };
 }
 
 const userOf = (namespace: string): string => `system:serviceaccount:${namespace}:builder`;
@@ -251,7 +315,15 @@ async function startInPod(
   const { nodeArgs, env } = imageSettings();
   // Half an hour of log is more than this process can keep.
   const quiet = ["sh", "-c", 'exec "$@" 2>/dev/null', "sh"];
-  const [command = "", ...args] = [...enter, ...quiet, process.execPath, ...nodeArgs, main, role];
+  const [command = "", ...args] = [
+    ...enter,
+    ...quiet,
+    process.execPath,
+    ...nodeArgs,
+    liveMemoryArgument,
+    main,
+    role,
+  ];
   return startProgram(command, args, {
     env: {
       ...env,

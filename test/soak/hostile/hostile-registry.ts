@@ -1,3 +1,4 @@
+import { createHash } from "node:crypto";
 import { once } from "node:events";
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
@@ -15,6 +16,39 @@ const tokenSizes = [120 * kibibyte, 60 * kibibyte, 15 * kibibyte];
 const locationQueries = [7_500, 1_300].map((names) =>
   Array.from({ length: names }, (_, index) => `r${index}`).join("&"),
 );
+
+const mebibyte = 1024 * kibibyte;
+/** The blob of the repository `blobs`: so many MiB of zeros. */
+const blobMebibytes = 16;
+const zeros = Buffer.alloc(mebibyte);
+
+/** The digest of the blob of the repository `blobs`. */
+export function blobDigest(): string {
+  const hash = createHash("sha256");
+  for (let count = 0; count < blobMebibytes; count += 1) hash.update(zeros);
+  return `sha256:${hash.digest("hex")}`;
+}
+
+function respondForBlob(request: IncomingMessage, response: ServerResponse): void {
+  if (request.method === "GET") {
+    sendBlob(response);
+    return;
+  }
+  // An upload is answered once all of it has come.
+  const location = "/v2/blobs/blobs/uploads/1";
+  request.once("end", () => response.writeHead(202, { location }).end());
+}
+
+function sendBlob(response: ServerResponse): void {
+  response.writeHead(200, { "content-length": blobMebibytes * mebibyte });
+  let sent = 0;
+  const send = (): void => {
+    sent += 1;
+    if (sent === blobMebibytes) response.end(zeros);
+    else response.write(zeros, (error) => error ?? send());
+  };
+  send();
+}
 
 /** @param onRequest is called for every request */
 export async function startHostileRegistry(
@@ -42,6 +76,8 @@ export async function startHostileRegistry(
     } else if (path.startsWith("/v2/tokens") && headers.authorization === undefined) {
       const challenge = `Bearer realm="${url}/token",service="hostile"`;
       response.writeHead(401, { "www-authenticate": challenge }).end();
+    } else if (path.startsWith("/v2/blobs/blobs/")) {
+      respondForBlob(request, response);
     } else if (path.includes("/blobs/uploads/")) {
       const location = `${pathOf(path)}u?${elementAt(locationQueries, number)}`;
       response.writeHead(uploadStatus(method), { location, range: "0-0" }).end();

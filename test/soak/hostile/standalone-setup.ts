@@ -1,14 +1,15 @@
 import { startCiHost } from "../../roles/ci-host.ts";
 import { connectorYaml } from "../../roles/manifests.ts";
 import { imageSettings } from "../image-settings.ts";
-import { basePath, type Setup } from "./setup.ts";
+import { basePath, createAttacked, liveMemoryArgument, type Setup } from "./setup.ts";
 
 /** Where registries listen. */
 export const standaloneAddress = "127.0.0.1";
 
 /** Standalone mode on a CI host: everybody's address is the same. @param registry of the neighbour */
 export async function startStandaloneSetup(registry: string): Promise<Setup> {
-  const host = await startCiHost(imageSettings());
+  const { nodeArgs, env } = imageSettings();
+  const host = await startCiHost({ nodeArgs: [...nodeArgs, liveMemoryArgument], env });
   const lead: Setup["lead"] = (address, params = []) =>
     host.write("evil.yaml", connectorYaml({ ref: "team-a/evil", address, params }));
   await lead(registry, []);
@@ -20,7 +21,7 @@ export async function startStandaloneSetup(registry: string): Promise<Setup> {
   await host.program().stop();
   const program = await host.start("/dev/null");
   return {
-    attacked: [{ name: "standalone", pid: program.pid, limitMebibytes: 512 }],
+    attacked: [createAttacked("standalone", 512, program)],
     neighbour: { host: host.http, token: neighbour.token, base: basePath("team-b", "quiet") },
     attacker: {
       host: host.http,
@@ -30,6 +31,8 @@ export async function startStandaloneSetup(registry: string): Promise<Setup> {
     },
     lead,
     clear: () => lead(registry, []),
+    publishKeys: undefined,
+    restartRoles: undefined,
     makeConnector: undefined,
     async stop() {
       await host.stop();
