@@ -16,8 +16,8 @@ export interface ObjectList<T> {
 export interface ListOptions<T> {
   /** `labelSelector`, `fieldSelector`. */
   readonly query?: Readonly<Record<string, string>>;
-  /** Is called with each object as it comes; its result is what is listed. */
-  readonly take?: (item: T) => T;
+  /** Is called with each object as it comes; its result is what is listed, and nothing where it is undefined. */
+  readonly take?: (item: T) => T | undefined;
 }
 
 /** Objects in one response: a large list comes in pages. */
@@ -50,7 +50,7 @@ export async function listAll<T extends KubeObject>(
     const found = property(page, "items");
     if (!Array.isArray(found))
       throw new Unavailable(`the API server's response to ${path} is not a list`);
-    for (const item of found) items.push(take(item as T));
+    items.push(...found.flatMap((item) => take(item as T) ?? []));
     const metadata = property(page, "metadata");
     const token = property(metadata, "continue");
     if (typeof token !== "string" || token === "") {

@@ -8,18 +8,22 @@ export interface ObjectBounds {
   readonly maxObjectBytes: number;
   /** The bytes of all objects of a namespace, as JSON without their status, and {@link objectBytes} for each. */
   readonly maxNamespaceBytes: number;
+  /** Objects of a namespace that are known by their name for lack of room. Further ones are not known at all. */
+  readonly maxNamesWithoutRoom: number;
 }
 
 /** Bounds for collections that the operator alone can fill: an API server takes no larger object. */
 export const operatorBounds: ObjectBounds = {
   maxObjectBytes: 4 * 1024 * 1024,
   maxNamespaceBytes: Number.POSITIVE_INFINITY,
+  maxNamesWithoutRoom: 0,
 };
 
 /** Bounds for collections that tenants can fill. A Connector usually has one kilobyte, and rules have some. */
 export const tenantBounds: ObjectBounds = {
   maxObjectBytes: 512 * 1024,
   maxNamespaceBytes: 8 * 1024 * 1024,
+  maxNamesWithoutRoom: 2_000,
 };
 
 /** What an object takes beside its content. */
@@ -54,9 +58,10 @@ export function createOversizedObject(
 export interface ObjectBudget<T extends KubeObject> {
   /**
    * Takes an object in place of the one of its name that was there.
-   * @returns what is to be kept: the object, or without its content where it is too large
+   * @returns what is to be kept: the object, or without its content where it is too large; undefined where too many
+   *   others of its namespace are kept so for lack of room
    */
-  take(object: T): T;
+  take(object: T): T | undefined;
   /** Gives back what an object has taken. */
   release(object: T): void;
   /** Whether an object that had no room in its namespace's share might have some now. */
@@ -71,10 +76,10 @@ export function createObjectBudget<T extends KubeObject>(
   bounds: ObjectBounds,
   keep: (object: T) => T,
 ): ObjectBudget<T> {
-  const { maxObjectBytes, maxNamespaceBytes } = bounds;
+  const { maxObjectBytes, maxNamespaceBytes, maxNamesWithoutRoom } = bounds;
   const taken = new Map<string, number>();
   const namespaces = new Map<string, number>();
-  /** How many objects of a namespace had no room. */
+  /** The objects of a namespace that are known by their name for lack of room. */
   const refused = new Map<string, Set<string>>();
   let mayHaveRoom = false;
 
@@ -118,7 +123,9 @@ export function createObjectBudget<T extends KubeObject>(
         charge(object, keptBytes);
         return kept;
       }
-      refused.set(namespace, (refused.get(namespace) ?? new Set()).add(name));
+      const others = refused.get(namespace) ?? new Set();
+      if (others.size >= maxNamesWithoutRoom) return undefined;
+      refused.set(namespace, others.add(name));
       const found = `an object of ${bytes} bytes beside others of its namespace, ${namespaceBytes} bytes together`;
       const wanted = `at most ${maxNamespaceBytes} bytes in a namespace`;
       return oversized({ ...metadataOf(object), oversize: { found, wanted } });

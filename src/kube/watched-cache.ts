@@ -124,6 +124,14 @@ export function createWatchedCache<T extends KubeObject>(
     return resourceVersion;
   }
 
+  function apply(type: string, object: T): void {
+    if (type === "BOOKMARK") return;
+    if (type === "DELETED") budget.release(object);
+    const kept = type === "DELETED" ? undefined : budget.take(object);
+    if (kept === undefined) store.delete(object);
+    else store.set(kept);
+  }
+
   /**
    * Takes up changes until the API server ends the watch.
    * @returns the version that the next watch goes on from; undefined where everything has to be listed again
@@ -146,10 +154,7 @@ export function createWatchedCache<T extends KubeObject>(
     for await (const event of events) {
       const { type, object } = readEvent<T>(event, bounds);
       version = object.metadata.resourceVersion;
-      if (type === "DELETED") {
-        budget.release(object);
-        store.delete(object);
-      } else if (type !== "BOOKMARK") store.set(budget.take(object));
+      apply(type, object);
       const isRelistDue = performance.now() - listedAt > timing.relistMs;
       if (budget.mayHaveRoom && isRelistDue) return undefined;
     }
