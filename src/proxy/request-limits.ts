@@ -15,7 +15,7 @@ export interface RequestLimits {
   readonly maxRequestsPerNamespace: number;
   /** Requests through one connector, or to one other host, that may be under way. */
   readonly maxRequestsPerConnector: number;
-  /** Tunnels of one subject that may be open. An idle one costs some 30 KiB. */
+  /** Tunnels of one subject that may be open. An idle one takes 30 KiB, and one that neither side reads from, 180 KiB. */
   readonly maxTunnelsPerSubject: number;
   /** Tunnels of all Pods of one namespace that may be open. */
   readonly maxTunnelsPerNamespace: number;
@@ -36,8 +36,8 @@ export const defaultRequestLimits: RequestLimits = {
   maxRequestsPerSubject: 256,
   maxRequestsPerNamespace: 1_024,
   maxRequestsPerConnector: 2_048,
-  maxTunnelsPerSubject: 1_024,
-  maxTunnelsPerNamespace: 2_048,
+  maxTunnelsPerSubject: 512,
+  maxTunnelsPerNamespace: 1_024,
   maxHeldBytes: 64 * mebibyte,
   maxHeldBytesPerSubject: 16 * mebibyte,
   maxHeldBytesPerNamespace: 24 * mebibyte,
