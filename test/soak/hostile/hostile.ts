@@ -21,7 +21,7 @@ import { clusterAddress, startClusterSetup } from "./cluster-setup.ts";
 import type { Measurement } from "./neighbour-process.ts";
 import type { Attacked, Setup } from "./setup.ts";
 import { standaloneAddress, startStandaloneSetup } from "./standalone-setup.ts";
-import { describe, memoryOf, type Observation, problemsOf } from "./verdict.ts";
+import { describe, joined, memoryOf, type Observation, problemsOf } from "./verdict.ts";
 
 const { values } = parseArgs({
   options: {
@@ -35,10 +35,12 @@ const rows = values.rows?.split(",");
 const chosen = attacks.filter(({ name }) => rows?.includes(name.split(":", 1)[0] ?? "") ?? true);
 
 const warmUpSeconds = 5;
+/** How long the neighbour is measured before and after an attack. */
+const calmSeconds = 5;
 /** How often the memory is looked at. */
 const sampleMs = 250;
 /** A new Connector of the neighbour begins at most so often. */
-const connectorIntervalMs = 2_000;
+const connectorIntervalMs = 500;
 /** How long after an attack it may take until memory and latency are what they were. */
 const recoveryMs = 60_000;
 /** An attack is over, and so is its effect on the neighbour: no longer five times, as during it. */
@@ -75,18 +77,19 @@ async function attackAll(kind: keyof typeof setups, ours: readonly Attack[]): Pr
   try {
     const stage = await prepare(kind, resources);
     await observe(stage, undefined, warmUpSeconds);
-    let baseline = await observe(stage, undefined, seconds);
-    console.log(`${kind}, beside a CPU burner: ${describe(baseline, baseline)}`);
-    const before = await liveMemory(stage.setup);
+    let calm = await observe(stage, undefined, calmSeconds);
+    console.log(`${kind}, beside a CPU burner: ${describe(calm, calm)}`);
+    const live = await liveMemory(stage.setup);
     for (const attack of ours) {
-      let problems = await judge(stage, attack, baseline, before);
-      if (problems.length > 0) {
+      let verdict = await judge(stage, attack, calm, live);
+      if (verdict.problems.length > 0) {
         // A machine that became busy in between looks the same, so both are measured once more.
-        console.log(`once more, for: ${problems.join("; ")}`);
-        baseline = await observe(stage, undefined, seconds);
-        problems = await judge(stage, attack, baseline, before);
+        console.log(`once more, for: ${verdict.problems.join("; ")}`);
+        calm = await observe(stage, undefined, calmSeconds);
+        verdict = await judge(stage, attack, calm, live);
       }
-      troubles.push(...problems.map((problem) => `${attack.name}: ${problem}`));
+      troubles.push(...verdict.problems.map((problem) => `${attack.name}: ${problem}`));
+      calm = verdict.after;
     }
   } finally {
     await resources.stop();
@@ -107,43 +110,52 @@ async function prepare(kind: keyof typeof setups, resources: Cleanup): Promise<S
   return { setup, address, neighbour };
 }
 
-/** Attacks, and looks at what has become of it afterwards. @returns what must not be */
+/** What came of an attack. */
+interface Verdict {
+  /** What must not be. */
+  readonly problems: readonly string[];
+  /** What was seen when the attack was over. */
+  readonly after: Observation;
+}
+
+/**
+ * Attacks, and compares what was seen then with what was seen shortly before and afterwards: how busy a machine is
+ * otherwise changes all the time.
+ * @param live what lived in the memory of each program before the first attack
+ */
 async function judge(
   stage: Stage,
   attack: Attack,
-  baseline: Observation,
-  before: ReadonlyMap<string, number>,
-): Promise<readonly string[]> {
+  before: Observation,
+  live: ReadonlyMap<string, number>,
+): Promise<Verdict> {
   const seen = await observe(stage, attack, seconds);
-  console.log(`${attack.name}: ${describe(seen, baseline)}\n   `, seen.counts);
-  const problems = problemsOf(seen, baseline, stage.setup.attacked);
-  const recovery = await recovered(stage, baseline, before).catch((error: Error) => error.message);
-  return recovery === undefined ? problems : [...problems, recovery];
+  const { after, missing } = await recover(stage, before, live);
+  const calm = joined(before, after);
+  console.log(`${attack.name}: ${describe(seen, calm)}\n   `, seen.counts);
+  const problems = problemsOf(seen, calm, stage.setup.attacked);
+  return { problems: [...problems, ...missing.map((what) => `after the attack ${what}`)], after };
 }
 
-async function recovered(
+/** Waits until an attack has no effect any more. @returns what was seen last, and which of its effects had not ended in time */
+async function recover(
   stage: Stage,
-  baseline: Observation,
-  before: ReadonlyMap<string, number>,
-): Promise<undefined> {
-  const calm = median(baseline.neighbour.durationsMs);
-  let missing: readonly string[] = [];
-  await eventually(
-    async () => {
-      const seen = await observe(stage, undefined, 2);
-      const ratio = median(seen.neighbour.durationsMs) / calm;
-      missing = [
-        ...(ratio <= mostAfterwards ? [] : [`the neighbour's median is × ${ratio.toFixed(1)}`]),
-        ...Object.keys(seen.neighbour.refused).map((what) => `the neighbour got ${what}`),
-        ...stage.setup.attacked.flatMap((attacked) => excessOf(attacked, memoryOf(seen))),
-      ];
-      // A collection of garbage must not make the memory smaller that is judged here.
-      if (missing.length === 0) missing = growthOf(before, await liveMemory(stage.setup));
-      return missing.length === 0;
-    },
-    () => `after the attack ${missing.join(", ")}`,
-    recoveryMs,
-  );
+  before: Observation,
+  live: ReadonlyMap<string, number>,
+): Promise<{ readonly after: Observation; readonly missing: readonly string[] }> {
+  const deadline = performance.now() + recoveryMs;
+  for (;;) {
+    const after = await observe(stage, undefined, calmSeconds);
+    const ratio = median(after.neighbour.durationsMs) / median(before.neighbour.durationsMs);
+    let missing = [
+      ...(ratio <= mostAfterwards ? [] : [`the neighbour's median is × ${ratio.toFixed(1)}`]),
+      ...Object.keys(after.neighbour.refused).map((what) => `the neighbour got ${what}`),
+      ...stage.setup.attacked.flatMap((attacked) => excessOf(attacked, memoryOf(after))),
+    ];
+    // A collection of garbage must not make the memory smaller that is judged here.
+    if (missing.length === 0) missing = [...growthOf(live, await liveMemory(stage.setup))];
+    if (missing.length === 0 || performance.now() > deadline) return { after, missing };
+  }
 }
 
 async function liveMemory({ attacked }: Setup): Promise<ReadonlyMap<string, number>> {

@@ -21,6 +21,20 @@ const mostP99 = 20;
 /** The API server of the tests is one process, and itself busy with what an attacker writes. */
 const mostConnector = 20;
 
+/** The neighbour's part of two observations without an attack, as one. */
+export function joined(one: Observation, other: Observation): Observation {
+  const [first, second] = [one.neighbour, other.neighbour];
+  return {
+    ...other,
+    neighbour: {
+      durationsMs: [...first.durationsMs, ...second.durationsMs],
+      refused: { ...first.refused, ...second.refused },
+      pushes: first.pushes + second.pushes,
+    },
+    newConnectorsMs: [...one.newConnectorsMs, ...other.newConnectorsMs],
+  };
+}
+
 /** What must not be. @param baseline what was seen while the attacker just burned CPU time */
 export function problemsOf(
   { neighbour, newConnectorsMs, failures, memory, counts }: Observation,
