@@ -3,10 +3,22 @@
 const maxBufferBytes = 1024 * 1024;
 const minBufferBytes = 16 * 1024;
 
-/** Shares out memory among the bodies that are under way. */
+/** What is read of all bodies together in one round of the event loop: it takes a few milliseconds. */
+const bytesPerRound = 1024 * 1024;
+/** The same where there are many: everybody else's requests need some ten rounds. Each costs a little, too. */
+const bytesPerRoundOfMany = 256 * 1024;
+const many = 16;
+/** Bodies that are read on in a round, of those that wait for one. Node reads 64 KiB of each at a time. */
+const bodiesPerRound = 4;
+
+/** Shares out memory, and the rounds of the event loop, among the bodies that are under way. */
 export class BufferBudget {
   readonly #totalBytes: number;
   #bodies = 0;
+  /** What was read in this round. */
+  #roundBytes = 0;
+  /** What lets the bodies read on that wait for their turn, in order. */
+  readonly #waiting: (() => void)[] = [];
 
   /** @param totalBytes for all bodies together; bodies beyond `totalBytes / 32 KiB` get 32 KiB each all the same */
   constructor(totalBytes: number) {
@@ -22,6 +34,28 @@ export class BufferBudget {
   removeBody(): void {
     this.#bodies -= 1;
   }
+
+  /**
+   * Counts what was read of a body.
+   * @returns whether that was enough for this round of the event loop. Node would read up to 32 times of each connection
+   *   before anybody else gets their turn.
+   */
+  countRead(bytes: number): boolean {
+    if (this.#roundBytes === 0 && this.#waiting.length === 0) setImmediate(this.#nextRound);
+    this.#roundBytes += bytes;
+    return this.#roundBytes >= (this.#bodies < many ? bytesPerRound : bytesPerRoundOfMany);
+  }
+
+  /** Calls a function in one of the next rounds of the event loop, when a body may be read on. */
+  waitForTurn(readOn: () => void): void {
+    this.#waiting.push(readOn);
+  }
+
+  readonly #nextRound = (): void => {
+    this.#roundBytes = 0;
+    for (const readOn of this.#waiting.splice(0, bodiesPerRound)) readOn();
+    if (this.#waiting.length > 0) setImmediate(this.#nextRound);
+  };
 
   /** Bytes of each of a body's two buffers: a power of two, so that a few bodies more or less change nothing. */
   get bufferBytes(): number {

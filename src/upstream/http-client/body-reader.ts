@@ -15,15 +15,22 @@ export interface BodyReaderOptions {
 /** TLS brings 64 KiB at a time at most, and what is copied should still be in a cache of the CPU when it is written. */
 const maxCopiedBytes = 256 * 1024;
 
-/** Brings a body from a socket to its consumer: counts its bytes, and pauses the socket while the consumer is slower. */
+/**
+ * Brings a body from a socket to its consumer: counts its bytes, and pauses the socket while the consumer is slower, or
+ * others have their turn.
+ */
 export class BodyReader {
   readonly #buffers: BodyBuffers;
   readonly #resume: () => void;
+  readonly #budget: BufferBudget;
   #remainingBytes: number;
   #isPaused = false;
   #willFlush = false;
+  /** Whether it waits for its turn in a later round of the event loop. */
+  #isWaiting = false;
 
   constructor({ lengthBytes, budget, isCopied, onChunk, resume }: BodyReaderOptions) {
+    this.#budget = budget;
     this.#remainingBytes = lengthBytes;
     this.#resume = resume;
     const consumer = { onChunk, onRoom: () => this.#continue() };
@@ -40,7 +47,7 @@ export class BodyReader {
     return this.#remainingBytes;
   }
 
-  /** Whether the socket is paused, since the consumer is slower. */
+  /** Whether the socket is paused. */
   get isPaused(): boolean {
     return this.#isPaused;
   }
@@ -69,7 +76,7 @@ export class BodyReader {
 
   /** @returns whether the socket has to stop reading; `resume` is called when it may go on */
   pauseIfFull(): boolean {
-    this.#isPaused = this.#buffers.isFull;
+    this.#isPaused = this.#buffers.isFull || this.#isWaiting;
     return this.#isPaused;
   }
 
@@ -81,18 +88,30 @@ export class BodyReader {
 
   /** The body has failed, or nobody wants the rest of it. */
   abandon(): void {
+    this.#isPaused = false;
     this.#buffers.abandon();
   }
 
   /** @returns false where there are more bytes than promised */
   #count(bytes: number): boolean {
     this.#remainingBytes -= bytes;
+    if (this.#budget.countRead(bytes) && !this.#isWaiting) {
+      this.#isWaiting = true;
+      this.#budget.waitForTurn(() => {
+        this.#isWaiting = false;
+        this.#readOn();
+      });
+    }
     return this.#remainingBytes >= 0;
   }
 
   #continue(): void {
     this.flush();
-    if (!this.#isPaused || this.#buffers.isFull) return;
+    this.#readOn();
+  }
+
+  #readOn(): void {
+    if (!this.#isPaused || this.#buffers.isFull || this.#isWaiting) return;
     this.#isPaused = false;
     this.#resume();
   }
