@@ -299,7 +299,7 @@ export interface ProxyMetrics {
   /** Counts a registry token that a request needed. */
   tokenNeeded(connector: string, outcome: "fetched" | "refused" | "failed" | "cached"): void;
   /** Counts a connection that was ended at a bound. */
-  connectionShed(reason: "bodies" | "connections" | "handshakes" | "pipelining"): void;
+  connectionShed(reason: "bodies" | "connections" | "handshakes" | "heads" | "pipelining"): void;
   /** Removes the series of a connector that is gone. */
   forget(connector: string): Promise<void>;
 }

@@ -1,6 +1,7 @@
 import type { Server } from "node:http";
 import type { Socket } from "node:net";
 import type { Identity } from "../../connector/platform.ts";
+import { maxHeaderBytes } from "../../upstream/upstream.ts";
 import type { Sender } from "./fair-turns.ts";
 
 /** How many connections may be open at a listener. */
@@ -11,6 +12,8 @@ export interface ConnectionLimits {
   readonly maxInAll: number;
   /** TLS handshakes of one client address that are under way. */
   readonly maxHandshakesPerAddress: number;
+  /** Bytes of heads of requests that are not whole yet, of all connections together. */
+  readonly maxHeadBytes: number;
 }
 
 /** The limits of a listener by default. Behind NAT, and on a CI host, many clients have one address. */
@@ -18,10 +21,14 @@ export const defaultConnectionLimits: ConnectionLimits = {
   maxPerAddress: 4_096,
   maxInAll: 16_384,
   maxHandshakesPerAddress: 1_024,
+  maxHeadBytes: 32 * 1024 * 1024,
 };
 
-/** Why a connection was ended: at which bound (`bodies` are those of requests that were refused), or since its client pipelines requests. */
-export type ShedReason = "connections" | "handshakes" | "pipelining" | "bodies";
+/** How often the heads that are not whole are looked at. */
+const headsIntervalMs = 250;
+
+/** Why a connection was ended: at which bound, or since its client pipelines requests. `bodies` are of refused requests. */
+export type ShedReason = "connections" | "handshakes" | "pipelining" | "bodies" | "heads";
 
 /** Knows whose connections are open, and ends some where there would be too many. */
 export interface ConnectionShares {
@@ -39,6 +46,10 @@ interface OpenConnection {
   /** For whom a valid token was shown last. */
   subject: string | undefined;
   isBusy: boolean;
+  /** What carries HTTP, the TLS inside of the socket where there is some; undefined during the handshake. */
+  carrier: Socket | undefined;
+  /** Bytes that had been read when the last request was over: what came since is of a head that is not whole. */
+  bytesBefore: number;
 }
 
 /** The connections of one address, in the order in which they are ended. */
@@ -145,6 +156,25 @@ export function limitConnections(
     setIdle(connection);
   };
 
+  /** Ends the connections with the longest heads, where all heads that are not whole take too much. */
+  const limitHeads = (): void => {
+    const heads = [...addresses.values()]
+      .flatMap(({ open }) => [...open.values()])
+      .map((connection) => ({ connection, bytes: unfinishedHeadBytes(connection) }))
+      .filter(({ bytes }) => bytes > 0);
+    let total = heads.reduce((sum, { bytes }) => sum + bytes, 0);
+    if (total <= limits.maxHeadBytes) return;
+    heads.sort((one, other) => one.bytes - other.bytes);
+    while (total > limits.maxHeadBytes) {
+      const longest = heads.pop();
+      if (longest === undefined) return;
+      total -= longest.bytes;
+      end(longest.connection, "heads");
+    }
+  };
+  const watch = setInterval(limitHeads, headsIntervalMs).unref();
+  server.once("close", () => clearInterval(watch));
+
   server.prependListener("connection", (socket: Socket) => {
     const { remoteAddress = "", remotePort = 0 } = socket;
     if (!makeRoom(remoteAddress)) {
@@ -160,6 +190,8 @@ export function limitConnections(
       port: remotePort,
       subject: undefined,
       isBusy: false,
+      carrier: undefined,
+      bytesBefore: 0,
     };
     const own = ofAddress(remoteAddress);
     own.open.set(remotePort, connection);
@@ -172,6 +204,7 @@ export function limitConnections(
     const connection = find(socket);
     if (connection === undefined) return;
     ofAddress(connection.address).inHandshake.delete(connection);
+    connection.carrier = socket;
     onIdentity.set(socket, (subject) => identified(socket, subject));
   });
   return {
@@ -183,7 +216,18 @@ export function limitConnections(
       const connection = find(socket);
       if (connection === undefined) return;
       connection.isBusy = isBusy;
+      connection.bytesBefore = socket.bytesRead;
       setIdle(connection);
     },
   };
+}
+
+/** No head is longer: Node refuses it. What comes after a response is the rest of a refused body then. */
+const longestHeadBytes = 2 * maxHeaderBytes;
+
+/** What has come of the head of a request on a connection without one that is under way. */
+function unfinishedHeadBytes({ isBusy, carrier, bytesBefore }: OpenConnection): number {
+  if (isBusy || carrier === undefined) return 0;
+  const bytes = carrier.bytesRead - bytesBefore;
+  return bytes > longestHeadBytes ? 0 : bytes;
 }

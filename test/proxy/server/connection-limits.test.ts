@@ -13,6 +13,7 @@ import { startTestProxy, type TestProxy } from "../test-proxy.ts";
 const maxPerAddress = 6;
 const maxInAll = 9;
 const maxHandshakesPerAddress = 4;
+const maxHeadBytes = 60_000;
 
 describe("at the bound of connections, the proxy", function () {
   this.timeout(20_000);
@@ -30,7 +31,7 @@ describe("at the bound of connections, the proxy", function () {
     registry.repository("app").tags.set("1", "x");
     proxy = resources.add(
       await startTestProxy({
-        connectionLimits: { maxPerAddress, maxInAll, maxHandshakesPerAddress },
+        connectionLimits: { maxPerAddress, maxInAll, maxHandshakesPerAddress, maxHeadBytes },
         observer: {
           requestStarted: () => undefined,
           requestEnded: () => undefined,
@@ -106,6 +107,18 @@ describe("at the bound of connections, the proxy", function () {
     ]);
 
   for (const scheme of ["http", "https"] as const) {
+    it(`of heads that are not whole, ends the connection with the longest (${scheme})`, async () => {
+      const used = await idle(scheme);
+      const [short, long] = [await open(scheme), await open(scheme)];
+      short.send(`${get("app/tags/list").slice(0, -2)}X: ${"a".repeat(20_000)}`);
+      long.send(`GET /v2/ HTTP/1.1\r\nX: ${"a".repeat(50_000)}`);
+      await long.closed;
+      expect(shed).to.deep.equal(["heads"]);
+      short.send("\r\n\r\n");
+      await short.waitFor(/^HTTP\/1.1 200/);
+      await isGood(used);
+    });
+
     it(`of an address, ends its oldest connection without an identity for the new one (${scheme})`, async () => {
       const used = await idle(scheme);
       const silent = await several(maxPerAddress - 1, () => open(scheme));
