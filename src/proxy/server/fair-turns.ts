@@ -12,8 +12,8 @@ export interface FairTurns {
   enter(sender: Sender, start: () => void): void;
 }
 
-/** Requests of senders with an identity that start in one round of the event loop. */
-const maxKnownPerRound = 16;
+/** Requests of senders with an identity that start in one round of the event loop. Others' need some ten rounds. */
+const maxKnownPerRound = 4;
 /** Requests of all others that do. Everybody's first one is among them, and a round of them takes half a millisecond. */
 const maxStrangersPerRound = 4;
 
