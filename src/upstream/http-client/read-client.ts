@@ -42,6 +42,12 @@ export interface ReadClient {
 }
 
 /**
+ * Connections without a request that a client keeps. A registry may redirect each request to another port, and as many
+ * may come as a connector may have under way.
+ */
+const maxIdle = 256;
+
+/**
  * Makes a client for requests whose body is held, or that have none. It reads every response of HTTP/1.1 and 1.0 that can
  * be read in one way alone. No request is sent twice for the sake of its response: what can't be read is an error
  * ({@link InvalidResponse}), since a second request would count twice against a rate limit, and a presigned URL may be
@@ -50,6 +56,8 @@ export interface ReadClient {
 export function createReadClient(options: ReadClientOptions): ReadClient {
   // A plain Map: an origin is forgotten with its last connection, and none may be evicted that has one.
   const origins = new Map<string, Origin>();
+  /** Connections without a request, the one that was used longest ago first. */
+  const idle = new Set<ReadConnection>();
   let isRetired = false;
   let onEmpty = (): void => undefined;
 
@@ -66,9 +74,17 @@ export function createReadClient(options: ReadClientOptions): ReadClient {
       isTls: origin.name.startsWith("https:"),
       open: (onread, signal) => openConnection(origin, options, onread, signal),
       owner: {
-        onIdle: (kept) =>
-          isRetired ? kept.destroy(createDestroyedError()) : origin.idle.push(kept),
+        onIdle(kept) {
+          if (isRetired) {
+            kept.destroy(createDestroyedError());
+            return;
+          }
+          origin.idle.push(kept);
+          const [oldest] = idle.add(kept);
+          if (idle.size > maxIdle) oldest?.destroy(createDestroyedError());
+        },
         onGone(lost, isStale) {
+          idle.delete(lost);
           origin.all.delete(lost);
           origin.idle = origin.idle.filter((other) => other !== lost);
           if (origin.all.size === 0) origins.delete(origin.name);
@@ -86,6 +102,7 @@ export function createReadClient(options: ReadClientOptions): ReadClient {
       const headText = formatRequestHead(request);
       const origin = originOf(request);
       const connection = origin.idle.pop() ?? open(origin);
+      idle.delete(connection);
       const task = { request, headText, handler };
       connection.begin(task);
       return (reason) => connection.abort(task, reason);

@@ -200,6 +200,26 @@ describe("the client that reads from registries", function () {
       expect(server.sockets).to.have.lengthOf(1);
     });
 
+    it("is kept as long as no more than 256 others were used since", async () => {
+      const held: Socket[] = [];
+      const server = await serve((socket) => held.push(socket));
+      const all = Array.from({ length: 260 }, () => ask(client, server.url));
+      await eventually(
+        () => held.length === all.length,
+        () => `${held.length} requests have come`,
+      );
+      for (const socket of held) socket.write(answerOf("x"));
+      await Promise.all(all.map(whole));
+      const isOpen = (socket: Socket): boolean => !socket.readableEnded && !socket.destroyed;
+      await eventually(
+        () => server.sockets.filter(isOpen).length === 256,
+        () => `${server.sockets.filter(isOpen).length} connections are open`,
+      );
+      server.answer = (socket) => socket.write(answerOf("y"));
+      expect(await whole(ask(client, server.url))).to.equal("y");
+      expect(server.sockets).to.have.lengthOf(260);
+    });
+
     it("carries one request at a time", async () => {
       const server = await serve((socket) => setTimeout(() => socket.write(answerOf("x")), 20));
       const all = Array.from({ length: 10 }, () => ask(client, server.url));
