@@ -45,10 +45,10 @@ const connectorIntervalMs = 500;
 const recoveryMs = 60_000;
 /** An attack is over, and so is its effect on the neighbour: no longer five times, as during it. */
 const mostAfterwards = 2;
-/** What lives in the memory of a process after an attack. */
-const mostLiveAfterwards = 1.5;
-/** Of its container's limit, what a process uses after an attack: V8 and glibc keep pages of the peak for the next one. */
-const mostUsedAfterwards = 0.6;
+/** What lives in the memory of a process after an attack, and what it uses. */
+const mostMemoryAfterwards = 1.5;
+/** A process may use so much of its limit in any case: V8 and glibc keep pages of the peak for the next one. */
+const usualShareOfLimit = 0.6;
 
 const setups = {
   standalone: { start: startStandaloneSetup, address: standaloneAddress },
@@ -79,14 +79,14 @@ async function attackAll(kind: keyof typeof setups, ours: readonly Attack[]): Pr
     await observe(stage, undefined, warmUpSeconds);
     let calm = await observe(stage, undefined, calmSeconds);
     console.log(`${kind}, beside a CPU burner: ${describe(calm, calm)}`);
-    const live = await liveMemory(stage.setup);
+    const memory = { live: await liveMemory(stage.setup), used: memoryOf(calm) };
     for (const attack of ours) {
-      let verdict = await judge(stage, attack, calm, live);
+      let verdict = await judge(stage, attack, calm, memory);
       if (verdict.problems.length > 0) {
         // A machine that became busy in between looks the same, so both are measured once more.
         console.log(`once more, for: ${verdict.problems.join("; ")}`);
         calm = await observe(stage, undefined, calmSeconds);
-        verdict = await judge(stage, attack, calm, live);
+        verdict = await judge(stage, attack, calm, memory);
       }
       troubles.push(...verdict.problems.map((problem) => `${attack.name}: ${problem}`));
       calm = verdict.after;
@@ -110,6 +110,14 @@ async function prepare(kind: keyof typeof setups, resources: Cleanup): Promise<S
   return { setup, address, neighbour };
 }
 
+/** The memory of each program, in MiB, by its name. */
+interface Memory {
+  /** What lives in it after a collection of garbage. */
+  readonly live: ReadonlyMap<string, number>;
+  /** What the system counts. */
+  readonly used: ReadonlyMap<string, number>;
+}
+
 /** What came of an attack. */
 interface Verdict {
   /** What must not be. */
@@ -121,16 +129,16 @@ interface Verdict {
 /**
  * Attacks, and compares what was seen then with what was seen shortly before and afterwards: how busy a machine is
  * otherwise changes all the time.
- * @param live what lived in the memory of each program before the first attack
+ * @param memory what it was before the first attack
  */
 async function judge(
   stage: Stage,
   attack: Attack,
   before: Observation,
-  live: ReadonlyMap<string, number>,
+  memory: Memory,
 ): Promise<Verdict> {
   const seen = await observe(stage, attack, seconds);
-  const { after, missing } = await recover(stage, before, live);
+  const { after, missing } = await recover(stage, before, memory);
   const calm = joined(before, after);
   console.log(`${attack.name}: ${describe(seen, calm)}\n   `, seen.counts);
   const problems = problemsOf(seen, calm, stage.setup.attacked);
@@ -141,7 +149,7 @@ async function judge(
 async function recover(
   stage: Stage,
   before: Observation,
-  live: ReadonlyMap<string, number>,
+  memory: Memory,
 ): Promise<{ readonly after: Observation; readonly missing: readonly string[] }> {
   const deadline = performance.now() + recoveryMs;
   for (;;) {
@@ -150,10 +158,10 @@ async function recover(
     let missing = [
       ...(ratio <= mostAfterwards ? [] : [`the neighbour's median is × ${ratio.toFixed(1)}`]),
       ...Object.keys(after.neighbour.refused).map((what) => `the neighbour got ${what}`),
-      ...stage.setup.attacked.flatMap((attacked) => excessOf(attacked, memoryOf(after))),
+      ...stage.setup.attacked.flatMap((attacked) => excessOf(attacked, memory, memoryOf(after))),
     ];
     // A collection of garbage must not make the memory smaller that is judged here.
-    if (missing.length === 0) missing = [...growthOf(live, await liveMemory(stage.setup))];
+    if (missing.length === 0) missing = [...growthOf(memory, await liveMemory(stage.setup))];
     if (missing.length === 0 || performance.now() > deadline) return { after, missing };
   }
 }
@@ -165,13 +173,10 @@ async function liveMemory({ attacked }: Setup): Promise<ReadonlyMap<string, numb
   return new Map(await Promise.all(answers));
 }
 
-function growthOf(
-  before: ReadonlyMap<string, number>,
-  now: ReadonlyMap<string, number>,
-): readonly string[] {
+function growthOf({ live: before }: Memory, now: ReadonlyMap<string, number>): readonly string[] {
   return [...now].flatMap(([name, live]) => {
     const growth = live / (before.get(name) ?? 0);
-    return growth <= mostLiveAfterwards
+    return growth <= mostMemoryAfterwards
       ? []
       : [`${name}'s live memory is × ${growth.toFixed(2)} (${live.toFixed(0)} MiB)`];
   });
@@ -179,12 +184,15 @@ function growthOf(
 
 function excessOf(
   { name, limitMebibytes }: Attacked,
-  memory: ReadonlyMap<string, number>,
+  { used: before }: Memory,
+  now: ReadonlyMap<string, number>,
 ): readonly string[] {
-  const used = memory.get(name) ?? Number.POSITIVE_INFINITY;
-  return used <= mostUsedAfterwards * limitMebibytes
-    ? []
-    : [`${name} uses ${used.toFixed(0)} MiB of ${limitMebibytes}`];
+  const used = now.get(name) ?? Number.POSITIVE_INFINITY;
+  const most = Math.max(
+    usualShareOfLimit * limitMebibytes,
+    mostMemoryAfterwards * (before.get(name) ?? 0),
+  );
+  return used <= most ? [] : [`${name} uses ${used.toFixed(0)} MiB of ${limitMebibytes}`];
 }
 
 /** @param attack undefined for a CPU burner in its place @param forSeconds how long it goes on */
