@@ -129,7 +129,7 @@ describe("a volume whose publish fails, and whose Pod is deleted then", function
     "the files don't fit": {
       reason: "RESOURCE_EXHAUSTED",
       begin() {
-        driver.world.caCertificate = () => "x".repeat(1_000_000);
+        driver.world.caCertificate = () => "x".repeat(9_000_000);
       },
       alsoMounted: true,
     },
