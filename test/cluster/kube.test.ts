@@ -447,11 +447,12 @@ describe("the answers of a real API server", function () {
         },
       });
       // The API server takes those without a token for system:anonymous, who may do nothing.
-      const answer = await createUpstreamSecretsReader({
+      const refused = await createUpstreamSecretsReader({
         ...{ client: stranger, installNamespace: system, now },
         log: () => {},
-      })(connectorOf("login"));
-      expect(reasonOf(answer)).to.contain("system:anonymous");
+      })(connectorOf("login")).catch((e: unknown) => e);
+      expect(refused).to.be.instanceOf(Unavailable);
+      expect(String(refused)).to.contain("system:anonymous");
       const unknown = createApiClient({
         access: {
           ...access,
