@@ -58,13 +58,16 @@ async function registriesVariables(options: JobEnvironmentOptions): Promise<Envi
   const file = join(volume, "registries.conf");
   const own = await readText(file);
   if (own === undefined) return {};
+  const inHome = join(environment.HOME ?? "/", ".config/containers/registries.conf");
   const places = [
     environment.CONTAINERS_REGISTRIES_CONF ?? "",
-    join(environment.HOME ?? "/", ".config/containers/registries.conf"),
+    inHome,
     "/etc/containers/registries.conf",
   ];
   for (const place of places.filter((path) => path !== "")) {
-    const text = await readText(place);
+    // A HOME of another user is passed over, as containers/image does.
+    const passedOver = place === inHome ? ["EACCES"] : [];
+    const text = await readText(place).catch(unless(undefined, ...passedOver));
     if (text === undefined) continue;
     const joined = join(ownFolder, "registries.conf");
     await writeFile(joined, joinRegistries(text, own, place));
