@@ -2,6 +2,7 @@ import { resolve } from "node:path";
 import { didYouMean } from "../connector/nearest.ts";
 import type { Checked } from "../connector/problem.ts";
 import { parseTunnelRules, type TunnelRules } from "../connector/tunnel-rules.ts";
+import { type AllowRule, readAllowRules } from "./allow-rules.ts";
 import { type CheckSettings, readCheck } from "./check-command.ts";
 import {
   type ControllerSettings,
@@ -26,6 +27,7 @@ import { type CommandName, commandNames, isCommandName } from "./help.ts";
 import { type NodeImagesSettings, readNodeImagesSettings } from "./node-images-settings.ts";
 import { type RenderSettings, readRender } from "./render-command.ts";
 import {
+  defaultRunFolder,
   defaultState,
   type MountSettings,
   type RunSettings,
@@ -63,6 +65,8 @@ export interface StandaloneSettings {
   readonly tokenFiles?: string;
   /** The folder with docker's credential helpers that connectors may name; without it they may name none. */
   readonly credentialHelpers?: string;
+  /** Which users who are not root may have volumes, and with which connectors. */
+  readonly allowed: readonly AllowRule[];
 }
 
 /** A command with its settings. */
@@ -170,12 +174,13 @@ function readStandalone(args: readonly string[], context: CommandContext): Check
     connectors: "",
     listen: "https://127.0.0.1:5443",
     state: defaultState,
-    "run-folder": "/run/oci-connector",
+    "run-folder": defaultRunFolder,
     "token-lifetime": "4h",
     grace: "30s",
     tunnel: "tunnel",
     "token-files": "",
     "credential-helpers": "",
+    allow: "",
     ...egressOptions,
   };
   const line = readCommandLine(args, defaults, egressSwitches);
@@ -188,6 +193,7 @@ function readStandalone(args: readonly string[], context: CommandContext): Check
   const listen = readListenSettings("--listen", line.texts("listen"), problems);
   const tokenLifetimeSeconds = readSeconds(line, "token-lifetime", tokenLifetimeRange);
   const graceMs = 1000 * readSeconds(line, "grace", { min: "0s", max: "24h" });
+  const allowed = readAllowRules(line.texts("allow"), problems);
   const tunnels = parseTunnelRules(line.texts("tunnel").join(","), "--tunnel");
   if (!tunnels.ok) problems.push(...tunnels.problems);
   const egress = readEgressOptions(line, context.workingDirectory);
@@ -209,6 +215,7 @@ function readStandalone(args: readonly string[], context: CommandContext): Check
     ...(credentialHelpers === ""
       ? {}
       : { credentialHelpers: inWorkingDirectory(credentialHelpers) }),
+    allowed,
   };
   return { ok: true, value: { name: "standalone", settings } };
 }

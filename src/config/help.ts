@@ -82,7 +82,10 @@ const egress = `  --egress-proxy URL      a company's HTTP proxy, by which regis
   --egress-resolves       names that DNS does not know here may be known to it; they are judged as names
 `;
 
-const stateOfProcess = `  --state DIR             state folder of the standalone process (default /var/lib/oci-connector)
+const stateOfProcess = `  --state DIR             for root: state folder of the standalone process
+                          (default /var/lib/oci-connector)
+  --run-folder DIR        for others: --run-folder of the standalone process, in which the user's socket is
+                          (default /run/oci-connector)
 `;
 
 /** What `oci-connector help COMMAND` says. Each option has a line of its own, with two spaces before it. */
@@ -101,6 +104,9 @@ folder will do.
                           (default /var/lib/oci-connector)
   --run-folder DIR        where the volumes of "run" are (default /run/oci-connector)
   --token-lifetime TIME   how long a volume's token lives, 10m to 8760h (default 4h)
+  --allow USER=NAMES      let a user who is not root have volumes with these connectors: NAMESPACE/NAME, also
+                          with * for a part, several with commas; @GROUP=NAMES for the members of a group; as
+                          often as needed
   --grace TIME            how long requests under way may take at the end, 0s to 24h (default 30s)
   --tunnel HOSTS          where clients may go through the proxy, besides their connectors: "tunnel" for
                           every public host, "refuse" for none, or hosts with commas: github.com:443,
@@ -123,7 +129,8 @@ has docker-config and registries-conf, by which images are pulled by their own n
 
   --connectors NAMES      connectors that the volume opens: NAME or NAMESPACE/NAME, several with commas
   --forward               set the variables of the forward proxy, too: tools then use images' own names
-${files}${tokenExpiration}  --group GID             number of the group that may read the volume (default: the caller's)
+${files}${tokenExpiration}  --group GID             for root alone: number of the group that may read the volume (default: root's
+                          own)
 ${stateOfProcess}
 What the command finds in its environment, beside the variables of the caller:
 
@@ -157,6 +164,10 @@ ${files}${tokenExpiration}  --for TIME              how long the volume lives at
   --force                 hide files that are in TARGET, until the volume ends
   --group GID             number of the group that may read the volume (default: the caller's)
 ${stateOfProcess}
+A user who is not root can do this where the operator has allowed it (--allow of "standalone"): on an empty
+folder that the user owns, for that user alone, read-only, and for 24 hours at most unless --pid is given.
+--persistent, --force and --group are for root alone.
+
 example:
   oci-connector mount --connectors team-a/harbor --configuration docker-config --for 2h /run/job-7
 `,

@@ -1,4 +1,4 @@
-import { resolve } from "node:path";
+import { join, resolve } from "node:path";
 import type { Checked, Problem } from "../connector/problem.ts";
 import { parseVolumeAttributes, type VolumeAttributes } from "../connector/volume-attributes.ts";
 import {
@@ -17,7 +17,7 @@ export interface VolumeSettings {
   readonly socket: string;
   /** The namespace of connectors that are named without one. */
   readonly namespace: string;
-  /** The number of the group that may read the volume. */
+  /** The number of the group that may read the volume; empty for the caller alone. */
   readonly group: string;
   /** The volume's attributes, as in a Pod's `volumeAttributes`. */
   readonly attributes: Readonly<Record<string, string>>;
@@ -64,6 +64,8 @@ export interface VolumeCommandContext {
   readonly workingDirectory: string;
   /** The group of this process. */
   readonly group: number;
+  /** The number of the user of this process. */
+  readonly uid: number;
 }
 
 /** The state folder of a standalone process that names none. */
@@ -71,6 +73,29 @@ export const defaultState = "/var/lib/oci-connector";
 
 /** The socket of the process with a state folder. */
 export const socketIn = (state: string): string => resolve(state, "csi.sock");
+
+/** The folder for volumes of a standalone process that names none. */
+export const defaultRunFolder = "/run/oci-connector";
+
+/** The folder with the sockets of users who are not root. */
+export const usersFolderIn = (runFolder: string): string => resolve(runFolder, "users");
+
+/** The socket of a user who is not root. */
+export const userSocketIn = (runFolder: string, uid: number): string =>
+  join(usersFolderIn(runFolder), `${uid}.sock`);
+
+/** The options by which a command finds the standalone process. */
+const processOptions = { state: defaultState, "run-folder": defaultRunFolder } as const;
+
+/** The socket for the user of this process. */
+function socketOf(
+  { text }: Pick<CommandLine<keyof typeof processOptions>, "text">,
+  { workingDirectory, uid }: VolumeCommandContext,
+): string {
+  return uid === 0
+    ? socketIn(resolve(workingDirectory, text("state")))
+    : userSocketIn(resolve(workingDirectory, text("run-folder")), uid);
+}
 
 /** How long tokens of volumes may live. */
 export const tokenLifetimeRange: DurationRange = { min: "10m", max: "8760h" };
@@ -133,8 +158,9 @@ const requestOptions = (context: VolumeCommandContext) =>
   ({
     ...volumeOptions,
     "token-expiration": "",
-    group: String(context.group),
-    state: defaultState,
+    // A volume of a user who is not root is for that user alone.
+    group: context.uid === 0 ? String(context.group) : "",
+    ...processOptions,
   }) as const;
 
 type RequestOption = keyof ReturnType<typeof requestOptions>;
@@ -149,10 +175,11 @@ function readVolumeSettings(
   const expiration = text("token-expiration");
   if (expiration !== "") readSeconds(line, "token-expiration", tokenLifetimeRange);
   const group = text("group");
-  if (!isGroup(group)) problems.push(problem("--group", group, "the number of a group"));
+  if (group !== "" && !isGroup(group))
+    problems.push(problem("--group", group, "the number of a group"));
   if (options === undefined) return undefined;
   return {
-    socket: socketIn(resolve(context.workingDirectory, text("state"))),
+    socket: socketOf(line, context),
     namespace: text("namespace"),
     group,
     attributes: { ...options.given, "token.expiration": expiration },
@@ -244,12 +271,12 @@ export function readVolumes(
   args: readonly string[],
   context: VolumeCommandContext,
 ): Checked<{ readonly name: "volumes"; readonly settings: VolumesSettings }> {
-  const line = readCommandLine(args, { state: defaultState, output: "text" });
-  const { text, problems } = line;
+  const line = readCommandLine(args, { ...processOptions, output: "text" });
+  const { problems } = line;
   for (const found of line.positionals) problems.push(problem("argument", found, "options only"));
   const output = readOutputFormat(line);
   if (problems.length > 0) return { ok: false, problems };
-  const socket = socketIn(resolve(context.workingDirectory, text("state")));
+  const socket = socketOf(line, context);
   return { ok: true, value: { name: "volumes", settings: { socket, output } } };
 }
 
@@ -258,22 +285,22 @@ export function readUnmount(
   args: readonly string[],
   context: VolumeCommandContext,
 ): Checked<{ readonly name: "unmount"; readonly settings: UnmountSettings }> {
-  const line = readCommandLine(args, { state: defaultState });
+  const line = readCommandLine(args, processOptions);
   const settings = targetOf(line, context);
   if (line.problems.length > 0) return { ok: false, problems: line.problems };
   return { ok: true, value: { name: "unmount", settings } };
 }
 
 function targetOf(
-  { text, positionals, problems }: CommandLine<"state">,
-  { workingDirectory }: VolumeCommandContext,
+  line: CommandLine<keyof typeof processOptions>,
+  context: VolumeCommandContext,
 ): UnmountSettings {
+  const { positionals, problems } = line;
   const [target = "", ...others] = positionals;
   if (target === "" || others.length > 0) {
     problems.push(problem("TARGET", positionals, "one folder to mount the volume at"));
   }
-  const state = resolve(workingDirectory, text("state"));
-  return { socket: socketIn(state), target: resolve(workingDirectory, target) };
+  return { socket: socketOf(line, context), target: resolve(context.workingDirectory, target) };
 }
 
 /** 2³² - 1 means "no group" in chown(2). */

@@ -74,6 +74,8 @@ export function writeGeneration(root: string, files: VolumeFiles, access: FileAc
     );
     throw error;
   }
+  // The mount itself has root as its owner, so that it is nobody's before it is read-only.
+  if (access.owner !== undefined) chownSync(root, access.owner, access.group ?? 0);
   removeOtherLinks(root, links);
   removeGenerations(root, [current, basename(folder)]);
   return true;
@@ -123,9 +125,9 @@ function isSame(folder: string, files: VolumeFiles): boolean {
 
 /** Sets modes and owners after creation, since the process's umask restricts the modes of creation. */
 function writeFiles(root: string, files: VolumeFiles, access: FileAccess): void {
-  const group = access.group ?? 0;
+  const { owner = 0, group = 0 } = access;
   const adopt = (folder: string): void => {
-    chownSync(folder, 0, group);
+    chownSync(folder, owner, group);
     chmodSync(folder, access.folderMode);
   };
   adopt(root);
@@ -136,7 +138,7 @@ function writeFiles(root: string, files: VolumeFiles, access: FileAccess): void 
     }
     const file = join(root, path);
     writeFileSync(file, content, { flag: "wx", mode: 0o400 });
-    chownSync(file, 0, group);
+    chownSync(file, owner, group);
     chmodSync(file, access.fileMode);
   }
 }

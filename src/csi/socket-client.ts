@@ -1,5 +1,6 @@
 import { once } from "node:events";
 import { connect } from "node:net";
+import { userInfo } from "node:os";
 import { type ChannelCredentials, credentials, type ServiceError, status } from "@grpc/grpc-js";
 import { errorCode } from "../error-code.ts";
 
@@ -58,12 +59,25 @@ async function checkListener(socketPath: string): Promise<void> {
     await once(socket, "connect");
   } catch (error) {
     const code = String(errorCode(error));
-    const advice =
-      code === "EACCES"
-        ? "run this command as the user who started `oci-connector standalone`"
-        : "is `oci-connector standalone` running?";
-    throw new Error(`can't connect to ${socketPath} (${code}): ${advice}`);
+    throw new Error(`can't connect to ${socketPath} (${code}): ${adviceFor(code)}`);
   } finally {
     socket.destroy();
+  }
+}
+
+/** What helps a user whose command can't connect. Root and the process share a socket; each other user has one, if any. */
+function adviceFor(code: string): string {
+  const uid = process.getuid?.() ?? 0;
+  if (uid === 0 || code === "ECONNREFUSED") return "is `oci-connector standalone` running?";
+  const user = userName() ?? String(uid);
+  return `either \`oci-connector standalone\` is not running with this --run-folder, or its operator has not allowed user ${user} any connector: root starts it with --allow ${user}=NAMESPACE/NAME`;
+}
+
+/** @returns undefined for a user without a name on this machine */
+function userName(): string | undefined {
+  try {
+    return userInfo().username;
+  } catch {
+    return undefined;
   }
 }

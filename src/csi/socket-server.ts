@@ -1,6 +1,6 @@
 import { once } from "node:events";
-import { chmod, lstat, mkdtemp, rename, rm, unlink } from "node:fs/promises";
-import { connect } from "node:net";
+import { chmod, chown, lstat, mkdtemp, rename, rm, unlink } from "node:fs/promises";
+import { connect, createServer } from "node:net";
 import { dirname, join } from "node:path";
 import { Server, ServerCredentials } from "@grpc/grpc-js";
 import { errorCode, unless } from "../error-code.ts";
@@ -13,8 +13,13 @@ export interface SocketServerOptions {
   readonly addServices: (server: Server) => void;
   /** How long, in milliseconds, calls in flight may take once the server is stopped. */
   readonly graceMs: number;
+  /** The user who can open the socket; the one who runs this process unless given. */
+  readonly uid?: number;
   readonly log: Log;
 }
+
+/** How many connections a user can have at a socket of their own, and calls on each. Those beyond are closed, or wait. */
+const userBounds = { connections: 16, calls: 8, requestBytes: 1024 * 1024 };
 
 /** How often it is looked whether the socket is still there. */
 const placeCheckMs = 1_000;
@@ -26,21 +31,16 @@ export interface SocketServer {
 }
 
 /**
- * Serves gRPC on a Unix socket that only this process's user can open. During an update the next process puts its own
+ * Serves gRPC on a Unix socket that only one user can open, and root. During an update the next process puts its own
  * socket there. If that process ends and this one goes on, since the update was taken back, the socket is placed again.
  * @throws Error where the socket can't be placed
  */
 export async function serveOnSocket(options: SocketServerOptions): Promise<SocketServer> {
-  const server = new Server();
+  const { socketPath, uid, log } = options;
+  const { server, listen, close } = uid === undefined ? createOwnServer() : createUserServer();
   options.addServices(server);
-  const listen = (path: string) =>
-    new Promise<void>((resolve, reject) => {
-      server.bindAsync(`unix:${path}`, ServerCredentials.createInsecure(), (error) =>
-        error === null ? resolve() : reject(error),
-      );
-    });
-  const { socketPath, log } = options;
-  let socket = await placeSocket(socketPath, listen).catch((error: unknown) => {
+  let socket = await placeSocket(socketPath, listen, uid).catch((error: unknown) => {
+    close();
     server.forceShutdown();
     throw error;
   });
@@ -48,7 +48,7 @@ export async function serveOnSocket(options: SocketServerOptions): Promise<Socke
   const keepPlace = async (): Promise<void> => {
     try {
       if ((await socket.isPlaced()) || (await isListening(socketPath))) return;
-      socket = await placeSocket(socketPath, listen);
+      socket = await placeSocket(socketPath, listen, uid);
       const message = "nobody listened on the socket any more, and it was placed again";
       log("warning", message, { file: socketPath });
       hasFailed = false;
@@ -66,10 +66,50 @@ export async function serveOnSocket(options: SocketServerOptions): Promise<Socke
       clearInterval(timer);
       await check;
       await socket.remove();
+      close();
       const end = setTimeout(() => server.forceShutdown(), options.graceMs);
       await new Promise<void>((resolve) => server.tryShutdown(() => resolve()));
       clearTimeout(end);
     },
+  };
+}
+
+/** A gRPC server, and what lets it listen on a path. */
+interface ListeningServer {
+  readonly server: Server;
+  readonly listen: (path: string) => Promise<void>;
+  /** Takes no more connections. */
+  readonly close: () => void;
+}
+
+function createOwnServer(): ListeningServer {
+  const server = new Server();
+  const listen = (path: string) =>
+    new Promise<void>((resolve, reject) => {
+      server.bindAsync(`unix:${path}`, ServerCredentials.createInsecure(), (error) =>
+        error === null ? resolve() : reject(error),
+      );
+    });
+  return { server, listen, close: () => undefined };
+}
+
+/** grpc-js itself takes any number of connections, so a listener in front of it counts those of a user. */
+function createUserServer(): ListeningServer {
+  const server = new Server({
+    "grpc.max_concurrent_streams": userBounds.calls,
+    "grpc.max_receive_message_length": userBounds.requestBytes,
+  });
+  const injector = server.createConnectionInjector(ServerCredentials.createInsecure());
+  const listener = createServer((connection) => injector.injectConnection(connection));
+  listener.maxConnections = userBounds.connections;
+  return {
+    server,
+    async listen(path) {
+      if (listener.listening) await new Promise((resolve) => listener.close(resolve));
+      listener.listen(path);
+      await once(listener, "listening");
+    },
+    close: () => void listener.close(),
   };
 }
 
@@ -103,11 +143,13 @@ async function isListening(path: string): Promise<boolean> {
  * grpc-js unlink the path that they bound, even where another process listens there by then.
  * @param path where the socket goes
  * @param listen binds the path that it is given
+ * @param uid the user who can connect beside root; the one who runs this process unless given
  * @throws Error where the folder is missing, or something other than a socket is at the path
  */
 export async function placeSocket(
   path: string,
   listen: (path: string) => Promise<unknown>,
+  uid?: number,
 ): Promise<SocketFile> {
   await checkSocketPlace(path);
   // The leading dot keeps the kubelet's plugin watcher away.
@@ -123,6 +165,7 @@ export async function placeSocket(
     const own = join(folder, "s");
     await listen(own);
     await chmod(own, 0o600);
+    if (uid !== undefined) await chown(own, uid, 0);
     const { dev, ino } = await lstat(own);
     await rename(own, path);
     const isPlaced = async (): Promise<boolean> => {

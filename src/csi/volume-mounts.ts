@@ -215,6 +215,25 @@ const roomOptions = ({ bytes, inodes }: VolumeRoom): readonly string[] => [
 const isOwn = (mount: MountEntry): boolean =>
   mount.fsType === "tmpfs" && mount.source === mountSource;
 
+/**
+ * The paths at which else the file system of a volume is mounted.
+ * @param mountInfo the text of `/proc/<pid>/mountinfo`
+ * @param path where the volume is mounted
+ */
+export function otherMountPoints(mountInfo: string, path: string): readonly string[] {
+  const own = mountInfo
+    .split("\n")
+    .filter((line) => line.includes(` - tmpfs ${mountSource} `))
+    .map((line) => ({
+      device: fieldAt(line, deviceField),
+      mountPoint: unescapeOctal(fieldAt(line, mountPointField)),
+    }));
+  const device = own.find(({ mountPoint }) => mountPoint === path)?.device;
+  return own
+    .filter((mount) => mount.device === device && mount.mountPoint !== path)
+    .map(({ mountPoint }) => mountPoint);
+}
+
 /** Whether umount(8) has failed since somebody uses the mount. It says so in English: `systemMounts` asks for that. */
 const isBusy = (error: unknown): boolean =>
   error instanceof Error && "stderr" in error && String(error.stderr).includes("busy");
@@ -252,6 +271,8 @@ export function missingMountRight(status: string): string | undefined {
  * around the volume is open to root alone and each container sees its own volumes only.
  */
 export interface FileAccess {
+  /** The owner of all that is in the volume; root where undefined. */
+  readonly owner?: number;
   /** The owning group of all that is in the volume; root's where undefined. */
   readonly group: number | undefined;
   readonly folderMode: number;
@@ -266,6 +287,14 @@ export const fileAccessFor = (group: number | undefined): FileAccess =>
   group === undefined
     ? { group, folderMode: 0o755, fileMode: 0o444 }
     : { group, folderMode: 0o750, fileMode: 0o440 };
+
+/** The owner and the modes of the files of a volume that one user alone may read. */
+export const fileAccessOfUser = (owner: number): FileAccess => ({
+  owner,
+  group: undefined,
+  folderMode: 0o500,
+  fileMode: 0o400,
+});
 
 /** One mount of `/proc/<pid>/mountinfo` (proc_pid_mountinfo(5)), with the fields that are used here. */
 export interface MountEntry {
@@ -296,6 +325,7 @@ export function ownMountPoints(mountInfo: string): ReadonlySet<string> {
   return new Set(own.map((line) => unescapeOctal(fieldAt(line, mountPointField))));
 }
 
+const deviceField = 2;
 const mountPointField = 4;
 
 function fieldAt(line: string, index: number): string {

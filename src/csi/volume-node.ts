@@ -175,6 +175,8 @@ export function createVolumeNode(options: VolumeNodeOptions): KeptVolumeNode {
       if (!isMounted) {
         await makeMountPoint(path);
         await mounts.mount(path, volume.access, volume.mountOptions);
+        // The owner of files could change them, and what they lead to, before all are there.
+        if (volume.access.owner !== undefined) await mounts.protect(path);
       }
       await write(path, volume);
       log("info", "volume published", { ...fields, connectors: volume.connectors });

@@ -4,7 +4,7 @@ import { describeProblems, type Problem, show } from "../connector/problem.ts";
 import { parseVolumeAttributes, type VolumeAttributes } from "../connector/volume-attributes.ts";
 import type { NodePublishVolumeRequest__Output as PublishRequest } from "./generated/csi/v1/NodePublishVolumeRequest.ts";
 import { invalidArgument, type RpcError, unavailable } from "./rpc-error.ts";
-import { type FileAccess, fileAccessFor } from "./volume-mounts.ts";
+import { type FileAccess, fileAccessFor, fileAccessOfUser } from "./volume-mounts.ts";
 
 /** A checked request to publish a volume. */
 export interface VolumeRequest {
@@ -48,7 +48,10 @@ export function parseVolumeRequest(request: PublishRequest): VolumeRequest {
   );
   const fsType = mount?.fsType ?? "";
   demand(fsType === "" || fsType === "tmpfs", "csi.fsType", fsType, '"tmpfs" or nothing');
-  const mountFlags = (mount?.mountFlags ?? []).filter((flag) => flag !== readOnlyFlag);
+  const flags = mount?.mountFlags ?? [];
+  const isReadOnly = flags.includes(readOnlyFlag);
+  const [owner, ...otherOwners] = flags.flatMap((flag) => ownerIn(flag) ?? []);
+  const mountFlags = flags.filter((flag) => flag !== readOnlyFlag && ownerIn(flag) === undefined);
   const mountOptions = mountFlags.flatMap((flag) => seLinuxOption(flag) ?? []);
   demand(
     mountOptions.length === mountFlags.length,
@@ -57,20 +60,37 @@ export function parseVolumeRequest(request: PublishRequest): VolumeRequest {
     `${readOnlyFlag} and SELinux contexts only, such as context=system_u:object_r:container_file_t:s0`,
   );
   const group = mount?.volumeMountGroup ?? "";
+  const isOwned = isReadOnly && group === "" && otherOwners.length === 0;
+  demand(
+    owner === undefined || isOwned,
+    "mount_flags",
+    flags,
+    `one owner, with ${readOnlyFlag} and without a group`,
+  );
   demand(isGroup(group), "securityContext.fsGroup", group, "the number of a group");
   if (!attributes.ok || problems.length > 0) throw invalidArgument(describeProblems(problems));
   return {
     namespace,
     requester: requesterOf(namespace, podInfo("serviceAccount.name")),
     attributes: attributes.value,
-    access: fileAccessFor(group === "" ? undefined : Number(group)),
+    access: owner === undefined ? fileAccessFor(groupIn(group)) : fileAccessOfUser(owner),
     mountOptions,
-    isReadOnly: mount?.mountFlags?.includes(readOnlyFlag) === true,
+    isReadOnly,
   };
 }
 
 /** The mount flag of a request that makes the mount read-only for root, too. */
 export const readOnlyFlag = "ro";
+
+const groupIn = (text: string): number | undefined => (text === "" ? undefined : Number(text));
+
+/** The mount flag of a request whose files belong to one user, and are for nobody else. They are read-only for that user. */
+export const ownerFlag = (uid: number): string => `uid=${uid}`;
+
+const ownerIn = (flag: string): number | undefined => {
+  const uid = /^uid=([1-9]\d{0,9})$/.exec(flag)?.[1];
+  return uid !== undefined && isGroup(uid) ? Number(uid) : undefined;
+};
 
 /** The Pod's namespace and name for a log line: `team-a/build-1`; undefined where the request names no Pod. */
 export function podOf(request: PublishRequest): string | undefined {
@@ -93,7 +113,7 @@ function seLinuxOption(flag: string): string | undefined {
   return match === null ? undefined : `${match[1]}="${match[3]}"`;
 }
 
-/** Whether a text is empty or a group's number. 2³² - 1 means "no group" in chown(2). */
+/** Whether a text is empty or the number of a group or user. 2³² - 1 means "no group" in chown(2). */
 const isGroup = (text: string): boolean =>
   text === "" || (/^\d{1,10}$/.test(text) && Number(text) < 2 ** 32 - 1);
 

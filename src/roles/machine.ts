@@ -10,6 +10,15 @@ export const bootId = (): Promise<string> =>
     unless("unknown", "ENOENT"),
   );
 
+/** The number of the user who has started a process, also where that one runs with more rights; undefined where none with that number runs. */
+export async function processUser(pid: number): Promise<number | undefined> {
+  const text = await readFile(`/proc/${pid}/status`, "utf8").catch(
+    unless(undefined, "ENOENT", "ESRCH"),
+  );
+  const uid = /^Uid:\s+(\d+)/m.exec(text ?? "")?.[1];
+  return uid === undefined ? undefined : Number(uid);
+}
+
 /** When a process was started, in the kernel's ticks since the boot; undefined where none with that number runs. */
 export async function processStart(pid: number): Promise<number | undefined> {
   // ESRCH: it has ended while its file was read.

@@ -17,6 +17,7 @@ export async function runCommandLine(args: readonly string[]): Promise<void> {
   const command = readCommand(args, {
     workingDirectory: process.cwd(),
     group: process.getgid?.() ?? 0,
+    uid: process.getuid?.() ?? 0,
     environment: process.env,
   });
   if (!command.ok) {

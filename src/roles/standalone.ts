@@ -10,11 +10,14 @@ import { invalidArgument, notFound } from "../csi/rpc-error.ts";
 import { serveCsi } from "../csi/server.ts";
 import { checkSocketPlace } from "../csi/socket-server.ts";
 import { hasFiles, resolveTarget } from "../csi/target-path.ts";
+import type { Unary } from "../csi/unary.ts";
+import { createUserFolders } from "../csi/user-folder.ts";
 import { ownMountPoints, systemMounts } from "../csi/volume-mounts.ts";
 import { createVolumeNode, type VolumeNode } from "../csi/volume-node.ts";
 import type { Log } from "../log.ts";
 import { startProxy } from "../proxy/proxy.ts";
 import type { ListenAddress } from "../proxy/server/listener.ts";
+import { findAllowedUsers } from "../standalone/allowed-users.ts";
 import type { Caller } from "../standalone/caller.ts";
 import { type ConnectorFolder, openConnectorFolder } from "../standalone/connector-folder.ts";
 import { findInFolder, mayUseNamed, secretsInFolder } from "../standalone/folder-platform.ts";
@@ -26,12 +29,14 @@ import { createVolumeRecordStore } from "../standalone/volume-records.ts";
 import { version } from "../version.ts";
 import { egressOf } from "./egress.ts";
 import { createMachineIdentities } from "./identities.ts";
-import { bootId, processStart } from "./machine.ts";
+import { bootId, processStart, processUser } from "./machine.ts";
 import { interfaceAddresses } from "./own-addresses.ts";
 import { createProxyObserver } from "./proxy-observer.ts";
 import type { Role } from "./role.ts";
 import { rootCertificates } from "./root-certificates.ts";
 import { checkAddresses, checkMountSupport, explainListening } from "./standalone-checks.ts";
+import { systemUsers } from "./user-database.ts";
+import { createUserRequestCheck, serveUsers } from "./user-volumes.ts";
 import { createVolumeService } from "./volume-service.ts";
 
 const audience = "connectors-proxy";
@@ -64,6 +69,7 @@ async function start(settings: StandaloneSettings, log: Log, undo: Undo[]): Prom
   await checkMountSupport(process.env.PATH ?? "");
   const egress = await egressOf(settings.egress);
   const now = Date.now;
+  const users = await findAllowedUsers(settings.allowed, systemUsers);
   const folder = await openConnectorFolder({ folder: settings.connectors, log });
   undo.push(() => folder.stop());
   refuseBrokenFolder(folder);
@@ -140,6 +146,8 @@ async function start(settings: StandaloneSettings, log: Log, undo: Undo[]): Prom
     resolveTarget: (path) => resolveTarget("target_path", path),
     mountPoints: async () => ownMountPoints(await systemMounts.readMountInfo()),
     hasFiles,
+    ...createUserFolders(systemMounts),
+    allows: users.allows,
     bootId,
     processStart,
     records: createVolumeRecordStore(state.volumesFolder),
@@ -157,6 +165,19 @@ async function start(settings: StandaloneSettings, log: Log, undo: Undo[]): Prom
 
   const started = keeper;
   const caller = { uid: process.getuid?.() ?? 0 }; // nobody else may open the socket
+  const whyNot = createUserRequestCheck({
+    allows: users.allows,
+    findConnector: platform.findConnector,
+    processUser,
+  });
+  const serviceFor = (caller: Caller, unary: Unary) =>
+    createVolumeService({
+      keeper: started,
+      caller,
+      runFolder: settings.runFolder,
+      whyNot,
+      unary,
+    });
   const csi = await serveCsi({
     socketPath: settings.socket,
     node: keptNode(node, keeper, caller),
@@ -166,12 +187,11 @@ async function start(settings: StandaloneSettings, log: Log, undo: Undo[]): Prom
     graceMs: settings.graceMs,
     log,
     addServices: (server, unary) =>
-      server.addService(
-        volumes.Volumes.service,
-        createVolumeService({ keeper: started, caller, runFolder: settings.runFolder, unary }),
-      ),
+      server.addService(volumes.Volumes.service, serviceFor(caller, unary)),
   });
   undo.push(() => csi.stop());
+  const { runFolder, graceMs } = settings;
+  undo.push(await serveUsers({ uids: users.uids, runFolder, serviceFor, graceMs, log }));
   log("info", "ready", {
     address: proxy.addresses.map(urlOf).join(" "),
     connectors: [...folder.contents().connectors.keys()].join(","),

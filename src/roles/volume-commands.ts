@@ -1,4 +1,4 @@
-import { readFile, realpath } from "node:fs/promises";
+import { lstat, mkdir, readFile, realpath } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import type {
   MountSettings,
@@ -13,7 +13,7 @@ import type { Volume__Output as Volume } from "../csi/generated/ociconnector/v1/
 import { volumes as service } from "../csi/proto.ts";
 import { callOnSocket } from "../csi/socket-client.ts";
 import { ownMountPoints, systemMounts } from "../csi/volume-mounts.ts";
-import { errorCode } from "../error-code.ts";
+import { errorCode, unless } from "../error-code.ts";
 import { processStart } from "./machine.ts";
 
 /** What a volume is mounted on and with, beside what it holds. */
@@ -93,6 +93,7 @@ export async function unmountVolume(socket: string, targetPath: string): Promise
  */
 export async function mount(settings: MountSettings): Promise<string> {
   const targetPath = await resolveTarget(settings.target);
+  if (process.getuid?.() !== 0) await makeOwnFolder(targetPath);
   const { endsAtMs } = await mountVolume(settings, { ...settings, targetPath });
   const end = endsAtMs === 0 ? "" : ` until ${timeOf(endsAtMs)}`;
   return `mounted ${targetPath}${end}\n`;
@@ -110,6 +111,30 @@ export async function unmount({ socket, target }: UnmountSettings): Promise<stri
   return isStillUsed
     ? `unmounted ${targetPath}, which is still used: its token is refused, its files are removed, and the empty mount goes with its last user\n`
     : `unmounted ${targetPath}\n`;
+}
+
+/**
+ * Makes the folder for a volume of a user who is not root: the process mounts only on one that the user owns. It says
+ * what is wrong with one that is there, as far as the user can see it; the process looks itself.
+ * @throws Error where there can be no volume in it
+ */
+async function makeOwnFolder(path: string): Promise<void> {
+  try {
+    const made = await mkdir(path, { mode: 0o700 }).then(() => true, unless(false, "EEXIST"));
+    if (made) return;
+    const found = await lstat(path);
+    if (!found.isDirectory() || found.uid !== process.getuid?.()) {
+      throw new Error(
+        `TARGET: found ${path}, which is no folder of yours, wanted an empty folder that you own, or none yet: name another one`,
+      );
+    }
+  } catch (error) {
+    const code = errorCode(error);
+    if (code === undefined) throw error;
+    throw new Error(
+      `the folder ${path} can't be made (${String(code)}): name one that you can make`,
+    );
+  }
 }
 
 /** The target without symbolic links in its parents, since the id of a volume depends on its path. */

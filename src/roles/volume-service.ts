@@ -1,19 +1,22 @@
 import { randomBytes } from "node:crypto";
-import { chmod, lstat, mkdir } from "node:fs/promises";
 import { join } from "node:path";
+import { createKeyedQueue } from "../concurrency.ts";
 import { show } from "../connector/problem.ts";
 import type { NodePublishVolumeRequest__Output as PublishRequest } from "../csi/generated/csi/v1/NodePublishVolumeRequest.ts";
 import type { MountRequest__Output as MountRequest } from "../csi/generated/ociconnector/v1/MountRequest.ts";
+import type { MountResponse } from "../csi/generated/ociconnector/v1/MountResponse.ts";
+import type { UnmountResponse } from "../csi/generated/ociconnector/v1/UnmountResponse.ts";
 import type { Volume } from "../csi/generated/ociconnector/v1/Volume.ts";
 import type { VolumesHandlers } from "../csi/generated/ociconnector/v1/Volumes.ts";
 import { failedPrecondition, invalidArgument, notFound, toRpcError } from "../csi/rpc-error.ts";
 import { resolveTarget } from "../csi/target-path.ts";
 import type { Unary } from "../csi/unary.ts";
-import { readOnlyFlag } from "../csi/volume-request.ts";
-import { errorCode, unless } from "../error-code.ts";
+import { ownerFlag, readOnlyFlag } from "../csi/volume-request.ts";
 import type { Caller } from "../standalone/caller.ts";
 import type { ListedVolume, MountTerms, VolumeKeeper } from "../standalone/volume-keeper.ts";
-import { volumeIdOf } from "../standalone/volume-records.ts";
+import { type UnpublishRequest, volumeIdOf } from "../standalone/volume-records.ts";
+import { makeRunFolder } from "./run-folder.ts";
+import type { WhyNotForUser } from "./user-volumes.ts";
 
 /** What the service of people's volumes works with. */
 export interface VolumeServiceOptions {
@@ -22,6 +25,8 @@ export interface VolumeServiceOptions {
   readonly caller: Caller;
   /** Where volumes are mounted whose callers name no folder. Its parent has to exist. */
   readonly runFolder: string;
+  /** What a caller who is not root may not ask for, as a sentence; undefined where all is right. */
+  readonly whyNot: WhyNotForUser;
   readonly unary: Unary;
 }
 
@@ -30,40 +35,88 @@ export function createVolumeService(
   options: VolumeServiceOptions,
 ): Pick<VolumesHandlers, "Mount" | "Unmount" | "List"> {
   const { keeper, caller, unary } = options;
+  const mount = caller.uid === 0 ? mountForRoot : createUserMount();
   return {
-    Mount: unary("Mount", async (request, signal) => {
-      const targetPath = await targetOf(request.targetPath || (await makePlace(options.runFolder)));
-      const terms = termsOf(request);
-      const mounted = await keeper.mount(
-        caller,
-        publishRequestOf(request, targetPath),
-        terms,
-        signal,
-      );
-      if (!mounted.ok) throw failedPrecondition(mounted.reason);
-      return { targetPath, endsAtMs: mounted.value.endsAt ?? 0 };
-    }),
+    Mount: unary("Mount", mount),
     Unmount: unary("Unmount", async ({ targetPath }) => {
+      const shown = shownAt(targetPath);
+      if (shown !== undefined) return unmount(shown.request, true);
+      requireOwn(targetPath);
       // A job's folder may be gone already, and its volume has to end all the same.
       const path = (await resolveTarget("target_path", targetPath)) ?? targetPath;
       const volumeId = volumeIdOf(path);
-      const isKnown = keeper.knows(volumeId);
-      const ended = await keeper
-        .unpublish(caller, { volumeId, targetPath: path })
-        .catch((error: unknown) => {
-          throw isKnown ? withRevocation(error) : error;
-        });
-      if (!ended.ok) throw failedPrecondition(ended.reason);
-      const { wasMounted, isStillUsed } = ended.value;
-      if (!isKnown && !wasMounted) {
-        throw notFound(
-          `no volume is mounted at ${show(path)}: "oci-connector volumes" lists those that are`,
-        );
-      }
-      return { stillUsed: isStillUsed };
+      return unmount({ volumeId, targetPath: path }, keeper.knows(volumeId));
     }),
     List: unary("List", async () => ({ volumes: keeper.list(caller).map(describeVolume) })),
   };
+
+  async function mountForRoot(request: MountRequest, signal: AbortSignal): Promise<MountResponse> {
+    const targetPath = await targetOf(request.targetPath || (await makePlace(options.runFolder)));
+    const published = publishRequestOf(request, targetPath);
+    const mounted = await keeper.mount(caller, published, termsOf(request), signal);
+    if (!mounted.ok) throw failedPrecondition(mounted.reason);
+    return { targetPath, endsAtMs: mounted.value.endsAt ?? 0 };
+  }
+
+  /** One after the other, so that the number of a user's volumes is known while one is mounted. */
+  function createUserMount(): typeof mountForRoot {
+    const queue = createKeyedQueue();
+    return (request, signal) => queue.run("mounts", () => mountForUser(request, signal), signal);
+  }
+
+  /** The volume itself is at a place that the user can't change, and is shown where they want it. */
+  async function mountForUser(request: MountRequest, signal: AbortSignal): Promise<MountResponse> {
+    const { targetPath } = request;
+    if (hasControlCharacter.test(targetPath)) throw controlCharacters(targetPath);
+    const reason = await options.whyNot(caller, request, keeper.list(caller).length);
+    if (reason !== undefined) throw failedPrecondition(reason);
+    await makeFree(targetPath, request.replace);
+    const place = await makePlace(options.runFolder);
+    const published = publishRequestOf(request, place, [readOnlyFlag, ownerFlag(caller.uid)]);
+    const terms = termsOf(request);
+    const shown = targetPath === "" ? terms : { ...terms, shownAt: targetPath };
+    const mounted = await keeper.mount(caller, published, shown, signal);
+    if (!mounted.ok) throw failedPrecondition(mounted.reason);
+    return { targetPath: targetPath || place, endsAtMs: mounted.value.endsAt ?? 0 };
+  }
+
+  /** The caller's volume that is shown at a path. */
+  function shownAt(path: string): ListedVolume<PublishRequest> | undefined {
+    return keeper.list(caller).find((volume) => volume.shownAt === path);
+  }
+
+  /** Ends the user's volume at a path, if that is wanted. */
+  async function makeFree(path: string, replaces: boolean): Promise<void> {
+    const known = shownAt(path);
+    if (known === undefined) return;
+    if (!replaces) {
+      throw failedPrecondition(
+        `${show(path)} has a volume already: unmount that first, or add --replace`,
+      );
+    }
+    await unmount(known.request, true);
+  }
+
+  /** A user who is not root learns of a path only whether a volume of theirs is there. */
+  function requireOwn(path: string): void {
+    if (caller.uid === 0 || keeper.list(caller).some(({ request }) => request.targetPath === path))
+      return;
+    throw notFound(
+      `no volume of yours is mounted at ${show(path)}: "oci-connector volumes" lists those that are`,
+    );
+  }
+
+  async function unmount(request: UnpublishRequest, isKnown: boolean): Promise<UnmountResponse> {
+    const ended = await keeper.unpublish(caller, request).catch((error: unknown) => {
+      throw isKnown ? withRevocation(error) : error;
+    });
+    if (!ended.ok) throw failedPrecondition(ended.reason);
+    const { wasMounted, isStillUsed } = ended.value;
+    if (isKnown || wasMounted) return { stillUsed: isStillUsed };
+    throw notFound(
+      `no volume is mounted at ${show(request.targetPath)}: "oci-connector volumes" lists those that are`,
+    );
+  }
 }
 
 /** An error of an unmount that has taken the token back all the same. */
@@ -81,39 +134,26 @@ async function targetOf(path: string): Promise<string> {
       `target_path ${show(path)}: its parent folder does not exist; create it`,
     );
   }
-  if (hasControlCharacter.test(resolved)) {
-    throw invalidArgument(
-      `target_path: found ${show(resolved)}, wanted a path without control characters, since files of the volume name it`,
-    );
-  }
+  if (hasControlCharacter.test(resolved)) throw controlCharacters(resolved);
   return resolved;
 }
+
+const controlCharacters = (path: string): Error =>
+  invalidArgument(
+    `target_path: found ${show(path)}, wanted a path without control characters, since files of the volume name it`,
+  );
 
 // biome-ignore lint/suspicious/noControlCharactersInRegex: these are looked for
 const hasControlCharacter = /[\u0000-\u001f\u007f]/;
 
 /**
- * A path for a volume whose caller names none. Nobody can list the folder around it, and everybody can pass through to
- * a volume whose name and group they have: the command of a `run` may run as another user.
+ * A path for a volume whose caller names none, or who is not root.
  * @throws RpcError where the folder around it is not this process's alone
  */
 async function makePlace(runFolder: string): Promise<string> {
-  const made = await mkdir(runFolder)
-    .then(() => true, unless(false, "EEXIST"))
-    .catch((error: unknown) => {
-      throw failedPrecondition(
-        `the folder ${show(runFolder)} for volumes of "run" can't be made (${String(errorCode(error))}): name another one to the process by --run-folder`,
-      );
-    });
-  if (made) await chmod(runFolder, 0o711);
-  const found = await lstat(runFolder);
-  const isOwn =
-    found.isDirectory() && found.uid === process.getuid?.() && (found.mode & 0o022) === 0;
-  if (!isOwn) {
-    throw failedPrecondition(
-      `${show(runFolder)}: found something that others may write to, wanted a folder of the user who runs the process: remove it, or name another one to the process by --run-folder`,
-    );
-  }
+  await makeRunFolder(runFolder).catch((error: unknown) => {
+    throw failedPrecondition(error instanceof Error ? error.message : String(error));
+  });
   return join(runFolder, randomBytes(8).toString("hex"));
 }
 
@@ -126,7 +166,11 @@ const termsOf = (request: MountRequest): MountTerms => ({
 });
 
 /** The request as a kubelet would make it. */
-const publishRequestOf = (request: MountRequest, targetPath: string): PublishRequest => ({
+const publishRequestOf = (
+  request: MountRequest,
+  targetPath: string,
+  mountFlags: string[] = request.readOnly ? [readOnlyFlag] : [],
+): PublishRequest => ({
   volumeId: volumeIdOf(targetPath),
   targetPath,
   stagingTargetPath: "",
@@ -138,7 +182,7 @@ const publishRequestOf = (request: MountRequest, targetPath: string): PublishReq
     accessMode: { mode: "SINGLE_NODE_WRITER" },
     mount: {
       fsType: "",
-      mountFlags: request.readOnly ? [readOnlyFlag] : [],
+      mountFlags,
       volumeMountGroup: request.group,
     },
   },
@@ -150,7 +194,7 @@ const publishRequestOf = (request: MountRequest, targetPath: string): PublishReq
 });
 
 const describeVolume = (volume: ListedVolume<PublishRequest>): Volume => ({
-  targetPath: volume.request.targetPath,
+  targetPath: volume.shownAt ?? volume.request.targetPath,
   connectors: [...volume.connectors],
   uid: volume.origin?.uid ?? 0,
   mountedAtMs: volume.origin?.mountedAt ?? 0,

@@ -22,3 +22,12 @@ export const refuseForeign = ({ uid }: Caller, volume: OwnedVolume): Result<neve
   ok: false,
   reason: `the volume at ${show(volume.request.targetPath)} belongs to user ${ownerOf(volume)}, and user ${uid} may not change it`,
 });
+
+/** The refusal of connectors that a caller may not name. It is the same whether or not there are any of these names. */
+export const refuseConnectors = (
+  { uid }: Caller,
+  connectors: readonly string[],
+): Result<never> => ({
+  ok: false,
+  reason: `of the connectors ${connectors.map(show).join(", ")}, user ${uid} may not name every one, or there are not all of them: the operator says by --allow of "oci-connector standalone" who may use which`,
+});

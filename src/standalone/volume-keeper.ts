@@ -3,8 +3,9 @@ import { createKeyedQueue } from "../concurrency.ts";
 import type { Result } from "../connector/platform.ts";
 import { show } from "../connector/problem.ts";
 import type { Log, LogFields } from "../log.ts";
-import { type Caller, mayChange, refuseForeign } from "./caller.ts";
+import { type Caller, mayChange, refuseConnectors, refuseForeign } from "./caller.ts";
 import { createRefreshSchedule, type Every } from "./refresh-schedule.ts";
+import { createShownVolumes, type ShownVolumesOptions } from "./shown-volumes.ts";
 import type { ProcessId, VolumeLife } from "./volume-life.ts";
 import {
   createRecordedVolumes,
@@ -15,18 +16,19 @@ import {
   type VolumeOrigin,
   type VolumeRecord,
   type VolumeRecordStore,
+  withoutSecrets,
 } from "./volume-records.ts";
 import { createVolumeTokens, type VolumeTokenOptions } from "./volume-token.ts";
 import { createVolumeWatch, notMounted } from "./volume-watch.ts";
 
 /** What a keeper of volumes works with. */
-export interface VolumeKeeperOptions<Request extends RecordedRequest> extends VolumeTokenOptions {
-  /** The publish of the csi room. A first publish that fails undoes what it has begun. */
-  readonly publish: (request: Request, signal?: AbortSignal) => Promise<void>;
+export interface VolumeKeeperOptions<Request extends RecordedRequest>
+  extends VolumeTokenOptions,
+    ShownVolumesOptions<Request> {
   /** Writes the files of a mounted volume again. @returns false where it is not mounted any more */
   readonly refresh: (request: Request) => Promise<boolean>;
-  /** Removes a volume's files and unmounts it. One that isn't mounted is no error. */
-  readonly end: (request: UnpublishRequest) => Promise<EndedVolume>;
+  /** Whether a user may have a volume with these connectors (`namespace/name`). */
+  readonly allows: (caller: Caller, connectors: readonly string[]) => boolean;
   /** The target without symbolic links in its parents, or undefined where its parent is no folder. */
   readonly resolveTarget: (path: string) => Promise<string | undefined>;
   /** Where volumes are mounted, by the kernel's mount table. */
@@ -56,6 +58,8 @@ export interface MountTerms {
   readonly replaces: boolean;
   /** Whether the volume may hide files that are in its target. */
   readonly hidesFiles: boolean;
+  /** A folder of the caller's in which the volume is mounted, too. */
+  readonly shownAt?: string;
 }
 
 /** A volume as its owner sees it. */
@@ -63,6 +67,7 @@ export interface ListedVolume<Request extends RecordedRequest> {
   readonly request: Request;
   readonly origin: VolumeOrigin | undefined;
   readonly life: VolumeLife | undefined;
+  readonly shownAt: string | undefined;
   /** `namespace/name` of each connector. */
   readonly connectors: readonly string[];
   /** When a token of it was presented last to this process, in milliseconds since 1970. */
@@ -113,7 +118,8 @@ export interface VolumeKeeper<Request extends RecordedRequest> {
 
 /**
  * Takes over all recorded volumes, under the mount ids that their tokens name, and refreshes them from then on. Volumes
- * end that a killed process has left in doubt, and those whose life is over: no token of these is good when this returns.
+ * end that a killed process has left in doubt, those whose life is over, and those of users who may not have them any
+ * more: no token of these is good when this returns.
  */
 export async function startVolumeKeeper<Request extends RecordedRequest>(
   options: VolumeKeeperOptions<Request>,
@@ -135,11 +141,16 @@ export async function startVolumeKeeper<Request extends RecordedRequest>(
     records: options.records,
     held: loaded.records.map((record): HeldVolume<Request> => {
       const isAway = record.life !== undefined && record.life.boot !== boot;
-      return { record, state: record.inDoubt ? "ending" : isAway ? "away" : "mounted" };
+      const isOver = record.inDoubt || !isStillAllowed(record);
+      return { record, state: isOver ? "ending" : isAway ? "away" : "mounted" };
     }),
-    publish: async (volume, signal) => options.publish(await tokens.withToken(volume), signal),
-    end: options.end,
+    ...createShownVolumes(options, tokens.withToken),
   });
+  function isStillAllowed({ origin, request }: Volume): boolean {
+    const spec = tokens.specOf(request);
+    const connectors = spec.ok ? spec.value.connectors : [];
+    return options.allows({ uid: origin?.uid ?? 0 }, connectors);
+  }
 
   const mountVolume = async (volume: Volume, signal?: AbortSignal): Promise<void> => {
     const { volumeId } = volume.request;
@@ -286,12 +297,18 @@ export async function startVolumeKeeper<Request extends RecordedRequest>(
     ...(terms.lifetimeMs === undefined ? {} : { endsAt: now() + terms.lifetimeMs }),
     ...(terms.process === undefined ? {} : { process: terms.process }),
   });
-  const recordOf = (request: Request, caller: Caller, life: VolumeLife): Volume => ({
+  const recordOf = (
+    request: Request,
+    caller: Caller,
+    life: VolumeLife,
+    shownAt?: string,
+  ): Volume => ({
     mount: options.createMountId(),
     inDoubt: false,
     request,
     origin: { uid: caller.uid, mountedAt: now() },
     life,
+    ...(shownAt === undefined ? {} : { shownAt }),
   });
 
   const mountOnTerms = async (
@@ -307,7 +324,7 @@ export async function startVolumeKeeper<Request extends RecordedRequest>(
     }
     const hindrance = await whyNotAt(request.targetPath, known, terms);
     if (hindrance !== undefined) return { ok: false, reason: hindrance };
-    await mountOrReplace(known, recordOf(request, caller, life), signal);
+    await mountOrReplace(known, recordOf(request, caller, life, terms.shownAt), signal);
     return { ok: true, value: life };
   };
 
@@ -331,6 +348,9 @@ export async function startVolumeKeeper<Request extends RecordedRequest>(
     async mount(caller, request, terms, signal) {
       const spec = tokens.specOf(request);
       if (!spec.ok) return spec;
+      if (!options.allows(caller, spec.value.connectors)) {
+        return refuseConnectors(caller, spec.value.connectors);
+      }
       const { process } = terms;
       if (process !== undefined && (await processStart(process.pid)) !== process.startTicks) {
         const reason = `the process that mounts volumes finds no process ${process.pid} that was started when the caller's was: it has ended, or it is in another PID namespace`;
@@ -361,6 +381,7 @@ export async function startVolumeKeeper<Request extends RecordedRequest>(
             request: record.request,
             origin: record.origin,
             life: record.life,
+            shownAt: record.shownAt,
             connectors: spec.ok ? spec.value.connectors : [],
             lastUsedAt: usedAt.get(record.mount),
             isUsable: state === "mounted" || state === "mounting",
@@ -387,11 +408,6 @@ export async function startVolumeKeeper<Request extends RecordedRequest>(
       await queue.idle();
     },
   };
-}
-
-/** The request without secrets and as JSON has it, so that it can be compared with a recorded one. */
-function withoutSecrets<Request extends RecordedRequest>(request: Request): Request {
-  return JSON.parse(JSON.stringify({ ...request, secrets: {} }));
 }
 
 function fieldsOf({ volumeId, targetPath }: Partial<RecordedRequest>): LogFields {

@@ -30,6 +30,8 @@ export interface VolumeRecord<Request extends RecordedRequest> {
   readonly origin?: VolumeOrigin;
   /** Undefined in records of versions in which an unmount alone ended a volume. */
   readonly life?: VolumeLife;
+  /** The folder of a user in which the volume is mounted, too, and under which that user knows it. */
+  readonly shownAt?: string;
 }
 
 /** Who has mounted a volume, and when. */
@@ -124,7 +126,8 @@ function isRecord<Request extends RecordedRequest>(value: unknown): value is Vol
     context !== null &&
     Object.values(context).every((text) => typeof text === "string") &&
     isAbsentOr(property(value, "origin"), isVolumeOrigin) &&
-    isAbsentOr(property(value, "life"), isVolumeLife)
+    isAbsentOr(property(value, "life"), isVolumeLife) &&
+    isAbsentOr(property(value, "shownAt"), (path) => typeof path === "string")
   );
 }
 
@@ -142,6 +145,11 @@ const isVolumeOrigin = (value: unknown): value is VolumeOrigin =>
 export function volumeIdOf(targetPath: string): string {
   if (!isAbsolute(targetPath)) throw new TypeError("a volume's target is an absolute path");
   return createHash("sha256").update(resolve(targetPath)).digest("hex").slice(0, 32);
+}
+
+/** The request without secrets and as JSON has it, so that it can be compared with a recorded one. */
+export function withoutSecrets<Request extends RecordedRequest>(request: Request): Request {
+  return JSON.parse(JSON.stringify({ ...request, secrets: {} }));
 }
 
 /** A request to unpublish a volume. */
@@ -181,7 +189,10 @@ export interface RecordedVolumesOptions<Request extends RecordedRequest> {
   /** Mounts a volume. A call that fails undoes what it has begun. */
   readonly publish: (record: VolumeRecord<Request>, signal?: AbortSignal) => Promise<void>;
   /** Removes a volume's files and unmounts it. One that isn't mounted is no error. */
-  readonly end: (request: UnpublishRequest) => Promise<EndedVolume>;
+  readonly end: (
+    request: UnpublishRequest,
+    record: VolumeRecord<Request> | undefined,
+  ) => Promise<EndedVolume>;
 }
 
 /** Mounted volumes and their records, which stay consistent whenever the process is killed. */
@@ -279,7 +290,7 @@ export function createRecordedVolumes<Request extends RecordedRequest>(
         // A full disk takes no mark, but lets the record go: the next process must not take the volume for mounted.
         await records.save({ ...known, inDoubt: true }).catch(() => records.remove(volumeId));
       }
-      const ended = await options.end(request);
+      const ended = await options.end(request, known);
       await forget(volumeId);
       return ended;
     },

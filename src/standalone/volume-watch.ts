@@ -61,6 +61,8 @@ export function createVolumeWatch<Request extends RecordedRequest>(
     const view = { ...options, now: options.now() };
     const reason = record.life === undefined ? undefined : await whyLifeIsOver(record.life, view);
     if (reason !== undefined || state === "away") return reason;
+    const { shownAt } = record;
+    if (shownAt !== undefined && !mountPoints.has(shownAt)) return notMounted;
     return (await isAmong(mountPoints, record.request)) ? undefined : notMounted;
   };
 

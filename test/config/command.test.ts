@@ -12,7 +12,7 @@ import {
 import { isWithoutProxy } from "../../src/connector/no-proxy.ts";
 
 describe("the command line of oci-connector", () => {
-  const context = { workingDirectory: "/srv/job", group: 1000, environment: {} };
+  const context = { workingDirectory: "/srv/job", group: 1000, uid: 0, environment: {} };
   const read = (...args: readonly string[]): Command => {
     const command = readCommand(args, context);
     if (!command.ok) throw new Error(JSON.stringify(command.problems));
@@ -43,6 +43,7 @@ describe("the command line of oci-connector", () => {
         state: "/var/lib/oci-connector",
         socket: "/var/lib/oci-connector/csi.sock",
         runFolder: "/run/oci-connector",
+        allowed: [],
         listen: [{ scheme: "https", host: "127.0.0.1", port: 5443 }],
         tokenLifetimeSeconds: 4 * 3600,
         egress: undefined,
@@ -51,6 +52,19 @@ describe("the command line of oci-connector", () => {
       });
       expect(wrong("standalone").found).to.deep.equal(["--connectors: nothing"]);
       expect(wrong("standalone", "--connectors").found).to.deep.equal(['--connectors: ""']);
+    });
+
+    it("takes users and groups with their connectors, as often as needed", () => {
+      const allow = ["--allow", "ci=team-a/*,team-b/hub", "--allow", "@builders=**"];
+      const command = read("standalone", "--connectors", "/c", ...allow);
+      expect(command.name === "standalone" && command.settings.allowed).to.deep.equal([
+        { kind: "user", who: "ci", connectors: ["team-a/*", "team-b/hub"] },
+        { kind: "group", who: "builders", connectors: ["**"] },
+      ]);
+      for (const text of ["ci", "=team-a/*", "@=a/b", "ci=", "ci=hub", "ci=a/b/c", "ci=a/b,"]) {
+        const { found } = wrong("standalone", "--connectors", "/c", "--allow", text);
+        expect(found, text).to.deep.equal([`--allow: ${JSON.stringify(text)}`]);
+      }
     });
 
     it("takes every option", () => {
@@ -64,6 +78,7 @@ describe("the command line of oci-connector", () => {
         state: "/srv/state",
         socket: "/srv/state/csi.sock",
         runFolder: "/srv/job/jobs",
+        allowed: [],
         listen: [{ scheme: "http", host: "localhost", port: 80 }],
         tokenLifetimeSeconds: 5400,
         egress: undefined,

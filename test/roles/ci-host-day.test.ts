@@ -27,6 +27,9 @@ const job = (name: string, atItsEnd: string): string => `
   until [ -e ${name}-ends ]; do pull || exit 9; echo "$HOME" > $BUILDX_CONFIG/state; sleep 0.05; done
   ${atItsEnd}`;
 
+/** Who is not root, and has a job all the same. */
+const user = 61001;
+
 describe("a day of a CI host", function () {
   this.timeout(120_000);
   const resources = cleanup();
@@ -34,6 +37,7 @@ describe("a day of a CI host", function () {
   let registry: FakeRegistry;
   let host: CiHost;
   let home: string;
+  let homeOfUser: string;
   /** The tokens of all volumes of the day, which are all to be refused at its end. */
   const tokens = new Map<string, string>();
 
@@ -42,7 +46,8 @@ describe("a day of a CI host", function () {
     const users = { [login.username]: login.password };
     registry = resources.add(await startFakeRegistry({ auth: "bearer", users }));
     addImage(registry.repository("app"), "1");
-    host = resources.add(await startCiHost());
+    host = resources.add(await startCiHost({ args: ["--allow", `${user}=team-a/*`] }));
+    homeOfUser = await host.makeHome(user);
     home = resources.add(makeTempFolder("home")).path;
     await writeConnectors();
     await host.waitForLog("connectors were added, removed or changed");
@@ -55,9 +60,10 @@ describe("a day of a CI host", function () {
     return host.write("hub.yaml", yaml());
   };
   const records = (): string => join(host.state, "volumes");
-  const startJob = async (name: string, atItsEnd = "true"): Promise<RunningProgram> => {
+  const startJob = async (name: string, atItsEnd = "true", uid = 0): Promise<RunningProgram> => {
     const command = ["--connectors", "team-a/hub", "--", "sh", "-c", job(name, atItsEnd)];
-    const started = await host.startJob(command, { HOME: home, TMPDIR: home });
+    const TMPDIR = uid === 0 ? home : homeOfUser;
+    const started = await host.startJob(command, { HOME: home, TMPDIR }, uid);
     const [, token = ""] = await started.waitFor(new RegExp(`^(\\S+)\\n${name} is ready$`, "m"));
     tokens.set(name, token);
     return started;
@@ -101,7 +107,7 @@ describe("a day of a CI host", function () {
     const [killed, leaving, steady] = await Promise.all([
       startJob("killed"),
       startJob("leaving", leftBehind),
-      startJob("steady"),
+      startJob("steady", "true", user),
     ]);
     const forgotten = await mount("forgotten");
     await mount("persistent", "--persistent", "--for", "0");
@@ -163,7 +169,7 @@ describe("a day of a CI host", function () {
     expect(await mountsBelow(host.folder)).to.deep.equal([]);
     expect((await readdir(records())).filter((name) => name.endsWith(".json"))).to.deep.equal([]);
     await mkdir(join(host.folder, "run"), { recursive: true });
-    expect(await readdir(join(host.folder, "run"))).to.deep.equal([]);
+    expect(await readdir(join(host.folder, "run"))).to.deep.equal(["users"]);
     expect(killed.status()).to.equal(undefined);
     expect(await host.leaks()).to.deep.equal([]);
   });

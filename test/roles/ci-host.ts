@@ -1,5 +1,5 @@
 /** A CI host with the standalone mode on it, as a real process that is driven by the real command line. */
-import { mkdir, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { chmod, chown, mkdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { expect } from "chai";
@@ -31,7 +31,7 @@ const bootsScript: string = fileURLToPath(new URL("boots.ts", import.meta.url));
 /** Runs the command line to its end. */
 export const runCommand = (
   args: readonly string[],
-  options: { readonly cwd?: string } = {},
+  options: { readonly cwd?: string; readonly uid?: number } = {},
 ): Promise<Outcome> =>
   runProgram(process.execPath, [main, ...args], { ...options, env: environment });
 
@@ -69,11 +69,16 @@ export interface CiHost extends Stoppable {
   remove(file: string): Promise<void>;
   /** Runs the command line against this host's state folder, from `folder`, to its end. */
   run(command: string, ...args: readonly string[]): Promise<Outcome>;
+  /** Runs the command line as another user, from `folder`, to its end. */
+  runAs(uid: number, command: string, ...args: readonly string[]): Promise<Outcome>;
   /** Starts `run` with these arguments, from `folder`. */
   startJob(
     args: readonly string[],
     env?: Readonly<Record<string, string>>,
+    uid?: number,
   ): Promise<RunningProgram>;
+  /** Makes a folder in `folder` that belongs to a user. */
+  makeHome(uid: number): Promise<string>;
   /** Mounts a volume, and reads what is in it. Fails where that fails. */
   mount(name: string, connectors: string, ...args: readonly string[]): Promise<Volume>;
   unmount(name: string): Promise<void>;
@@ -131,6 +136,7 @@ function createHost(
 ): CiHost {
   const connectors = join(folder, "connectors");
   const state = join(folder, "state");
+  const runFolder = join(folder, "run");
   const programs: RunningProgram[] = [];
   const seen: [what: string, text: string | Buffer][] = [];
   const secrets: Record<string, string> = {};
@@ -173,7 +179,7 @@ function createHost(
         "--state",
         state,
         "--run-folder",
-        join(folder, "run"),
+        runFolder,
         "--listen",
         `http://${http}`,
         "--listen",
@@ -210,7 +216,7 @@ function createHost(
     async reboot() {
       await host.kill();
       await removeMounts(folder);
-      await rm(join(folder, "run"), { recursive: true, force: true });
+      await rm(runFolder, { recursive: true, force: true });
       boots += 1;
       await writeBootId(folder, boots);
       await host.start();
@@ -227,14 +233,29 @@ function createHost(
       seen.push([args.join(" "), outcome.stdout + outcome.stderr]);
       return outcome;
     },
-    async startJob(jobArgs, jobEnv = {}) {
+    async runAs(uid, command, ...commandLine) {
+      const args = [command, "--run-folder", runFolder, ...commandLine];
+      const outcome = await runCommand(args, { cwd: folder, uid });
+      seen.push([args.join(" "), outcome.stdout + outcome.stderr]);
+      return outcome;
+    },
+    async startJob(jobArgs, jobEnv = {}, uid = 0) {
       const env = { ...environment, ...jobEnv };
+      const place = uid === 0 ? ["--state", state] : ["--run-folder", runFolder];
+      const options = uid === 0 ? { env, cwd: folder } : { env, cwd: folder, uid };
       const job = await startProgram(
         process.execPath,
-        [main, "run", "--state", state, ...jobArgs],
-        { env, cwd: folder },
+        [main, "run", ...place, ...jobArgs],
+        options,
       );
       return resources.add(job);
+    },
+    async makeHome(uid) {
+      const home = join(folder, `home-${uid}`);
+      await mkdir(home);
+      await chown(home, uid, uid);
+      await chmod(folder, 0o711);
+      return home;
     },
     async mount(name, opened, ...more) {
       const path = resolve(folder, name);

@@ -6,7 +6,7 @@ import { runCommand } from "./ci-host.ts";
 
 describe("oci-connector render: what a volume would hold", () => {
   const render = (...args: readonly string[]): Checked<string> => {
-    const context = { workingDirectory: "/", group: 0, environment: {} };
+    const context = { workingDirectory: "/", group: 0, uid: 0, environment: {} };
     const command = readCommand(["render", "--connectors=team-a/harbor", ...args], context);
     if (!command.ok || command.value.name !== "render") throw new Error(JSON.stringify(command));
     return renderVolume(command.value.settings);

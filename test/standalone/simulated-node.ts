@@ -40,6 +40,8 @@ export interface SimulatedNode {
   readonly files: Set<string>;
   /** The start of each process that runs. */
   readonly processes: Map<number, number>;
+  /** The user whom the operator allows nothing. */
+  forbidden: number | undefined;
   /** The id of the boot; a test that changes it empties `mounts`, too. */
   boot: string;
   /** Every call of the csi role that was begun: `publish v1`. */
@@ -85,6 +87,7 @@ export function simulatedNode(recordsFolder: string): SimulatedNode {
     mounts: new Map(),
     files: new Set(),
     processes: new Map(),
+    forbidden: undefined,
     boot: "boot-1",
     calls: [],
     published: [],
@@ -141,6 +144,9 @@ export function simulatedNode(recordsFolder: string): SimulatedNode {
           await node.before(`unpublish ${volumeId}`);
           return { wasMounted: node.mounts.delete(targetPath), isStillUsed: false };
         }),
+      show: async () => undefined,
+      hide: async () => undefined,
+      allows: ({ uid }) => uid !== node.forbidden,
       mountPoints: async () => new Set(node.mounts.keys()),
       hasFiles: async (path) => node.files.has(path),
       bootId: async () => node.boot,

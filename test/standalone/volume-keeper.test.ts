@@ -384,6 +384,22 @@ describe("the keeper of volumes in standalone mode", function () {
       await eventually(() => node.mounts.size === 0);
     });
 
+    it("at the start of a process whose operator does not allow its owner any more", async () => {
+      const keeper = await node.start();
+      await keeper.mount(requestFor("v1"), {}, 1000);
+      await keeper.mount(requestFor("v2"), {}, 1001);
+      await keeper.stop();
+      node.forbidden = 1000;
+      const next = await node.start();
+      expect(next.list({ uid: 1000 })[0]?.isUsable).to.equal(false);
+      expect(next.list({ uid: 1001 })[0]?.isUsable).to.equal(true);
+      const refused = await next.mount(requestFor("v3"), {}, 1000);
+      expect(refused.ok).to.equal(false);
+      await next.tick();
+      expect(next.knows("v1")).to.equal(false);
+      await next.stop();
+    });
+
     it("after a reboot, unless it is persistent, which is mounted again as another mount", async () => {
       await keeper.mount(request, {});
       await keeper.mount(requestFor("v2"), { isPersistent: true });

@@ -16,6 +16,8 @@ export interface ProgramOptions {
   /** The whole environment: nothing is inherited. */
   readonly env?: Readonly<Record<string, string>>;
   readonly cwd?: string;
+  /** The number of the user whom it runs as, in the group of the same number alone; that of this process unless given. */
+  readonly uid?: number;
 }
 
 /** Where programs are looked for; a test's own PATH plays no part. */
@@ -144,7 +146,12 @@ async function start(
   args: readonly string[],
   options: ProgramOptions,
 ): Promise<Started> {
-  const [file, ...prefix] = canTie ? [setpriv, "--pdeathsig", "KILL", command] : [command];
+  const { uid } = options;
+  const user = uid === undefined ? [] : [`--reuid=${uid}`, `--regid=${uid}`, "--clear-groups"];
+  // Another user sets the signal again, since the kernel forgets it with the change.
+  const tie = canTie ? [setpriv, "--pdeathsig", "KILL"] : [];
+  const asUser = uid === undefined ? [] : [setpriv, ...user, ...tie];
+  const [file, ...prefix] = [...(uid === undefined ? tie : asUser), command];
   const child = spawn(file ?? command, [...prefix, ...args], {
     // A group of its own, so that its children can be ended with it.
     detached: true,
