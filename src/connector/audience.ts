@@ -8,7 +8,10 @@ export interface AllowedAudience {
   readonly host: string;
 }
 
-/** The exchanges of clouds: a token for one of them is a login at that cloud. */
+/**
+ * The exchanges of clouds: a token for one of them is a login at that cloud. What is reserved here stands in
+ * daemonset/token-policy.yaml, too.
+ */
 const cloudAudiences: readonly RegExp[] = [
   /^sts(\.[a-z0-9.-]+)?\.amazonaws\.com(\.cn)?$/,
   /^https:\/\/sts(\.[a-z0-9.-]+)?\.amazonaws\.com(\.cn)?(\/|$)/,
