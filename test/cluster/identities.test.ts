@@ -15,6 +15,7 @@ import {
 import { type AccountProxy, oidcAuth, startAccountProxy } from "../credentials/identity-proxy.ts";
 import { clientOf, errorIn } from "../proxy/test-client.ts";
 import { cleanup } from "../support/cleanup.ts";
+import { eventually } from "../support/eventually.ts";
 import { type FakeRegistry, startFakeRegistry } from "../support/fake-registry.ts";
 import { addImage } from "../support/fake-registry-content.ts";
 import { verifyByJwks } from "../support/identities/issuer.ts";
@@ -85,9 +86,18 @@ describe("identities of a real API server", function () {
       expect(program).to.equal("kubectl");
       await cluster.kubectl(args);
     }
+    await untilForbidden(false);
   };
-  const forbid = (): Promise<string> =>
-    cluster.kubectl(["delete", "role,rolebinding", "connectors-identity-puller", "-n", team]);
+  const forbid = async (): Promise<void> => {
+    await cluster.kubectl(["delete", "role,rolebinding", "connectors-identity-puller", "-n", team]);
+    await untilForbidden(true);
+  };
+  /** The API server takes a moment to judge by a Role that has come or gone. */
+  const untilForbidden = (wanted: boolean): Promise<true> =>
+    eventually(
+      async () => ((await tokens.find(puller)).state === "forbidden") === wanted,
+      () => (wanted ? "the identity may still be used" : "the identity may not be used yet"),
+    );
 
   it("are forbidden until the team allows one of them, and then that one alone", async () => {
     const before = await tokens.find(puller);
