@@ -67,7 +67,7 @@ async function checkListener(socketPath: string): Promise<void> {
 
 /** What helps a user whose command can't connect. Root and the process share a socket; each other user has one, if any. */
 function adviceFor(code: string): string {
-  const uid = process.getuid?.() ?? 0;
+  const uid = process.geteuid?.() ?? 0;
   if (uid === 0 || code === "ECONNREFUSED") return "is `oci-connector standalone` running?";
   const user = userName() ?? String(uid);
   return `either \`oci-connector standalone\` is not running with this --run-folder, or its operator has not allowed user ${user} any connector: root starts it with --allow ${user}=NAMESPACE/NAME`;
