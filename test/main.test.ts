@@ -37,6 +37,8 @@ describe("main.ts: a role in a cluster", () => {
 });
 
 describe("the program", () => {
+  const resources = cleanup();
+  after(resources.stop);
   const run = (...args: readonly string[]): Promise<Outcome> =>
     runProgram(process.execPath, [main, ...args]);
 
@@ -77,6 +79,28 @@ describe("the program", () => {
     expect(command.stderr).to.include("(did you mean standalone?)");
     expect(topic.stderr).to.include('found "nonsense", wanted one of standalone, mount, ');
     expect(option.stderr).to.include("(did you mean --connectors?)");
+  });
+
+  it("says so where its working directory is gone", async () => {
+    const { path } = resources.add(makeTempFolder("gone"));
+    const inRemovedFolder = (...args: readonly string[]): Promise<Outcome> =>
+      runProgram("sh", ["-c", 'mkdir -p x && cd x && rmdir ../x && exec "$@"', "sh", ...args], {
+        cwd: path,
+      });
+    const volumes = await inRemovedFolder(process.execPath, main, "volumes");
+    const job = await inRemovedFolder(
+      process.execPath,
+      main,
+      "run",
+      "--connectors",
+      "a",
+      "--",
+      "ls",
+    );
+    const stderr =
+      "oci-connector: the working directory has been removed: change to a folder that exists\n";
+    expect(volumes).to.include({ status: 1, stdout: "", stderr });
+    expect(job).to.include({ status: 125, stdout: "", stderr });
   });
 });
 

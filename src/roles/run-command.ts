@@ -14,8 +14,14 @@ import { runRole } from "./role.ts";
  * @param args without the names of Node and of the script
  */
 export async function runCommandLine(args: readonly string[]): Promise<void> {
+  const workingDirectory = currentFolder();
+  if (workingDirectory === undefined) {
+    writeError("the working directory has been removed: change to a folder that exists");
+    process.exitCode = (args[0] === "run" ? exitCodes.notRun : exitCodes.failed).code;
+    return;
+  }
   const command = readCommand(args, {
-    workingDirectory: process.cwd(),
+    workingDirectory,
     group: process.getgid?.() ?? 0,
     uid: process.getuid?.() ?? 0,
     environment: process.env,
@@ -29,6 +35,16 @@ export async function runCommandLine(args: readonly string[]): Promise<void> {
     const { failed, notRun } = exitCodes;
     process.exit((command.value.name === "run" ? notRun : failed).code); // what a role has started already would keep the process alive
   });
+}
+
+/** @returns undefined where the working directory has been removed, as a job's folder may be while the job runs */
+function currentFolder(): string | undefined {
+  try {
+    return process.cwd();
+  } catch (error) {
+    if (errorCode(error) === "ENOENT") return undefined;
+    throw error;
+  }
 }
 
 function refuseUsage(problems: readonly Problem[]): void {
