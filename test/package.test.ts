@@ -158,6 +158,20 @@ describe("the program of a clone, on the PATH", function () {
     expect((await runProgram("oci-connector", ["mount"], { cwd: path, env })).status).to.equal(64);
   });
 
+  it("can receive SIGUSR1 in a run, which passes it on, and nowhere else", async () => {
+    const { path } = resources.add(makeTempFolder("signals"));
+    const program = join(path, "bin/oci-connector");
+    const node = join(path, "node_modules/.bin/node");
+    await cp(join(root, "bin"), join(path, "bin"), { recursive: true });
+    await mkdir(dirname(node), { recursive: true });
+    await writeFile(node, '#!/bin/sh\necho "$@"\n', { mode: 0o755 });
+    const argumentsOf = async (...args: readonly string[]): Promise<string> =>
+      succeeds(await runProgram(program, args));
+    const script = join(path, "src/main.ts");
+    expect(await argumentsOf("run", "--", "ls")).to.equal(`${script} run -- ls\n`);
+    expect(await argumentsOf("volumes")).to.equal(`--disable-sigusr1 ${script} volumes\n`);
+  });
+
   it("says what is missing where npm ci was not run", async () => {
     const { path } = resources.add(makeTempFolder("bare"));
     await cp(join(root, "bin"), join(path, "bin"), { recursive: true });

@@ -214,7 +214,7 @@ describe("oci-connector run", function () {
     expect(said).to.include('"auths"');
   });
 
-  for (const signal of ["SIGTERM", "SIGINT", "SIGHUP", "SIGUSR2"] as const) {
+  for (const signal of ["SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2"] as const) {
     it(`passes ${signal} on, and ends as the command does`, async () => {
       const name = signal.slice(3);
       const job = await start(
