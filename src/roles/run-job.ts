@@ -25,7 +25,7 @@ export interface RunJobOptions {
  */
 export async function runJob(settings: RunSettings, options: RunJobOptions): Promise<number> {
   const signals = await receiveSignals();
-  const ownFolder = await mkdtemp(join(tmpdir(), "oci-connector-run-"));
+  const ownFolder = await makeOwnFolder();
   try {
     return await runWithVolume(settings, { ...options, ownFolder, signals });
   } finally {
@@ -33,6 +33,16 @@ export async function runJob(settings: RunSettings, options: RunJobOptions): Pro
       options.warn(`${ownFolder} could not be removed (${String(errorCode(error))}): remove it`),
     );
   }
+}
+
+/** @throws Error where there can be no folder for what the command's tools write */
+async function makeOwnFolder(): Promise<string> {
+  const folder = tmpdir();
+  return await mkdtemp(join(folder, "oci-connector-run-")).catch((error: unknown) => {
+    throw new Error(
+      `no folder for temporary files can be made in ${folder} (${String(errorCode(error))}): create that one, or name another one by TMPDIR`,
+    );
+  });
 }
 
 async function runWithVolume(

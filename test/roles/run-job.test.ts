@@ -134,6 +134,10 @@ describe("oci-connector run", function () {
     const noFile = await outcome(["true"], "--configuration", "!.env", "--forward");
     expect(noFile.status).to.equal(125);
     expect(noFile.stderr).to.include("--forward");
+    const noTemporary = await host.startJob([...connectors, "--", "true"], { TMPDIR: "/nowhere" });
+    await noTemporary.ended;
+    expect(noTemporary.status()).to.equal(125);
+    expect(noTemporary.output()).to.include("/nowhere (ENOENT): create that one, or name another");
     expect((await host.run("run", ...connectors, "true")).status).to.equal(64);
   });
 
