@@ -15,7 +15,9 @@ export async function resolveTarget(field: string, path: string): Promise<string
   const isNormal = path.startsWith("/") && normalize(path) === path && !path.includes("\0");
   if (!isNormal || path.endsWith("/")) {
     const found = path === "" ? "nothing" : show(path);
-    throw invalidArgument(`${field}: found ${found}, wanted an absolute, normalised path`);
+    throw invalidArgument(
+      `${field}: found ${found}, wanted an absolute, normalised path of a folder below /`,
+    );
   }
   const nothing = unless(undefined, "ENOENT", "ENOTDIR");
   const parent = await realpath(dirname(path)).catch(nothing).catch(blamePath(field, path));
@@ -78,9 +80,16 @@ export async function checkMountPoint(path: string): Promise<void> {
   );
 }
 
-/** Whether a folder has anything in it. What is missing, or no folder, has nothing. */
-export const hasFiles = async (path: string): Promise<boolean> =>
-  (await readdir(path).catch(unless([], "ENOENT", "ENOTDIR"))).length > 0;
+/**
+ * Whether a folder has anything in it. What is missing, or no folder, has nothing.
+ * @throws RpcError where no folder can be at the path
+ */
+export async function hasFiles(path: string): Promise<boolean> {
+  const names = await readdir(path)
+    .catch(unless([], "ENOENT", "ENOTDIR"))
+    .catch(blamePath("target_path", path));
+  return names.length > 0;
+}
 
 /** What rmdir(2) says of what it leaves in its place: a file, a full folder, or one that can't be removed at all. */
 const staysThere = ["ENOENT", "ENOTDIR", "ENOTEMPTY", "EEXIST", "EACCES", "EPERM", "EROFS"];

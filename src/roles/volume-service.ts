@@ -67,7 +67,7 @@ export function createVolumeService(
   /** The volume itself is at a place that the user can't change, and is shown where they want it. */
   async function mountForUser(request: MountRequest, signal: AbortSignal): Promise<MountResponse> {
     const { targetPath } = request;
-    if (hasControlCharacter.test(targetPath)) throw controlCharacters(targetPath);
+    refuseUnusualCharacters(targetPath);
     const reason = await options.whyNot(caller, request, keeper.list(caller).length);
     if (reason !== undefined) throw failedPrecondition(reason);
     await makeFree(targetPath, request.replace);
@@ -134,14 +134,26 @@ async function targetOf(path: string): Promise<string> {
       `target_path ${show(path)}: its parent folder does not exist; create it`,
     );
   }
-  if (hasControlCharacter.test(resolved)) throw controlCharacters(resolved);
+  refuseUnusualCharacters(resolved);
   return resolved;
 }
 
-const controlCharacters = (path: string): Error =>
-  invalidArgument(
-    `target_path: found ${show(path)}, wanted a path without control characters, since files of the volume name it`,
-  );
+/** @throws RpcError where files of the volume can't name the path, or where it is not the one that was meant */
+function refuseUnusualCharacters(path: string): void {
+  if (hasControlCharacter.test(path)) {
+    throw invalidArgument(
+      `target_path: found ${show(path)}, wanted a path without control characters, since files of the volume name it`,
+    );
+  }
+  if (path.includes(replacementCharacter)) {
+    throw invalidArgument(
+      `target_path: found ${show(path)}, wanted a path in UTF-8: "${replacementCharacter}" stands for bytes that are none, and the volume would be somewhere else`,
+    );
+  }
+}
+
+/** What Node.js makes of bytes in an argument that are no UTF-8. */
+const replacementCharacter = "\ufffd";
 
 // biome-ignore lint/suspicious/noControlCharactersInRegex: these are looked for
 const hasControlCharacter = /[\u0000-\u001f\u007f]/;

@@ -316,6 +316,14 @@ describe("standalone mode: volumes", function () {
         ["mount", "/proc/nope", "--connectors", "team-a/hub"],
         'TARGET: found "/proc/nope", wanted a path where a folder can be (ENOENT: ',
       ),
+      refuses(
+        ["mount", "n".repeat(256), "--connectors", "team-a/hub"],
+        "wanted a path where a folder can be (ENAMETOOLONG: a name of more than 255 bytes",
+      ),
+      refuses(
+        ["mount", "/", "--connectors", "team-a/hub"],
+        'TARGET: found "/", wanted an absolute, normalised path of a folder below /',
+      ),
     ]);
     expect(await mountsBelow(host.folder)).to.deep.equal([]);
     expect(await readdir(join(host.state, "volumes"))).to.deep.equal([]);

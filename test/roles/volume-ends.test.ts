@@ -328,5 +328,11 @@ describe("the end of a volume in standalone mode", function () {
       expect(status).to.equal(1);
       expect(stderr).to.include("without control characters");
     });
+
+    it("is refused where it is not UTF-8, since the volume would be somewhere else", async () => {
+      const mount = await host.run("mount", "a\ufffdb", "--connectors", "team-a/hub");
+      expect(mount.status).to.equal(1);
+      expect(mount.stderr).to.include("wanted a path in UTF-8");
+    });
   });
 });
