@@ -80,13 +80,20 @@ export async function openPlace(options: PlaceOptions): Promise<Place> {
     IMAGES: named(`${proxy}/${path}`, size),
     REGISTRY: named(view.host, size),
   });
-  const sh: Place["sh"] = async (commands, { size = "small", volume: seen = volume } = {}) => {
-    const args = [...apart, example.commands("setup", transport) + commands];
+  const runIn = async (
+    command: readonly [string, ...string[]],
+    commands: string,
+    { size = "small", volume: seen = volume }: { size?: Size; volume?: string } = {},
+  ): Promise<Outcome> => {
+    const [program, ...args] = command;
     const surroundings = { cwd: folder(size), env: env(size, seen), timeout: 180_000 };
-    const outcome = await runProgram("unshare", args, surroundings);
+    const setUp = example.commands("setup", transport) + commands;
+    const outcome = await runProgram(program, [...args, setUp], surroundings);
     options.saw(`${example.name}: ${commands}`, outcome.stdout + outcome.stderr);
     return outcome;
   };
+  const sh: Place["sh"] = (commands, runOptions) =>
+    runIn(["unshare", ...apart], commands, runOptions);
   const place: Place = {
     example,
     transport,
@@ -108,7 +115,8 @@ export async function openPlace(options: PlaceOptions): Promise<Place> {
     },
   };
   try {
-    await succeed(sh(example.commands("volume", transport)));
+    // With mounts of its own, the command would not see the volume's.
+    await succeed(runIn(["sh", "-euc"], example.commands("volume", transport)));
     resources.defer(() => sh("oci-connector unmount $VOLUME"));
     const daemon = example.commands("daemon", transport).trim();
     if (daemon !== "") {
