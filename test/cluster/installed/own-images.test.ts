@@ -1,4 +1,5 @@
-import { mkdir, writeFile } from "node:fs/promises";
+import { hash } from "node:crypto";
+import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { join, relative } from "node:path";
 import { expect } from "chai";
 import { cleanup } from "../../support/cleanup.ts";
@@ -20,6 +21,27 @@ const other = "images-b";
 const users = { alice: "password-of-alice" };
 const root = join(import.meta.dirname, "../../..");
 const daemonSet = "daemonset/connectors-node-images";
+
+/**
+ * Changes the configuration of an image in a folder of skopeo's, and so its id. A kubelet that has pulled an id with a login
+ * wants one of whoever uses it later, by whatever name (KEP-2535), and the Pods of other tests use the image that was loaded.
+ */
+async function giveOwnId(folder: string): Promise<void> {
+  const manifestFile = join(folder, "manifest.json");
+  const manifest = JSON.parse(await readFile(manifestFile, "utf8")) as {
+    config: { digest: string; size: number };
+  };
+  const config = JSON.parse(
+    await readFile(join(folder, manifest.config.digest.replace("sha256:", "")), "utf8"),
+  ) as { config?: object };
+  const changed = Buffer.from(
+    JSON.stringify({ ...config, config: { ...config.config, Labels: { of: "own-images" } } }),
+  );
+  const digest = hash("sha256", changed, "hex");
+  await writeFile(join(folder, digest), changed);
+  Object.assign(manifest.config, { digest: `sha256:${digest}`, size: changed.length });
+  await writeFile(manifestFile, JSON.stringify(manifest));
+}
 
 interface Event {
   readonly message: string;
@@ -50,6 +72,7 @@ describe("Pods' own images, by their own names and without pull Secrets", functi
       `docker-archive:${archive}`,
       `dir:${image}`,
     ]);
+    await giveOwnId(image);
     const start = (auth: "bearer" | "basic", hostname: string): Promise<NodeRegistry> =>
       startNodeRegistry(cluster, `own-images-${auth}`, {
         auth,
