@@ -12,6 +12,7 @@ import {
   writeNodeFile,
 } from "./node-file.ts";
 import {
+  configWithProvider,
   type ProviderConfigPlace,
   type ProviderConfigPlan,
   planProviderConfig,
@@ -134,7 +135,8 @@ export async function removeNodeImages(
   places: NodePlaces,
   mayBeMissing: boolean,
 ): Promise<boolean> {
-  const isGone = await removeProviderConfig(files, places.config, mayBeMissing);
+  const isOut = await removeProviderConfig(files, places.config, mayBeMissing);
+  const isGone = isOut && (await configWithProvider(files, places.config)) === undefined;
   const plugin = pluginOf(places);
   if (isGone && isOwnPlugin((await readNodeFile(files, plugin)) ?? "")) {
     await removeNodeFile(files, plugin);

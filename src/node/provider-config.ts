@@ -97,6 +97,7 @@ export async function removeProviderConfig(
   place: ProviderConfigPlace,
   mayBeMissing: boolean,
 ): Promise<boolean> {
+  if (!(await takeOutOfOthers(files, place, mayBeMissing))) return false;
   const path = pathOf(place);
   const content = await readNodeFile(files, path);
   if (content !== undefined && isOwn(content)) {
@@ -110,6 +111,26 @@ export async function removeProviderConfig(
   }
   await removeNodeFile(files, backupOf(path));
   await removeUnfinished(files, path);
+  return true;
+}
+
+/**
+ * Takes the provider out of configurations that the settings do not name any more.
+ * @returns false where it stays in one
+ */
+async function takeOutOfOthers(
+  files: NodeFiles,
+  place: ProviderConfigPlace,
+  mayBeMissing: boolean,
+): Promise<boolean> {
+  for (const path of await configsIn(files, place)) {
+    // A backup says that it was this program that has put the provider in.
+    if (path === pathOf(place) || (await readNodeFile(files, backupOf(path))) === undefined)
+      continue;
+    const content = (await readNodeFile(files, path)) ?? "";
+    if (!hasProvider(content)) continue;
+    if (!(await takeProviderOut(files, path, content, mayBeMissing))) return false;
+  }
   return true;
 }
 
@@ -153,24 +174,43 @@ async function keepBackup(files: NodeFiles, path: string): Promise<void> {
 /** A kubelet reads these of a folder, in the order of their names. */
 const isConfigName = (name: string): boolean => [".json", ".yaml", ".yml"].includes(extname(name));
 
-async function otherConfigs(
+/** The paths of all configurations in the folder, whichever of them the kubelet's flag names. */
+async function configsIn(
   files: NodeFiles,
-  { folder, file }: ProviderConfigPlace,
+  { folder }: Pick<ProviderConfigPlace, "folder">,
 ): Promise<readonly string[]> {
-  if (file !== undefined) return [];
   const names = await files.readdir(folder).catch(unless([], "ENOENT"));
-  return names.filter((name) => isConfigName(name) && name !== ownFileName);
+  return names.filter(isConfigName).map((name) => join(folder, name));
 }
+
+/** Those that a kubelet reads besides ours. */
+const otherConfigs = async (
+  files: NodeFiles,
+  place: ProviderConfigPlace,
+): Promise<readonly string[]> =>
+  place.file === undefined
+    ? (await configsIn(files, place)).filter((path) => path !== pathOf(place))
+    : [];
 
 const hasOtherConfig = async (files: NodeFiles, place: ProviderConfigPlace): Promise<boolean> =>
   (await otherConfigs(files, place)).length > 0;
 
-async function otherFileWithProvider(
+const otherFileWithProvider = async (
   files: NodeFiles,
   place: ProviderConfigPlace,
+): Promise<string | undefined> => firstWithProvider(files, await otherConfigs(files, place));
+
+/** A configuration in the folder that names the provider: a kubelet that reads it does not start without the plug-in. */
+export const configWithProvider = async (
+  files: NodeFiles,
+  place: Pick<ProviderConfigPlace, "folder">,
+): Promise<string | undefined> => firstWithProvider(files, await configsIn(files, place));
+
+async function firstWithProvider(
+  files: NodeFiles,
+  paths: readonly string[],
 ): Promise<string | undefined> {
-  for (const name of await otherConfigs(files, place)) {
-    const path = join(place.folder, name);
+  for (const path of paths) {
     if (hasProvider((await readNodeFile(files, path)) ?? "")) return path;
   }
   return undefined;

@@ -340,6 +340,27 @@ describe("what a node is told of the images of its Pods", function () {
     }
   });
 
+  it("is taken out of the vendor's file also where the settings don't name that any more", async () => {
+    for (const mayBeMissing of [false, true]) {
+      await createNode("ecr.yaml");
+      await put("config.d/ecr.yaml", foreignYaml);
+      const before = await snapshot();
+      await install();
+      places = { ...places, config: { ...places.config, file: undefined } };
+      expect(await remove(mayBeMissing)).to.equal(true);
+      expect(await snapshot()).to.deep.equal(before);
+    }
+  });
+
+  it("leaves the plug-in as long as any configuration in the folder names it", async () => {
+    await createNode();
+    await put("config.d/ecr.yaml", foreignYaml);
+    await install();
+    places = { ...places, config: { ...places.config, file: "ecr.yaml" } };
+    expect(await remove(true)).to.equal(false);
+    await checkCanStart("config.d/oci-connector.yaml");
+  });
+
   it("takes a configuration of ours away where the folder has others", async () => {
     await createNode();
     await put("config.d/ecr.yaml", foreignYaml);
