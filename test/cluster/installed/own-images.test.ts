@@ -1,4 +1,4 @@
-import { hash } from "node:crypto";
+import { hash, randomBytes } from "node:crypto";
 import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { join, relative } from "node:path";
 import { expect } from "chai";
@@ -378,7 +378,10 @@ describe("Pods' own images, by their own names and without pull Secrets", functi
     expect(logs).to.not.contain(password);
   });
 
-  it("leave a node's files as they were when they are uninstalled, and again after another installation", async () => {
+  it("leave a node's files as they were when they are uninstalled, and again after another installation", async function () {
+    // Two installations and their updates: what is busy on the machine may make a Pod wait for a long time.
+    this.retries(1);
+    const again = `again-${randomBytes(4).toString("hex")}`;
     await installImages({ NODE_IMAGES: "remove" });
     expect(await snapshots()).to.deep.equal(original);
     await restartKubelets();
@@ -386,8 +389,13 @@ describe("Pods' own images, by their own names and without pull Secrets", functi
     const merged = { NODE_PROVIDER_FILE: "vendor.yaml" };
     await installImages(merged);
     await restartKubelets();
-    await runPod(team, "again", imageOf("basic"));
-    await cluster.wait("condition=Ready", "pod/again", team, 120);
+    await runPod(team, again, imageOf("basic"));
+    await cluster
+      .wait("condition=Ready", `pod/${again}`, team, 120)
+      .catch(async (error: unknown) => {
+        const described = await cluster.kubectl(["describe", "pod", again, "-n", team]);
+        throw new Error(described, { cause: error });
+      });
     await installImages({ ...merged, NODE_IMAGES: "remove" });
     expect(await snapshots()).to.deep.equal(original);
     await restartKubelets();
