@@ -126,7 +126,8 @@ describe("the cost of an installation in a cluster", function () {
       console.log(`      ${what}: ${(lines.length / minutes).toFixed(1)} requests a minute`);
     }
     const all = [...requests.values()].flat().length / minutes;
-    expect(all).to.be.below(10 * nodes.length);
+    // The controller reads the Secret of each Connector once or twice a minute, so that its conditions follow.
+    expect(all).to.be.below(10 * nodes.length + 2 * 20);
     for (const [what, { rss }] of after) {
       // On a quiet machine csi takes 86 MiB; on a busy one the collector comes later.
       expect(rss / 1024 ** 2, what).to.be.below(what.startsWith("csi") ? 96 : 110);
