@@ -1,7 +1,7 @@
 /** Writes and removes files of a node so that a process that is killed at any moment, or a power cut, leaves no half of one. */
-import { constants } from "node:fs";
 import type * as fs from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
+import { replaceFile, syncFolder } from "../durable-file.ts";
 import { unless } from "../error-code.ts";
 
 /** The calls of the system by which a node's files are read and changed. */
@@ -37,19 +37,8 @@ export async function writeNodeFile(
     const status = await files.lstat(path);
     if (status.isFile() && (status.mode & 0o777) === mode) return false;
   }
-  const temporary = unfinished(path);
   await removeUnfinished(files, path);
-  const { O_CREAT, O_EXCL, O_WRONLY } = constants;
-  const file = await files.open(temporary, O_CREAT | O_EXCL | O_WRONLY, mode);
-  try {
-    await file.chmod(mode);
-    await file.writeFile(content);
-    await file.sync();
-  } finally {
-    await file.close();
-  }
-  await files.rename(temporary, path);
-  await syncFolder(files, dirname(path));
+  await replaceFile(files, { path, temporary: unfinished(path), content, mode });
   return true;
 }
 
@@ -64,14 +53,4 @@ export async function removeNodeFile(files: NodeFiles, path: string): Promise<bo
   const wasThere = await files.unlink(path).then(() => true, unless(false, "ENOENT", "ENOTDIR"));
   if (wasThere) await syncFolder(files, dirname(path));
   return wasThere;
-}
-
-/** Writes a folder to the disk: a rename or a removal in it outlives a power cut only after that. */
-export async function syncFolder(files: NodeFiles, folder: string): Promise<void> {
-  const handle = await files.open(folder, "r");
-  try {
-    await handle.sync();
-  } finally {
-    await handle.close();
-  }
 }

@@ -2,6 +2,7 @@
 import { dirname, extname, join } from "node:path";
 import { isMap, isSeq, parseDocument } from "yaml";
 import { listOf, property } from "../connector/document.ts";
+import { syncFolder } from "../durable-file.ts";
 import { unless } from "../error-code.ts";
 import { type CredentialProvider, providerName } from "./credential-provider.ts";
 import { isOwn, ownMark } from "./hosts-toml.ts";
@@ -10,7 +11,6 @@ import {
   readNodeFile,
   removeNodeFile,
   removeUnfinished,
-  syncFolder,
   writeNodeFile,
 } from "./node-file.ts";
 

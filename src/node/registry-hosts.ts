@@ -1,12 +1,12 @@
 /** Keeps the folder in which containerd finds the mirror of each registry: `certs.d/<host>/hosts.toml`. */
 import { join } from "node:path";
+import { syncFolder } from "../durable-file.ts";
 import { unless } from "../error-code.ts";
 import { caFileName, isOwn, renderHostsToml } from "./hosts-toml.ts";
 import {
   type NodeFiles,
   readNodeFile,
   removeNodeFile,
-  syncFolder,
   unfinished,
   writeNodeFile,
 } from "./node-file.ts";

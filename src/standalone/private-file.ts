@@ -1,6 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { open, readdir, readFile, rename, rm, stat } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
+import { replaceFile, syncFolder } from "../durable-file.ts";
 import { unless } from "../error-code.ts";
 
 const unfinishedPrefix = ".unfinished-";
@@ -10,30 +11,20 @@ const unfinishedPrefix = ".unfinished-";
  * power cut.
  */
 export async function writePrivateFile(path: string, content: string | Buffer): Promise<void> {
-  const folder = dirname(path);
   const name = `${unfinishedPrefix}${basename(path)}-${randomBytes(6).toString("hex")}`;
-  const temporary = join(folder, name);
+  const temporary = join(dirname(path), name);
   try {
-    const file = await open(temporary, "wx", 0o600);
-    try {
-      await file.chmod(0o600);
-      await file.writeFile(content);
-      await file.sync();
-    } finally {
-      await file.close();
-    }
-    await rename(temporary, path);
+    await replaceFile({ open, rename }, { path, temporary, content, mode: 0o600 });
   } catch (error) {
     await rm(temporary, { force: true });
     throw error;
   }
-  await syncFolder(folder);
 }
 
 /** Removes a file so that the removal outlives a power cut. A missing file is no error. */
 export async function removePrivateFile(path: string): Promise<void> {
   await rm(path, { force: true });
-  await syncFolder(dirname(path));
+  await syncFolder({ open }, dirname(path));
 }
 
 /**
@@ -57,14 +48,4 @@ export async function readPrivateFile(path: string): Promise<Buffer | undefined>
 export async function removeUnfinishedFiles(folder: string): Promise<void> {
   const names = (await readdir(folder)).filter((name) => name.startsWith(unfinishedPrefix));
   await Promise.all(names.map((name) => rm(join(folder, name), { force: true })));
-}
-
-/** Writes a folder to the disk: a rename or a removal in it outlives a power cut only after that. */
-async function syncFolder(folder: string): Promise<void> {
-  const handle = await open(folder, "r");
-  try {
-    await handle.sync();
-  } finally {
-    await handle.close();
-  }
 }
