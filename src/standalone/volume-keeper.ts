@@ -6,6 +6,7 @@ import type { Log, LogFields } from "../log.ts";
 import { type Caller, mayChange, refuseConnectors, refuseForeign } from "./caller.ts";
 import { createRefreshSchedule, type Every } from "./refresh-schedule.ts";
 import { createShownVolumes, type ShownVolumesOptions } from "./shown-volumes.ts";
+import { isSamePlace, type TargetPlaces, whyNotAt } from "./target-places.ts";
 import type { ProcessId, VolumeLife } from "./volume-life.ts";
 import {
   createRecordedVolumes,
@@ -24,17 +25,12 @@ import { createVolumeWatch, notMounted } from "./volume-watch.ts";
 /** What a keeper of volumes works with. */
 export interface VolumeKeeperOptions<Request extends RecordedRequest>
   extends VolumeTokenOptions,
-    ShownVolumesOptions<Request> {
+    ShownVolumesOptions<Request>,
+    TargetPlaces {
   /** Writes the files of a mounted volume again. @returns false where it is not mounted any more */
   readonly refresh: (request: Request) => Promise<boolean>;
   /** Whether a user may have a volume with these connectors (`namespace/name`). */
   readonly allows: (caller: Caller, connectors: readonly string[]) => boolean;
-  /** The target without symbolic links in its parents, or undefined where its parent is no folder. */
-  readonly resolveTarget: (path: string) => Promise<string | undefined>;
-  /** Where volumes are mounted, by the kernel's mount table. */
-  readonly mountPoints: () => Promise<ReadonlySet<string>>;
-  /** Whether a folder has anything in it. A missing one has nothing. */
-  readonly hasFiles: (path: string) => Promise<boolean>;
   /** The id of this boot of the machine. */
   readonly bootId: () => Promise<string>;
   /** When a process was started, in the kernel's ticks; undefined where none with that number runs. */
@@ -147,9 +143,7 @@ export async function startVolumeKeeper<Request extends RecordedRequest>(
     ...createShownVolumes(options, tokens.withToken),
   });
   function isStillAllowed({ origin, request }: Volume): boolean {
-    const spec = tokens.specOf(request);
-    const connectors = spec.ok ? spec.value.connectors : [];
-    return options.allows({ uid: origin?.uid ?? 0 }, connectors);
+    return options.allows({ uid: origin?.uid ?? 0 }, tokens.connectorsOf(request));
   }
 
   const mountVolume = async (volume: Volume, signal?: AbortSignal): Promise<void> => {
@@ -203,12 +197,6 @@ export async function startVolumeKeeper<Request extends RecordedRequest>(
     known === undefined ? mountVolume(volume, signal) : replaceVolume(known, volume, signal);
   const logLoss = ({ request }: Volume, error: unknown): void =>
     log("error", "the volume that was being replaced is lost", { ...fieldsOf(request), error });
-
-  const isSamePlace = async (one: string, other: string): Promise<boolean> => {
-    if (one === other) return true;
-    const place = await options.resolveTarget(one);
-    return place !== undefined && place === (await options.resolveTarget(other));
-  };
 
   /** Refuses the tokens of a volume now. The schedule then removes its files and its mount. */
   const revoke = ({ request }: Volume, reason: string): void => {
@@ -272,25 +260,6 @@ export async function startVolumeKeeper<Request extends RecordedRequest>(
     }
   }
 
-  /** Why a volume can't be mounted at a path; undefined where it can. */
-  const whyNotAt = async (
-    path: string,
-    known: HeldVolume<Request> | undefined,
-    terms: MountTerms,
-  ): Promise<string | undefined> => {
-    const mountPoints = await options.mountPoints();
-    if (mountPoints.has(path)) {
-      if (known === undefined || known.state === "ending" || terms.replaces) return undefined;
-      return `${show(path)} has a volume already: unmount that first, or add --replace`;
-    }
-    const outer = [...mountPoints].find((point) => path.startsWith(`${point}/`));
-    if (outer !== undefined) {
-      return `${show(path)} lies in the volume that is mounted at ${show(outer)}: name a folder outside of it`;
-    }
-    if (terms.hidesFiles || !(await options.hasFiles(path))) return undefined;
-    return `${show(path)} has files in it, which the volume would hide: name an empty folder or a new one, or add --force`;
-  };
-
   const lifeOn = (terms: MountTerms): VolumeLife => ({
     boot,
     persistent: terms.isPersistent,
@@ -322,7 +291,11 @@ export async function startVolumeKeeper<Request extends RecordedRequest>(
     if (known !== undefined && !mayChange(caller, known.record)) {
       return refuseForeign(caller, known.record);
     }
-    const hindrance = await whyNotAt(request.targetPath, known, terms);
+    const isTaken = known !== undefined && known.state !== "ending";
+    const hindrance = await whyNotAt(options, request.targetPath, {
+      replaces: !isTaken || terms.replaces,
+      hidesFiles: terms.hidesFiles,
+    });
     if (hindrance !== undefined) return { ok: false, reason: hindrance };
     await mountOrReplace(known, recordOf(request, caller, life, terms.shownAt), signal);
     return { ok: true, value: life };
@@ -364,7 +337,7 @@ export async function startVolumeKeeper<Request extends RecordedRequest>(
         const known = volumes.get(request.volumeId);
         if (known !== undefined) {
           const target = known.record.request.targetPath;
-          if (!(await isSamePlace(target, request.targetPath))) {
+          if (!(await isSamePlace(options, target, request.targetPath))) {
             const reason = `volume_id ${show(request.volumeId)} is mounted at ${show(target)}, not at ${show(request.targetPath)}: it stays as it is; name the id and the path of one volume`;
             return { ok: false, reason };
           }
@@ -375,18 +348,15 @@ export async function startVolumeKeeper<Request extends RecordedRequest>(
     list: (caller) =>
       [...volumes.all()]
         .filter(({ record }) => mayChange(caller, record))
-        .map(({ record, state }) => {
-          const spec = tokens.specOf(record.request);
-          return {
-            request: record.request,
-            origin: record.origin,
-            life: record.life,
-            shownAt: record.shownAt,
-            connectors: spec.ok ? spec.value.connectors : [],
-            lastUsedAt: usedAt.get(record.mount),
-            isUsable: state === "mounted" || state === "mounting",
-          };
-        }),
+        .map(({ record, state }) => ({
+          request: record.request,
+          origin: record.origin,
+          life: record.life,
+          shownAt: record.shownAt,
+          connectors: tokens.connectorsOf(record.request),
+          lastUsedAt: usedAt.get(record.mount),
+          isUsable: state === "mounted" || state === "mounting",
+        })),
     knows: (volumeId) => volumes.get(volumeId) !== undefined,
     admits(volumeId, mount) {
       const volume = volumes.get(volumeId);
@@ -397,8 +367,7 @@ export async function startVolumeKeeper<Request extends RecordedRequest>(
     },
     connectorsChanged(refs) {
       for (const { record } of volumes.all()) {
-        const spec = tokens.specOf(record.request);
-        const isMeant = spec.ok && spec.value.connectors.some((ref) => refs.has(ref));
+        const isMeant = tokens.connectorsOf(record.request).some((ref) => refs.has(ref));
         if (isMeant) schedule.expedite(record.request.volumeId);
       }
     },

@@ -14,7 +14,7 @@ export interface TokenSpec {
 }
 
 /** The token that a request needs, by the same attributes as in the csi room, or everything that is wrong with the request. */
-export function tokenSpecOf(
+function tokenSpecOf(
   { volumeId, volumeContext }: RecordedRequest,
   lifetimeSecondsIfAbsent: number,
 ): Result<TokenSpec> {
@@ -50,6 +50,8 @@ export interface VolumeTokenOptions {
 export interface VolumeTokens {
   /** The token that a request needs, or everything that is wrong with the request. */
   specOf(request: RecordedRequest): Result<TokenSpec>;
+  /** The connectors of a recorded request, as `namespace/name`: none where it is none that could be mounted. */
+  connectorsOf(request: RecordedRequest): readonly string[];
   /**
    * When a token that is signed now is due for renewal, in milliseconds since 1970. It is asked before a publish, which
    * may take its time.
@@ -77,6 +79,10 @@ export function createVolumeTokens(options: VolumeTokenOptions): VolumeTokens {
   };
   return {
     specOf,
+    connectorsOf(request) {
+      const spec = specOf(request);
+      return spec.ok ? spec.value.connectors : [];
+    },
     dueAt: (volume) => now() + (recordedSpec(volume).lifetimeSeconds * 1000) / 4,
     async withToken(volume) {
       const { mount, request } = volume;

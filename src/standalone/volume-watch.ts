@@ -1,5 +1,6 @@
 import type { Log } from "../log.ts";
 import type { Every } from "./refresh-schedule.ts";
+import type { TargetPlaces } from "./target-places.ts";
 import { type MachineView, whyLifeIsOver } from "./volume-life.ts";
 import type {
   HeldVolume,
@@ -11,12 +12,9 @@ import type {
 
 /** What volumes are watched with. */
 export interface VolumeWatchOptions<Request extends RecordedRequest>
-  extends Pick<MachineView, "boot" | "processStart"> {
+  extends Pick<MachineView, "boot" | "processStart">,
+    Pick<TargetPlaces, "mountPoints" | "resolveTarget"> {
   readonly volumes: Pick<RecordedVolumes<Request>, "all" | "get">;
-  /** Where volumes are mounted, by the kernel's mount table. */
-  readonly mountPoints: () => Promise<ReadonlySet<string>>;
-  /** The target without symbolic links in its parents, or undefined where its parent is no folder. */
-  readonly resolveTarget: (path: string) => Promise<string | undefined>;
   /** Is called with a volume whose life is over, and with why. */
   readonly revoke: (volume: VolumeRecord<Request>, reason: string) => void;
   /** Milliseconds since 1970. */
