@@ -221,13 +221,7 @@ const isOwn = (mount: MountEntry): boolean =>
  * @param path where the volume is mounted
  */
 export function otherMountPoints(mountInfo: string, path: string): readonly string[] {
-  const own = mountInfo
-    .split("\n")
-    .filter((line) => line.includes(` - tmpfs ${mountSource} `))
-    .map((line) => ({
-      device: fieldAt(line, deviceField),
-      mountPoint: unescapeOctal(fieldAt(line, mountPointField)),
-    }));
+  const own = ownMounts(mountInfo);
   const device = own.find(({ mountPoint }) => mountPoint === path)?.device;
   return own
     .filter((mount) => mount.device === device && mount.mountPoint !== path)
@@ -320,10 +314,18 @@ export function mountsAt(mountInfo: string, path: string): readonly MountEntry[]
 }
 
 /** The paths at which this driver has mounts. @param mountInfo the text of `/proc/<pid>/mountinfo` */
-export function ownMountPoints(mountInfo: string): ReadonlySet<string> {
-  const own = mountInfo.split("\n").filter((line) => line.includes(` - tmpfs ${mountSource} `));
-  return new Set(own.map((line) => unescapeOctal(fieldAt(line, mountPointField))));
-}
+export const ownMountPoints = (mountInfo: string): ReadonlySet<string> =>
+  new Set(ownMounts(mountInfo).map(({ mountPoint }) => mountPoint));
+
+/** The mounts of this driver, and the device of each. */
+const ownMounts = (mountInfo: string) =>
+  mountInfo
+    .split("\n")
+    .filter((line) => line.includes(` - tmpfs ${mountSource} `))
+    .map((line) => ({
+      device: fieldAt(line, deviceField),
+      mountPoint: unescapeOctal(fieldAt(line, mountPointField)),
+    }));
 
 const deviceField = 2;
 const mountPointField = 4;
