@@ -1,4 +1,5 @@
 import { join, resolve } from "node:path";
+import { isAccountNumber } from "../connector/account-number.ts";
 import type { Checked, Problem } from "../connector/problem.ts";
 import { parseVolumeAttributes, type VolumeAttributes } from "../connector/volume-attributes.ts";
 import {
@@ -175,7 +176,7 @@ function readVolumeSettings(
   const expiration = text("token-expiration");
   if (expiration !== "") readSeconds(line, "token-expiration", tokenLifetimeRange);
   const group = text("group");
-  if (group !== "" && !isGroup(group))
+  if (group !== "" && !isAccountNumber(group))
     problems.push(problem("--group", group, "the number of a group"));
   if (options === undefined) return undefined;
   return {
@@ -302,6 +303,3 @@ function targetOf(
   }
   return { socket: socketOf(line, context), target: resolve(context.workingDirectory, target) };
 }
-
-/** 2³² - 1 means "no group" in chown(2). */
-const isGroup = (text: string): boolean => /^\d{1,10}$/.test(text) && Number(text) < 2 ** 32 - 1;

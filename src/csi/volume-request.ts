@@ -1,3 +1,4 @@
+import { isAccountNumber } from "../connector/account-number.ts";
 import { parseJson, property } from "../connector/document.ts";
 import { type Requester, serviceAccountRequester } from "../connector/platform.ts";
 import { describeProblems, type Problem, show } from "../connector/problem.ts";
@@ -67,7 +68,8 @@ export function parseVolumeRequest(request: PublishRequest): VolumeRequest {
     flags,
     `one owner, with ${readOnlyFlag} and without a group`,
   );
-  demand(isGroup(group), "securityContext.fsGroup", group, "the number of a group");
+  const isGroup = group === "" || isAccountNumber(group);
+  demand(isGroup, "securityContext.fsGroup", group, "the number of a group");
   if (!attributes.ok || problems.length > 0) throw invalidArgument(describeProblems(problems));
   return {
     namespace,
@@ -89,7 +91,7 @@ export const ownerFlag = (uid: number): string => `uid=${uid}`;
 
 const ownerIn = (flag: string): number | undefined => {
   const uid = /^uid=([1-9]\d{0,9})$/.exec(flag)?.[1];
-  return uid !== undefined && isGroup(uid) ? Number(uid) : undefined;
+  return uid !== undefined && isAccountNumber(uid) ? Number(uid) : undefined;
 };
 
 /** The Pod's namespace and name for a log line: `team-a/build-1`; undefined where the request names no Pod. */
@@ -112,10 +114,6 @@ function seLinuxOption(flag: string): string | undefined {
   const match = /^((?:fs|def|root)?context)=("?)([\w.:,-]+)\2$/.exec(flag);
   return match === null ? undefined : `${match[1]}="${match[3]}"`;
 }
-
-/** Whether a text is empty or the number of a group or user. 2³² - 1 means "no group" in chown(2). */
-const isGroup = (text: string): boolean =>
-  text === "" || (/^\d{1,10}$/.test(text) && Number(text) < 2 ** 32 - 1);
 
 /** The Pod's token, which tools present to the proxy. */
 export interface ServiceAccountToken {

@@ -1,6 +1,7 @@
 /** The users and groups of this machine, as getent(1) has them: also those of a directory service. */
 import { execFile } from "node:child_process";
 import { promisify } from "node:util";
+import { isAccountNumber } from "../connector/account-number.ts";
 import { errorCode } from "../error-code.ts";
 import type { UserDatabase } from "../standalone/allowed-users.ts";
 
@@ -10,7 +11,7 @@ const timeoutMs = 20_000;
 /** Asks getent(1), so that users of LDAP and the like count where the machine knows them. */
 export const systemUsers: UserDatabase = {
   async userNumber(name) {
-    if (isNumber(name)) return Number(name);
+    if (isAccountNumber(name)) return Number(name);
     const [entry] = await getent("passwd", [name]);
     return entry === undefined ? undefined : Number(entry[2]);
   },
@@ -56,5 +57,3 @@ const entriesOf = (text: string): readonly (readonly string[])[] =>
     .split("\n")
     .filter((line) => line !== "")
     .map((line) => line.split(":"));
-
-const isNumber = (text: string): boolean => /^\d{1,10}$/.test(text) && Number(text) < 2 ** 32 - 1;
