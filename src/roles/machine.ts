@@ -1,7 +1,7 @@
 /** What the kernel says of this boot and of processes. */
 import { readFile } from "node:fs/promises";
 import { unless } from "../error-code.ts";
-import { startTicksIn } from "../standalone/volume-life.ts";
+import { startTicksIn, statFieldsIn } from "../standalone/volume-life.ts";
 
 /** The id of this boot of the machine. Where the kernel shows none, as in some sandboxes, all boots have one id. */
 export const bootId = (): Promise<string> =>
@@ -26,4 +26,10 @@ export async function processStart(pid: number): Promise<number | undefined> {
     unless(undefined, "ENOENT", "ESRCH"),
   );
   return stat === undefined ? undefined : startTicksIn(stat);
+}
+
+/** Whether this process belongs to the foreground of a terminal: its group is the one that gets the keys (proc_pid_stat(5)). */
+export async function isInTerminalForeground(): Promise<boolean> {
+  const [, , group, , , foreground] = statFieldsIn(await readFile("/proc/self/stat", "utf8"));
+  return group === foreground;
 }

@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { mkdtemp, rm } from "node:fs/promises";
 import { constants, tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Environment } from "../config/cluster-settings.ts";
@@ -8,6 +8,7 @@ import { exitCodes } from "../config/help.ts";
 import type { RunSettings } from "../config/volume-commands.ts";
 import { errorCode } from "../error-code.ts";
 import { createJobEnvironment } from "./job-environment.ts";
+import { isInTerminalForeground } from "./machine.ts";
 import { mountVolume, unmountVolume } from "./volume-commands.ts";
 
 /** What a job's command runs with. */
@@ -121,13 +122,6 @@ async function receiveSignals(): Promise<ReceivedSignals> {
       if (early !== undefined) child.kill(early);
     },
   };
-}
-
-/** Whether this process belongs to the foreground of a terminal: its group is the one that gets the keys (proc_pid_stat(5)). */
-async function isInTerminalForeground(): Promise<boolean> {
-  const stat = await readFile("/proc/self/stat", "utf8");
-  const [, , group, , , foreground] = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
-  return group === foreground;
 }
 
 /** @returns the exit code to end with */

@@ -63,12 +63,18 @@ export function isVolumeLife(value: unknown): value is VolumeLife {
  * @returns undefined for a process that has ended and that its parent has not waited for yet
  */
 export function startTicksIn(stat: string): number | undefined {
-  // The second field is the program's name in brackets, which may hold spaces and brackets itself.
-  const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+  const fields = statFieldsIn(stat);
   const isEnded = fields[0] === "Z" || fields[0] === "X";
   const ticks = Number(fields[startField - stateField]);
   return isEnded || !Number.isSafeInteger(ticks) ? undefined : ticks;
 }
+
+/**
+ * The fields behind the second one, which is the program's name in brackets, and may hold spaces and brackets itself.
+ * @param stat the text of `/proc/<pid>/stat`
+ */
+export const statFieldsIn = (stat: string): readonly string[] =>
+  stat.slice(stat.lastIndexOf(")") + 2).split(" ");
 
 /** The places of two fields of proc_pid_stat(5), whose first one has the number 1. */
 const stateField = 3;
