@@ -1,6 +1,7 @@
 /** What users who are not root may have of volumes: a socket each, and a share of what there is. */
 import { rmdir } from "node:fs/promises";
 import { userSocketIn, usersFolderIn } from "../config/volume-commands.ts";
+import { showRef } from "../connector/connector-ref.ts";
 import type { FindConnector } from "../connector/platform.ts";
 import { parseVolumeAttributes } from "../connector/volume-attributes.ts";
 import type { MountRequest__Output as MountRequest } from "../csi/generated/ociconnector/v1/MountRequest.ts";
@@ -59,7 +60,7 @@ async function whyNoConnectors(
   const attributes = parseVolumeAttributes(request.attributes, request.namespace);
   if (!attributes.ok) return undefined; // whoever mounts says what is wrong
   const refs = attributes.value.connectors;
-  const names = refs.map(({ namespace, name }) => `${namespace}/${name}`);
+  const names = refs.map(showRef);
   const isAllowed = allows(caller, names);
   const found = isAllowed ? await Promise.all(refs.map(findConnector)) : [];
   const isThere = found.every(({ state }) => state !== "missing");
