@@ -198,14 +198,14 @@ function readStandalone(args: readonly string[], context: CommandContext): Check
   if (!tunnels.ok) problems.push(...tunnels.problems);
   const egress = readEgressOptions(line, context.workingDirectory);
   if (!tunnels.ok || problems.length > 0) return { ok: false, problems };
-  const state = resolve(context.workingDirectory, text("state"));
-  const [tokenFiles, credentialHelpers] = [text("token-files"), text("credential-helpers")];
   const inWorkingDirectory = (path: string): string => resolve(context.workingDirectory, path);
+  const state = inWorkingDirectory(text("state"));
+  const [tokenFiles, credentialHelpers] = [text("token-files"), text("credential-helpers")];
   const settings = {
-    connectors: resolve(context.workingDirectory, text("connectors")),
+    connectors: inWorkingDirectory(text("connectors")),
     state,
     socket: socketIn(state),
-    runFolder: resolve(context.workingDirectory, text("run-folder")),
+    runFolder: inWorkingDirectory(text("run-folder")),
     listen,
     tokenLifetimeSeconds,
     graceMs,
