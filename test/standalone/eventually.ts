@@ -1,8 +1,5 @@
-/** Waits until something holds, and fails with its last answer where it never does. */
-export async function eventually(holds: () => boolean | Promise<boolean>): Promise<void> {
-  const deadline = performance.now() + 10_000;
-  while (!(await holds())) {
-    if (performance.now() > deadline) throw new Error(`never came true: ${holds}`);
-    await new Promise((resolve) => setTimeout(resolve, 5));
-  }
-}
+import { eventually as askAgain } from "../support/eventually.ts";
+
+/** Waits until something holds, and fails where it never does. */
+export const eventually = (holds: () => boolean | Promise<boolean>): Promise<boolean> =>
+  askAgain(holds, () => `never came true: ${holds}`);
