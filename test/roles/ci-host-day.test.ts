@@ -8,7 +8,6 @@ import { cleanup } from "../support/cleanup.ts";
 import { eventually } from "../support/eventually.ts";
 import { type FakeRegistry, startFakeRegistry } from "../support/fake-registry.ts";
 import { addImage } from "../support/fake-registry-content.ts";
-import { plainRequest } from "../support/plain-request.ts";
 import type { RunningProgram } from "../support/program.ts";
 import { makeTempFolder } from "../support/temp-folder.ts";
 import { type CiHost, startCiHost } from "./ci-host.ts";
@@ -78,11 +77,7 @@ describe("a day of a CI host", function () {
     tokens.set(name, token);
     return path;
   };
-  const statusOf = async (name: string): Promise<number> => {
-    const path = "/v2/namespaces/team-a/connectors/hub/app/manifests/1";
-    const headers = { authorization: `Bearer ${tokens.get(name)}` };
-    return (await plainRequest(`http://${host.http}${path}`, { headers })).status;
-  };
+  const statusOf = (name: string): Promise<number> => host.pullWith(String(tokens.get(name)));
   const isRefused = (name: string): Promise<unknown> =>
     eventually(
       async () => (await statusOf(name)) === 401,

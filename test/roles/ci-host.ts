@@ -82,6 +82,8 @@ export interface CiHost extends Stoppable {
   /** Mounts a volume, and reads what is in it. Fails where that fails. */
   mount(name: string, connectors: string, ...args: readonly string[]): Promise<Volume>;
   unmount(name: string): Promise<void>;
+  /** The status of a pull of `app:1` by `team-a/hub` with a token. */
+  pullWith(token: string): Promise<number>;
   /** Lines of the log, of all processes so far, with all of these texts in them. */
   logged(...texts: readonly string[]): readonly string[];
   /** Waits until such a line is there. */
@@ -269,6 +271,11 @@ function createHost(
     async unmount(name) {
       const { status, stderr } = await host.run("unmount", resolve(folder, name));
       expect({ status, stderr }).to.deep.equal({ status: 0, stderr: "" });
+    },
+    async pullWith(token) {
+      const path = "/v2/namespaces/team-a/connectors/hub/app/manifests/1";
+      const headers = { authorization: `Bearer ${token}` };
+      return (await plainRequest(`http://${http}${path}`, { headers })).status;
     },
     logged,
     async waitForLog(...texts) {

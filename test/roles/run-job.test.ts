@@ -11,7 +11,6 @@ import { eventually } from "../support/eventually.ts";
 import { type FakeRegistry, startFakeRegistry } from "../support/fake-registry.ts";
 import { addImage } from "../support/fake-registry-content.ts";
 import { writeTestImage } from "../support/oci-image.ts";
-import { plainRequest } from "../support/plain-request.ts";
 import { type Outcome, type RunningProgram, startProgram } from "../support/program.ts";
 import { makeTempFolder } from "../support/temp-folder.ts";
 import { type CiHost, startCiHost } from "./ci-host.ts";
@@ -73,11 +72,6 @@ describe("oci-connector run", function () {
     expect(job.status(), job.output()).to.equal(0);
     return job.output();
   };
-  const pullWith = async (token: string): Promise<number> => {
-    const path = "/v2/namespaces/team-a/connectors/hub/app/manifests/1";
-    const headers = { authorization: `Bearer ${token}` };
-    return (await plainRequest(`http://${host.http}${path}`, { headers })).status;
-  };
   const outcome = (command: readonly string[], ...options: readonly string[]): Promise<Outcome> =>
     host.run("run", ...connectors, ...options, "--", ...command);
 
@@ -92,7 +86,7 @@ describe("oci-connector run", function () {
     );
     expect(said).to.equal("done\n");
     const token = await readFile(join(host.folder, "token"), "utf8");
-    expect(await pullWith(token)).to.equal(401);
+    expect(await host.pullWith(token)).to.equal(401);
     expect(await readdir(temporary)).to.deep.equal([]);
   });
 
@@ -245,10 +239,10 @@ describe("oci-connector run", function () {
       "cat $OCI_CONNECTOR_VOLUME/context.token; echo; echo ready; exec sleep 1000",
     );
     const [, token = ""] = await job.waitFor(/^(\S+)\nready$/m);
-    expect(await pullWith(token)).to.equal(200);
+    expect(await host.pullWith(token)).to.equal(200);
     process.kill(job.pid, "SIGKILL");
     await eventually(
-      async () => (await pullWith(token)) === 401,
+      async () => (await host.pullWith(token)) === 401,
       () => "the token is still good",
     );
     job.signal("SIGKILL"); // the rest of its group: the command goes on without us
@@ -262,7 +256,7 @@ describe("oci-connector run", function () {
     expect(job.status()).to.equal(0);
     const [token = "", ...rest] = job.output().split("oci-connector: ");
     expect(rest.join("")).to.include("the command has left something running");
-    expect(await pullWith(token)).to.equal(401);
+    expect(await host.pullWith(token)).to.equal(401);
     job.signal("SIGKILL");
   });
 
@@ -276,7 +270,7 @@ describe("oci-connector run", function () {
     await job.ended;
     expect(job.output()).to.include("could not be unmounted; the standalone process ends it");
     await host.start();
-    expect(await pullWith(token)).to.equal(401);
+    expect(await host.pullWith(token)).to.equal(401);
   });
 
   it("goes on over an upgrade of the process", async () => {
@@ -286,10 +280,10 @@ describe("oci-connector run", function () {
     const [, token = ""] = await job.waitFor(/^(\S+)\nready$/m);
     await host.program().stop();
     await host.start();
-    expect(await pullWith(token)).to.equal(200);
+    expect(await host.pullWith(token)).to.equal(200);
     process.kill(job.pid, "SIGTERM");
     await job.ended;
-    expect(await pullWith(token)).to.equal(401);
+    expect(await host.pullWith(token)).to.equal(401);
   });
 
   it("lets the command read from a terminal, whose Ctrl-C it gets once", async () => {

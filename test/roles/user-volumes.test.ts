@@ -12,7 +12,6 @@ import { cleanup } from "../support/cleanup.ts";
 import { eventually } from "../support/eventually.ts";
 import { type FakeRegistry, startFakeRegistry } from "../support/fake-registry.ts";
 import { addImage } from "../support/fake-registry-content.ts";
-import { plainRequest } from "../support/plain-request.ts";
 import { type Outcome, runProgram, startProgram } from "../support/program.ts";
 import { type CiHost, startCiHost } from "./ci-host.ts";
 import { connectorYaml } from "./manifests.ts";
@@ -66,11 +65,6 @@ describe("volumes of users who are not root", function () {
     expect(outcome).to.include({ status: 0, stderr: "" });
     return readFile(join(target, "context.token"), "utf8");
   };
-  const statusOf = async (token: string): Promise<number> => {
-    const path = "/v2/namespaces/team-a/connectors/hub/app/manifests/1";
-    const headers = { authorization: `Bearer ${token}` };
-    return (await plainRequest(`http://${host.http}${path}`, { headers })).status;
-  };
   const asUser = (uid: number, script: string): Promise<Outcome> =>
     runProgram("sh", ["-c", script], { uid });
   const listed = async (uid: number): Promise<readonly { target: string; uid: number }[]> =>
@@ -83,7 +77,7 @@ describe("volumes of users who are not root", function () {
   it("are mounted, used and ended by their owner, for whom alone they are", async () => {
     const target = join(home, "volume");
     const token = await mount(target);
-    expect(await statusOf(token)).to.equal(200);
+    expect(await host.pullWith(token)).to.equal(200);
     for (const [path, mode] of [
       ["", 0o40500],
       ["..data/", 0o40500],
@@ -107,14 +101,14 @@ describe("volumes of users who are not root", function () {
 
     expect((await host.runAs(bob, "unmount", target)).stderr).to.include("no volume of yours");
     expect((await host.run("mount", target, ...connectors)).status).to.equal(1);
-    expect(await statusOf(token)).to.equal(200);
+    expect(await host.pullWith(token)).to.equal(200);
     expect(await mountAs(alice, target)).to.include({ status: 1 });
     const second = await mount(target, "--replace");
-    expect(await statusOf(token)).to.equal(401);
-    expect(await statusOf(second)).to.equal(200);
+    expect(await host.pullWith(token)).to.equal(401);
+    expect(await host.pullWith(second)).to.equal(200);
     const ended = await host.runAs(alice, "unmount", target);
     expect(ended).to.include({ status: 0, stdout: `unmounted ${target}\n` });
-    expect(await statusOf(second)).to.equal(401);
+    expect(await host.pullWith(second)).to.equal(401);
     expect(await readdir(target)).to.deep.equal([]);
   });
 
@@ -122,7 +116,7 @@ describe("volumes of users who are not root", function () {
     const target = join(home, "for-root");
     const token = await mount(target);
     expect(await host.run("unmount", target)).to.include({ status: 0 });
-    expect(await statusOf(token)).to.equal(401);
+    expect(await host.pullWith(token)).to.equal(401);
   });
 
   it("are there for run, and end with it, also where it is killed", async () => {
@@ -131,11 +125,11 @@ describe("volumes of users who are not root", function () {
     const command = [...connectors, "--", "sh", "-c", script];
     const job = await host.startJob(command, env, alice);
     const [, token = ""] = await job.waitFor(/^(\S+)\nready$/m);
-    expect(await statusOf(token)).to.equal(200);
+    expect(await host.pullWith(token)).to.equal(200);
     expect(await listed(bob)).to.deep.equal([]);
     process.kill(job.pid, "SIGKILL");
     await eventually(
-      async () => (await statusOf(token)) === 401 && (await listed(alice)).length === 0,
+      async () => (await host.pullWith(token)) === 401 && (await listed(alice)).length === 0,
       () => "the volume of a killed run is still there",
     );
     job.signal("SIGKILL");
@@ -213,7 +207,7 @@ describe("volumes of users who are not root", function () {
     const token = await mount(target, "--pid", String(own.pid));
     own.signal("SIGKILL");
     await eventually(
-      async () => (await statusOf(token)) === 401,
+      async () => (await host.pullWith(token)) === 401,
       () => "the volume outlives its process",
     );
   });
@@ -225,7 +219,8 @@ describe("volumes of users who are not root", function () {
     const token = await mount(join(folder, "volume"));
     await asUser(alice, `cd ${home} && mv parent moved && ln -s ${host.folder}/roots parent`);
     await eventually(
-      async () => (await statusOf(token)) === 401 && (await mountsBelow(host.folder)).length === 0,
+      async () =>
+        (await host.pullWith(token)) === 401 && (await mountsBelow(host.folder)).length === 0,
       () => "something is left of a volume that was moved",
     );
     expect(await readdir(join(home, "moved/volume"))).to.deep.equal([]);
@@ -346,7 +341,7 @@ describe("volumes of users who are not root", function () {
     const token = await mount(target);
     await host.kill();
     await host.start();
-    expect(await statusOf(token)).to.equal(200);
+    expect(await host.pullWith(token)).to.equal(200);
     expect(await listed(alice)).to.have.lengthOf(1);
   });
 
