@@ -65,8 +65,7 @@ async function whyNoConnectors(
   const found = isAllowed ? await Promise.all(refs.map(findConnector)) : [];
   const isThere = found.every(({ state }) => state !== "missing");
   if (isAllowed && isThere) return undefined;
-  const refusal = refuseConnectors(caller, names);
-  return refusal.ok ? undefined : refusal.reason;
+  return refuseConnectors(caller, names).reason;
 }
 
 /** What root alone may ask for. */
