@@ -35,7 +35,7 @@ import { createProxyObserver } from "./proxy-observer.ts";
 import type { Role } from "./role.ts";
 import { rootCertificates } from "./root-certificates.ts";
 import { checkAddresses, checkMountSupport, explainListening } from "./standalone-checks.ts";
-import { systemUsers } from "./user-database.ts";
+import { createUserDatabase } from "./user-database.ts";
 import { createUserRequestCheck, serveUsers } from "./user-volumes.ts";
 import { createVolumeService } from "./volume-service.ts";
 
@@ -69,7 +69,7 @@ async function start(settings: StandaloneSettings, log: Log, undo: Undo[]): Prom
   await checkMountSupport(process.env.PATH ?? "");
   const egress = await egressOf(settings.egress);
   const now = Date.now;
-  const users = await findAllowedUsers(settings.allowed, systemUsers);
+  const users = await findAllowedUsers(settings.allowed, createUserDatabase());
   const folder = await openConnectorFolder({ folder: settings.connectors, log });
   undo.push(() => folder.stop());
   refuseBrokenFolder(folder);

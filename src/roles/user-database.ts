@@ -8,24 +8,29 @@ import type { UserDatabase } from "../standalone/allowed-users.ts";
 /** What a start waits for a directory service at most. */
 const timeoutMs = 20_000;
 
-/** Asks getent(1), so that users of LDAP and the like count where the machine knows them. */
-export const systemUsers: UserDatabase = {
-  async userNumber(name) {
-    if (isAccountNumber(name)) return Number(name);
-    const [entry] = await getent("passwd", [name]);
-    return entry === undefined ? undefined : Number(entry[2]);
-  },
-  async groupMembers(name) {
-    const [group] = await getent("group", [name]);
-    if (group === undefined) return undefined;
-    const [, , gid, list = ""] = group;
-    const names = list.split(",").filter((member) => member !== "");
-    const named = names.length === 0 ? [] : await getent("passwd", names);
-    // Whose first group it is, the group itself does not list.
-    const first = (await getent("passwd", [])).filter((entry) => entry[3] === gid);
-    return [...new Set([...named, ...first].map(([, , uid]) => Number(uid)))];
-  },
-};
+/** Creates what asks getent(1), so that users of LDAP and the like count where the machine knows them. */
+export function createUserDatabase(): UserDatabase {
+  /** A directory service may have many thousands, so they are listed once for all groups. */
+  let everybody: ReturnType<typeof getent> | undefined;
+  return {
+    async userNumber(name) {
+      if (isAccountNumber(name)) return Number(name);
+      const [entry] = await getent("passwd", [name]);
+      return entry === undefined ? undefined : Number(entry[2]);
+    },
+    async groupMembers(name) {
+      const [group] = await getent("group", [name]);
+      if (group === undefined) return undefined;
+      const [, , gid, list = ""] = group;
+      const names = list.split(",").filter((member) => member !== "");
+      const named = names.length === 0 ? [] : await getent("passwd", names);
+      // Whose first group it is, the group itself does not list.
+      everybody ??= getent("passwd", []);
+      const first = (await everybody).filter((entry) => entry[3] === gid);
+      return [...new Set([...named, ...first].map(([, , uid]) => Number(uid)))];
+    },
+  };
+}
 
 /** @returns the fields of the entries that there are; all entries where no name is given */
 async function getent(
