@@ -1,7 +1,6 @@
 /** Finds the connectors that a client of forward mode means: it speaks to registries under their own addresses. */
 import type { Connector } from "../../connector/connector.ts";
 import { type ConnectorRef, showRef } from "../../connector/connector-ref.ts";
-import { withoutBrackets } from "../../connector/host-name.ts";
 import type { Identity } from "../../connector/platform.ts";
 import { isOriginOf, type RegistryAddress } from "../../connector/registry-address.ts";
 import { type AdmissionOptions, actionOf, mayAct } from "../admission.ts";
@@ -61,11 +60,10 @@ export async function findConnectorMatches(
 /** Whether an origin is a registry's, or would be one if its scheme were the other, at the same port or at the default one. */
 function isAtSameHost(origin: string, address: RegistryAddress): boolean {
   if (isOriginOf(origin, address)) return true;
-  const { hostname, port } = new URL(origin);
-  if (withoutBrackets(hostname) !== address.hostname) return false;
-  const { scheme } = address;
-  const ownPort = address.port === (scheme === "http" ? 80 : 443) ? "" : String(address.port);
-  return port === ownPort || port === String(address.port);
+  const { scheme, port } = address;
+  const otherScheme = scheme === "http" ? "https" : "http";
+  const byOtherScheme = otherScheme + address.origin.slice(scheme.length);
+  return origin === byOtherScheme || origin === `${byOtherScheme}:${port}`;
 }
 
 /**
