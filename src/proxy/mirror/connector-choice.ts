@@ -129,8 +129,8 @@ async function findAnnotated(
   }
   const ref = parsed.value;
   const allowed = await mayUse(identity, ref, "pull");
-  const mayKnow = allowed.ok || [namespace, sharedNamespace].includes(ref.namespace);
-  if (!mayKnow) return { refusal: undefined, remark: isRefusal(allowed) ? allowed.reason : "" };
+  const isNear = [namespace, sharedNamespace].includes(ref.namespace);
+  if (!allowed.ok && !isNear) return { refusal: undefined, remark: allowed.reason };
   const found = await findConnector(ref);
   const address = found.state === "found" ? found.connector.address : undefined;
   const fits =
