@@ -158,10 +158,7 @@ export function limitConnections(
 
   /** Ends the connections with the longest heads, where all heads that are not whole take too much. */
   const limitHeads = (): void => {
-    const heads = [...addresses.values()]
-      .flatMap(({ open }) => [...open.values()])
-      .map((connection) => ({ connection, bytes: unfinishedHeadBytes(connection) }))
-      .filter(({ bytes }) => bytes > 0);
+    const heads = unfinishedHeads(addresses.values());
     let total = heads.reduce((sum, { bytes }) => sum + bytes, 0);
     if (total <= limits.maxHeadBytes) return;
     heads.sort((one, other) => one.bytes - other.bytes);
@@ -224,6 +221,23 @@ export function limitConnections(
 
 /** No head is longer: Node refuses it. What comes after a response is the rest of a refused body then. */
 const longestHeadBytes = 2 * maxHeaderBytes;
+
+interface UnfinishedHead {
+  readonly connection: OpenConnection;
+  readonly bytes: number;
+}
+
+/** The heads that have begun to come, which are few: nothing is made of the connections without one. */
+function unfinishedHeads(addresses: Iterable<AddressConnections>): UnfinishedHead[] {
+  const heads: UnfinishedHead[] = [];
+  for (const { open } of addresses) {
+    for (const connection of open.values()) {
+      const bytes = unfinishedHeadBytes(connection);
+      if (bytes > 0) heads.push({ connection, bytes });
+    }
+  }
+  return heads;
+}
 
 /** What has come of the head of a request on a connection without one that is under way. */
 function unfinishedHeadBytes({ isBusy, carrier, bytesBefore }: OpenConnection): number {
