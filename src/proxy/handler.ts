@@ -49,8 +49,8 @@ import { createStallWatch } from "./server/connections.ts";
 import type { Handler } from "./server/listener.ts";
 
 export interface HandlerOptions extends AdmissionOptions, RelayOptions {
-  /** Is run around each request. Unless given, the request alone is. */
-  readonly aroundRequest?: AroundRequest | undefined;
+  /** Is run around each request. */
+  readonly aroundRequest: AroundRequest;
   readonly readUpstreamSecrets: ReadUpstreamSecrets;
   readonly upstreams: Upstreams;
   /** How long a whole manifest of a push may take to come. */
@@ -132,15 +132,14 @@ export function createReportingHandler(
   >,
   handleRequest: HandleRequest,
 ): Handler {
-  const { aroundRequest = (run) => run() } = options;
   const endWhenStalled = createStallWatch(options.stallTimeoutMs);
   return (request, response) => {
     endWhenStalled(response);
     options.observer.requestStarted();
     const report = openReport(request, response, options.observer.requestEnded);
-    aroundRequest(() => handleRequest(request, response, report)).catch((error: unknown) =>
-      respondToError(request, response, error, report, options),
-    );
+    options
+      .aroundRequest(() => handleRequest(request, response, report))
+      .catch((error: unknown) => respondToError(request, response, error, report, options));
   };
 }
 

@@ -102,6 +102,8 @@ export interface Proxy {
   stop(graceMs: number): Promise<void>;
 }
 
+const runAlone: AroundRequest = (run) => run();
+
 /**
  * Starts the proxy: it relays registry requests of clients with the credentials of connectors.
  * @returns once all addresses are listened at
@@ -120,6 +122,7 @@ export async function startProxy(options: ProxyOptions): Promise<Proxy> {
   const upstreams = createOwnUpstreams();
   const handlerOptions = {
     ...options,
+    aroundRequest: options.aroundRequest ?? runAlone,
     bodyTimeoutMs,
     manifestTimeoutMs: options.manifestTimeoutMs ?? 120_000,
     stallTimeoutMs,

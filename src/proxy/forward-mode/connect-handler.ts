@@ -21,8 +21,8 @@ import type { TunnelPolicy } from "./tunnel-policy.ts";
 
 /** What the CONNECT handler needs. */
 export interface ConnectOptions extends AdmissionOptions {
-  /** Is run around each request. Unless given, the request alone is. */
-  readonly aroundRequest?: AroundRequest | undefined;
+  /** Is run around each request. */
+  readonly aroundRequest: AroundRequest;
   readonly policy: TunnelPolicy;
   readonly egress?: Egress | undefined;
   readonly interception: Interception;
@@ -42,8 +42,8 @@ export const createConnectHandler =
     const report = openTunnelReport(request, socket, options.observer);
     socket.setTimeout(0);
     socket.on("error", () => undefined); // `close` follows
-    const { aroundRequest = (run) => run() } = options;
-    aroundRequest(() => handle(request, socket, head, report, options)).catch((error: unknown) => {
+    const handled = options.aroundRequest(() => handle(request, socket, head, report, options));
+    handled.catch((error: unknown) => {
       const known = asRegistryError(error) ?? unexpected;
       if (known.status >= 500) {
         const cause = known === unexpected ? error : known.cause;
