@@ -136,10 +136,14 @@ export async function startProxy(options: ProxyOptions): Promise<Proxy> {
     login: createUpstreamLogin(createTokenCache(now), now, observer.tokenNeeded),
     seal: createSessionSeal(options.sealKeys, now),
   };
-  const anonymous = {
-    upstreams: createOwnUpstreams(),
-    login: createUpstreamLogin(createTokenCache(now), now),
-  };
+  const anonymous =
+    options.mirror?.withoutConnector === "anonymous"
+      ? {
+          ...handlerOptions,
+          upstreams: createOwnUpstreams(),
+          login: createUpstreamLogin(createTokenCache(now), now),
+        }
+      : undefined;
   const registryHandler = createHandler(
     handlerOptions,
     options.mirror && createMirrorHandler({ ...handlerOptions, ...options.mirror, anonymous }),
@@ -159,7 +163,7 @@ export async function startProxy(options: ProxyOptions): Promise<Proxy> {
     forwardMode.finish();
     await Promise.all(listeners.map((listener) => listener.stop(graceMs)));
     upstreams.destroy();
-    anonymous.upstreams.destroy();
+    anonymous?.upstreams.destroy();
   };
   try {
     for (const address of options.listen) {

@@ -5,8 +5,6 @@ import { showRef } from "../../connector/connector-ref.ts";
 import { type ImageHosts, isImageHost, sharedNamespace } from "../../connector/image-hosts.ts";
 import type { ConnectorPlace, ConnectorsAt, VerifyToken } from "../../connector/platform.ts";
 import { parseRegistryAddress, type RegistryAddress } from "../../connector/registry-address.ts";
-import type { Upstreams } from "../../upstream/upstream.ts";
-import type { UpstreamLogin } from "../../upstream/upstream-login.ts";
 import { authorize } from "../admission.ts";
 import {
   type HandleMirrorRequest,
@@ -34,8 +32,11 @@ export interface MirrorSurroundings {
 }
 
 export interface MirrorOptions extends HandlerOptions, MirrorSurroundings {
-  /** The connections and tokens of pulls without a connector, which take no room of those of connectors. */
-  readonly anonymous: { readonly upstreams: Upstreams; readonly login: UpstreamLogin };
+  /**
+   * For pulls without a connector, whose connections and tokens take no room of those of connectors; undefined where such
+   * pulls are refused.
+   */
+  readonly anonymous: HandlerOptions | undefined;
 }
 
 /**
@@ -181,13 +182,13 @@ async function pullWithoutConnector(
   response: ServerResponse,
   report: ReportDraft,
   { target, image, login, remark }: UnconnectedPull,
-  options: MirrorOptions,
+  { anonymous }: MirrorOptions,
 ): Promise<void> {
   const { registry, repository } = image;
   const { identity, namespace } = login;
   const where = `no connector of ${namespace} or ${sharedNamespace} is at ${registry.origin} for ${repository}`;
   const reason = remark === undefined ? where : `${where}; ${remark}`;
-  if (options.withoutConnector === "refuse") {
+  if (anonymous === undefined) {
     throw denied(reason, { detail: "create a connector with that address" });
   }
   const registryRequest = {
@@ -195,8 +196,7 @@ async function pullWithoutConnector(
     identity,
     findConnector: async () => connectorWithoutLogin(registry),
   };
-  const anonymousOptions = { ...options, ...options.anonymous };
-  await handleRegistryRequest(request, response, report, registryRequest, anonymousOptions).catch(
+  await handleRegistryRequest(request, response, report, registryRequest, anonymous).catch(
     (error: unknown) => {
       const known = asRegistryError(error);
       if (known?.status !== 403) throw error;
