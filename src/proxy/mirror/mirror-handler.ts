@@ -1,5 +1,6 @@
 /** The mirror for container runtimes: they pull the images of Pods by the registry's own names, with the Pod's token. */
 import type { IncomingMessage, ServerResponse } from "node:http";
+import { TLSSocket } from "node:tls";
 import type { Connector } from "../../connector/connector.ts";
 import { showRef } from "../../connector/connector-ref.ts";
 import { type ImageHosts, isImageHost, sharedNamespace } from "../../connector/image-hosts.ts";
@@ -121,7 +122,7 @@ function imageName(
 
 /** @throws RegistryError 403 for plain HTTP */
 function checkIsEncrypted({ socket }: IncomingMessage): void {
-  if ("encrypted" in socket) return;
+  if (socket instanceof TLSSocket) return;
   throw denied("images of Pods are pulled by https, since requests carry a token", {
     detail: "name the proxy by https:// in hosts.toml",
   });
