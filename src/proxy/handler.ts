@@ -236,18 +236,19 @@ async function relayWithCurrentSecrets(
   options: HandlerOptions,
 ): Promise<void> {
   const { connector, request, response, heldBody } = admitted;
+  const relayTo = (upstream: Upstream): Promise<void> =>
+    relayRequest(admitted, upstream, options).catch((error: unknown) => {
+      throw withExpiry(error, upstream, Date.now());
+    });
   const upstream = await upstreamOf(connector, options);
   try {
-    await relayRequest(admitted, upstream, options);
-  } catch (failure) {
-    const error = withExpiry(failure, upstream, Date.now());
+    await relayTo(upstream);
+  } catch (error) {
     const isTooLate = response.headersSent || (request.readableDidRead && heldBody === undefined);
     if (isTooLate || !(isForbidden(error) || isOfCertificate(error))) throw error;
     const renewed = await upstreamOf(connector, options, true);
     if (renewed.tokenKey === upstream.tokenKey && renewed.send === upstream.send) throw error;
-    await relayRequest(admitted, renewed, options).catch((again: unknown) => {
-      throw withExpiry(again, renewed, Date.now());
-    });
+    await relayTo(renewed);
   }
 }
 
