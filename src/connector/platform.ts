@@ -127,4 +127,4 @@ export const serviceAccountRequester = ({ namespace, name }: ServiceAccountRef):
 
 /** The namespace of a ServiceAccount by the user that the API server gives it; undefined for any other user. */
 export const serviceAccountNamespace = (user: string): string | undefined =>
-  /^system:serviceaccount:([^:]+):/.exec(user)?.[1];
+  /^system:serviceaccount:([^:]+):[^:]+$/.exec(user)?.[1];

@@ -1,6 +1,6 @@
 import type { ServerResponse } from "node:http";
 import type { Socket } from "node:net";
-import type { Identity } from "../connector/platform.ts";
+import { type Identity, serviceAccountNamespace } from "../connector/platform.ts";
 import { ClientGone } from "./client-gone.ts";
 import { RegistryError } from "./registry-error.ts";
 
@@ -197,7 +197,7 @@ function sharesOf(
 
 /** The namespace of a Pod or a ServiceAccount. A volume of standalone mode has none that its token names. */
 export const namespaceOf = ({ pod, user }: Pick<Holder, "pod" | "user">): string | undefined =>
-  pod?.namespace ?? /^system:serviceaccount:([^:]+):[^:]+$/.exec(user)?.[1];
+  pod?.namespace ?? serviceAccountNamespace(user);
 
 const tooMany = (message: string): RegistryError =>
   new RegistryError(429, "TOOMANYREQUESTS", message, {
