@@ -37,6 +37,8 @@ export interface CompanyNetwork {
   startProxy(settings?: EgressTestSettings, options?: TestProxyOptions): Promise<TestProxy>;
   /** A registry on loopback, called `registry.example.com` unless told. */
   startRegistry(options?: FakeRegistryOptions): Promise<FakeRegistry>;
+  /** Has the company's proxy require its login, which is the right one. */
+  requireLogin(): void;
   /** The requests that have come to the company's proxy: `CONNECT registry.example.com:443`. */
   seen(): string[];
 }
@@ -68,6 +70,10 @@ export async function startCompanyNetwork(resources: Cleanup): Promise<CompanyNe
           ...options,
         }),
       ),
+    requireLogin() {
+      company.login = companyLogin;
+      network.login = companyLogin;
+    },
     seen: () => company.requests.map(({ method, target }) => `${method} ${target}`),
   };
   return network;
@@ -105,6 +111,12 @@ export const bothWays: readonly (readonly [string, string, PlainRequestOptions])
   ["GET", "app/tags/list", {}],
   ["POST", "app/blobs/uploads/?digest=sha256:0", { body: "blob" }],
 ];
+
+/** All requests to the company's proxy have its login. */
+export function expectCompanyLogin({ company }: CompanyNetwork): void {
+  const header = `Basic ${Buffer.from(companyLogin).toString("base64")}`;
+  expect(new Set(company.requests.map(({ login }) => login))).to.deep.equal(new Set([header]));
+}
 
 /** A host must not get the login at the company's proxy. */
 export function expectNoLogin(registry: FakeRegistry): void {

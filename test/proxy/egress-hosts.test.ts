@@ -14,9 +14,9 @@ import {
 import {
   bothWays,
   type CompanyNetwork,
-  companyLogin,
   connectRegistry,
   type EgressTestSettings,
+  expectCompanyLogin,
   expectNoLogin,
   startCompanyNetwork,
 } from "./company-network.ts";
@@ -154,8 +154,7 @@ describe("hosts behind a company's HTTP proxy", function () {
     let other: FakeRegistry;
 
     beforeEach(async () => {
-      network.company.login = companyLogin;
-      network.login = companyLogin;
+      network.requireLogin();
       proxy = await network.startProxy();
       other = await network.startRegistry({ hostname: "deb.example.org" });
       proxy.connect("it", "https://registry.example.com");
@@ -169,10 +168,7 @@ describe("hosts behind a company's HTTP proxy", function () {
         405,
       );
       expect(network.seen()[0]).to.equal(`GET ${other.url}/v2/`);
-      const header = `Basic ${Buffer.from(companyLogin).toString("base64")}`;
-      expect(new Set(network.company.requests.map((request) => request.login))).to.deep.equal(
-        new Set([header]),
-      );
+      expectCompanyLogin(network);
       expect(network.company.open.size).to.equal(1);
       expectNoLogin(other);
     });

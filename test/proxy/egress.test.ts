@@ -12,6 +12,7 @@ import {
   companyLogin,
   connectRegistry,
   type EgressTestSettings,
+  expectCompanyLogin,
   expectNoLogin,
   startCompanyNetwork,
 } from "./company-network.ts";
@@ -42,14 +43,10 @@ describe("registries behind a company's HTTP proxy", function () {
       const digest = sha256(blob);
 
       beforeEach(() => {
-        network.company.login = companyLogin;
-        network.login = companyLogin;
+        network.requireLogin();
       });
       afterEach(() => {
-        const header = `Basic ${Buffer.from(companyLogin).toString("base64")}`;
-        expect(new Set(network.company.requests.map((request) => request.login))).to.deep.equal(
-          new Set([header]),
-        );
+        expectCompanyLogin(network);
         // What is not encrypted is passed on by the company's proxy itself: many open tunnels to port 443 alone.
         const tunnels = network.company.requests.filter(
           ({ method }) => method === "CONNECT",
