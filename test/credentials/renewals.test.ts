@@ -69,10 +69,12 @@ describe("logins of an identity that live for three seconds", function () {
   });
 
   it("are used until their end while the exchange is down; then there is 503 with Retry-After, and soon another one", async () => {
+    // The login is obtained in between, and ends so much later.
+    const askedAt = Date.now();
     expect(await pull()).to.equal(200);
     const obtainedAt = Date.now();
     fake.failWith = 503;
-    const before = await until(obtainedAt + 0.85 * lifeMs, pull);
+    const before = await until(askedAt + 0.85 * lifeMs, pull);
     expect(new Set(before)).to.deep.equal(new Set([200]));
     expect(
       fixture.outcomes.filter(({ error }) => error !== undefined),
