@@ -1,8 +1,6 @@
 import { randomBytes } from "node:crypto";
-import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expect } from "chai";
-import { parse } from "yaml";
 import type { Connector } from "../../src/connector/connector.ts";
 import { property } from "../../src/connector/document.ts";
 import type { UpstreamSecrets } from "../../src/connector/platform.ts";
@@ -13,7 +11,7 @@ import {
   startController,
 } from "../../src/controller/controller.ts";
 import { systemClock } from "../../src/controller/work-queue.ts";
-import { createInClusterAccess } from "../../src/kube/api-access.ts";
+import type { ApiAccess } from "../../src/kube/api-access.ts";
 import { createApiClient } from "../../src/kube/api-client.ts";
 import { createLog } from "../../src/log.ts";
 import type { ProbeResult } from "../../src/upstream/probe.ts";
@@ -21,6 +19,7 @@ import { noIdentities } from "../controller/sample-connector.ts";
 import { cleanup } from "../support/cleanup.ts";
 import { eventually } from "../support/eventually.ts";
 import { makeTempFolder } from "../support/temp-folder.ts";
+import { accessAs } from "./account-access.ts";
 import { type Cluster, startCluster } from "./cluster.ts";
 import { startControllers } from "./control-plane.ts";
 import { controllerRights } from "./controller-rights.ts";
@@ -112,7 +111,7 @@ describe("the controller, on a real API server", function () {
   ): Promise<Controller> =>
     resources.add(
       startController({
-        client: createApiClient({ access: await accessAs(account) }),
+        client: createApiClient({ access: await accessOf(account) }),
         probe,
         identityLogins: noIdentities,
         names: {
@@ -131,19 +130,8 @@ describe("the controller, on a real API server", function () {
         ...more,
       }),
     );
-  /** The files that the kubelet would give to a Pod. */
-  const accessAs = async (account: string): Promise<ReturnType<typeof createInClusterAccess>> => {
-    const folder = resources.add(makeTempFolder("account")).path;
-    const { clusters } = parse(await readFile(cluster.kubeconfig, "utf8")) as {
-      clusters: [{ cluster: { server: string; "certificate-authority-data": string } }];
-    };
-    const { server, "certificate-authority-data": ca } = clusters[0].cluster;
-    const token = await cluster.kubectl(["create", "token", account, "-n", system]);
-    await writeFile(join(folder, "token"), token);
-    await writeFile(join(folder, "ca.crt"), Buffer.from(ca, "base64"));
-    const { hostname, port } = new URL(server);
-    return createInClusterAccess({ host: hostname, port, folder });
-  };
+  const accessOf = (name: string): Promise<ApiAccess> =>
+    accessAs(cluster, { namespace: system, name }, resources.add(makeTempFolder("account")).path);
   const rights = (serviceAccount: string, readsAllSecrets: boolean): readonly object[] =>
     controllerRights({
       serviceAccount,

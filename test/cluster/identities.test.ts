@@ -1,12 +1,9 @@
 /** Logins with tokens that a real API server issues, as far as it lets the proxy's own account have them. */
 import { randomBytes } from "node:crypto";
-import { readFile, writeFile } from "node:fs/promises";
-import { join } from "node:path";
 import { expect } from "chai";
 import type { JSONWebKeySet } from "jose";
-import { parse } from "yaml";
 import { allowCommand } from "../../src/credentials/service-account.ts";
-import { createInClusterAccess } from "../../src/kube/api-access.ts";
+import type { ApiAccess } from "../../src/kube/api-access.ts";
 import { type ApiClient, createApiClient } from "../../src/kube/api-client.ts";
 import {
   createServiceAccountTokens,
@@ -21,6 +18,7 @@ import { addImage } from "../support/fake-registry-content.ts";
 import { verifyByJwks } from "../support/identities/issuer.ts";
 import { addOidcExchanges, type OidcRegistry, robot } from "../support/identities/oidc-registry.ts";
 import { makeTempFolder } from "../support/temp-folder.ts";
+import { accessAs } from "./account-access.ts";
 import { type Cluster, startCluster } from "./cluster.ts";
 
 const audience = "https://registry.example.com";
@@ -56,7 +54,7 @@ describe("identities of a real API server", function () {
       await cluster.kubectl(["create", "serviceaccount", name, "-n", namespace]);
     }
     await cluster.kubectl(["create", "serviceaccount", "builder", "-n", team]);
-    client = createApiClient({ access: await accessAs("connectors-node") });
+    client = createApiClient({ access: await accessOf("connectors-node") });
     tokens = createServiceAccountTokens({ client });
     const raw = (path: string): Promise<string> => cluster.kubectl(["get", "--raw", path]);
     keys = JSON.parse(await raw("/openid/v1/jwks")) as JSONWebKeySet;
@@ -64,21 +62,8 @@ describe("identities of a real API server", function () {
   });
   after(resources.stop);
 
-  /** The files that the kubelet would give to a Pod. */
-  const accessAs = async (account: string): Promise<ReturnType<typeof createInClusterAccess>> => {
-    const folder = resources.add(makeTempFolder("account")).path;
-    const { clusters } = parse(await readFile(cluster.kubeconfig, "utf8")) as {
-      clusters: [{ cluster: { server: string; "certificate-authority-data": string } }];
-    };
-    const { server, "certificate-authority-data": ca } = clusters[0].cluster;
-    await writeFile(
-      join(folder, "token"),
-      await cluster.kubectl(["create", "token", account, "-n", system]),
-    );
-    await writeFile(join(folder, "ca.crt"), Buffer.from(ca, "base64"));
-    const { hostname, port } = new URL(server);
-    return createInClusterAccess({ host: hostname, port, folder });
-  };
+  const accessOf = (name: string): Promise<ApiAccess> =>
+    accessAs(cluster, { namespace: system, name }, resources.add(makeTempFolder("account")).path);
   /** Runs the commands that a condition shows, word for word. */
   const allow = async (): Promise<void> => {
     for (const command of allowCommand(puller, own).split(" && ")) {

@@ -1,12 +1,11 @@
 import { randomBytes } from "node:crypto";
-import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expect } from "chai";
 import { parse } from "yaml";
 import { createAuthority } from "../../src/certificate-authority.ts";
 import type { Connector } from "../../src/connector/connector.ts";
 import { type Identity, type Result, Unavailable } from "../../src/connector/platform.ts";
-import { createInClusterAccess } from "../../src/kube/api-access.ts";
+import type { ApiAccess } from "../../src/kube/api-access.ts";
 import { type ApiClient, createApiClient } from "../../src/kube/api-client.ts";
 import { connectorsPath, createConnectorFinder } from "../../src/kube/find-connector.ts";
 import { createAccessReviewer } from "../../src/kube/may-use.ts";
@@ -17,6 +16,7 @@ import { createWatchedCache, type WatchedCache } from "../../src/kube/watched-ca
 import { cleanup } from "../support/cleanup.ts";
 import { eventually } from "../support/eventually.ts";
 import { makeTempFolder } from "../support/temp-folder.ts";
+import { accessAs } from "./account-access.ts";
 import { type Cluster, startCluster } from "./cluster.ts";
 
 const audience = "connectors-proxy";
@@ -64,7 +64,7 @@ describe("the answers of a real API server", function () {
       cluster.kubectl(["delete", "clusterrole,clusterrolebinding", `c-proxy-${id}`]),
     );
     await apply(...rights());
-    client = createApiClient({ access: await accessAs("proxy") });
+    client = createApiClient({ access: await accessOf("proxy") });
     const abort = new AbortController();
     resources.defer(() => abort.abort());
     cache = createWatchedCache({
@@ -144,19 +144,8 @@ describe("the answers of a real API server", function () {
     ];
   };
 
-  /** The files that the kubelet would give to a Pod. */
-  const accessAs = async (account: string): Promise<ReturnType<typeof createInClusterAccess>> => {
-    const folder = resources.add(makeTempFolder("account")).path;
-    const { clusters } = parse(await readFile(cluster.kubeconfig, "utf8")) as {
-      clusters: [{ cluster: { server: string; "certificate-authority-data": string } }];
-    };
-    const { server, "certificate-authority-data": ca } = clusters[0].cluster;
-    const token = await cluster.kubectl(["create", "token", account, "-n", system]);
-    await writeFile(join(folder, "token"), token);
-    await writeFile(join(folder, "ca.crt"), Buffer.from(ca, "base64"));
-    const { hostname, port } = new URL(server);
-    return createInClusterAccess({ host: hostname, port, folder });
-  };
+  const accessOf = (name: string): Promise<ApiAccess> =>
+    accessAs(cluster, { namespace: system, name }, resources.add(makeTempFolder("account")).path);
 
   const reasonOf = (answer: Result<unknown>): string =>
     answer.ok ? expect.fail("it was not refused") : answer.reason;
@@ -436,7 +425,7 @@ describe("the answers of a real API server", function () {
     });
 
     it("are none where we are nobody", async () => {
-      const access = await accessAs("proxy");
+      const access = await accessOf("proxy");
       const stranger = createApiClient({
         access: {
           ...access,
