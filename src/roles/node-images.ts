@@ -3,6 +3,7 @@ import { join } from "node:path";
 import type { Environment } from "../config/cluster-settings.ts";
 import type { NodeImagesMode, NodeImagesSettings } from "../config/node-images-settings.ts";
 import { property } from "../connector/document.ts";
+import { withBrackets } from "../connector/host-name.ts";
 import { sharedNamespace } from "../connector/image-hosts.ts";
 import { caConfigMapKey, caConfigMapName } from "../connector/proxy-keys.ts";
 import { parseRegistryAddress } from "../connector/registry-address.ts";
@@ -213,7 +214,7 @@ function endpoint(
   const configMap = authority.get(caConfigMapName, namespace);
   const caCertificates = property(property(configMap, "data"), caConfigMapKey);
   const [address] = service.list().flatMap(clusterAddresses);
-  const url = proxy ?? (address && `https://${address.includes(":") ? `[${address}]` : address}`);
+  const url = proxy ?? (address && `https://${withBrackets(address)}`);
   return typeof caCertificates === "string" && url ? { url, caCertificates } : undefined;
 }
 
