@@ -105,13 +105,7 @@ export async function removeProviderConfig(
     if (canGo) await removeNodeFile(files, path);
     return canGo;
   }
-  if (content !== undefined && hasProvider(content)) {
-    const isOut = await takeProviderOut(files, path, content, mayBeMissing);
-    if (!isOut) return false;
-  }
-  await removeNodeFile(files, backupOf(path));
-  await removeUnfinished(files, path);
-  return true;
+  return takeOutOf(files, path, mayBeMissing);
 }
 
 /**
@@ -127,10 +121,23 @@ async function takeOutOfOthers(
     // A backup says that it was this program that has put the provider in.
     if (path === pathOf(place) || (await readNodeFile(files, backupOf(path))) === undefined)
       continue;
-    const content = (await readNodeFile(files, path)) ?? "";
-    if (!hasProvider(content)) continue;
-    if (!(await takeProviderOut(files, path, content, mayBeMissing))) return false;
+    if (!(await takeOutOf(files, path, mayBeMissing))) return false;
   }
+  return true;
+}
+
+/**
+ * Takes the provider out of a configuration that is not ours, with all that was kept beside it.
+ * @returns false where it stays
+ */
+async function takeOutOf(files: NodeFiles, path: string, mayBeMissing: boolean): Promise<boolean> {
+  const content = await readNodeFile(files, path);
+  if (content !== undefined && hasProvider(content)) {
+    const isOut = await takeProviderOut(files, path, content, mayBeMissing);
+    if (!isOut) return false;
+  }
+  await removeNodeFile(files, backupOf(path));
+  await removeUnfinished(files, path);
   return true;
 }
 

@@ -352,6 +352,18 @@ describe("what a node is told of the images of its Pods", function () {
     }
   });
 
+  it("leaves no backup of such a file, also where that was changed since", async () => {
+    await createNode("ecr.yaml");
+    await put("config.d/ecr.yaml", foreignYaml);
+    await install();
+    const merged = await read("config.d/ecr.yaml");
+    await put("config.d/ecr.yaml", merged.replace("12h", "6h"));
+    places = { ...places, config: { ...places.config, file: undefined } };
+    expect(await remove()).to.equal(true);
+    expect(await readdir(places.config.folder)).to.deep.equal(["ecr.yaml"]);
+    expect(await read("config.d/ecr.yaml")).to.equal(foreignYaml.replace("12h", "6h"));
+  });
+
   it("leaves the plug-in as long as any configuration in the folder names it", async () => {
     await createNode();
     await put("config.d/ecr.yaml", foreignYaml);
