@@ -3,6 +3,7 @@ import { type Credential, parseLogin } from "../connector/credential.ts";
 import type { EgressRules } from "../connector/egress-rules.ts";
 import { isWithoutProxy } from "../connector/no-proxy.ts";
 import { type Checked, describeProblems } from "../connector/problem.ts";
+import { createLoginCommand } from "./check-secrets.ts";
 import { findingFor, type Observed } from "./cluster-reader.ts";
 import { type Finding, failure, fine } from "./report.ts";
 
@@ -34,15 +35,11 @@ export function checkEgress(
         const login = parseLogin(object);
         if (login.ok) return fine(subject, `${origin}, with the login in ${name}`);
         const found = `${origin}, and its login can't be used: ${name}: ${describeProblems(login.problems)}`;
-        return failure(subject, found, createLoginCommand(namespace));
+        return failure(subject, found, createLoginCommand({ namespace, name: egressLoginName }));
       },
     }),
   ];
 }
-
-const createLoginCommand = (namespace: string): string =>
-  `kubectl delete secret ${egressLoginName} -n ${namespace} && kubectl create secret generic ${egressLoginName} -n ${namespace} ` +
-  "--type=kubernetes.io/basic-auth --from-literal=username=… --from-file=password=…";
 
 /** The login at a company's proxy: undefined where there is none, or none that can be used; `unread` where the Secret can't be read. */
 export function egressCredential(secret: Observed): Credential | "unread" | undefined {

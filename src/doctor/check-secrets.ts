@@ -65,7 +65,10 @@ export function checkIdentity(
 }
 
 /** The command that creates the Secret anew, since the type of a Secret can't be changed. */
-const createLoginCommand = ({ namespace, name }: ReferredSecret): string =>
+export const createLoginCommand = ({
+  namespace,
+  name,
+}: Pick<ReferredSecret, "namespace" | "name">): string =>
   `kubectl delete secret ${name} -n ${namespace} --ignore-not-found && kubectl create secret generic ${name} -n ${namespace} ` +
   "--type=kubernetes.io/basic-auth --from-literal=username=… --from-file=password=…";
 
