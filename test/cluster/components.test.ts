@@ -7,6 +7,7 @@ import type { Observed } from "../../src/doctor/cluster-reader.ts";
 import { cleanup } from "../support/cleanup.ts";
 import { makeTempFolder } from "../support/temp-folder.ts";
 import { type Cluster, startCluster } from "./cluster.ts";
+import { changedSettings, writeOverlay } from "./overlay.ts";
 import { podMonitorDefinition } from "./pod-monitor.ts";
 
 const root = join(import.meta.dirname, "../..");
@@ -54,15 +55,9 @@ describe("the manifests in daemonset/", function () {
   /** Renders an overlay. @param kustomization what it says beside its base; `BASE` in a text is where that is */
   async function render(name: string, kustomization: object): Promise<string> {
     const overlay = join(folder, name);
-    await mkdir(overlay, { recursive: true });
     const base = relative(overlay, join(root, "daemonset"));
-    const text = JSON.stringify({
-      apiVersion: "kustomize.config.k8s.io/v1beta1",
-      kind: "Kustomization",
-      resources: [base],
-      ...kustomization,
-    });
-    await writeFile(join(overlay, "kustomization.yaml"), text.replaceAll("BASE", base));
+    const text = JSON.stringify({ resources: [base], ...kustomization });
+    await writeOverlay(overlay, JSON.parse(text.replaceAll("BASE", base)));
     return cluster.kubectl(["kustomize", overlay]);
   }
   const allComponents = async (): Promise<readonly string[]> => {
@@ -79,14 +74,7 @@ describe("the manifests in daemonset/", function () {
       const text = await render(`in-${namespace}`, {
         components,
         ...(isDefault ? {} : { namespace }),
-        configMapGenerator: [
-          {
-            name: "connectors-settings",
-            namespace: "connectors-system",
-            behavior: "merge",
-            literals: ["CLUSTER_DOMAIN=corp.example"],
-          },
-        ],
+        ...changedSettings({ literals: ["CLUSTER_DOMAIN=corp.example"] }),
       });
       expect(text.includes("connectors-system"), namespace).to.equal(isDefault);
       const objects = parseAllDocuments(text).map((document) => document.toJS() as Rendered);
@@ -116,14 +104,7 @@ describe("the manifests in daemonset/", function () {
     ];
     const text = await render("settings", {
       transformers: ["BASE/settings-in-fields"],
-      configMapGenerator: [
-        {
-          name: "connectors-settings",
-          namespace: "connectors-system",
-          behavior: "merge",
-          literals,
-        },
-      ],
+      ...changedSettings({ literals }),
     });
     expect(text).not.to.contain("/var/lib/kubelet");
     const objects = parseAllDocuments(text).map((document) => document.toJS() as Rendered);

@@ -1,5 +1,5 @@
 /** For whom a real API server lets the accounts of an installation request tokens: daemonset/token-policy.yaml. */
-import { mkdir, writeFile } from "node:fs/promises";
+import { writeFile } from "node:fs/promises";
 import { join, relative } from "node:path";
 import { expect } from "chai";
 import { parseAllDocuments } from "yaml";
@@ -7,6 +7,7 @@ import { cleanup } from "../support/cleanup.ts";
 import { eventually } from "../support/eventually.ts";
 import { makeTempFolder } from "../support/temp-folder.ts";
 import { type Cluster, startCluster } from "./cluster.ts";
+import { changedSettings, writeOverlay } from "./overlay.ts";
 
 const root = join(import.meta.dirname, "../..");
 const system = "platform-oci";
@@ -87,22 +88,13 @@ describe("the policy for tokens of identities", function () {
     cluster = resources.add(await startCluster({ nodes: 0 }));
     if (!cluster.own) this.skip(); // it installs rights and policies of the whole cluster
     const overlay = join(resources.add(makeTempFolder("token-policy")).path, "overlay");
-    await mkdir(overlay);
     const base = relative(overlay, join(root, "daemonset"));
-    const kustomization = {
+    await writeOverlay(overlay, {
       namespace: system,
       resources: [base],
       transformers: [`${base}/settings-in-fields`],
-      configMapGenerator: [
-        {
-          name: "connectors-settings",
-          namespace: "connectors-system",
-          behavior: "merge",
-          envs: ["audiences.env"],
-        },
-      ],
-    };
-    await writeFile(join(overlay, "kustomization.yaml"), JSON.stringify(kustomization));
+      ...changedSettings({ envs: ["audiences.env"] }),
+    });
     const setting = `${operators}=artifactory.example.com, urn:other=registry.corp:8443`;
     await writeFile(join(overlay, "audiences.env"), `OIDC_AUDIENCES=${setting}\n`);
     const text = await cluster.kubectl(["kustomize", overlay]);

@@ -1,9 +1,10 @@
 import { hash, randomBytes } from "node:crypto";
-import { mkdir, readFile, writeFile } from "node:fs/promises";
+import { readFile, writeFile } from "node:fs/promises";
 import { join, relative } from "node:path";
 import { expect } from "chai";
 import { cleanup } from "../../support/cleanup.ts";
 import { makeTempFolder } from "../../support/temp-folder.ts";
+import { changedSettings, writeOverlay } from "../overlay.ts";
 import { imageFolders } from "../worker-node.ts";
 import { nodes } from "./client-pods.ts";
 import {
@@ -171,33 +172,14 @@ describe("Pods' own images, by their own names and without pull Secrets", functi
     };
     const folder = join(overlays, "settings");
     const overlay = join(overlays, "overlay");
-    for (const path of [folder, overlay]) await mkdir(path, { recursive: true });
     const to = (path: string): string => relative(overlay, join(root, path));
-    await writeFile(
-      join(folder, "kustomization.yaml"),
-      JSON.stringify({
-        apiVersion: "kustomize.config.k8s.io/v1alpha1",
-        kind: "Component",
-        configMapGenerator: [
-          {
-            name: "connectors-settings",
-            namespace: system,
-            behavior: "merge",
-            literals: Object.entries(all).map(([name, value]) => `${name}=${value}`),
-          },
-        ],
-      }),
-    );
-    await writeFile(
-      join(overlay, "kustomization.yaml"),
-      JSON.stringify({
-        apiVersion: "kustomize.config.k8s.io/v1beta1",
-        kind: "Kustomization",
-        resources: [to("test/cluster/install")],
-        components: ["../settings", to("daemonset/components/node-images")],
-        images: [{ name: "oci-connector", newName: "localhost/oci-connector", newTag: "test" }],
-      }),
-    );
+    const literals = Object.entries(all).map(([name, value]) => `${name}=${value}`);
+    await writeOverlay(folder, changedSettings({ literals }), "Component");
+    await writeOverlay(overlay, {
+      resources: [to("test/cluster/install")],
+      components: ["../settings", to("daemonset/components/node-images")],
+      images: [{ name: "oci-connector", newName: "localhost/oci-connector", newTag: "test" }],
+    });
     await install(cluster, overlay);
     await cluster.kubectl(["rollout", "status", daemonSet, "-n", system, "--timeout=240s"]);
   }
