@@ -112,13 +112,12 @@ const runAlone: AroundRequest = (run) => run();
 export async function startProxy(options: ProxyOptions): Promise<Proxy> {
   const { now, bodyTimeoutMs = 60_000, stallTimeoutMs = 600_000, observer = noObserver } = options;
   const createOwnUpstreams = (): Upstreams =>
-    createUpstreams(
-      bodyTimeoutMs,
-      options.lookup,
-      options.headersTimeoutMs,
-      options.upstreamPolicy,
-      options.egress,
-    );
+    createUpstreams(bodyTimeoutMs, {
+      lookup: options.lookup,
+      headersTimeoutMs: options.headersTimeoutMs,
+      policy: options.upstreamPolicy,
+      egress: options.egress,
+    });
   const upstreams = createOwnUpstreams();
   const handlerOptions = {
     ...options,

@@ -11,7 +11,7 @@ const bodyTimeoutMs = 15_000;
 /** Checks a folder of connectors, and where it is wanted the registries that they lead to. */
 export async function check({ folder, login, egress, output }: CheckSettings): Promise<Diagnosis> {
   const way = await egressOf(egress);
-  const upstreams = createUpstreams(bodyTimeoutMs, undefined, undefined, undefined, way);
+  const upstreams = createUpstreams(bodyTimeoutMs, { egress: way });
   try {
     const probe = login ? createProbe(upstreams) : undefined;
     const { signal } = new AbortController();

@@ -33,7 +33,7 @@ export async function startClusterController(
     rules: settings.upstreams,
     nearAddresses: () => nearAddresses(settings, apiServer),
   };
-  const upstreams = createUpstreams(bodyTimeoutMs, undefined, undefined, policy, egress);
+  const upstreams = createUpstreams(bodyTimeoutMs, { policy, egress });
   const identities = createClusterIdentities({
     client: cluster.client,
     settings,

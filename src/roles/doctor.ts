@@ -87,7 +87,7 @@ export async function examine(
   const shared = { title, findings: installation.findings };
   if (connector === undefined || !("settings" in installation)) return [shared];
   const egress = resolve === undefined ? undefined : await egressOfInstallation(installation);
-  const upstreams = createUpstreams(bodyTimeoutMs, undefined, undefined, undefined, egress);
+  const upstreams = createUpstreams(bodyTimeoutMs, { egress });
   try {
     const findings = await diagnoseConnector({
       cluster,

@@ -56,13 +56,11 @@ const exchangeTimeoutMs = 15_000;
 export function createClusterIdentities(options: ClusterIdentitiesOptions): Identities {
   const { client, settings, policy, egress, apiAudiences, metrics, log, onReject } = options;
   const { namespace, audience, allowedAudiences } = settings;
-  const upstreams = createUpstreams(
-    exchangeTimeoutMs,
-    undefined,
-    exchangeTimeoutMs,
+  const upstreams = createUpstreams(exchangeTimeoutMs, {
+    headersTimeoutMs: exchangeTimeoutMs,
     policy,
     egress,
-  );
+  });
   const store = new LoginStore({
     now: Date.now,
     random: Math.random,
@@ -91,13 +89,10 @@ export function createMachineIdentities(
   egress: Egress | undefined,
   log: Log,
 ): Identities {
-  const upstreams = createUpstreams(
-    exchangeTimeoutMs,
-    undefined,
-    exchangeTimeoutMs,
-    undefined,
+  const upstreams = createUpstreams(exchangeTimeoutMs, {
+    headersTimeoutMs: exchangeTimeoutMs,
     egress,
-  );
+  });
   const store = new LoginStore({
     now: Date.now,
     random: Math.random,

@@ -74,21 +74,24 @@ const maxRetired = 128;
 /** For the bodies that pass: 2 MiB for one, and a fair share each for many. */
 const bufferBudgetBytes = 4 * 1024 * 1024;
 
-/**
- * @param bodyTimeoutMs how long a body may bring no byte before it counts as cut
- * @param lookup finds the addresses of registries; the system's, where none is given
- * @param headersTimeoutMs how long a response may take until its head is whole
- * @param policy says which addresses no connector leads to in a cluster; none outside of one
- * @param egress a company's proxy, by which hosts are reached
- */
-export function createUpstreams(
-  bodyTimeoutMs: number,
-  lookup?: ResolveHost,
-  headersTimeoutMs: number = defaultHeadersTimeoutMs,
-  policy?: UpstreamPolicy,
-  egress?: Egress,
-): Upstreams {
-  const budget = new BufferBudget(bufferBudgetBytes);
+export interface UpstreamsOptions {
+  /** Finds the addresses of registries; the system's, where none is given. */
+  readonly lookup?: ResolveHost | undefined;
+  /** How long a response may take until its head is whole; 15 minutes unless given. */
+  readonly headersTimeoutMs?: number | undefined;
+  /** Says which addresses no connector leads to in a cluster; none outside of one. */
+  readonly policy?: UpstreamPolicy | undefined;
+  /** A company's proxy, by which hosts are reached. */
+  readonly egress?: Egress | undefined;
+}
+
+/** @param bodyTimeoutMs how long a body may bring no byte before it counts as cut */
+export function createUpstreams(bodyTimeoutMs: number, options: UpstreamsOptions = {}): Upstreams {
+  const connectionOptions = {
+    ...options,
+    bodyTimeoutMs,
+    budget: new BufferBudget(bufferBudgetBytes),
+  };
   /** Connections that are to be closed, the oldest first, each with the timer for that. */
   const retired = new Map<UpstreamConnections, NodeJS.Timeout>();
   /** Connections that close once the requests that are under way have ended. */
@@ -121,8 +124,7 @@ export function createUpstreams(
       const key = connectionKey(connector, secrets);
       const keep = before?.connectionKey === key;
       if (before !== undefined && !keep) retire(before);
-      const options = { bodyTimeoutMs, headersTimeoutMs, lookup, policy, budget, egress };
-      const connections = keep ? before : connect(connector, secrets, key, options);
+      const connections = keep ? before : connect(connector, secrets, key, connectionOptions);
       const upstream = {
         ...connections,
         connector,
@@ -159,20 +161,23 @@ interface UpstreamConnections
   readonly sizeBytes: number;
 }
 
-interface ConnectionOptions {
+interface ConnectionOptions extends UpstreamsOptions {
   readonly bodyTimeoutMs: number;
-  readonly headersTimeoutMs: number;
-  readonly lookup: ResolveHost | undefined;
-  readonly policy: UpstreamPolicy | undefined;
   readonly budget: BufferBudget;
-  readonly egress: Egress | undefined;
 }
 
 function connect(
   connector: Connector,
   secrets: UpstreamSecrets,
   key: string,
-  { bodyTimeoutMs, headersTimeoutMs, lookup, policy, budget, egress }: ConnectionOptions,
+  {
+    bodyTimeoutMs,
+    budget,
+    lookup,
+    headersTimeoutMs = defaultHeadersTimeoutMs,
+    policy,
+    egress,
+  }: ConnectionOptions,
 ): UpstreamConnections {
   const guard = createAddressGuard(connector, lookup, policy);
   let sizeBytes = connectorBytes;

@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { expect } from "chai";
 import type { RequestReport } from "../../src/proxy/request-report.ts";
+import type { ResolveHost } from "../../src/upstream/address-guard.ts";
 import { createProbe } from "../../src/upstream/probe.ts";
 import { createUpstreams } from "../../src/upstream/upstream.ts";
 import type { UpstreamPolicy } from "../../src/upstream/upstream-policy.ts";
@@ -32,7 +33,7 @@ describe("a connector in a cluster", function () {
     rules: { hosts: [], networks: [], neverNetworks: ["127.0.0.3/32"] },
     nearAddresses: () => ({ pod: ["127.0.0.2", "::1"], node: [], apiServer: [] }),
   };
-  const lookup: Parameters<typeof createUpstreams>[1] = (hostname, _options, callback) => {
+  const lookup: ResolveHost = (hostname, _options, callback) => {
     const address = hostname === "rebound.test" ? rebound[lookups++ % rebound.length] : hostname;
     callback(null, [{ address: address ?? "", family: 4 }]);
   };
@@ -169,7 +170,7 @@ describe("a connector in a cluster", function () {
   });
 
   it("says in its status that it is closed, and nothing of what is in an unnamed network", async () => {
-    const upstreams = createUpstreams(10_000, undefined, undefined, policy);
+    const upstreams = createUpstreams(10_000, { policy });
     resources.defer(() => upstreams.destroy());
     const causes: string[] = [];
     const probe = createProbe(upstreams, (_connector, cause) => causes.push(String(cause)));
