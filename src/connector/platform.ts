@@ -119,6 +119,49 @@ export interface ServiceAccountRef {
   readonly name: string;
 }
 
+/** What the API server says of a ServiceAccount whose tokens are wanted. */
+export type FoundServiceAccount =
+  | { readonly state: "usable"; readonly uid: string }
+  | UnusableServiceAccount;
+
+/** Why the tokens of a ServiceAccount can't be had. */
+export interface UnusableServiceAccount {
+  /** `forbidden` where no Role gives us both `get` and `create` of its token. */
+  readonly state: "missing" | "forbidden";
+  readonly reason: string;
+}
+
+/** A token of a ServiceAccount that is requested. */
+export interface TokenDemand {
+  readonly account: ServiceAccountRef;
+  /** The UID that the ServiceAccount must still have. */
+  readonly uid: string;
+  readonly audience: string;
+  readonly lifetimeSeconds: number;
+}
+
+/** A token of a ServiceAccount. */
+export interface ServiceAccountToken {
+  readonly state: "issued";
+  readonly value: string;
+  /** In milliseconds since 1970; undefined where the API server does not say. */
+  readonly expiresAt: number | undefined;
+}
+
+/** Looks at ServiceAccounts, and requests their tokens. */
+export interface ServiceAccountTokens {
+  /**
+   * Looks at a ServiceAccount, and whether we may request its tokens.
+   * @throws Unavailable where the API server can't say now
+   */
+  find(account: ServiceAccountRef): Promise<FoundServiceAccount>;
+  /**
+   * Requests a token for one audience.
+   * @throws Unavailable where the API server can't issue one now, or issues another one than was requested
+   */
+  request(demand: TokenDemand): Promise<ServiceAccountToken | UnusableServiceAccount>;
+}
+
 /** The user and the groups that the API server gives a ServiceAccount's token. */
 export const serviceAccountRequester = ({ namespace, name }: ServiceAccountRef): Requester => ({
   user: `system:serviceaccount:${namespace}:${name}`,

@@ -10,6 +10,7 @@ import {
 import {
   type ReadUpstreamSecrets,
   type ServiceAccountRef,
+  type ServiceAccountTokens,
   Unavailable,
   type UpstreamSecrets,
 } from "../connector/platform.ts";
@@ -18,11 +19,11 @@ import type { SendExchange } from "./exchange.ts";
 import { type Login, LoginError, type RequestToken } from "./login.ts";
 import type { CheckedIdentity, LoginSource, LoginStore } from "./login-store.ts";
 import { obtainOidcLogin } from "./oidc-login.ts";
-import { type AccountTokens, checkAccount, type OwnAccounts, tokensOf } from "./service-account.ts";
+import { checkAccount, type OwnAccounts, tokensOf } from "./service-account.ts";
 
 /** Where identities come from: each is undefined where the platform has none of the kind. */
 export interface IdentityPlatform {
-  readonly accounts?: { readonly tokens: AccountTokens; readonly own: OwnAccounts };
+  readonly accounts?: { readonly tokens: ServiceAccountTokens; readonly own: OwnAccounts };
   /** Reads a token of a file. @throws LoginError */
   readonly readTokenFile?: (name: string) => RequestToken;
   /** Runs a credential helper for a registry. @throws LoginError */
@@ -104,7 +105,7 @@ async function oidcIdentity(
   audienceOf(connector, auth, options.audiences); // before anybody is asked for anything
   const ref: ServiceAccountRef = { namespace: connector.namespace, name: source.name };
   const account = await checkAccount(ref, tokens, own);
-  return identity(account.version, tokensOf(account, tokens, own));
+  return identity(account.uid, tokensOf(account, tokens, own));
 }
 
 /** An identity of another platform, which the parser refuses already. */

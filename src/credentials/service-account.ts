@@ -1,43 +1,16 @@
 /** The identity of a ServiceAccount: whether the team has allowed its use, and tokens of it. */
-import type { ServiceAccountRef } from "../connector/platform.ts";
+import type {
+  ServiceAccountRef,
+  ServiceAccountTokens,
+  UnusableServiceAccount,
+} from "../connector/platform.ts";
 import { LoginError, type RequestToken } from "./login.ts";
-
-/** What the API server says of a ServiceAccount: the same as `UsableServiceAccount` and `UnusableServiceAccount` of kube/. */
-export type FoundAccount =
-  | {
-      readonly state: "usable";
-      readonly uid: string;
-      readonly annotations: Readonly<Record<string, string>>;
-    }
-  | NoAccount;
-
-/** Why a ServiceAccount can't be used. */
-interface NoAccount {
-  readonly state: "missing" | "forbidden";
-  readonly reason: string;
-}
-
-/** The part of the API server that issues tokens. */
-export interface AccountTokens {
-  find(account: ServiceAccountRef): Promise<FoundAccount>;
-  request(demand: {
-    readonly account: ServiceAccountRef;
-    readonly uid: string;
-    readonly audience: string;
-    readonly lifetimeSeconds: number;
-  }): Promise<
-    | { readonly state: "issued"; readonly value: string; readonly expiresAt: number | undefined }
-    | NoAccount
-  >;
-}
 
 /** A ServiceAccount that may be used. */
 export interface UsableAccount {
   readonly account: ServiceAccountRef;
+  /** Differs where a login of before is not good any more: the ServiceAccount is another one. */
   readonly uid: string;
-  readonly annotations: Readonly<Record<string, string>>;
-  /** Differs where a login of before is not good any more: the ServiceAccount is another one, or stands for another one. */
-  readonly version: string;
 }
 
 /** The accounts of this product that take tokens of tenants' ServiceAccounts. */
@@ -59,25 +32,21 @@ export function allowCommand({ namespace, name }: ServiceAccountRef, own: OwnAcc
 
 /**
  * Looks whether a ServiceAccount may be used.
- * @param watched the annotations that a login depends on
  * @throws LoginError; Unavailable
  */
 export async function checkAccount(
   account: ServiceAccountRef,
-  tokens: AccountTokens,
+  tokens: ServiceAccountTokens,
   own: OwnAccounts,
-  watched: readonly string[] = [],
 ): Promise<UsableAccount> {
   const found = await tokens.find(account);
   if (found.state !== "usable") throw noAccount(account, found, own);
-  const { uid, annotations } = found;
-  const version = JSON.stringify([uid, watched.map((name) => annotations[name] ?? null)]);
-  return { account, uid, annotations, version };
+  return { account, uid: found.uid };
 }
 
 /** Requests tokens of a ServiceAccount that may be used. */
 export const tokensOf =
-  ({ account, uid }: UsableAccount, tokens: AccountTokens, own: OwnAccounts): RequestToken =>
+  ({ account, uid }: UsableAccount, tokens: ServiceAccountTokens, own: OwnAccounts): RequestToken =>
   async (audience, lifetimeSeconds) => {
     const issued = await tokens.request({ account, uid, audience, lifetimeSeconds });
     if (issued.state !== "issued") throw noAccount(account, issued, own);
@@ -86,7 +55,7 @@ export const tokensOf =
 
 function noAccount(
   account: ServiceAccountRef,
-  { state, reason }: NoAccount,
+  { state, reason }: UnusableServiceAccount,
   own: OwnAccounts,
 ): LoginError {
   const { namespace, name } = account;

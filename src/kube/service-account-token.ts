@@ -1,56 +1,18 @@
 /** Tokens of tenants' ServiceAccounts, as far as a Role of the tenant allows that: one audience each, by TokenRequest. */
 import { decodeJwt } from "jose";
 import { listOf, property } from "../connector/document.ts";
-import { type ServiceAccountRef, Unavailable } from "../connector/platform.ts";
+import {
+  type ServiceAccountRef,
+  type ServiceAccountToken,
+  type ServiceAccountTokens,
+  type TokenDemand,
+  Unavailable,
+  type UnusableServiceAccount,
+} from "../connector/platform.ts";
 import { attempt } from "../error-code.ts";
 import type { ApiClient } from "./api-client.ts";
 import { ApiError, hasStatus } from "./api-error.ts";
 import { createFairQueue } from "./fair-queue.ts";
-
-/** A ServiceAccount whose tokens we may have. */
-export interface UsableServiceAccount {
-  readonly state: "usable";
-  readonly uid: string;
-  readonly annotations: Readonly<Record<string, string>>;
-}
-
-/** Why the tokens of a ServiceAccount can't be had. */
-export interface UnusableServiceAccount {
-  /** `forbidden` where no Role gives us both `get` and `create` of its token. */
-  readonly state: "missing" | "forbidden";
-  readonly reason: string;
-}
-
-/** A token of a ServiceAccount. */
-export interface ServiceAccountToken {
-  readonly state: "issued";
-  readonly value: string;
-  /** In milliseconds since 1970; undefined where the API server does not say. */
-  readonly expiresAt: number | undefined;
-}
-
-/** A token that is requested. */
-export interface TokenDemand {
-  readonly account: ServiceAccountRef;
-  /** The UID that the ServiceAccount must still have. */
-  readonly uid: string;
-  readonly audience: string;
-  readonly lifetimeSeconds: number;
-}
-
-/** Looks at ServiceAccounts, and requests their tokens. */
-export interface ServiceAccountTokens {
-  /**
-   * Looks at a ServiceAccount, and whether we may request its tokens.
-   * @throws Unavailable where the API server can't say now
-   */
-  find(account: ServiceAccountRef): Promise<UsableServiceAccount | UnusableServiceAccount>;
-  /**
-   * Requests a token for one audience.
-   * @throws Unavailable where the API server can't issue one now, or issues another one than was requested
-   */
-  request(demand: TokenDemand): Promise<ServiceAccountToken | UnusableServiceAccount>;
-}
 
 export interface ServiceAccountTokensOptions {
   readonly client: Pick<ApiClient, "request">;
@@ -102,7 +64,7 @@ export function createServiceAccountTokens({
         const reason = `no Role allows to create serviceaccounts/token of ${name} in ${namespace}`;
         return { state: "forbidden", reason };
       }
-      return usable(object);
+      return { state: "usable", uid: String(property(property(object, "metadata"), "uid")) };
     } catch (error) {
       return unusable(account, error);
     }
@@ -135,17 +97,6 @@ export function createServiceAccountTokens({
 
 const accountPath = ({ namespace, name }: ServiceAccountRef): string =>
   `/api/v1/namespaces/${namespace}/serviceaccounts/${name}`;
-
-function usable(object: unknown): UsableServiceAccount {
-  const metadata = property(object, "metadata");
-  const annotations = property(metadata, "annotations") ?? {};
-  const texts = Object.entries(annotations).filter(([, value]) => typeof value === "string");
-  return {
-    state: "usable",
-    uid: String(property(metadata, "uid")),
-    annotations: Object.fromEntries(texts),
-  };
-}
 
 /** @throws what says nothing about the ServiceAccount */
 function unusable({ namespace, name }: ServiceAccountRef, error: unknown): UnusableServiceAccount {

@@ -2,13 +2,11 @@
 import { randomBytes } from "node:crypto";
 import { expect } from "chai";
 import type { JSONWebKeySet } from "jose";
+import type { ServiceAccountTokens } from "../../src/connector/platform.ts";
 import { allowCommand } from "../../src/credentials/service-account.ts";
 import type { ApiAccess } from "../../src/kube/api-access.ts";
 import { type ApiClient, createApiClient } from "../../src/kube/api-client.ts";
-import {
-  createServiceAccountTokens,
-  type ServiceAccountTokens,
-} from "../../src/kube/service-account-token.ts";
+import { createServiceAccountTokens } from "../../src/kube/service-account-token.ts";
 import { type AccountProxy, oidcAuth, startAccountProxy } from "../credentials/identity-proxy.ts";
 import { clientOf, errorIn } from "../proxy/test-client.ts";
 import { cleanup } from "../support/cleanup.ts";

@@ -18,7 +18,6 @@ export interface FakeTokenRequests {
 
 export interface AccountOptions {
   readonly namespace?: string;
-  readonly annotations?: Readonly<Record<string, string>>;
   readonly isAllowed?: boolean;
 }
 
@@ -81,12 +80,12 @@ export function addTokenRequests(server: FakeApiServer, issuer: Issuer): FakeTok
   const before = server.intercept;
   server.intercept = (request) => before?.(request) ?? answer(request);
   const fake: FakeTokenRequests = {
-    addAccount(name, { namespace = "team-a", annotations = {}, isAllowed = true } = {}) {
+    addAccount(name, { namespace = "team-a", isAllowed = true } = {}) {
       if (server.get("serviceaccounts", name, namespace) !== undefined) {
         server.remove("serviceaccounts", name, namespace);
       }
       server.put("serviceaccounts", {
-        metadata: { name, namespace, annotations } as { name: string; namespace: string },
+        metadata: { name, namespace },
       });
       fake.allow(name, isAllowed, namespace);
     },
