@@ -1,9 +1,8 @@
 /** Makes a login of a token that the registry itself exchanges, or takes as it is. */
-import { decodeJwt } from "jose";
 import type { Connector } from "../connector/connector.ts";
 import { property } from "../connector/document.ts";
 import type { OidcAuth, OidcExchange } from "../connector/identity-auth.ts";
-import { attempt } from "../error-code.ts";
+import { claimsOf } from "../connector/jwt-claims.ts";
 import { type AudienceRules, audienceOf } from "./audience.ts";
 import { type ExchangeRequest, exchangeJson, type SendExchange } from "./exchange.ts";
 import { type IdentityToken, type Login, LoginError, type RequestToken } from "./login.ts";
@@ -137,13 +136,6 @@ function jwtExpiry(token: string): number | undefined {
   const exp = claimsOf(token)?.exp;
   return typeof exp === "number" ? exp * 1000 : undefined;
 }
-
-/** The claims of a JWT, which nobody has verified; undefined for any other text. */
-export const claimsOf = (token: string): Readonly<Record<string, unknown>> | undefined =>
-  attempt(
-    () => decodeJwt(token),
-    () => undefined,
-  );
 
 /** The user of a platform's access token, as the response or the token's subject (`jfac@…/users/<name>`) says. */
 function jfrogUser(body: unknown, token: string): string {

@@ -1,6 +1,7 @@
 import { open, realpath } from "node:fs/promises";
 import { join, sep } from "node:path";
-import { decodeJwt, type JWTPayload } from "jose";
+import type { JWTPayload } from "jose";
+import { claimsOf } from "../connector/jwt-claims.ts";
 import { show } from "../connector/problem.ts";
 import { errorCode } from "../error-code.ts";
 import { LoginError, type RequestToken } from "./login.ts";
@@ -46,11 +47,8 @@ export const createTokenFileReader =
   };
 
 function readClaims(path: string, token: string): JWTPayload {
-  try {
-    if (form.test(token)) return decodeJwt(token);
-  } catch {
-    // the error may quote the text
-  }
+  const claims = form.test(token) ? claimsOf(token) : undefined;
+  if (claims !== undefined) return claims;
   throw wrong(path, "something that is no JWT", "one JWT, and nothing else");
 }
 

@@ -1,6 +1,6 @@
 /** Tokens of tenants' ServiceAccounts, as far as a Role of the tenant allows that: one audience each, by TokenRequest. */
-import { decodeJwt } from "jose";
 import { listOf, property } from "../connector/document.ts";
+import { claimsOf } from "../connector/jwt-claims.ts";
 import {
   type ServiceAccountRef,
   type ServiceAccountToken,
@@ -9,7 +9,6 @@ import {
   Unavailable,
   type UnusableServiceAccount,
 } from "../connector/platform.ts";
-import { attempt } from "../error-code.ts";
 import type { ApiClient } from "./api-client.ts";
 import { ApiError, hasStatus } from "./api-error.ts";
 import { createFairQueue } from "./fair-queue.ts";
@@ -135,9 +134,3 @@ function readToken(
   const expiresAt = Date.parse(String(property(status, "expirationTimestamp")));
   return { state: "issued", value, expiresAt: Number.isNaN(expiresAt) ? undefined : expiresAt };
 }
-
-const claimsOf = (token: string): Readonly<Record<string, unknown>> | undefined =>
-  attempt(
-    () => decodeJwt(token),
-    () => undefined,
-  );

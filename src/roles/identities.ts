@@ -2,12 +2,12 @@
 import { hash } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { decodeJwt } from "jose";
 import type { ClusterSettings, Environment, UpstreamSettings } from "../config/cluster-settings.ts";
 import type { StandaloneSettings } from "../config/command.ts";
 import type { Connector } from "../connector/connector.ts";
 import { showRef } from "../connector/connector-ref.ts";
 import { imagesAudience } from "../connector/image-hosts.ts";
+import { claimsOf } from "../connector/jwt-claims.ts";
 import type { UpstreamSecrets } from "../connector/platform.ts";
 import type { IdentityLogins, IdentityRefusal } from "../controller/identity-login.ts";
 import { createHelperRunner } from "../credentials/credential-helper.ts";
@@ -15,7 +15,6 @@ import { createLoginSources, type LoginSourceOf } from "../credentials/identity-
 import { LoginError } from "../credentials/login.ts";
 import { type LoginOutcome, type LoginSource, LoginStore } from "../credentials/login-store.ts";
 import { createTokenFileReader } from "../credentials/token-file.ts";
-import { attempt } from "../error-code.ts";
 import { serviceAccountFolder } from "../kube/api-access.ts";
 import type { ApiClient } from "../kube/api-client.ts";
 import { createServiceAccountTokens } from "../kube/service-account-token.ts";
@@ -168,9 +167,6 @@ export const createLoginObserver =
 export async function apiServerAudiences(environment: Environment): Promise<readonly string[]> {
   if (environment.KUBERNETES_SERVICE_HOST === undefined) return [];
   const token = await readFile(join(serviceAccountFolder, "token"), "utf8");
-  const claims = attempt(
-    () => decodeJwt(token.trim()),
-    () => undefined,
-  );
+  const claims = claimsOf(token.trim());
   return [claims?.aud ?? [], claims?.iss ?? []].flat();
 }
