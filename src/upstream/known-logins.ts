@@ -8,7 +8,14 @@ import { SharedCache } from "./shared-cache.ts";
 import type { Upstream } from "./upstream.ts";
 import { UpstreamError, type UpstreamFault } from "./upstream-error.ts";
 
-/** What a request does, as far as its login may depend on that. */
+/** What a request is, as far as its login depends on that. */
+export interface LoginRequest {
+  readonly method: string;
+  /** What a token has to allow, as the distribution token protocol has it: `repository:app:pull`. */
+  readonly scopes: readonly string[];
+}
+
+/** The part of that by which schemes are remembered. */
 export interface LoginUse {
   readonly method: string;
   /** The first scope of the request, which tells the repository: `repository:app:pull`. */

@@ -39,10 +39,7 @@ export function chooseScheme(upstream: Upstream, challenge: ChallengeHeaders): L
  * The scheme of {@link chooseScheme}, where one that is known is offered.
  * @throws UpstreamError where the connector's credential must not go to the token server
  */
-export function offeredScheme(
-  upstream: Upstream,
-  challenge: ChallengeHeaders,
-): LoginScheme | undefined {
+function offeredScheme(upstream: Upstream, challenge: ChallengeHeaders): LoginScheme | undefined {
   if (upstream.secrets.credential?.kind === "bearerToken") return { kind: "basic" };
   const challenges = parseChallenges(challenge);
   const servers = challenges
@@ -55,6 +52,24 @@ export function offeredScheme(
   return offersBasic && takesBasic(upstream) ? { kind: "basic" } : undefined;
 }
 
+/**
+ * The scheme to log in by where no login was asked for: Basic, as other clients send it, unless there is a challenge.
+ * @returns undefined where that challenge must not be followed, or the credential is none for Basic
+ */
+export function schemeToTry(
+  upstream: Upstream,
+  challenge: ChallengeHeaders,
+): LoginScheme | undefined {
+  try {
+    return (
+      offeredScheme(upstream, challenge) ?? (takesBasic(upstream) ? { kind: "basic" } : undefined)
+    );
+  } catch (error) {
+    if (error instanceof UpstreamError) return undefined;
+    throw error;
+  }
+}
+
 /** The Authorization with a credential itself: Basic, or the bearer token that it is. */
 export const directAuthorization = (credential: Credential): string =>
   credential.kind === "bearerToken"
@@ -62,7 +77,7 @@ export const directAuthorization = (credential: Credential): string =>
     : basicAuthorization(credential);
 
 /** Whether a registry may be sent the connector's credential with Basic: an identity token is for token servers alone. */
-export const takesBasic = ({ secrets }: Pick<Upstream, "secrets">): boolean =>
+const takesBasic = ({ secrets }: Pick<Upstream, "secrets">): boolean =>
   secrets.credential?.kind !== "identityToken";
 
 function checkServer(
@@ -92,6 +107,12 @@ export const isSameScheme = (one: LoginScheme, other: LoginScheme): boolean =>
     ? one.server.realm.href === other.server.realm.href &&
       one.server.service === other.server.service
     : one.kind === other.kind;
+
+/** Whether two schemes take tokens of the same realm, whatever its service. */
+export const hasSameRealm = (one: LoginScheme | undefined, other: LoginScheme): boolean =>
+  one?.kind === "bearer" &&
+  other.kind === "bearer" &&
+  one.server.realm.href === other.server.realm.href;
 
 /** What a challenge says of a token that was sent. */
 export interface ScopeChallenge {

@@ -3,35 +3,28 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { settledOrAborted } from "../concurrency.ts";
 import { showRef } from "../connector/connector-ref.ts";
 import { basicLoginOf, basicRefusal } from "./basic-login.ts";
-import type { KnownLogins, KnownScheme, LoginUse } from "./known-logins.ts";
+import type { KnownLogins, KnownScheme, LoginRequest, LoginUse } from "./known-logins.ts";
 import type { LoginHolds, SentLogin } from "./login-holds.ts";
 import {
   type ChallengeHeaders,
   chooseScheme,
   directAuthorization,
+  hasSameRealm,
   isSameScheme,
   type LoginScheme,
-  offeredScheme,
   readScopeChallenge,
-  takesBasic,
+  schemeToTry,
 } from "./login-scheme.ts";
 import type { TokenCache, TokenOutcome } from "./token-cache.ts";
 import type { TokenRequest, TokenServer } from "./token-client.ts";
 import type { Upstream } from "./upstream.ts";
-import { UpstreamError } from "./upstream-error.ts";
+import { isRefusal, UpstreamError } from "./upstream-error.ts";
 
 /** What a registry has answered, as far as its login is concerned. */
 export interface LoginResponse {
   readonly status: number;
   /** Names in lower case. */
   readonly headers: Readonly<Record<string, string | readonly string[] | undefined>>;
-}
-
-/** What a request is, as far as its login depends on that. */
-export interface LoginRequest {
-  readonly method: string;
-  /** What a token has to allow, as the distribution token protocol has it: `repository:app:pull`. */
-  readonly scopes: readonly string[];
 }
 
 export interface RequestLoginOptions {
@@ -237,7 +230,7 @@ export class RequestLogin {
   #tryInNextRequest(challenge: ChallengeHeaders): boolean {
     if (!this.#mayTryLogin) return false;
     const { upstream, known, holds } = this.#options;
-    const scheme = this.#schemeToTry(challenge);
+    const scheme = schemeToTry(upstream, challenge);
     if (scheme === undefined) return false;
     if (scheme.kind === "basic" && holds.heldBy(this.#basicLogin) !== undefined) return false;
     known.learnTried(upstream, this.#use, scheme);
@@ -273,7 +266,7 @@ export class RequestLogin {
   }
 
   #learnFromRefusedToken(challenge: ChallengeHeaders): boolean {
-    if (this.#authorization === undefined || this.#sent?.scheme.kind !== "bearer") return false;
+    if (this.#sentToken === undefined) return false;
     const { isInsufficient, scopes } = readScopeChallenge(challenge, this.#scopes);
     const isNew = this.#hasNewToken || this.#tokenOutcome === "fetched";
     if (scopes !== undefined && !this.#hasMoreActions && (isInsufficient || isNew)) {
@@ -323,22 +316,26 @@ export class RequestLogin {
     this.#hasNewToken = false;
   }
 
+  /** The token that the request was sent with, and what it was asked for with; undefined where there was none. */
+  get #sentToken(): { readonly value: string; readonly request: TokenRequest } | undefined {
+    if (this.#sent?.scheme.kind !== "bearer" || this.#authorization === undefined) return undefined;
+    const value = this.#authorization.slice("Bearer ".length);
+    return { value, request: this.#tokenRequest(this.#sent.scheme.server) };
+  }
+
   /** @returns whether there was a token that is not used any more */
   #dropRefusedToken(): boolean {
     const { upstream, tokens } = this.#options;
-    if (this.#sent?.scheme.kind !== "bearer" || this.#authorization === undefined) return false;
-    const request = this.#tokenRequest(this.#sent.scheme.server);
-    tokens.drop(upstream.tokenKey, request, this.#authorization.slice("Bearer ".length));
-    return true;
+    const sent = this.#sentToken;
+    if (sent !== undefined) tokens.drop(upstream.tokenKey, sent.request, sent.value);
+    return sent !== undefined;
   }
 
   /** @returns whether another token is to take its place */
   #dropDeniedToken(): boolean {
     const { upstream, tokens } = this.#options;
-    if (this.#sent?.scheme.kind !== "bearer" || this.#authorization === undefined) return false;
-    const request = this.#tokenRequest(this.#sent.scheme.server);
-    const token = this.#authorization.slice("Bearer ".length);
-    return tokens.dropDenied(upstream.tokenKey, request, token);
+    const sent = this.#sentToken;
+    return sent !== undefined && tokens.dropDenied(upstream.tokenKey, sent.request, sent.value);
   }
 
   /** Whether the request was sent without a login, there is one, and it was not tried here a short while ago. */
@@ -351,22 +348,9 @@ export class RequestLogin {
     );
   }
 
-  /** Basic, as other clients send it, unless there is a challenge; undefined where that must not be followed. */
-  #schemeToTry(challenge: ChallengeHeaders): LoginScheme | undefined {
-    const { upstream } = this.#options;
-    try {
-      return (
-        offeredScheme(upstream, challenge) ?? (takesBasic(upstream) ? { kind: "basic" } : undefined)
-      );
-    } catch (error) {
-      if (error instanceof UpstreamError) return undefined;
-      throw error;
-    }
-  }
-
   /** @returns whether the login is sent */
   #beginTrial(challenge: ChallengeHeaders): boolean {
-    const offered = this.#schemeToTry(challenge);
+    const offered = schemeToTry(this.#options.upstream, challenge);
     if (offered === undefined) return false;
     this.#hasTriedLogin = true;
     this.#isTrial = true;
@@ -412,11 +396,3 @@ const outcomeOf = (header: Promise<string | undefined>): Promise<HeaderOutcome> 
     (value) => ({ value }),
     (error: unknown) => ({ error }),
   );
-
-const isRefusal = ({ fault }: UpstreamError): boolean =>
-  fault === "AuthenticationFailed" || fault === "AccessDenied";
-
-const hasSameRealm = (one: LoginScheme | undefined, other: LoginScheme): boolean =>
-  one?.kind === "bearer" &&
-  other.kind === "bearer" &&
-  one.server.realm.href === other.server.realm.href;

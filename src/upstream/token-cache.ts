@@ -3,7 +3,7 @@ import { SharedCall, settledOrAborted } from "../concurrency.ts";
 import { LoginHolds, type SentLogin } from "./login-holds.ts";
 import { SharedCache } from "./shared-cache.ts";
 import { fetchToken, judgeTokenLogin, type TokenRequest, tokenRefusal } from "./token-client.ts";
-import { UpstreamError } from "./upstream-error.ts";
+import { isRefusal } from "./upstream-error.ts";
 
 /** Keeps registry tokens while they are good, and fetches new ones. */
 export interface TokenCache {
@@ -162,11 +162,6 @@ export function createTokenCache(now: () => number): TokenCache {
     },
   };
 }
-
-/** Whether the token server has refused the account, or the scopes that were asked for. */
-const isRefusal = (error: unknown): error is UpstreamError =>
-  error instanceof UpstreamError &&
-  (error.fault === "AuthenticationFailed" || error.fault === "AccessDenied");
 
 /** Of one length, whatever the registry says: realm and service are its words. */
 const hashed = (parts: readonly string[]): string =>

@@ -190,6 +190,11 @@ export const isAddressRefused = (error: unknown): error is UpstreamError =>
   error instanceof UpstreamError &&
   (error.fault === "AddressRefused" || error.cause instanceof AddressRefused);
 
+/** Whether a registry, or its token server, has refused the account, or what was asked for with it. */
+export const isRefusal = (error: unknown): error is UpstreamError =>
+  error instanceof UpstreamError &&
+  (error.fault === "AuthenticationFailed" || error.fault === "AccessDenied");
+
 /** Whether this is the error of a connection that its other side has closed. */
 export const wasClosed = (error: unknown): boolean => closedCodes.has(rootOf(error).code);
 

@@ -1,6 +1,6 @@
-import { KnownLogins } from "./known-logins.ts";
+import { KnownLogins, type LoginRequest } from "./known-logins.ts";
 import { LoginHolds } from "./login-holds.ts";
-import { type LoginRequest, RequestLogin } from "./request-login.ts";
+import { RequestLogin } from "./request-login.ts";
 import type { TokenCache, TokenOutcome } from "./token-cache.ts";
 import type { Upstream } from "./upstream.ts";
 
