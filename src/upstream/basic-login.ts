@@ -1,6 +1,6 @@
 /** The login by Basic, or by a bearer token of its own: how it is sent, and what its refusal may be about. */
 import { apiUrl, fetchHead } from "./fetch-head.ts";
-import type { LoginUse } from "./known-logins.ts";
+import { kindOf, type LoginUse } from "./known-logins.ts";
 import type { LoginVerdict, SentLogin } from "./login-holds.ts";
 import { directAuthorization, type LoginScheme, resourceOf } from "./login-scheme.ts";
 import type { Upstream } from "./upstream.ts";
@@ -15,15 +15,15 @@ const judgeTimeoutMs = 15_000;
  */
 export function basicLoginOf(
   upstream: Upstream,
-  { method, scope }: LoginUse,
+  use: LoginUse,
   scheme: LoginScheme | undefined,
 ): SentLogin {
   const { tokenKey, secrets } = upstream;
   return {
     owner: tokenKey,
     server: "basic",
-    purpose: `${method === "HEAD" ? "GET" : method} ${scope}`,
-    resource: resourceOf(scope),
+    purpose: kindOf(use),
+    resource: resourceOf(use.scope),
     isAnonymous: secrets.credential === undefined,
     isJudgedFirst: true,
     judge: () => judgeBasicLogin(upstream, scheme),

@@ -1,5 +1,6 @@
 import type { Credential } from "../connector/credential.ts";
 import { EgressError, type EgressLogin } from "./http-client/egress-tunnel.ts";
+import { holdMsAfter, trialMs } from "./login-holds.ts";
 import { basicAuthorization } from "./token-client.ts";
 
 export interface EgressLoginOptions {
@@ -13,11 +14,6 @@ export interface EgressLoginOptions {
 
 /** A login that was read is used for so long before it is read again. */
 const freshMs = 2_000;
-/** After a refused login the next one is sent so much later, then after twice the time, and so on. */
-const firstHoldMs = 60_000;
-const maxHoldMs = 600_000;
-/** Others don't wait any longer for the outcome of a login that is under way. */
-const trialMs = 2_000;
 
 /**
  * Makes the login at a company's proxy. The account is often a person's or a directory's, and is locked after some wrong
@@ -104,7 +100,7 @@ export async function createEgressLogin({
       } else if (isAccepted === false) {
         isGood = false;
         refusals += 1;
-        retryAt = now() + Math.min(firstHoldMs * 2 ** (refusals - 1), maxHoldMs);
+        retryAt = now() + holdMsAfter(refusals);
       }
       endTrial();
     },

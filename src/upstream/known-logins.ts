@@ -119,10 +119,10 @@ export class KnownLogins {
     const ofRepository = this.#kept(upstream, resourceOf(use.scope));
     const general = ofRepository?.scheme ?? this.schemeOfRegistry(upstream);
     if (general !== undefined && isSameScheme(general, scheme)) {
-      this.#repositories.delete(tokenKey, keyOf(use));
+      this.#repositories.delete(tokenKey, kindOf(use));
       return;
     }
-    const key = ofRepository === undefined ? resourceOf(use.scope) : keyOf(use);
+    const key = ofRepository === undefined ? resourceOf(use.scope) : kindOf(use);
     const known = { scheme, source: "repository", expiresAt: Number.POSITIVE_INFINITY } as const;
     this.#repositories.set(tokenKey, key, known);
   }
@@ -140,7 +140,7 @@ export class KnownLogins {
   learnUseless({ tokenKey }: Upstream, use: LoginUse): void {
     const expiresAt = this.#now() + uselessForMs;
     const known = { scheme: { kind: "none" }, source: "tried", expiresAt } as const;
-    this.#repositories.set(tokenKey, keyOf(use), known);
+    this.#repositories.set(tokenKey, kindOf(use), known);
   }
 
   /**
@@ -175,7 +175,7 @@ export class KnownLogins {
 
   /** Forgets that a repository has this scheme, beside what the registry says of all. */
   forget(upstream: Upstream, use: LoginUse, scheme: LoginScheme): void {
-    for (const key of [keyOf(use), resourceOf(use.scope)]) {
+    for (const key of [kindOf(use), resourceOf(use.scope)]) {
       const kept = this.#kept(upstream, key);
       if (kept !== undefined && isSameScheme(kept.scheme, scheme)) {
         this.#repositories.delete(upstream.tokenKey, key);
@@ -199,7 +199,7 @@ export class KnownLogins {
   }
 
   #ownOf(upstream: Upstream, use: LoginUse): KnownRepository | undefined {
-    return this.#kept(upstream, keyOf(use)) ?? this.#kept(upstream, resourceOf(use.scope));
+    return this.#kept(upstream, kindOf(use)) ?? this.#kept(upstream, resourceOf(use.scope));
   }
 
   #kept({ tokenKey }: Upstream, key: string): KnownRepository | undefined {
@@ -225,8 +225,8 @@ export class KnownLogins {
   }
 }
 
-/** Requests that may have another scheme than others to the same repository; HEAD is a GET. */
-const keyOf = ({ method, scope }: LoginUse): string =>
+/** Requests that may have another scheme, or other rights, than others to the same repository; HEAD is a GET. */
+export const kindOf = ({ method, scope }: LoginUse): string =>
   `${method === "HEAD" ? "GET" : method} ${scope}`;
 
 /** Sends `GET /v2/` without a login, as every client begins, and reads what the registry wants. */

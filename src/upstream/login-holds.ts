@@ -90,15 +90,22 @@ class Trial {
   }
 }
 
-/** After a login that was refused, the next one is sent so much later, then after twice the time, and so on. */
 const firstHoldMs = 60_000;
 const maxHoldMs = 600_000;
+
+/**
+ * How long a login is held back after it was refused: a minute, then twice the time each, up to ten minutes.
+ * @param refusals in a row, this one among them
+ */
+export const holdMsAfter = (refusals: number): number =>
+  Math.min(firstHoldMs * 2 ** (refusals - 1), maxHoldMs);
+
 /** What a good account may not do is asked for again after this time. */
 const purposeHoldMs = 10_000;
 /** An account that was accepted is not judged again for so long. */
 const judgedForMs = 10_000;
 /** Others don't wait any longer for a login that is under way. */
-const trialMs = 2_000;
+export const trialMs = 2_000;
 /**
  * How many servers may refuse an owner's login before it is held back from all: a registry may have a service for each
  * repository, and all of them the same accounts.
@@ -330,8 +337,7 @@ export class LoginHolds {
   /** The hold after another refusal. */
   #after(before: Hold | undefined, error: UpstreamError): Hold {
     const count = (before?.count ?? 0) + 1;
-    const holdMs = Math.min(firstHoldMs * 2 ** (count - 1), maxHoldMs);
-    return { error, count, retryAt: this.#now() + holdMs };
+    return { error, count, retryAt: this.#now() + holdMsAfter(count) };
   }
 
   #isHeld(hold: Hold | undefined): hold is Hold {
