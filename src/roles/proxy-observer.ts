@@ -1,6 +1,6 @@
 import { showRef } from "../connector/connector-ref.ts";
 import type { Log, LogFields } from "../log.ts";
-import type { ProxyMetrics } from "../metrics/metrics.ts";
+import type { ProxyMetrics } from "../metrics/proxy-metrics.ts";
 import type { ProxyObserver } from "../proxy/proxy.ts";
 import type { RequestReport } from "../proxy/request-report.ts";
 
