@@ -1,5 +1,6 @@
 /** For whom tokens of identities may be, as the operator of an installation says it. */
-import { type Checked, type Problem, show } from "./problem.ts";
+import type { Checked } from "./problem.ts";
+import { readEntries, splitList } from "./setting-list.ts";
 
 /** An audience that the operator allows for a registry, beside the registry's own origin. */
 export interface AllowedAudience {
@@ -50,16 +51,11 @@ export function parseAllowedAudiences(
   text: string,
   path: string,
 ): Checked<readonly AllowedAudience[]> {
-  const entries = text
-    .split(",")
-    .map((entry) => entry.trim())
-    .filter((entry) => entry !== "");
-  const problems: Problem[] = [];
-  const value = entries.flatMap((entry): readonly AllowedAudience[] => {
-    const { audience = "", host = "" } = pair.exec(entry)?.groups ?? {};
-    if (audience !== "" && !isReservedAudience(audience)) return [{ audience, host }];
-    problems.push({ path, found: show(entry), wanted });
-    return [];
-  });
-  return problems.length > 0 ? { ok: false, problems } : { ok: true, value };
+  const { values, problems } = readEntries(splitList(text), readPair, { path, wanted });
+  return problems.length > 0 ? { ok: false, problems } : { ok: true, value: values };
+}
+
+function readPair(entry: string): AllowedAudience | undefined {
+  const { audience = "", host = "" } = pair.exec(entry)?.groups ?? {};
+  return audience === "" || isReservedAudience(audience) ? undefined : { audience, host };
 }

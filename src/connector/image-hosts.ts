@@ -1,5 +1,6 @@
-import { type Checked, type Problem, show } from "./problem.ts";
+import type { Checked } from "./problem.ts";
 import { parseRegistryAddress } from "./registry-address.ts";
+import { readEntries, splitList } from "./setting-list.ts";
 
 /** The audience of the tokens with which container runtimes pull the images of Pods. It opens the proxy's mirror and nothing else. */
 export const imagesAudience = "connectors-images";
@@ -34,19 +35,13 @@ const wanted =
  * @param path of the setting, for problems
  */
 export function parseImageHosts(text: string, path: string): Checked<ImageHosts> {
-  const entries = text
-    .split(",")
-    .map((entry) => entry.trim().toLowerCase())
-    .filter((entry) => entry !== "");
-  const hosts = entries.map(readEntry);
-  const problems: Problem[] = entries
-    .filter((_, index) => hosts[index] === undefined)
-    .map((entry) => ({ path, found: show(entry), wanted }));
+  const entries = splitList(text.toLowerCase());
+  const { values, problems } = readEntries(entries, readEntry, { path, wanted });
   if (entries.length > maxHosts) {
     problems.push({ path, found: `${entries.length} hosts`, wanted: `at most ${maxHosts}` });
   }
   if (problems.length > 0) return { ok: false, problems };
-  return { ok: true, value: new Set(hosts.filter((host) => host !== undefined)) };
+  return { ok: true, value: new Set(values) };
 }
 
 function readEntry(text: string): string | undefined {

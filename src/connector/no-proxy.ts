@@ -1,7 +1,8 @@
 import { isIP } from "node:net";
 import ipaddr from "ipaddr.js";
 import { hostnameIn } from "./host-name.ts";
-import { type Checked, show } from "./problem.ts";
+import type { Checked } from "./problem.ts";
+import { readEntries } from "./setting-list.ts";
 
 /** Which hosts are reached without a proxy: the entries of a list as `no_proxy` has them. */
 export type NoProxyRules = readonly NoProxyRule[];
@@ -28,12 +29,8 @@ export function parseNoProxy(text: string, path: string): Checked<NoProxyRules> 
     .toLowerCase()
     .split(/[\s,]+/)
     .filter((entry) => entry !== "");
-  const rules = entries.map(readEntry);
-  const problems = entries
-    .filter((_, index) => rules[index] === undefined)
-    .map((entry) => ({ path, found: show(entry), wanted }));
-  if (problems.length > 0) return { ok: false, problems };
-  return { ok: true, value: rules.filter((rule) => rule !== undefined) };
+  const { values, problems } = readEntries(entries, readEntry, { path, wanted });
+  return problems.length > 0 ? { ok: false, problems } : { ok: true, value: values };
 }
 
 /**

@@ -1,7 +1,8 @@
 import { isIP } from "node:net";
 import ipaddr from "ipaddr.js";
 import { hostnameIn } from "./host-name.ts";
-import { type Checked, type Problem, show } from "./problem.ts";
+import { type Checked, show } from "./problem.ts";
+import { readEntries } from "./setting-list.ts";
 
 /** The hosts that clients may reach through the forward proxy, beside their connectors. */
 export interface TunnelRules {
@@ -36,10 +37,7 @@ const wanted =
  */
 export function parseTunnelRules(text: string, path: string): Checked<TunnelRules> {
   const entries = text.split(",").map((entry) => entry.trim().toLowerCase());
-  const read = entries.map(readEntry);
-  const problems: Problem[] = entries
-    .filter((_, index) => read[index] === undefined)
-    .map((entry) => ({ path, found: show(entry), wanted }));
+  const { values, problems } = readEntries(entries, readEntry, { path, wanted });
   const isRefused = entries.includes("refuse");
   if (isRefused && entries.length > 1) {
     problems.push({
@@ -52,7 +50,7 @@ export function parseTunnelRules(text: string, path: string): Checked<TunnelRule
   const all = <Kind extends TunnelEntry["kind"]>(
     kind: Kind,
   ): readonly Extract<TunnelEntry, { kind: Kind }>[] =>
-    read.filter((entry): entry is Extract<TunnelEntry, { kind: Kind }> => entry?.kind === kind);
+    values.filter((entry): entry is Extract<TunnelEntry, { kind: Kind }> => entry.kind === kind);
   const value = {
     any: entries.includes("tunnel"),
     hosts: all("host").map(({ listed }) => listed),

@@ -7,6 +7,7 @@ import {
 import { type ConnectorRef, parseConnectorRef, showRef } from "./connector-ref.ts";
 import { parseGoDurationSeconds } from "./duration.ts";
 import { type Checked, type Problem, show } from "./problem.ts";
+import { splitList } from "./setting-list.ts";
 
 /** The checked `volumeAttributes` of a Pod's volume. */
 export interface VolumeAttributes {
@@ -143,13 +144,6 @@ function parseLifetimeSeconds(text: string | undefined): Checked<number | undefi
   const wanted = "a duration of at least 10m, such as 30m or 1h30m";
   return { ok: false, problems: [{ path: "token.expiration", found: show(text), wanted }] };
 }
-
-/** The entries of a list with commas, without white space around them and without empty ones. */
-const splitList = (text: string): readonly string[] =>
-  text
-    .split(",")
-    .map((entry) => entry.trim())
-    .filter((entry) => entry !== "");
 
 const uniqueBy = <T>(items: readonly T[], key: (item: T) => string): readonly T[] => [
   ...new Map(items.map((item) => [key(item), item])).values(),
