@@ -38,10 +38,10 @@ export interface AddressGuard {
   /** Judges the host of a URL that is an IP address. Names are fine here: a lookup judges them. */
   checkHost(url: URL): AddressRefused | undefined;
   /**
-   * Whether clients hear no more of a host than that it can't be reached: it was last found at an internal address
+   * Whether clients hear no more of a URL's host than that it can't be reached: it was last found at an internal address
    * that the operator has not named, and whoever may create Connectors could scan the cluster's network otherwise.
    */
-  isConcealed(hostname: string): boolean;
+  isConcealed(url: URL): boolean;
 }
 
 /** Finds all addresses of a host as `dns.lookup` does. The options are those that `net.connect` passes on. */
@@ -198,7 +198,7 @@ export function createAddressGuard(
         hostname: withoutBrackets(url.hostname),
         port: Number(url.port) || (url.protocol === "https:" ? 443 : 80),
       }),
-    isConcealed: (hostname) => concealed.get(hostname) === true,
+    isConcealed: (url) => concealed.get(withoutBrackets(url.hostname)) === true,
   };
 }
 

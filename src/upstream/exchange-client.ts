@@ -1,5 +1,4 @@
 import type { Connector } from "../connector/connector.ts";
-import { withoutBrackets } from "../connector/host-name.ts";
 import type { UpstreamSecrets } from "../connector/platform.ts";
 import type { SendExchange } from "../credentials/exchange.ts";
 import { LoginError } from "../credentials/login.ts";
@@ -42,7 +41,7 @@ export function createExchangeClient(
       };
     } catch (error) {
       signal.throwIfAborted();
-      const isConcealed = guard.isConcealed(withoutBrackets(url.hostname));
+      const isConcealed = guard.isConcealed(url);
       const { message, detail, cause } = unreachable(
         `the registry ${url.origin}`,
         error,

@@ -1,4 +1,3 @@
-import { withoutBrackets } from "../connector/host-name.ts";
 import { userAgent } from "../version.ts";
 import { fetchResponse } from "./fetch-response.ts";
 import type { ResponseHead } from "./http-client/http-exchange.ts";
@@ -37,7 +36,7 @@ export async function fetchHead(
   try {
     return await fetchResponse({ url, method, headers: ownHeaders }, { send, signal });
   } catch (error) {
-    const isConcealed = guard.isConcealed(withoutBrackets(url.hostname));
+    const isConcealed = guard.isConcealed(url);
     throw unreachable(`the registry ${connector.address.origin}`, error, isConcealed);
   }
 }

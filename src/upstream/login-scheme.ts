@@ -1,6 +1,5 @@
 /** What the challenges of a registry's refusals say: how it wants to be logged in to, and which scopes it wants. */
 import type { Credential } from "../connector/credential.ts";
-import { withoutBrackets } from "../connector/host-name.ts";
 import { type Challenge, parseChallenges } from "./challenge.ts";
 import { checkRealm } from "./realm.ts";
 import { basicAuthorization, type TokenServer } from "./token-client.ts";
@@ -89,9 +88,8 @@ function checkServer(
   if (!checked.ok) return new UpstreamError("AuthRealmRejected", checked.reason);
   const refused = guard.checkHost(checked.value);
   if (refused !== undefined) {
-    const { host, hostname } = checked.value;
-    const isConcealed = guard.isConcealed(withoutBrackets(hostname));
-    return unreachable(`the token server ${host}`, refused, isConcealed);
+    const isConcealed = guard.isConcealed(checked.value);
+    return unreachable(`the token server ${checked.value.host}`, refused, isConcealed);
   }
   const service = params.get("service");
   if (service !== undefined && service.length > maxServiceLength) {

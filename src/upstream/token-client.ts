@@ -2,7 +2,6 @@ import { promisify } from "node:util";
 import { brotliDecompress, gunzip, inflate, inflateRaw } from "node:zlib";
 import type { Credential } from "../connector/credential.ts";
 import { parseJson, property } from "../connector/document.ts";
-import { withoutBrackets } from "../connector/host-name.ts";
 import { errorCode } from "../error-code.ts";
 import { userAgent } from "../version.ts";
 import type { AddressGuard } from "./address-guard.ts";
@@ -119,7 +118,7 @@ async function ask(
       };
     }
   } catch (error) {
-    const isConcealed = guard?.isConcealed(withoutBrackets(realm.hostname));
+    const isConcealed = guard?.isConcealed(realm);
     throw unreachable(`the token server ${realm.host}`, error, isConcealed);
   }
 }

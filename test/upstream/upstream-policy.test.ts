@@ -118,12 +118,12 @@ describe("the policy of a cluster for its connectors", () => {
     const guard = createAddressGuard(connector, undefined, policyOf("10.1.0.0/16, !10.1.9.0/24"));
     const check = (url: string) => guard.checkHost(new URL(url));
     expect(check("http://10.1.0.2")).to.equal(undefined);
-    expect(guard.isConcealed("10.1.0.2")).to.equal(false);
+    expect(guard.isConcealed(new URL("https://10.1.0.2"))).to.equal(false);
     expect(check("http://10.1.9.2")?.message).to.contain("has closed");
     expect(check("http://10.2.0.2")?.message).to.contain("allowedRedirectHosts");
-    expect(guard.isConcealed("10.2.0.2")).to.equal(true);
+    expect(guard.isConcealed(new URL("https://10.2.0.2"))).to.equal(true);
     expect(check("http://8.8.8.8")).to.equal(undefined);
-    expect(guard.isConcealed("8.8.8.8")).to.equal(false);
+    expect(guard.isConcealed(new URL("https://8.8.8.8"))).to.equal(false);
   });
 
   it("judges each address of a name, at the port that is dialled", async () => {

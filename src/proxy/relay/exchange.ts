@@ -1,6 +1,5 @@
 /** One request to a registry, or to a host that it redirects to, and its response. */
 import type { ServerResponse } from "node:http";
-import { withoutBrackets } from "../../connector/host-name.ts";
 import {
   type Abort,
   type ResponseHandler,
@@ -95,7 +94,7 @@ export async function exchange(options: ExchangeOptions): Promise<UpstreamRespon
     const isKnown = error instanceof RegistryError || error instanceof BodyCut;
     if (response.destroyed || isKnown) throw error;
     const { request, hop } = options;
-    const isConcealed = request.upstream.guard.isConcealed(withoutBrackets(hop.url.hostname));
+    const isConcealed = request.upstream.guard.isConcealed(hop.url);
     throw unreachable(nameOf(request, hop), error, isConcealed);
   }
 }

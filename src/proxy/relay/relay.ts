@@ -1,5 +1,4 @@
 /** Relays admitted requests to their registry, and its responses to the clients: reads, deletions, manifests, uploads. */
-import { withoutBrackets } from "../../connector/host-name.ts";
 import type { Upstream } from "../../upstream/upstream.ts";
 import {
   isAddressRefused,
@@ -235,7 +234,7 @@ async function relayContent(
       : unreachable(
           `the registry ${connector.address.origin}`,
           error,
-          upstream.guard.isConcealed(withoutBrackets(url.hostname)),
+          upstream.guard.isConcealed(url),
         );
   });
   const isNewLogin = await requestLogin

@@ -1,6 +1,5 @@
 /** Sends a request to the registry until it has its final response: with a new token after a 401, and along redirects. */
 import type { ServerResponse } from "node:http";
-import { withoutBrackets } from "../../connector/host-name.ts";
 import { retryDelayMs } from "../../upstream/retry-after.ts";
 import { sendWithLogin } from "../../upstream/send-with-login.ts";
 import { isAddressRefused, unreachable } from "../../upstream/upstream-error.ts";
@@ -159,7 +158,7 @@ function redirected(
   if (!isRead(request)) checkRedirectedWrite(request, response, url, isStorage);
   const refused = upstream.guard.checkHost(url);
   if (refused !== undefined) {
-    const isConcealed = upstream.guard.isConcealed(withoutBrackets(url.hostname));
+    const isConcealed = upstream.guard.isConcealed(url);
     asStorageError(unreachable(nameOf(request, { url, isStorage }), refused, isConcealed));
   }
   keepQuery(request, hop.url, url);
